@@ -1,0 +1,1 @@
+"""A scientific world model for time series on grids and molecules."""

@@ -1,0 +1,1 @@
+"""Roll latents forward and write labelled forecasts."""

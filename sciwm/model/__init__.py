@@ -1,0 +1,1 @@
+"""The JEPA: encoder, predictor, teacher, regularisers."""

@@ -1,0 +1,1 @@
+"""Closed-form readouts of frozen latents."""

@@ -1,0 +1,71 @@
+"""The one object that travels from the loader to the model."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batch"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of consecutive states, checked when built.
+
+    Parameters
+    ----------
+    values : Tensor, float, ``[batch, time, ...state]``
+        Standardized anomalies ``[channel, latitude, longitude]`` of a grid, or positions ``[atom, xyz]`` in nm.
+        Missing values are 0 (the climatology, for a grid).
+    valid : Tensor, bool, same shape as ``values``
+        Where ``values`` were observed.
+    time : Tensor, float64, ``[batch, time]``
+        Hours since 1970-01-01 in the data's own calendar, or picoseconds.
+    index : Tensor, int64, ``[batch, time]``
+        Positions on the store's time axis; consecutive ones differ by ``lead_steps``.
+    lead_steps : Tensor, int64, ``[batch]``
+        Stride of each window, in time steps of the store.
+    condition : Tensor, float, ``[batch, time, condition]``
+        What is known of every time beforehand (phase of the year and of the day, temperature, …); may be 0 wide.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree; the message names the field.
+    """
+
+    values: Tensor
+    valid: Tensor
+    time: Tensor
+    index: Tensor
+    lead_steps: Tensor
+    condition: Tensor
+
+    def __post_init__(self) -> None:
+        if self.values.ndim < 3:
+            raise ValueError(f"got values of shape {tuple(self.values.shape)}, expected [batch, time, ...state]")
+        batch, time = self.values.shape[:2]
+        expected = {
+            "valid": tuple(self.values.shape),
+            "time": (batch, time),
+            "index": (batch, time),
+            "lead_steps": (batch,),
+            "condition": (batch, time, self.condition.shape[-1]),
+        }
+        for name, shape in expected.items():
+            got = tuple(getattr(self, name).shape)
+            if got != shape:
+                raise ValueError(f"got {name} of shape {got}, expected {shape}, because values has {tuple(self.values.shape)}")
+        if self.valid.dtype != torch.bool:
+            raise ValueError(f"got valid of type {self.valid.dtype}, expected torch.bool")
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, for asynchronous copies to a GPU."""
+        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])

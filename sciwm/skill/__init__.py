@@ -1,0 +1,1 @@
+"""Forecast verification: scores, baselines, intervals, reports. Knows nothing of torch."""

@@ -1,0 +1,1 @@
+"""A state becomes tokens with positions and a validity mask."""

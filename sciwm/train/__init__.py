@@ -1,0 +1,1 @@
+"""Training loop: Lightning module, callbacks, checkpoints."""
