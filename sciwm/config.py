@@ -130,7 +130,7 @@ class ObjectiveConfig:
 
     kind: Literal["sigreg", "ema", "vicreg"] = "sigreg"
     strength: float = 10.0
-    num_directions: int = 256
+    num_directions: int = 64
     ema_decay: float = 0.996
     rollout: int = 2
     lead_steps: list[int] = field(default_factory=lambda: [1])

@@ -1,0 +1,64 @@
+"""Signs of life of a representation."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["CollapseError", "check_health", "latent_health"]
+
+
+class CollapseError(RuntimeError):
+    """The latents carry no information any more."""
+
+
+def latent_health(samples: Float[Tensor, "sample dim"]) -> dict[str, float]:
+    """Centred effective rank, smallest and mean standard deviation, share of the largest direction.
+
+    Parameters
+    ----------
+    samples : Tensor
+        Latent vectors of different states.
+
+    Returns
+    -------
+    dict
+        ``effective_rank`` in [1, dim], the exponential of the entropy of the normalised singular values; it is low when
+        latents collapse *and* when the system has few degrees of freedom, so read it beside a probe's R².
+        ``smallest_std``, ``mean_std`` in latent units. ``concentration`` in (0, 1], 1 when one direction holds all variance.
+
+    Examples
+    --------
+    >>> latent_health(torch.ones(100, 8))["effective_rank"]
+    1.0
+    """
+    centred = samples.detach().double() - samples.detach().double().mean(0)
+    spread = centred.square().mean(0).sqrt()
+    values = torch.linalg.eigvalsh(centred.T @ centred / max(len(centred), 1)).clamp_min(0)
+    total = float(values.sum())
+    if total <= 1e-20:
+        return {"effective_rank": 1.0, "smallest_std": 0.0, "mean_std": 0.0, "concentration": 1.0}
+    share = values.sqrt() / values.sqrt().sum()
+    entropy = -(share * share.clamp_min(1e-30).log()).sum()
+    return {
+        "effective_rank": float(entropy.exp()),
+        "smallest_std": float(spread.min()),
+        "mean_std": float(spread.mean()),
+        "concentration": float(values[-1] / total),
+    }
+
+
+def check_health(health: dict[str, float], *, step: int) -> None:
+    """Stop a training whose latents have collapsed.
+
+    Raises
+    ------
+    CollapseError
+        If the mean standard deviation is below 0.01, or fewer than two directions carry variance; the message says what
+        was measured and what to change.
+    """
+    if health["mean_std"] < 0.01 or health["effective_rank"] < 2.0:
+        raise CollapseError(
+            f"the latents have collapsed at step {step}: effective rank {health['effective_rank']:.2f}, mean standard deviation "
+            f"{health['mean_std']:.2g}. Raise objective.strength, lower train.learning_rate, or check that the states vary; "
+            "the last healthy weights are in checkpoints/"
+        )

@@ -1,0 +1,173 @@
+"""The joint-embedding predictive architecture: encode, predict in latent space, compare there."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from sciwm.model.encoder import Encoder
+from sciwm.model.loss import latent_error, sigreg, vicreg
+from sciwm.model.predictor import Predictor
+from sciwm.model.teacher import moving_average, update_average
+
+__all__ = ["JEPA"]
+
+
+class JEPA(nn.Module):
+    """Encoder, predictor and, for the ``ema`` objective, a teacher.
+
+    Parameters
+    ----------
+    position : Tensor, ``[token, axis]``
+        Position features of the tokens.
+    feature_dim, condition_dim, local_dim : int
+        Widths of token features, of the conditions of a time, and of the conditions of a token at a time.
+    token_dim, encoder_blocks, predictor_blocks, num_heads, mlp_ratio, dropout, history
+        Sizes, as in `sciwm.config.ModelConfig`.
+    kind, strength, num_directions, ema_decay, latent_noise
+        The objective, as in `sciwm.config.ObjectiveConfig`.
+    """
+
+    position: Tensor
+
+    def __init__(
+        self,
+        *,
+        position: Float[Tensor, "token axis"],
+        feature_dim: int,
+        condition_dim: int,
+        local_dim: int,
+        token_dim: int = 96,
+        encoder_blocks: int = 2,
+        predictor_blocks: int = 2,
+        num_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.1,
+        history: int = 2,
+        kind: str = "sigreg",
+        strength: float = 10.0,
+        num_directions: int = 64,
+        ema_decay: float = 0.996,
+        latent_noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if kind not in ("sigreg", "ema", "vicreg"):
+            raise ValueError(f"got objective {kind!r}, expected 'sigreg', 'ema' or 'vicreg'")
+        self.kind, self.strength, self.num_directions = kind, strength, num_directions
+        self.ema_decay, self.latent_noise, self.history = ema_decay, latent_noise, history
+        self.register_buffer("position", position, persistent=False)
+        sizes = {"position_dim": position.shape[1], "token_dim": token_dim, "num_heads": num_heads, "mlp_ratio": mlp_ratio, "dropout": dropout}
+        self.encoder = Encoder(feature_dim=feature_dim, num_blocks=encoder_blocks, **sizes)
+        self.predictor = Predictor(
+            history=history, condition_dim=condition_dim, local_dim=local_dim, num_blocks=predictor_blocks, **sizes
+        )
+        self.hidden = nn.Parameter(torch.randn(token_dim) * 0.02)
+        self.teacher = moving_average(self.encoder) if kind == "ema" else None
+
+    def encode(
+        self,
+        features: Float[Tensor, "batch time token feature"],
+        valid: Bool[Tensor, "batch time token"] | None,
+        visible: Int[Tensor, "state visible"] | None = None,
+    ) -> Float[Tensor, "batch time token dim"]:
+        """Latents of every state on its own; tokens that are not ``visible`` get the learnt stand-in."""
+        batch, time, count = features.shape[:3]
+        flat = None if valid is None else valid.flatten(0, 1)
+        latents = self.encoder(features.flatten(0, 1), flat, self.position, visible)
+        if visible is not None:
+            whole = self.hidden.expand(batch * time, count, -1)
+            latents = whole.scatter(1, visible[..., None].expand(-1, -1, latents.shape[-1]), latents)
+        return latents.unflatten(0, (batch, time))
+
+    def rollout(
+        self,
+        history: Float[Tensor, "batch time token dim"],
+        valid: Bool[Tensor, "batch token"] | None,
+        *,
+        conditions: Float[Tensor, "batch lead condition"],
+        lead_steps: Float[Tensor, " batch"],
+        local: Float[Tensor, "batch lead token local"] | None = None,
+    ) -> Iterator[Float[Tensor, "batch token dim"]]:
+        """Latents one lead after another, each predicted from the ones before; used for training and forecasting alike."""
+        for k in range(conditions.shape[1]):
+            latent = self.predictor(
+                history,
+                valid,
+                position=self.position,
+                condition=conditions[:, k],
+                lead_steps=lead_steps,
+                local=None if local is None else local[:, k],
+            )
+            yield latent
+            if self.training and self.latent_noise:
+                latent = latent + self.latent_noise * torch.randn_like(latent)
+            history = torch.cat([history[:, 1:], latent[:, None]], dim=1)
+
+    def loss(
+        self,
+        features: Float[Tensor, "batch time token feature"],
+        valid: Bool[Tensor, "batch time token"] | None,
+        *,
+        target_features: Float[Tensor, "batch time token feature"],
+        condition: Float[Tensor, "batch time condition"],
+        lead_steps: Float[Tensor, " batch"],
+        local: Float[Tensor, "batch time token local"] | None = None,
+        visible: Int[Tensor, "state visible"] | None = None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Prediction error in latent space and the regulariser; their sum is ``loss``.
+
+        Parameters
+        ----------
+        features, target_features : Tensor
+            States of a window, the first ``history`` of which are the context; ``features`` may carry input noise.
+        valid : Tensor
+            Tokens that hold data; None when all do, which is faster.
+        condition, local : Tensor
+            Conditions of every time, and of every token at every time.
+        lead_steps : Tensor
+            Stride of each window.
+        visible : Tensor, optional
+            Tokens of the context states that the encoder sees, ``[batch * history, visible]``.
+        """
+        h = self.history
+        if visible is None and self.teacher is None:
+            latents = self.encode(features, valid)
+            context, target = latents[:, :h], latents[:, h:]
+        else:
+            context = self.encode(features[:, :h], None if valid is None else valid[:, :h], visible)
+            target = self._target(target_features[:, h:], None if valid is None else valid[:, h:])
+            latents = target if visible is not None else torch.cat([context, target], dim=1)
+        usable = None if valid is None else valid[:, :h].any(1)
+        steps = self.rollout(
+            context, usable, conditions=condition[:, h:], lead_steps=lead_steps, local=None if local is None else local[:, h:]
+        )
+        predicted = torch.stack(list(steps), dim=1)
+        error = latent_error(predicted, target, None if valid is None else valid[:, h:], smooth=self.teacher is not None)
+        penalty = self._penalty(latents, None if valid is None else valid[:, -latents.shape[1] :])
+        return {"loss": error + penalty, "prediction": error.detach(), "regularizer": penalty.detach()}
+
+    def _target(self, features: Tensor, valid: Tensor | None) -> Tensor:
+        if self.teacher is None:
+            return self.encode(features, valid)
+        with torch.no_grad():
+            latents = self.teacher(features.flatten(0, 1), None if valid is None else valid.flatten(0, 1), self.position)
+            return nn.functional.layer_norm(latents, latents.shape[-1:]).unflatten(0, features.shape[:2])
+
+    def _penalty(self, latents: Tensor, valid: Tensor | None) -> Tensor:
+        if self.teacher is not None:
+            return latents.new_zeros(())
+        values = []
+        for t in range(latents.shape[1]):
+            samples = latents[:, t].flatten(0, 1) if valid is None else latents[:, t][valid[:, t]]
+            if self.kind == "vicreg":
+                values.append(vicreg(samples))
+            else:
+                # strength is the product of the weight and the sample count, so the count cancels the statistic's factor.
+                values.append(sigreg(samples, num_directions=self.num_directions) * (self.strength / len(samples)))
+        return torch.stack(values).mean()
+
+    def update_teacher(self) -> None:
+        """Move the teacher towards the encoder; call after every optimiser step."""
+        if self.teacher is not None:
+            update_average(self.teacher, self.encoder, decay=self.ema_decay)

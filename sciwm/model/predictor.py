@@ -1,0 +1,103 @@
+"""Latents of the past become latents of the future."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sciwm.model.layers import ConditionedBlock
+
+__all__ = ["Predictor"]
+
+_LEAD_FREQUENCIES = 8
+
+
+class Predictor(nn.Module):
+    """Transformer over the tokens of a short history, asked for the state one lead later.
+
+    The lead, the calendar of the target time and other conditions enter through AdaLN-zero; what is known of single
+    tokens beforehand (static fields, the sun's elevation) is added to them. The output is a *change* of the latest
+    latents and is zero before training: the untrained predictor persists.
+
+    Parameters
+    ----------
+    history : int
+        States in the context.
+    position_dim, condition_dim, local_dim : int
+        Widths of the position features, of the conditions of a time, and of the conditions of a token at a time.
+    token_dim, num_blocks, num_heads, mlp_ratio, dropout
+        Sizes of the network.
+    """
+
+    def __init__(
+        self,
+        *,
+        history: int,
+        position_dim: int,
+        condition_dim: int,
+        local_dim: int,
+        token_dim: int,
+        num_blocks: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.history = history
+        self.embed = nn.Linear(token_dim, token_dim)
+        self.place = nn.Linear(position_dim, token_dim)
+        self.local = nn.Linear(local_dim, token_dim, bias=False) if local_dim else None
+        self.age = nn.Parameter(torch.randn(history, 1, token_dim) * 0.02)
+        self.condition = nn.Sequential(
+            nn.Linear(condition_dim + 2 * _LEAD_FREQUENCIES, token_dim), nn.SiLU(), nn.Linear(token_dim, token_dim)
+        )
+        sizes = {"dim": token_dim, "num_heads": num_heads, "ratio": mlp_ratio, "dropout": dropout}
+        self.blocks = nn.ModuleList([ConditionedBlock(**sizes) for _ in range(num_blocks)])
+        self.norm = nn.LayerNorm(token_dim)
+        self.change = nn.Linear(token_dim, token_dim)
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(
+        self,
+        history: Float[Tensor, "batch time token dim"],
+        valid: Bool[Tensor, "batch token"] | None,
+        *,
+        position: Float[Tensor, "token axis"],
+        condition: Float[Tensor, "batch condition"],
+        lead_steps: Float[Tensor, " batch"],
+        local: Float[Tensor, "batch token local"] | None = None,
+    ) -> Float[Tensor, "batch token dim"]:
+        """Latents ``lead_steps`` after the last state of ``history``.
+
+        Parameters
+        ----------
+        history : Tensor
+            Latents of consecutive states, ``lead_steps`` apart, oldest first.
+        valid : Tensor
+            Tokens that hold data; None when all do.
+        position : Tensor
+            Position features of the tokens.
+        condition : Tensor
+            Conditions at the target time.
+        lead_steps : Tensor
+            Lead in time steps, at least 1.
+        local : Tensor, optional
+            Conditions of each token at the target time.
+        """
+        batch, time, count, dim = history.shape
+        tokens = self.embed(history) + self.place(position) + self.age
+        if self.local is not None and local is not None:
+            tokens = tokens + self.local(local)[:, None]
+        tokens = tokens.reshape(batch, time * count, dim)
+        mask = None if valid is None else valid.repeat(1, time)
+        embedded = self.condition(torch.cat([condition, _lead_features(lead_steps)], dim=-1))
+        for number, block in enumerate(self.blocks, start=1):
+            # Only the latest state is asked for, so the last block works on its tokens alone.
+            tokens = block(tokens, embedded, mask, count if number == len(self.blocks) else None)
+        change: Tensor = self.change(self.norm(tokens))
+        return history[:, -1] + (change if valid is None else torch.where(valid[..., None], change, 0.0))
+
+
+def _lead_features(lead_steps: Float[Tensor, " batch"]) -> Float[Tensor, "batch feature"]:
+    angle = lead_steps.float().log1p()[:, None] * 2.0 ** torch.arange(-3, _LEAD_FREQUENCIES - 3, device=lead_steps.device)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

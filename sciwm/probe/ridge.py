@@ -1,0 +1,138 @@
+"""Ridge regression in closed form, from sums that stream."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Moments", "Ridge", "choose_strength", "fit_ridge"]
+
+
+@dataclass
+class Moments:
+    """First and second moments of features and targets, group by group, in float64.
+
+    They are sums: moments of two halves of the data add up to the moments of the whole, and squared errors of any
+    linear readout follow from them without another pass over the data.
+
+    Parameters
+    ----------
+    count : float
+        Samples seen.
+    x, y : Tensor
+        Sums of features ``[group, feature]`` and targets ``[group, target]``.
+    xx, xy, yy : Tensor
+        Sums of products, ``[group, feature, feature]``, ``[group, feature, target]`` and, for the targets alone,
+        squares ``[group, target]``.
+    """
+
+    count: float
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    xy: Tensor
+    yy: Tensor
+
+    @classmethod
+    def zeros(cls, *, groups: int, features: int, targets: int) -> "Moments":
+        """Moments of no samples."""
+        shapes = [(groups, features), (groups, targets), (groups, features, features), (groups, features, targets), (groups, targets)]
+        return cls(0.0, *(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+
+    def add(self, features: Float[Tensor, "sample group feature"], targets: Float[Tensor, "sample group target"]) -> None:
+        """Take in a batch of samples."""
+        x, y = features.double().transpose(0, 1), targets.double().transpose(0, 1)
+        self.count += features.shape[0]
+        self.x += x.sum(1)
+        self.y += y.sum(1)
+        self.xx.baddbmm_(x.transpose(1, 2), x)
+        self.xy.baddbmm_(x.transpose(1, 2), y)
+        self.yy += y.square().sum(1)
+
+    def select(self, features: slice) -> "Moments":
+        """Moments of some of the features."""
+        return Moments(self.count, self.x[:, features], self.y, self.xx[:, features, features], self.xy[:, features], self.yy)
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A linear readout per group: ``targets = features @ weight + offset``.
+
+    Parameters
+    ----------
+    weight : Tensor, ``[group, feature, target]``
+    offset : Tensor, ``[group, target]``
+    strength : float
+        Ridge strength it was fitted with.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    strength: float
+
+    def __call__(self, features: Float[Tensor, "sample group feature"]) -> Float[Tensor, "sample group target"]:
+        """Read targets out of features."""
+        return torch.baddbmm(self.offset[:, None], features.transpose(0, 1).to(self.weight.dtype), self.weight).transpose(0, 1)
+
+    def squared_error(self, moments: Moments) -> Float[Tensor, "group target"]:
+        """Mean squared error over the samples behind ``moments``."""
+        w, b, n = self.weight.double(), self.offset.double(), moments.count
+        fitted = torch.einsum("gft,gfk,gkt->gt", w, moments.xx, w)
+        cross = (w * moments.xy).sum(1)
+        mean = torch.einsum("gft,gf->gt", w, moments.x)
+        return (moments.yy - 2 * cross + fitted + 2 * b * (mean - moments.y) + n * b.square()) / n
+
+
+def fit_ridge(moments: Moments, strengths: Sequence[float]) -> list[Ridge]:
+    r"""Readouts of all ``strengths`` from one eigendecomposition.
+
+    .. math:: W = S^{-1} (C + \lambda I)^{-1} S^{-1} \operatorname{cov}(x, y)
+
+    with S the features' standard deviations and C their correlation matrix, so that a strength means the same whatever
+    the units and the number of samples: 1 weighs the penalty like an average feature. The intercept is not penalised.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of the training samples.
+    strengths : sequence of float
+        Non-negative.
+
+    Returns
+    -------
+    list of Ridge
+        In the order of ``strengths``, float32.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two samples.
+    """
+    n = moments.count
+    if n < 2:
+        raise ValueError(f"got {n:g} sample(s) to fit a ridge readout, expected at least two: the training block is too short for this lead")
+    mean_x, mean_y = moments.x / n, moments.y / n
+    cov = moments.xx / n - mean_x[:, :, None] * mean_x[:, None, :]
+    scale = cov.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    scale = torch.where(scale > 1e-9 * scale.amax(1, keepdim=True).clamp_min(1e-30), scale, torch.inf)
+    correlation = cov / scale[:, :, None] / scale[:, None, :]
+    cross = (moments.xy / n - mean_x[:, :, None] * mean_y[:, None, :]) / scale[:, :, None]
+    values, vectors = torch.linalg.eigh(correlation)
+    rotated = vectors.transpose(1, 2) @ cross
+    ridges = []
+    for strength in strengths:
+        weight = (vectors @ (rotated / (values.clamp_min(0) + strength + 1e-10)[..., None])) / scale[:, :, None]
+        offset = mean_y - torch.einsum("gft,gf->gt", weight, mean_x)
+        ridges.append(Ridge(weight.float(), offset.float(), float(strength)))
+    return ridges
+
+
+def choose_strength(ridges: Sequence[Ridge], validation: Moments, *, weight: Float[Tensor, "group target"] | None = None) -> Ridge:
+    """The readout with the smallest (weighted) mean squared error on validation samples."""
+    errors = []
+    for ridge in ridges:
+        error = ridge.squared_error(validation)
+        errors.append(float(error.mean() if weight is None else (error * weight).sum() / weight.sum()))
+    return ridges[min(range(len(ridges)), key=errors.__getitem__)]
