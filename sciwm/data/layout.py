@@ -38,6 +38,7 @@ def rename_axes(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Dataset, dict
     for role, (dim, coordinate) in axes.items():
         values = ds[coordinate] if coordinate else None
         record[role] = {
+            **({"values": values.values} if role == "segment" and values is not None else {}),
             "dim": dim,
             "coordinate": coordinate,
             "attrs": dict(values.attrs) if values is not None else {},
@@ -157,7 +158,7 @@ def _order_level(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
 
 
 def to_original(ds: xr.Dataset) -> xr.Dataset:
-    """The way back: names, units, attributes, dimension names, latitude order and longitude convention of the store a Dataset came from.
+    """Give a Dataset back the names, units, attributes, dimensions, latitude order and longitudes of the store it came from.
 
     Works on anything whose variables and Dataset still carry their ``original`` and ``original_grid`` attributes: the Dataset itself, part
     of its variables or domain, a forecast with ``init_time``, ``lead_time`` and ``number`` (these dimensions come first and keep their
@@ -175,15 +176,31 @@ def to_original(ds: xr.Dataset) -> xr.Dataset:
         As lazy as ``ds``. The coordinate ``segment`` stays if there is more than one.
     """
     grid = json.loads(ds.attrs.get("original_grid", "{}"))
-    out = ds.assign_attrs({k: v for k, v in ds.attrs.items() if k != "original_grid"})
-    out.attrs.pop("original_grid", None)
-    if "segment" in out.coords and out["segment"].ndim == 1 and not np.any(out["segment"].values):
-        out = out.drop_vars("segment")
+    out = ds.assign_attrs()
+    out.attrs = {k: v for k, v in ds.attrs.items() if k != "original_grid"}
+    if "segment" in out.coords:
+        out = _unstack(out, grid)
     out = _restore_variables(out, grid)
     for role, note in grid.items():
         if role in out.dims:
             out = _restore_axis(out, role, note)
     return out
+
+
+def _unstack(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
+    numbers = ds["segment"].values
+    if "segment" not in grid:
+        return ds if np.any(numbers) else ds.drop_vars("segment")
+    members = [ds.drop_vars("segment").isel(time=np.flatnonzero(numbers == n)) for n in np.unique(numbers)]
+    times = members[0]["time"].values
+    if not all(np.array_equal(times, m["time"].values) for m in members):
+        return ds
+    out = xr.concat(members, "segment", data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override")
+    timed = [n for n in ds.data_vars if "time" in ds[n].dims]
+    joined = xr.concat(
+        [m[timed] for m in members], "segment", coords="minimal", compat="override", join="override", combine_attrs="override"
+    )
+    return out.assign(joined.data_vars)
 
 
 def _restore_variables(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
@@ -237,10 +254,13 @@ def _restore_axis(ds: xr.Dataset, role: str, note: dict[str, Any]) -> xr.Dataset
         if note.get("factor"):
             values = np.round(values / note["factor"], 6)
         if note["dtype"] and values.dtype.kind in "iuf":
-            if role in ("time", "level") and note.get("units_factor"):
+            if note.get("units_factor"):
                 values = values / note["units_factor"]
             values = values.astype(note["dtype"])
-        ds = ds.assign_coords({role: (role, values, note["attrs"])})
+        skip = ("units", "dtype") if values.dtype.kind == "m" else ()
+        ds = ds.assign_coords({role: (role, values, {k: v for k, v in note["attrs"].items() if k not in skip})})
+    elif role == "segment" and note.get("values") is not None and len(note["values"]) == ds.sizes[role]:
+        ds = ds.assign_coords({role: (role, note["values"], note["attrs"])})
     names = {role: note["coordinate"]} if role in ds.coords and note["coordinate"] else {}
     return ds.rename({k: v for k, v in names.items() if k != v} | ({role: note["dim"]} if not names and role != note["dim"] else {}))
 

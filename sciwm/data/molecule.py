@@ -6,54 +6,70 @@ import xarray as xr
 
 from sciwm.data.layout import dump, rename_axes
 from sciwm.data.names import Axis
-from sciwm.data.timeline import canonical_time
+from sciwm.data.timeline import canonical_time, keep_coordinates
 from sciwm.data.units import convert, same_dimension
 from sciwm.data.variables import angles_to_radians
 
 __all__ = ["canonical_molecule"]
 
 _POSITIONS = ("positions", "position", "coordinates", "coords", "xyz", "pos", "x", "r")
+_LEADING = ("init_time", "lead_time", "number", "segment", "time")
 
 
-def canonical_molecule(ds: xr.Dataset, axes: dict[str, Axis]) -> xr.Dataset:
+def canonical_molecule(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Dataset, list[str]]:
     """Give a trajectory its canonical names, dims and units: ``positions (time, atom, xyz)`` in nm, ``time`` in ps.
 
-    Series along time in degrees become radians; constants such as masses and bonds are kept as they are.
+    Series along time in degrees become radians; constants such as masses and bonds are kept as they are. Forecasts of series alone are
+    served too.
+
+    Parameters
+    ----------
+    ds : Dataset
+        As opened, chunked.
+    axes : dict
+        From `find_dimensions`; forecasts have ``init_time`` and ``number`` in place of ``time`` and ``segment``.
+
+    Returns
+    -------
+    ds : Dataset
+    available : list of str
+        Its variables.
 
     Raises
     ------
     ValueError
         If positions or times have no units, because Å and nm, fs and ps are easily mistaken for each other.
     """
-    if "time" not in axes:
+    time = "init_time" if "init_time" in axes else "time"
+    if time not in axes:
         raise ValueError(f"got dimensions {sorted(map(str, ds.dims))} without a time, expected (time, atom, xyz)")
     ds, record = rename_axes(ds, axes)
-    ds = canonical_time(ds.drop_encoding(), record)
-    name = _find_positions(ds)
+    ds = keep_coordinates(canonical_time(ds.drop_encoding(), record, role=time), set(axes))
+    name = _find_positions(ds, time)
     out: dict[str, Any] = {}
     for own in map(str, ds.data_vars):
         array = ds[own]
         note = dump({"name": own, "attrs": array.attrs, "dims": [record.get(str(d), {}).get("dim", d) for d in array.dims]})
         if own == name:
-            out["positions"] = _positions(array).assign_attrs(original=note)
-        elif "time" in array.dims and array.dtype.kind in "fiu":
-            array = angles_to_radians(array)
-            array = array if array.dtype.kind == "f" else array.astype("float64")
-            out[own] = array.transpose("segment", "time", ..., missing_dims="ignore").assign_attrs(original=note)
-        else:
-            out[own] = array.assign_attrs(original=note)
+            array = _positions(array)
+        elif time in array.dims and array.dtype.kind in "biuf":
+            array = angles_to_radians(array if array.dtype.kind == "f" else array.astype("float64"))
+        rest = [d for d in ("atom", "xyz") if d in array.dims] if own == name else [d for d in array.dims if d not in _LEADING]
+        array = array.transpose(*(d for d in _LEADING if d in array.dims), *rest)
+        out[str(array.name)] = array.assign_attrs(original=array.attrs.get("original", note))
     canonical = xr.Dataset(out, coords=ds.coords, attrs=ds.attrs)
-    if "xyz" not in canonical.coords:
+    if "xyz" in canonical.dims and "xyz" not in canonical.coords:
         canonical = canonical.assign_coords(xyz=["x", "y", "z"])
-    return canonical.assign_attrs(original_grid=dump(record))
+    canonical = canonical.assign_attrs(original_grid=ds.attrs.get("original_grid", dump(record)))
+    return canonical, [str(n) for n in canonical.data_vars]
 
 
-def _find_positions(ds: xr.Dataset) -> str:
-    fits = [str(n) for n, v in ds.data_vars.items() if {"time", "atom", "xyz"} <= set(v.dims)]
+def _find_positions(ds: xr.Dataset, time: str) -> str:
+    fits = [str(n) for n, v in ds.data_vars.items() if {time, "atom", "xyz"} <= set(v.dims)]
     named = [n for a in _POSITIONS for n in fits if n.lower() == a]
-    if not named and len(fits) != 1:
-        raise ValueError(f"got variables {fits} with atoms and xyz, expected one called 'positions'")
-    return named[0] if named else fits[0]
+    if "atom" in ds.dims and not named and len(fits) != 1:
+        raise ValueError(f"got variables {fits} with time, atoms and xyz, expected one of them to be called 'positions'")
+    return (named or fits or [""])[0]
 
 
 def _positions(array: xr.DataArray) -> xr.DataArray:
@@ -66,5 +82,4 @@ def _positions(array: xr.DataArray) -> xr.DataArray:
         )
     if not same_dimension(units, "nm"):
         raise ValueError(f"got {array.name!r} in {units!r}, expected a length: nm or angstrom")
-    array = convert(array.astype("float32"), units, "nm").assign_attrs(units="nm")
-    return array.rename("positions").transpose("segment", "time", "atom", "xyz", missing_dims="ignore")
+    return convert(array.astype("float32"), units, "nm").assign_attrs(units="nm").rename("positions")

@@ -90,7 +90,7 @@ _TWINS = {"z": "gh", "gh": "z", "w": "wz", "wz": "w"}
 _DIMENSIONS: dict[str, tuple[str, ...]] = {
     "latitude": ("latitude", "lat", "nav_lat", "y", "nlat", "rlat", "g0_lat_1"),
     "longitude": ("longitude", "lon", "nav_lon", "x", "long", "nlon", "rlon", "g0_lon_2"),
-    "time": ("time", "valid_time", "t", "frame", "date", "datetime", "snapshot", "init_time"),
+    "time": ("time", "valid_time", "t", "frame", "date", "datetime", "snapshot", "init_time", "forecast_reference_time", "initial_time"),
     "level": ("level", "plev", "pressure_level", "isobaricinhpa", "lev", "pressure", "isobaric", "air_pressure", "height", "depth"),
     "segment": ("segment", "trajectory", "trajectories", "member", "number", "realization", "ensemble", "ens", "replica", "run"),
     "atom": ("atom", "atoms", "particle", "particles", "n_atoms", "natoms", "bead", "site"),
@@ -141,7 +141,7 @@ def split_name(name: str) -> tuple[str | None, float | None]:
 
 
 def canonical_name(array: xr.DataArray, *, on_level: bool) -> tuple[str | None, float | None]:
-    """What a variable of a store is: canonical name and level, ``(None, None)`` for a user's own variable.
+    """Tell what a variable of a store is: canonical name and level, ``(None, None)`` for a user's own variable.
 
     Units tell geopotential from its height, and pressure velocity from vertical velocity. A one-letter name without any level (``q``,
     ``u``) is the known variable only if its units agree, since it may as well be something else.

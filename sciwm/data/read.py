@@ -86,14 +86,13 @@ def _netcdf_engine() -> str:
 
 
 def _open(target: Any, *, engine: str, label: str = "") -> xr.Dataset:
-    decode = {"decode_times": xr.coders.CFDatetimeCoder(time_unit="ns"), "decode_timedelta": False}
-    options = {"chunks": None, "engine": engine, **decode}
+    dates = xr.coders.CFDatetimeCoder(time_unit="ns")
     try:
         with warnings.catch_warnings():
             # Dates beyond 2262 become cftime, and a store without consolidated metadata is read anyway: both are fine.
             warnings.filterwarnings("ignore", category=xr.SerializationWarning)
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
-            return xr.open_dataset(target, **options)
+            return xr.open_dataset(target, engine=engine, chunks=None, decode_times=dates, decode_timedelta=False)
     except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
         name = label or str(target)
         if "decode time" in str(error):

@@ -1,16 +1,17 @@
 """The time axis of a record: pieces joined, members stacked as segments, and every axis checked to be regular."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from sciwm.data.layout import dump
-from sciwm.data.units import linear
+from sciwm.data.names import Axis
+from sciwm.data.units import linear, same_dimension
 from sciwm.times import infer_step, numeric_time
 
-__all__ = ["canonical_time", "check_times", "join_pieces", "stack_segments"]
+__all__ = ["canonical_lead", "canonical_time", "check_times", "join_pieces", "keep_coordinates", "stack_segments"]
 
 Piece = tuple[str, xr.Dataset]
 
@@ -49,6 +50,45 @@ def _plain(attrs: dict[Any, Any]) -> dict[Any, Any]:
     return {k: v for k, v in attrs.items() if k not in ("bounds", "climatology")}
 
 
+def canonical_lead(ds: xr.Dataset, axis: Axis) -> xr.DataArray:
+    """Lead times as ``timedelta64[ns]``, whole months with ``units="months"``, or picoseconds with ``units="ps"``.
+
+    Raises
+    ------
+    ValueError
+        If they are plain numbers without units.
+    """
+    if axis.coordinate is None:
+        raise ValueError(f"got dimension {axis.dim!r} without values, expected lead times")
+    values, units = ds[axis.coordinate].values, str(ds[axis.coordinate].attrs.get("units", "")).strip()
+    attrs = {"standard_name": "forecast_period"}
+    if values.dtype.kind != "m":
+        if units in ("month", "months"):
+            values, attrs["units"] = np.round(values).astype("int64"), "months"
+        elif units in ("fs", "ps", "ns") or "femto" in units or "pico" in units:
+            values, attrs["units"] = np.round(values.astype("float64") * linear(units, "ps")[0], 9), "ps"
+        elif same_dimension(units, "s"):
+            seconds = np.round(values.astype("float64") * linear(units, "s")[0], 3)
+            values = (seconds * 1000).round().astype("int64").astype("timedelta64[ms]")
+        else:
+            raise ValueError(
+                f"got lead times {axis.coordinate!r} as plain numbers in units {units!r}, expected hours, days, months or ps; set them: "
+                f'ds["{axis.coordinate}"].attrs["units"] = "hours"'
+            )
+    values = values.astype("timedelta64[ns]") if values.dtype.kind == "m" else values
+    return xr.DataArray(values, dims="lead_time", attrs=attrs)
+
+
+def keep_coordinates(ds: xr.Dataset, roles: set[str]) -> xr.Dataset:
+    """Drop every coordinate but the dimensions' own, those of atoms, and a ``segment(time)`` that the store brings along."""
+    dims = {"atom", "xyz"} & set(ds.dims)
+    if "segment" in ds.variables and ds["segment"].dims == ("time",):
+        ds = ds.set_coords("segment")
+        roles = roles | {"segment"}
+    drop = [c for c in ds.coords if c not in roles and not (ds[c].ndim and set(ds[c].dims) <= dims)]
+    return ds.drop_vars(drop)
+
+
 def join_pieces(pieces: Sequence[Piece]) -> list[Piece]:
     """Join the pieces of one record in time; overlapping pieces stay apart, as trajectories of their own.
 
@@ -66,7 +106,7 @@ def join_pieces(pieces: Sequence[Piece]) -> list[Piece]:
             groups.setdefault(frozenset(str(n) for n, v in ds.data_vars.items() if "time" in v.dims), []).append((label, ds))
     _check_same(pieces)
     names = list(groups)
-    for a, b in ((a, b) for i, a in enumerate(names) for b in names[i + 1 :] if a & b):
+    for a, b in (pair for pair in itertools.combinations(names, 2) if pair[0] & pair[1]):
         raise ValueError(
             f"got {groups[a][0][0]} with variables {sorted(a)} and {groups[b][0][0]} with {sorted(b)}, expected every file to have the "
             "same variables, or none in common"
@@ -119,7 +159,7 @@ def _join(group: list[Piece]) -> list[Piece]:
         return group
     spans = [np.sort(numeric_time(ds["time"].values)) for _, ds in group]
     order = sorted(range(len(group)), key=lambda i: spans[i][0])
-    overlaps = [(a, b) for a, b in zip(order[:-1], order[1:], strict=True) if spans[a][-1] >= spans[b][0]]
+    overlaps = [(a, b) for a, b in itertools.pairwise(order) if spans[a][-1] >= spans[b][0]]
     if not overlaps:
         return [(group[order[0]][0], _concat([group[i][1] for i in order]))]
     for a, b in overlaps:
@@ -143,14 +183,18 @@ def _concat(parts: list[xr.Dataset]) -> xr.Dataset:
 
 def stack_segments(records: Sequence[Piece]) -> xr.Dataset:
     """Put trajectories and members one after the other along ``time``, numbered by the coordinate ``segment(time)``."""
-    parts, labels = [], []
-    for label, ds in records:
+    parts = []
+    for _, ds in records:
         members = [ds.isel(segment=i, drop=True) for i in range(ds.sizes["segment"])] if "segment" in ds.dims else [ds]
         parts += members
-        labels += [label] * len(members)
-    lengths = [p.sizes["time"] for p in parts]
-    out = _concat(parts)
-    return out.assign_coords(segment=("time", np.repeat(np.arange(len(parts)), lengths).astype("int32")))
+    segment, next_one = [], 0
+    for part in parts:
+        own = part["segment"].values if "segment" in part.coords else np.zeros(part.sizes["time"])
+        numbers = np.concatenate([[0], np.cumsum(own[1:] != own[:-1])])[: len(own)]
+        segment.append(numbers + next_one)
+        next_one += int(numbers.max(initial=0)) + 1
+    out = _concat([part.drop_vars("segment", errors="ignore") for part in parts])
+    return out.assign_coords(segment=("time", np.concatenate(segment).astype("int32")))
 
 
 def check_times(ds: xr.Dataset, *, split: bool = False, label: str = "the store") -> xr.Dataset:
@@ -171,7 +215,7 @@ def check_times(ds: xr.Dataset, *, split: bool = False, label: str = "the store"
         raise ValueError(f"got repeated times in {label}: {_name(values[1:][wrong])}; expected each once (ds.drop_duplicates('time'))")
     if (wrong := same & (step < 0)).any():
         raise ValueError(
-            f"got times out of order in {label}: {_name(values[1:][wrong])} come after later ones; expected them ascending (ds.sortby('time'))"
+            f"got times out of order in {label}: {_name(values[1:][wrong])} after later ones; expected them ascending (ds.sortby('time'))"
         )
     if not same.any():
         return ds
@@ -186,8 +230,8 @@ def check_times(ds: xr.Dataset, *, split: bool = False, label: str = "the store"
         )
     if not split:
         raise ValueError(
-            f"got gaps in time in {label}: before {_name(values[1:][gap])}; fill them, or pass segments=True to make each piece between gaps "
-            "a segment that no window crosses"
+            f"got gaps in time in {label}: before {_name(values[1:][gap])}; fill them, or pass segments=True to make each "
+            "piece between gaps a segment that no window crosses"
         )
     starts = np.concatenate([[0], np.cumsum(gap | ~same)])
     return ds.assign_coords(segment=("time", starts.astype("int32")))
@@ -208,8 +252,3 @@ def _jumps(values: np.ndarray, step: np.ndarray, same: np.ndarray) -> np.ndarray
 def _name(times: np.ndarray, most: int = 3) -> str:
     shown = ", ".join(str(t).removesuffix(".000000000") for t in times[:most])
     return shown + (f" … ({len(times)} in all)" if len(times) > most else "")
-
-
-def note_stack(ds: xr.Dataset, dim: str) -> str:
-    """Record for `to_original` that segments were a dimension of the store."""
-    return dump({"dim": dim, "values": ds["segment"].values if "segment" in ds.coords else None})

@@ -94,16 +94,16 @@ def _water(source: str, target: str) -> tuple[float, float] | None:
 
 
 def convert(array: xr.DataArray, source: str, target: str, *, difference: bool = False) -> xr.DataArray:
-    """The array in other units, lazily, in its own floating-point type; its attributes are kept."""
+    """Convert an array lazily, in its own floating-point type; its attributes are kept."""
     factor, offset = linear(source, target, difference=difference)
     if factor == 1.0 and offset == 0.0:
         return array
-    with xr.set_options(keep_attrs=True):
-        return array * factor + offset if offset else array * factor
+    converted = array * factor + offset if offset else array * factor
+    return converted.assign_attrs(array.attrs)
 
 
 def to_units(array: xr.DataArray, target: str, *, difference: bool = False) -> xr.DataArray:
-    """The array in its canonical units, with the ``units`` attribute set.
+    """Convert an array to its canonical units and set the ``units`` attribute.
 
     An array without units is taken to be in ``target`` units already, with a warning that names it.
 
