@@ -200,7 +200,7 @@ def _parse_flags(overrides: Sequence[str]) -> dict[str, str]:
             section = key.rpartition(".")[0]
             siblings = [leaf for leaf in leaves if section and leaf.rpartition(".")[0] == section]
             raise ConfigError(_unknown(key, siblings or [entry.name for entry in fields(Config)]))
-        if not equals and not rest:
+        if not equals and (not rest or rest[0].startswith("--")):
             raise ConfigError(f"got {token} without a value, expected {token}={_describe(leaves[key])}")
         flags[key] = value if equals else rest.pop(0)
     return flags
