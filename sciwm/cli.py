@@ -42,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides += unknown
     if overrides and options.verb not in TAKES_OVERRIDES:
         parser.error(f"got {' '.join(overrides)}, expected no such option, because `sciwm {options.verb}` takes no configuration")
-    command: Callable[[argparse.Namespace, list[str]], int] = globals()[f"_{options.verb}"]
     try:
-        return command(options, overrides)
+        return _COMMANDS[options.verb](options, overrides)
     except KeyboardInterrupt:
         return _interrupted(argv)
     except SystemExit as end:
@@ -66,8 +65,6 @@ def _load(target: str, overrides: list[str]) -> "tuple[Config, Path]":
     from sciwm.rundir import resolve_run
 
     path = Path(target)
-    if path.is_dir() and not (path / "config.yaml").exists() and target in catalogue.names():
-        path = Path(catalogue.config_path(target))
     if path.is_dir():
         return resolve_run(path).read_config(overrides), path
     file = path if path.is_file() else Path(catalogue.config_path(target))
@@ -88,9 +85,6 @@ def _stage(options: argparse.Namespace, overrides: list[str]) -> int:
     name = "run_all" if options.verb == "run" else options.verb
     getattr(verbs, name)(run, config)
     return 0
-
-
-_prepare = _train = _probe = _report = _run = _stage
 
 
 def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -189,3 +183,17 @@ def _complain(message: str) -> None:
     from rich.console import Console
 
     Console(stderr=True).print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    "demo": _demo,
+    "check": _check,
+    "prepare": _stage,
+    "train": _stage,
+    "probe": _stage,
+    "forecast": _forecast,
+    "evaluate": _evaluate,
+    "report": _stage,
+    "run": _stage,
+    "data": _data,
+}
