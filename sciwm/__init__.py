@@ -1,1 +1,33 @@
-"""A scientific world model for time series on grids and molecules."""
+"""A scientific world model for time series on grids and molecules.
+
+Names are loaded when first used (PEP 562): `import sciwm` brings in neither torch nor xarray nor dask.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sciwm import skill
+    from sciwm.data.open import open_dataset
+    from sciwm.data.stream import stream
+    from sciwm.world import WorldModel, load
+
+__version__ = "0.1.0"
+
+__all__ = ["WorldModel", "__version__", "load", "open_dataset", "skill", "stream"]
+
+_HOME = {"WorldModel": "sciwm.world", "load": "sciwm.world", "open_dataset": "sciwm.data.open", "stream": "sciwm.data.stream"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "skill":
+        return importlib.import_module("sciwm.skill")
+    if name not in _HOME:
+        raise AttributeError(f"module 'sciwm' has no attribute {name!r}, expected one of {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

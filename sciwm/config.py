@@ -1,13 +1,36 @@
-"""One frozen dataclass tree, one YAML file: everything a run depends on.
+"""One frozen dataclass tree (`sciwm.sections`), one YAML file: everything a run depends on.
 
-Only this module (and `sciwm.cli`) reads YAML. Unknown keys are refused with the nearest known one.
+Only this module (and `sciwm.cli`) reads YAML. Unknown keys are refused with the nearest known one, values of a wrong
+type or out of range with what was expected.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+import difflib
+import re
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from sciwm.sections import (
+    Config,
+    ConfigError,
+    DataConfig,
+    ForecastConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    ProbeConfig,
+    SkillConfig,
+    SplitConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "Config",
+    "ConfigError",
     "DataConfig",
     "ForecastConfig",
     "ModelConfig",
@@ -16,238 +39,180 @@ __all__ = [
     "SkillConfig",
     "SplitConfig",
     "TrainConfig",
+    "dump_config",
+    "flatten_config",
+    "load_config",
 ]
 
 
-@dataclass(frozen=True)
-class SplitConfig:
-    """Blocks of time for training, choosing and scoring.
+class _Loader(yaml.SafeLoader):
+    """YAML whose dates stay text and whose keys may not repeat."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            names = [key.value for key, _ in node.value]
+            again = next(key for n, (key, _) in enumerate(node.value) if key.value in names[:n])
+            raise ConfigError(f"got key {again.value!r} a second time in line {again.start_mark.line + 1}, expected every key once")
+        return mapping
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration from YAML, then apply flags to it.
 
     Parameters
     ----------
-    by : {"time", "step", "segment"}
-        What the other three hold: ``[first, last]`` dates, both included; ``[start, stop)`` positions; or a list of
-        segment numbers (trajectories, ensemble members).
-    train, validation, test : list
-        The blocks. A later block that touches an earlier one loses its first steps, as many as a window is long.
+    source : str or Path
+        A YAML file, or YAML text (anything with a line break or ``key: value`` in it; the empty text means all defaults).
+    overrides : sequence of str
+        Flags with dotted keys: ``--train.steps=200``, ``--train.steps 200`` as two items, ``--objective.lead_steps=[1,4]``.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown or repeated, a value of the wrong type or out of range.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> load_config("train: {steps: 100}", ["--train.batch_size=8"]).train.batch_size
+    8
+    >>> load_config("train: {step: 100}")
+    Traceback (most recent call last):
+    sciwm.sections.ConfigError: got key 'train.step', expected one of steps, ...; did you mean 'train.steps'?
     """
+    values = _parse_yaml(source)
+    _refuse_unknown(values, Config, "")
+    given = flatten_config(values)
+    flags = _parse_flags(overrides)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_env=False)
+    parser.add_class_arguments(Config)
+    try:
+        parsed = parser.parse_object(values)
+        parsed = parser.parse_args([f"--{key}={value}" for key, value in flags.items()], namespace=parsed)
+    except ArgumentError as error:
+        found = re.search(r'key "([\w.]+)"', str(error))
+        if not found:
+            raise ConfigError(str(error)) from None
+        key = found[1]
+        value = flags.get(key, given.get(key))
+        raise ConfigError(f"got {key} = {value!r}, expected {_describe(_leaves()[key])}") from None
+    config: Config = _build(Config, parsed.as_dict())
+    return config
 
-    by: Literal["time", "step", "segment"] = "time"
-    train: list[str | int] = field(default_factory=list)
-    validation: list[str | int] = field(default_factory=list)
-    test: list[str | int] = field(default_factory=list)
 
+def dump_config(config: Config) -> str:
+    """Write a configuration as YAML that `load_config` reads back to an equal one.
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the data are and how they become standardized anomalies.
-
-    Parameters
-    ----------
-    store : str or list of str
-        Path, glob, URL, or several of them; ``qg`` alone means the simulated turbulence of `sciwm demo`.
-    variables : list of str
-        Canonical names (`sciwm.open_dataset`): ``z500``, ``t2m``, ``sst``…; empty means all with a time dimension.
-    static : list of str
-        Time-independent fields given to the predictor as conditions.
-    climatology : {"harmonic", "monthly", "constant"}
-        Mean annual cycle subtracted from the states, fitted on the training block.
-    harmonics : int
-        Annual harmonics of the harmonic climatology.
-    missing : {"error", "mask"}
-        What to do with NaNs: refuse them, or carry a mask to the tokens.
-    segments : bool
-        Split the record at gaps in time instead of refusing them.
-    split : SplitConfig
-        Training, validation and test blocks.
+    Examples
+    --------
+    >>> load_config(dump_config(Config(seed=3))) == Config(seed=3)
+    True
     """
-
-    store: str | list[str] = "qg"
-    variables: list[str] = field(default_factory=list)
-    static: list[str] = field(default_factory=list)
-    climatology: Literal["harmonic", "monthly", "constant"] = "harmonic"
-    harmonics: int = 3
-    missing: Literal["error", "mask"] = "error"
-    segments: bool = False
-    split: SplitConfig = field(default_factory=SplitConfig)
+    return str(yaml.safe_dump(asdict(config), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120))
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of the network.
+def flatten_config(config: Config | Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a configuration under their dotted keys.
 
-    Parameters
-    ----------
-    patch_size : list of int
-        Cells per token, ``[latitude, longitude]``; grids that do not divide are padded and masked. Unused for molecules.
-    token_dim : int
-        Width of a latent token.
-    encoder_blocks, predictor_blocks : int
-        Transformer blocks.
-    num_heads : int
-        Attention heads; divides ``token_dim``.
-    mlp_ratio : float
-        Hidden width of the feed-forward layers, relative to ``token_dim``.
-    dropout : float
-        Dropout in both networks while training.
-    history : int
-        States the predictor sees.
+    Examples
+    --------
+    >>> flatten_config(Config())["train.steps"]
+    500
     """
-
-    patch_size: list[int] = field(default_factory=lambda: [3, 3])
-    token_dim: int = 96
-    encoder_blocks: int = 2
-    predictor_blocks: int = 2
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
-    history: int = 2
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What training minimises.
-
-    Parameters
-    ----------
-    kind : {"sigreg", "ema", "vicreg"}
-        What keeps the latents from collapsing.
-    strength : float
-        Weight of the regulariser. For SIGReg it is the product of its weight and the sample count, about 10.
-    num_directions : int
-        Random directions of SIGReg.
-    ema_decay : float
-        Decay of the teacher's moving average (``ema`` only).
-    rollout : int
-        States predicted in sequence from one context.
-    lead_steps : list of int
-        Strides, in time steps, drawn for each window; the lead of one prediction.
-    mask_ratio : float
-        Fraction of context tokens dropped before the encoder, in spatial blocks.
-    input_noise, latent_noise : float
-        Standard deviation of the noise added to the standardized states / to predicted latents fed back.
-    """
-
-    kind: Literal["sigreg", "ema", "vicreg"] = "sigreg"
-    strength: float = 10.0
-    num_directions: int = 64
-    ema_decay: float = 0.996
-    rollout: int = 2
-    lead_steps: list[int] = field(default_factory=lambda: [1])
-    mask_ratio: float = 0.0
-    input_noise: float = 0.1
-    latent_noise: float = 0.0
+    values = config if isinstance(config, Mapping) else asdict(config)
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}.{name}": leaf for name, leaf in flatten_config(value).items()})
+        else:
+            flat[key] = value
+    return flat
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Optimiser, length and bookkeeping of training.
-
-    Parameters
-    ----------
-    steps, batch_size : int
-        Optimiser steps and windows per step.
-    learning_rate, weight_decay, warmup, clip : float
-        AdamW's peak rate and decay, fraction of the steps spent warming up, gradient-norm limit.
-    average_decay : float
-        Decay of the moving average of the weights used for everything after training; 0 keeps the last weights.
-    validate_every, checkpoint_every : int
-        Steps between health checks on validation data / between checkpoints.
-    threads : int
-        CPU threads of the network; 0 leaves the choice to torch.
-    precision : str
-        Lightning's precision flag, e.g. ``32-true`` or ``bf16-mixed``.
-    """
-
-    steps: int = 500
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
-    warmup: float = 0.05
-    clip: float = 1.0
-    average_decay: float = 0.99
-    validate_every: int = 100
-    checkpoint_every: int = 100
-    threads: int = 0
-    precision: str = "32-true"
+def _parse_yaml(source: str | Path) -> dict[str, Any]:
+    is_text = isinstance(source, str) and (not source.strip() or "\n" in source or ": " in source or source.startswith("{"))
+    text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
+    where = "the configuration" if is_text else str(source)
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"got invalid YAML in {where}: {error}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"got {type(values).__name__} in {where}, expected sections such as 'train:' with keys below them")
+    sections = {entry.name for entry in fields(Config) if is_dataclass(entry.type)}
+    return {key: {} if value is None and key in sections else value for key, value in values.items()}
 
 
-@dataclass(frozen=True)
-class ProbeConfig:
-    """Ridge readouts of the predicted latents.
-
-    Parameters
-    ----------
-    scope : {"token", "shared", "global"}
-        One ridge per patch, one for all patches, or one from all tokens together (indices, torsions).
-    strengths : list of float
-        Ridge strengths to choose from on the validation block, relative to the mean variance of the features.
-    halo : int
-        Cells around a patch whose initial anomalies the residual readout also sees.
-    targets : list of str
-        Scalar series read out beside (or instead of) the fields: ``nino34``, ``phi``, ``psi``…
-    """
-
-    scope: Literal["token", "shared", "global"] = "token"
-    strengths: list[float] = field(default_factory=lambda: [1e-3, 1e-2, 1e-1, 1.0, 10.0])
-    halo: int = 0
-    targets: list[str] = field(default_factory=list)
+def _leaves(section: Any = Config, prefix: str = "") -> dict[str, Any]:
+    """Types of all values, by dotted key."""
+    leaves: dict[str, Any] = {}
+    for entry in fields(section):
+        key = prefix + entry.name
+        leaves |= _leaves(entry.type, f"{key}.") if is_dataclass(entry.type) else {key: entry.type}
+    return leaves
 
 
-@dataclass(frozen=True)
-class ForecastConfig:
-    """Which forecasts a run makes of its test block.
-
-    Parameters
-    ----------
-    lead_times : list of str
-        Lead times with units: ``24 hours``, ``5 days``, ``3 months``, ``10 ps``.
-    init_every : int
-        Time steps between initial times.
-    """
-
-    lead_times: list[str] = field(default_factory=lambda: ["1 day", "2 days", "3 days", "5 days"])
-    init_every: int = 1
-
-
-@dataclass(frozen=True)
-class SkillConfig:
-    """How forecasts are scored.
-
-    Parameters
-    ----------
-    metrics, baselines, regions : list of str
-        Names as `sciwm.skill` knows them; empty ``regions`` means the whole domain.
-    lim_eofs : list of int
-        EOF truncations of the linear inverse model to choose from on the validation block.
-    resamples : int
-        Moving-block bootstrap resamples behind the intervals.
-    """
-
-    metrics: list[str] = field(default_factory=lambda: ["rmse", "mae", "bias", "acc"])
-    baselines: list[str] = field(default_factory=lambda: ["climatology", "persistence", "damped_persistence", "lim"])
-    regions: list[str] = field(default_factory=list)
-    lim_eofs: list[int] = field(default_factory=lambda: [10, 20, 30, 40, 60, 80])
-    resamples: int = 1000
+def _refuse_unknown(values: Mapping[Any, Any], section: Any, prefix: str) -> None:
+    known: dict[str, Any] = {entry.name: entry.type for entry in fields(section)}
+    for key, value in values.items():
+        dotted = f"{prefix}{key}"
+        if key not in known:
+            raise ConfigError(_unknown(dotted, list(known)))
+        if is_dataclass(known[key]):
+            if not isinstance(value, Mapping):
+                inner = ", ".join(entry.name for entry in fields(known[key]))
+                raise ConfigError(f"got {dotted} = {value!r}, expected a section with keys out of {inner}")
+            _refuse_unknown(value, known[key], f"{dotted}.")
+        elif value is None:
+            raise ConfigError(f"got {dotted} without a value, expected {_describe(known[key])}")
 
 
-@dataclass(frozen=True)
-class Config:
-    """Everything a run depends on; one YAML file.
+def _unknown(dotted: str, expected: Sequence[str]) -> str:
+    leaves = list(_leaves())
+    last = dotted.rpartition(".")[2]
+    same = [leaf for leaf in leaves if leaf.rpartition(".")[2] == last]
+    near = same or difflib.get_close_matches(dotted, leaves, n=1)
+    if not near:
+        by_last = {leaf.rpartition(".")[2]: leaf for leaf in leaves}
+        near = [by_last[name] for name in difflib.get_close_matches(last, list(by_last), n=1)]
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"got key {dotted!r}, expected one of {', '.join(expected)}{hint}"
 
-    Parameters
-    ----------
-    seed : int
-        Seed of every random choice.
-    data, model, objective, train, probe, forecast, skill
-        See the classes of the same names.
-    """
 
-    seed: int = 0
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-    forecast: ForecastConfig = field(default_factory=ForecastConfig)
-    skill: SkillConfig = field(default_factory=SkillConfig)
+def _parse_flags(overrides: Sequence[str]) -> dict[str, str]:
+    """Dotted key and text of each flag; a later one wins."""
+    leaves, flags, rest = _leaves(), {}, list(overrides)
+    while rest:
+        token = rest.pop(0)
+        key, equals, value = token.removeprefix("--").partition("=")
+        if not token.startswith("--"):
+            raise ConfigError(f"got {token!r}, expected a flag such as --train.steps=200")
+        if key not in leaves:
+            section = key.rpartition(".")[0]
+            siblings = [leaf for leaf in leaves if section and leaf.rpartition(".")[0] == section]
+            raise ConfigError(_unknown(key, siblings or [entry.name for entry in fields(Config)]))
+        if not equals and (not rest or rest[0].startswith("--")):
+            raise ConfigError(f"got {token} without a value, expected {token}={_describe(leaves[key])}")
+        flags[key] = value if equals else rest.pop(0)
+    return flags
+
+
+def _describe(kind: Any) -> str:
+    """One type in the words of the documentation."""
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(kind.__args__)
+    return kind.__name__ if isinstance(kind, type) and not get_origin(kind) else str(kind).replace(" | ", " or ")
+
+
+def _build(section: Any, values: Mapping[str, Any]) -> Any:
+    kinds = {entry.name: entry.type for entry in fields(section)}
+    return section(**{name: _build(kinds[name], value) if is_dataclass(kinds[name]) else value for name, value in values.items()})

@@ -103,9 +103,7 @@ class Step:
         steps = np.round(amount / self.value).astype("int64")
         wrong = np.abs(steps * self.value - amount) > 1e-6 * self.value
         if wrong.any():
-            raise ValueError(
-                f"got a lead time of {amount[wrong].flat[0]:g} {self.unit}, expected a multiple of the data's step, {self}"
-            )
+            raise ValueError(f"got a lead time of {amount[wrong].flat[0]:g} {self.unit}, expected a multiple of the data's step, {self}")
         return steps
 
     def lead_value(self, text: str) -> Any:
@@ -185,7 +183,7 @@ def infer_step(time: xr.DataArray) -> Step:
     if not same.any():
         raise ValueError(f"got {len(values)} time(s), expected at least two in one segment to know the time step")
     if values.dtype.kind in "iuf":
-        unit = _TO_UNIT.get(str(time.attrs.get("units", "")), None)
+        unit = _TO_UNIT.get(str(time.attrs.get("units", "")))
         if unit is None or unit[0] != "ps":
             raise ValueError(f"got time units {time.attrs.get('units')!r}, expected fs, ps, ns or calendar dates")
         return Step(float(np.median(np.diff(values)[same])) * unit[1], "ps")

@@ -1,0 +1,133 @@
+"""What can be written on the command line: verbs, their options, overrides and initial times."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import sciwm
+
+__all__ = ["TAKES_OVERRIDES", "build_parser", "parse_init", "split_overrides"]
+
+# verb: (line in the overview, example)
+_VERBS = {
+    "demo": ("simulate turbulence, train on it, score the forecasts", "sciwm demo --out runs/demo"),
+    "check": ("say what is wrong with a configuration or its data", "sciwm check erai_europe --data.store=era.nc"),
+    "prepare": ("write the training store of standardized anomalies", "sciwm prepare erai_europe --out runs/erai"),
+    "train": ("train the world model, or continue where it stopped", "sciwm train runs/erai"),
+    "probe": ("fit the readouts of fields and indices", "sciwm probe runs/erai"),
+    "forecast": (
+        "forecast the test block, or any other store",
+        "sciwm forecast runs/erai --store era_2015.nc --init 2015-01-01:2015-12-31:1day --out fc.zarr",
+    ),
+    "evaluate": (
+        "score a run, or forecast stores, against baselines",
+        "sciwm evaluate fc.zarr --truth era_2015.nc --reference runs/erai --out skill.csv",
+    ),
+    "report": ("write report.html: skill, maps, curves", "sciwm report runs/erai"),
+    "run": ("all of prepare … report, skipping what is up to date", "sciwm run erai_europe --train.steps=1000 --out runs/erai"),
+    "data": ("list, make or get the data sets of sciwm", "sciwm data list"),
+}
+TAKES_OVERRIDES = {"check", "prepare", "train", "probe", "forecast", "evaluate", "report", "run"}
+_TIME = r"[+-]?\d+(?:\.\d+)?(?:-\d{1,2}(?:-\d{1,2})?)?(?:[T ]\d{2}(?::\d{2}(?::\d{2})?)?)?"
+_INIT = re.compile(rf"\s*({_TIME})\s*:\s*({_TIME})\s*(?::\s*(\d[\d.]*\s*[A-Za-z]+)\s*)?")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all verbs; overrides of the configuration are split off before (`split_overrides`)."""
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where in the code an error arose")
+    parser = argparse.ArgumentParser(
+        prog="sciwm",
+        description=sciwm.__doc__ and sciwm.__doc__.splitlines()[0],
+        epilog="`sciwm VERB --help` explains a verb. Begin with `sciwm demo`.",
+        allow_abbrev=False,
+        parents=[common],
+    )
+    parser.set_defaults(traceback=False)
+    parser.add_argument("--version", action="version", version=f"sciwm {sciwm.__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for verb, (line, example) in _VERBS.items():
+        epilog = f"example:\n  {example}"
+        if verb in TAKES_OVERRIDES:
+            epilog += "\n\nAny value of the configuration can be given as a flag: --section.key=value, --seed=1."
+        one = verbs.add_parser(
+            verb,
+            help=line,
+            description=f"{line[0].upper()}{line[1:]}.",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            parents=[common],
+        )
+        _add_arguments(one, verb)
+    return parser
+
+
+def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    config = "a YAML file, or the name of one that comes with sciwm (see `sciwm data list`)"
+    if verb == "demo":
+        parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="run directory (default: runs/demo)")
+        parser.add_argument("--quick", action="store_true", help="a minute's worth of it, to see that all works")
+    elif verb == "check":
+        parser.add_argument("target", metavar="CONFIG", help=config)
+    elif verb == "data":
+        parser.add_argument("action", choices=["list", "make", "get"], help="make simulates a data set, get downloads one")
+        parser.add_argument("name", nargs="?", help="which data set, for make and get")
+        parser.add_argument("--out", type=Path, metavar="STORE", help="where to write it (default: NAME.zarr)")
+    elif verb == "forecast":
+        parser.add_argument("target", metavar="RUN", help=f"a run directory, or {config}")
+        parser.add_argument("--store", nargs="+", help="forecast from these data instead of the run's test block: paths, globs or URLs")
+        parser.add_argument("--init", help="initial times START:END[:STEP], ends included; START/END[/STEP] says the same")
+        parser.add_argument("--lead-times", metavar="LEADS", help="such as '1 day, 5 days' (default: those of the run)")
+        parser.add_argument("--out", type=Path, help="with --store: the forecast store to write; else the run directory")
+    elif verb == "evaluate":
+        parser.add_argument("target", nargs="+", metavar="RUN-or-STORE", help="one run, or forecast stores in WeatherBench 2 layout")
+        parser.add_argument("--truth", nargs="+", metavar="STORE", help="the observed data: paths, globs or URLs")
+        parser.add_argument("--reference", type=Path, metavar="RUN", help="run whose training years give climatology and baselines")
+        parser.add_argument("--out", type=Path, help="with --truth: the table to write (default: skill.csv); else the run directory")
+    else:
+        parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
+        parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME, after the configuration's name)")
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take out flags with dotted keys, and ``--seed``, with their values, wherever they stand."""
+    arguments: list[str] = []
+    overrides: list[str] = []
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        name, equals, _ = token.partition("=")
+        if not (name.startswith("--") and ("." in name or name == "--seed")):
+            arguments.append(token)
+            continue
+        overrides.append(token)
+        if not equals and rest and not rest[0].startswith("--"):
+            overrides.append(rest.pop(0))
+    return arguments, overrides
+
+
+def parse_init(text: str) -> tuple[str, str, str | None]:
+    """Initial times ``START:END[:STEP]``, both ends included.
+
+    Parameters
+    ----------
+    text : str
+        Dates, ISO times or picoseconds; ``START/END[/STEP]`` says the same. ``STEP`` has a unit: ``5 days``.
+
+    Examples
+    --------
+    >>> parse_init("2008-01-01T12:00:2008-02-01T12:00:5 days")
+    ('2008-01-01T12:00', '2008-02-01T12:00', '5 days')
+    >>> parse_init("2008-01-01/2008-12-31")
+    ('2008-01-01', '2008-12-31', None)
+    """
+    if "/" in text:
+        parts = [part.strip() for part in text.split("/")]
+        times_fit = len(parts) in (2, 3) and all(re.fullmatch(_TIME, part) for part in parts[:2])
+        if times_fit and (len(parts) == 2 or re.fullmatch(r"\d[\d.]*\s*[A-Za-z]+", parts[2])):
+            return parts[0], parts[1], parts[2] if len(parts) == 3 else None
+    elif match := _INIT.fullmatch(text):
+        return match[1], match[2], match[3]
+    raise ValueError(f"got --init {text!r}, expected START:END or START:END:STEP, such as '2008-01-01:2008-12-31:5 days'")

@@ -1,0 +1,199 @@
+"""The verbs of the terminal: parse, find the run, call `sciwm.verbs`.
+
+Nothing heavy is imported until a verb needs it, so that ``sciwm --help`` answers at once.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sciwm.arguments import TAKES_OVERRIDES, build_parser, parse_init, split_overrides
+
+if TYPE_CHECKING:
+    from sciwm.config import Config
+    from sciwm.rundir import RunDir
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the entry point of ``sciwm``.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 when done, 2 after an error in what was asked, 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments, overrides = split_overrides(argv)
+    parser = build_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if options.verb is None:
+        parser.print_help()
+        return 0
+    overrides += unknown
+    if overrides and options.verb not in TAKES_OVERRIDES:
+        parser.error(f"got {' '.join(overrides)}, expected no such option, because `sciwm {options.verb}` takes no configuration")
+    try:
+        return _COMMANDS[options.verb](options, overrides)
+    except KeyboardInterrupt:
+        return _interrupted(argv)
+    except SystemExit as end:
+        # Lightning turns Ctrl-C into an exit after its own shutdown.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            return _interrupted(argv)
+        raise
+    except Exception as error:
+        if options.traceback or not _is_expected(error):
+            raise
+        _complain(f"{error}")
+        return 2
+
+
+def _load(target: str, overrides: list[str]) -> "tuple[Config, Path]":
+    """Configuration of a file, a name or a run, and the default run directory."""
+    from sciwm import catalogue
+    from sciwm.config import load_config
+    from sciwm.rundir import resolve_run
+
+    path = Path(target)
+    if path.is_dir():
+        return resolve_run(path).read_config(overrides), path
+    file = path if path.is_file() else Path(catalogue.config_path(target))
+    return load_config(file, overrides), Path("runs") / file.stem
+
+
+def _open(options: argparse.Namespace, target: str, overrides: list[str]) -> "tuple[RunDir, Config]":
+    from sciwm.rundir import open_run
+
+    config, folder = _load(target, overrides)
+    return open_run(options.out or folder, config), config
+
+
+def _stage(options: argparse.Namespace, overrides: list[str]) -> int:
+    run, config = _open(options, options.target, overrides)
+    from sciwm import verbs
+
+    name = "run_all" if options.verb == "run" else options.verb
+    getattr(verbs, name)(run, config)
+    return 0
+
+
+def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
+    from sciwm import verbs
+
+    verbs.demo(options.out, quick=options.quick)
+    return 0
+
+
+def _check(options: argparse.Namespace, overrides: list[str]) -> int:
+    config, _ = _load(options.target, overrides)
+    from sciwm import verbs
+
+    messages = verbs.check(config)
+    for message in messages:
+        _complain(message)
+    return 2 if messages else 0
+
+
+def _forecast(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.store is None:
+        if options.init or options.lead_times:
+            raise ValueError("got --init or --lead-times without --store, expected all of --store, --init and --out, or none of them")
+        return _stage(options, overrides)
+    if not (options.init and options.out):
+        raise ValueError("got --store without --init or --out, expected e.g. --init 2015-01-01:2015-12-31 --out fc.zarr")
+    if overrides:
+        raise ValueError(f"got {' '.join(overrides)} with --store, expected none, because the model of {options.target} is fixed")
+    init = parse_init(options.init)
+    leads = [lead.strip() for lead in options.lead_times.split(",")] if options.lead_times else None
+    from sciwm import verbs
+    from sciwm.rundir import resolve_run
+
+    verbs.forecast_store(resolve_run(options.target), store=_one_or_many(options.store), init=init, out=options.out, lead_times=leads)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.truth is None:
+        if len(options.target) > 1 or options.reference or options.target[0].rstrip("/").endswith((".zarr", ".nc")):
+            raise ValueError("got forecast stores without --truth, expected --truth STORE --reference RUN, or one run to evaluate")
+        run, config = _open(options, options.target[0], overrides)
+        from sciwm import verbs
+
+        verbs.evaluate(run, config)
+        return 0
+    if options.reference is None or overrides:
+        raise ValueError(
+            "got --truth without --reference (or with --section.key flags), expected the RUN whose training years are the reference"
+        )
+    from sciwm import verbs
+    from sciwm.rundir import resolve_run
+
+    reference, out = resolve_run(options.reference), options.out or Path("skill.csv")
+    verbs.evaluate_store(options.target, truth=_one_or_many(options.truth), reference=reference, out=out)
+    return 0
+
+
+def _data(options: argparse.Namespace, overrides: list[str]) -> int:
+    from sciwm import catalogue
+
+    if options.action == "list":
+        print(catalogue.table())
+        return 0
+    if options.name is None:
+        raise ValueError(f"got no data set to {options.action}, expected one of {', '.join(catalogue.names())}")
+    out = options.out or Path(f"{options.name}.zarr")
+    if out.exists():
+        raise FileExistsError(f"got {out}, which exists already, expected a new store: give another one with --out")
+    catalogue.load(options.name).to_zarr(out, zarr_format=3)
+    print(f"wrote {out}")
+    return 0
+
+
+def _one_or_many(paths: list[str]) -> str | list[str]:
+    return paths[0] if len(paths) == 1 else paths
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error is about what was asked: raised by sciwm itself, or by the file system."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
+    return module.partition(".")[0] == "sciwm" and isinstance(error, ValueError | OSError | RuntimeError | ImportError)
+
+
+def _interrupted(argv: Sequence[str]) -> int:
+    _complain(f"interrupted; what is finished is kept, continue with: {shlex.join(['sciwm', *argv])}")
+    return 130
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    "demo": _demo,
+    "check": _check,
+    "prepare": _stage,
+    "train": _stage,
+    "probe": _stage,
+    "forecast": _forecast,
+    "evaluate": _evaluate,
+    "report": _stage,
+    "run": _stage,
+    "data": _data,
+}

@@ -1,0 +1,336 @@
+"""Sections of the configuration: frozen dataclasses that refuse values out of range.
+
+`sciwm.config` reads them from YAML and is where to import them from.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sciwm.times import parse_lead
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "ForecastConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "ProbeConfig",
+    "SkillConfig",
+    "SplitConfig",
+    "TrainConfig",
+]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be meant: unknown key, wrong type, value out of range."""
+
+
+def _require(good: bool, key: str, value: object, expected: str) -> None:
+    if not good:
+        raise ConfigError(f"got {key} = {value!r}, expected {expected}")
+
+
+def _require_counts(section: str, config: object, names: str, least: int) -> None:
+    for name in names.split():
+        value = getattr(config, name)
+        _require(value >= least, f"{section}.{name}", value, f"a whole number of at least {least}")
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Blocks of time for training, choosing and scoring.
+
+    Parameters
+    ----------
+    by : {"time", "step", "segment"}
+        What the other three hold: ``[first, last]`` dates, both included; ``[start, stop)`` positions; or a list of
+        segment numbers (trajectories, ensemble members).
+    train, validation, test : list
+        The blocks. A later block that touches an earlier one loses its first steps, as many as a window is long.
+    """
+
+    by: Literal["time", "step", "segment"] = "time"
+    train: list[str | int] = field(default_factory=list)
+    validation: list[str | int] = field(default_factory=list)
+    test: list[str | int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            block, key = getattr(self, name), f"data.split.{name}"
+            if self.by == "time":
+                _require(len(block) in (0, 2), key, block, "[first, last], two dates, both included")
+            elif self.by == "step":
+                good = not block or (len(block) == 2 and all(isinstance(n, int) for n in block) and 0 <= block[0] < block[1])
+                _require(good, key, block, "[start, stop], two positions with 0 ≤ start < stop")
+            else:
+                _require(all(isinstance(n, int) and n >= 0 for n in block), key, block, "a list of segment numbers, counted from 0")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data are and how they become standardized anomalies.
+
+    Parameters
+    ----------
+    store : str or list of str
+        Path, glob, URL, or several of them; ``qg`` alone means the simulated turbulence of `sciwm demo`.
+    variables : list of str
+        Canonical names (`sciwm.open_dataset`): ``z500``, ``t2m``, ``sst``…; empty means all with a time dimension.
+    static : list of str
+        Time-independent fields given to the predictor as conditions.
+    climatology : {"harmonic", "monthly", "constant"}
+        Mean annual cycle subtracted from the states, fitted on the training block.
+    harmonics : int
+        Annual harmonics of the harmonic climatology.
+    missing : {"error", "mask"}
+        What to do with NaNs: refuse them, or carry a mask to the tokens.
+    segments : bool
+        Split the record at gaps in time instead of refusing them.
+    split : SplitConfig
+        Training, validation and test blocks.
+    """
+
+    store: str | list[str] = "qg"
+    variables: list[str] = field(default_factory=list)
+    static: list[str] = field(default_factory=list)
+    climatology: Literal["harmonic", "monthly", "constant"] = "harmonic"
+    harmonics: int = 3
+    missing: Literal["error", "mask"] = "error"
+    segments: bool = False
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.store), "data.store", self.store, "a path, glob or URL, or a list of them")
+        _require_counts("data", self, "harmonics", 1)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the network.
+
+    Parameters
+    ----------
+    patch_size : list of int
+        Cells per token, ``[latitude, longitude]``; grids that do not divide are padded and masked. Unused for molecules.
+    token_dim : int
+        Width of a latent token.
+    encoder_blocks, predictor_blocks : int
+        Transformer blocks.
+    num_heads : int
+        Attention heads; divides ``token_dim``.
+    mlp_ratio : float
+        Hidden width of the feed-forward layers, relative to ``token_dim``.
+    dropout : float
+        Dropout in both networks while training.
+    history : int
+        States the predictor sees.
+    """
+
+    patch_size: list[int] = field(default_factory=lambda: [3, 3])
+    token_dim: int = 96
+    encoder_blocks: int = 2
+    predictor_blocks: int = 2
+    num_heads: int = 4
+    mlp_ratio: float = 4.0
+    dropout: float = 0.1
+    history: int = 2
+
+    def __post_init__(self) -> None:
+        good = len(self.patch_size) == 2 and all(n > 0 for n in self.patch_size)
+        _require(good, "model.patch_size", self.patch_size, "[latitude, longitude], two positive counts of cells")
+        _require_counts("model", self, "token_dim encoder_blocks predictor_blocks num_heads history", 1)
+        divides = self.token_dim % self.num_heads == 0
+        _require(divides, "model.num_heads", self.num_heads, f"a divisor of model.token_dim = {self.token_dim}")
+        _require(self.mlp_ratio > 0, "model.mlp_ratio", self.mlp_ratio, "a positive number")
+        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a fraction in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What training minimises.
+
+    Parameters
+    ----------
+    kind : {"sigreg", "ema", "vicreg"}
+        What keeps the latents from collapsing.
+    strength : float
+        Weight of the regulariser. For SIGReg it is the product of its weight and the sample count, about 10.
+    num_directions : int
+        Random directions of SIGReg.
+    ema_decay : float
+        Decay of the teacher's moving average (``ema`` only).
+    rollout : int
+        States predicted in sequence from one context.
+    lead_steps : list of int
+        Strides, in time steps, drawn for each window; the lead of one prediction.
+    mask_ratio : float
+        Fraction of context tokens dropped before the encoder, in spatial blocks.
+    input_noise, latent_noise : float
+        Standard deviation of the noise added to the standardized states / to predicted latents fed back.
+    """
+
+    kind: Literal["sigreg", "ema", "vicreg"] = "sigreg"
+    strength: float = 10.0
+    num_directions: int = 256
+    ema_decay: float = 0.996
+    rollout: int = 2
+    lead_steps: list[int] = field(default_factory=lambda: [1])
+    mask_ratio: float = 0.0
+    input_noise: float = 0.1
+    latent_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_counts("objective", self, "num_directions rollout", 1)
+        for name in ("strength", "input_noise", "latent_noise"):
+            _require(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "a number of at least 0")
+        _require(0 <= self.ema_decay < 1, "objective.ema_decay", self.ema_decay, "a fraction in [0, 1)")
+        _require(0 <= self.mask_ratio < 1, "objective.mask_ratio", self.mask_ratio, "a fraction in [0, 1)")
+        good = bool(self.lead_steps) and all(n > 0 for n in self.lead_steps)
+        _require(good, "objective.lead_steps", self.lead_steps, "a list of positive counts of time steps")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimiser, length and bookkeeping of training.
+
+    Parameters
+    ----------
+    steps, batch_size : int
+        Optimiser steps and windows per step.
+    learning_rate, weight_decay, warmup, clip : float
+        AdamW's peak rate and decay, fraction of the steps spent warming up, gradient-norm limit.
+    average_decay : float
+        Decay of the moving average of the weights used for everything after training; 0 keeps the last weights.
+    validate_every, checkpoint_every : int
+        Steps between health checks on validation data / between checkpoints.
+    threads : int
+        CPU threads of the network; 0 leaves the choice to torch.
+    precision : str
+        Lightning's precision flag, e.g. ``32-true`` or ``bf16-mixed``.
+    """
+
+    steps: int = 500
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    warmup: float = 0.05
+    clip: float = 1.0
+    average_decay: float = 0.99
+    validate_every: int = 100
+    checkpoint_every: int = 100
+    threads: int = 0
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        _require_counts("train", self, "steps batch_size validate_every checkpoint_every", 1)
+        _require_counts("train", self, "threads", 0)
+        for name in ("learning_rate", "clip"):
+            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "a positive number")
+        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "a number of at least 0")
+        for name in ("warmup", "average_decay"):
+            _require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "a fraction in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Ridge readouts of the predicted latents.
+
+    Parameters
+    ----------
+    scope : {"token", "shared", "global"}
+        One ridge per patch, one for all patches, or one from all tokens together (indices, torsions).
+    strengths : list of float
+        Ridge strengths to choose from on the validation block, relative to the mean variance of the features.
+    halo : int
+        Cells around a patch whose initial anomalies the residual readout also sees.
+    targets : list of str
+        Scalar series read out beside (or instead of) the fields: ``nino34``, ``phi``, ``psi``…
+    """
+
+    scope: Literal["token", "shared", "global"] = "token"
+    strengths: list[float] = field(default_factory=lambda: [1e-3, 1e-2, 1e-1, 1.0, 10.0])
+    halo: int = 0
+    targets: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        good = bool(self.strengths) and all(n > 0 for n in self.strengths)
+        _require(good, "probe.strengths", self.strengths, "a list of positive numbers")
+        _require_counts("probe", self, "halo", 0)
+
+
+@dataclass(frozen=True)
+class ForecastConfig:
+    """Which forecasts a run makes of its test block.
+
+    Parameters
+    ----------
+    lead_times : list of str
+        Lead times with units: ``24 hours``, ``5 days``, ``3 months``, ``10 ps``.
+    init_every : int
+        Time steps between initial times.
+    """
+
+    lead_times: list[str] = field(default_factory=lambda: ["1 day", "2 days", "3 days", "5 days"])
+    init_every: int = 1
+
+    def __post_init__(self) -> None:
+        _require(bool(self.lead_times), "forecast.lead_times", self.lead_times, "at least one lead time, such as '24 hours'")
+        for text in self.lead_times:
+            try:
+                amount, unit = parse_lead(text)
+            except ValueError as error:
+                raise ConfigError(f"{error}, in forecast.lead_times") from None
+            _require(amount > 0, "forecast.lead_times", text, f"a positive number of {unit}")
+        units = {parse_lead(text)[1] for text in self.lead_times}
+        _require(len(units) == 1, "forecast.lead_times", self.lead_times, "lead times of one kind: hours and days, months, or ps")
+        _require_counts("forecast", self, "init_every", 1)
+
+
+@dataclass(frozen=True)
+class SkillConfig:
+    """How forecasts are scored.
+
+    Parameters
+    ----------
+    metrics, baselines, regions : list of str
+        Names as `sciwm.skill` knows them; empty ``regions`` means the whole domain.
+    lim_eofs : list of int
+        EOF truncations of the linear inverse model to choose from on the validation block.
+    resamples : int
+        Moving-block bootstrap resamples behind the intervals.
+    """
+
+    metrics: list[str] = field(default_factory=lambda: ["rmse", "mae", "bias", "acc"])
+    baselines: list[str] = field(default_factory=lambda: ["climatology", "persistence", "damped_persistence", "lim"])
+    regions: list[str] = field(default_factory=list)
+    lim_eofs: list[int] = field(default_factory=lambda: [10, 20, 30, 40, 60, 80])
+    resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        _require(bool(self.metrics), "skill.metrics", self.metrics, "at least one metric, such as 'rmse'")
+        good = bool(self.lim_eofs) and all(n > 0 for n in self.lim_eofs)
+        _require(good, "skill.lim_eofs", self.lim_eofs, "a list of positive counts")
+        _require_counts("skill", self, "resamples", 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on; one YAML file.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of every random choice.
+    data, model, objective, train, probe, forecast, skill
+        See the classes of the same names.
+    """
+
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
+    skill: SkillConfig = field(default_factory=SkillConfig)
