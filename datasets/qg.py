@@ -1,0 +1,367 @@
+r"""Simulated: two-layer quasi-geostrophic turbulence on a doubly periodic beta plane (Phillips' model).
+
+A sheared flow of two layers keeps producing eddies that stir, merge and drift: the simplest weather that nobody can
+forecast for ever. It is made here in seconds, without any download.
+
+.. math::
+
+    \partial_t q_i + J(\psi_i, q_i) + U_i \partial_x q_i + Q_i \partial_x \psi_i = -\delta_{i2} r \nabla^2 \psi_2,
+    \qquad q_i = \nabla^2 \psi_i + F_i (\psi_{3-i} - \psi_i)
+
+with :math:`F_1 = r_d^{-2} / (1 + \delta)`, :math:`F_2 = \delta F_1`, :math:`Q_i = \beta \pm F_i (U_1 - U_2)`. Pseudo-spectral in
+space, with an exponential filter beyond 0.65 of the Nyquist wavenumber (it dealiases and dissipates enstrophy);
+third-order Adams-Bashforth in time. The model is that of Phillips (1954).
+
+The streamfunctions are saved rather than the vorticities: together they hold the same information (one is the other's
+linear transform), they are what a pressure chart shows, and they are smooth, so that a small latent state can hold them.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+__all__ = ["Flow", "energy", "enstrophy", "integrate", "invert", "make", "potential_vorticity"]
+
+TITLE = "Two-layer quasi-geostrophic turbulence, daily, 32×32, 11 members of 450 days"
+LICENCE = "made by this code, under its licence"
+ORIGIN = "simulated here by a pseudo-spectral solver of Phillips' two-layer model"
+SIZE = "41 MB, made in about 10 s on two cores"
+SIMULATED = True
+
+_ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))  # with no, one, two past rates
+_FIRST_YEAR, _LAST_YEAR = 2001, 2261  # datetime64[ns] ends in 2262
+
+
+@dataclass(frozen=True)
+class Flow:
+    r"""Physical constants and grid of the flow; the defaults are those of an energetic ocean current.
+
+    Parameters
+    ----------
+    nx : int
+        Grid points along each side.
+    length : float
+        Side of the square, m.
+    beta : float
+        Northward gradient of the Coriolis parameter, m⁻¹ s⁻¹.
+    deformation_radius : float
+        First internal deformation radius :math:`r_d`, m.
+    depth_ratio : float
+        Depth of the upper layer over that of the lower one, :math:`\delta`.
+    shear : float
+        Eastward mean flow of the upper layer (the lower one has none), m s⁻¹: the energy source.
+    drag : float
+        Linear bottom drag :math:`r`, s⁻¹: the energy sink.
+    time_step : float
+        s.
+    filtered : bool
+        Apply the exponential filter.
+    """
+
+    nx: int = 32
+    length: float = 5e5
+    beta: float = 1.5e-11
+    deformation_radius: float = 15e3
+    depth_ratio: float = 0.25
+    shear: float = 0.05
+    drag: float = 1e-6
+    time_step: float = 7200.0
+    filtered: bool = True
+
+    @property
+    def stretching(self) -> tuple[float, float]:
+        """:math:`F_1, F_2` in m⁻²."""
+        upper = self.deformation_radius**-2 / (1 + self.depth_ratio)
+        return upper, self.depth_ratio * upper
+
+
+class _Operators(NamedTuple):
+    """Everything diagonal in wavenumber space, shaped to broadcast over ``[..., layer, ky, kx]``."""
+
+    ikx: Tensor
+    iky: Tensor
+    k2: Tensor
+    inverse: Tensor  # [layer, layer, ky, kx]: potential vorticity to streamfunction
+    forward: Tensor  # [layer, layer, ky, kx]: streamfunction to potential vorticity
+    damp: Tensor  # one step of the filter
+
+
+def _operators(flow: Flow, dtype: torch.dtype) -> _Operators:
+    n, f1, f2 = flow.nx, *flow.stretching
+    unit = 2 * math.pi / flow.length
+    ky = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) * unit)[:, None].expand(n, n // 2 + 1)
+    kx = (torch.fft.rfftfreq(n, 1 / n, dtype=torch.float64) * unit)[None, :].expand(n, n // 2 + 1)
+    k2 = kx**2 + ky**2
+    determinant = k2 * (k2 + f1 + f2)
+    determinant[0, 0] = math.inf  # the mean streamfunction is zero
+    upper, lower = torch.full_like(k2, f1), torch.full_like(k2, f2)
+    inverse = -torch.stack([torch.stack([k2 + f2, upper]), torch.stack([lower, k2 + f1])]) / determinant
+    forward = torch.stack([torch.stack([-k2 - f1, upper]), torch.stack([lower, -k2 - f2])])
+    excess = (k2.sqrt() * flow.length / n - 0.65 * math.pi).clamp(min=0)
+    damp = torch.exp(-23.6 * excess**4) if flow.filtered else torch.ones_like(k2)
+    complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
+    real = (k2.to(dtype), inverse.to(dtype), forward.to(dtype), damp.to(dtype))
+    return _Operators((1j * kx).to(complex_dtype), (1j * ky).to(complex_dtype), *real)
+
+
+def _mix(matrix: Tensor, spectrum: Tensor) -> Tensor:
+    """Apply a layer-by-layer matrix at every wavenumber of ``[..., layer, ky, kx]``."""
+    return (matrix * spectrum.unsqueeze(-4)).sum(-3)
+
+
+def _tendency(qh: Tensor, flow: Flow, ops: _Operators) -> Tensor:
+    """Rate of change of the potential vorticity: two batched transforms for all layers and members."""
+    n, f1, f2 = flow.nx, *flow.stretching
+    psi = _mix(ops.inverse, qh)
+    dx_psi = ops.ikx * psi
+    q, u, v = torch.fft.irfft2(torch.stack([qh, -ops.iky * psi, dx_psi]), s=(n, n))
+    u[..., 0, :, :] += flow.shear
+    flux = torch.fft.rfft2(torch.stack([u * q, v * q]))
+    rate = -(ops.ikx * flux[0] + ops.iky * flux[1])
+    rate[..., 0, :, :] -= (flow.beta + f1 * flow.shear) * dx_psi[..., 0, :, :]
+    rate[..., 1, :, :] -= (flow.beta - f2 * flow.shear) * dx_psi[..., 1, :, :]
+    rate[..., 1, :, :] += flow.drag * ops.k2 * psi[..., 1, :, :]
+    return rate
+
+
+def potential_vorticity(psi: Tensor, flow: Flow) -> Tensor:
+    """Potential vorticity anomalies, s⁻¹, of streamfunctions, m² s⁻¹; both ``[..., layer, y, x]``."""
+    ops = _operators(flow, psi.dtype)
+    return torch.fft.irfft2(_mix(ops.forward, torch.fft.rfft2(psi)), s=(flow.nx, flow.nx))
+
+
+def invert(vorticity: Tensor, flow: Flow) -> Tensor:
+    """Streamfunctions with zero mean, m² s⁻¹, of potential vorticity anomalies, s⁻¹; both ``[..., layer, y, x]``."""
+    ops = _operators(flow, vorticity.dtype)
+    return torch.fft.irfft2(_mix(ops.inverse, torch.fft.rfft2(vorticity)), s=(flow.nx, flow.nx))
+
+
+def _weights(flow: Flow, like: Tensor) -> Tensor:
+    """Fractions of the depth taken by the two layers, shaped ``[layer, 1, 1]``."""
+    share = flow.depth_ratio / (1 + flow.depth_ratio)
+    return torch.tensor([share, 1 - share], dtype=like.dtype).reshape(2, 1, 1)
+
+
+def energy(psi: Tensor, flow: Flow) -> Tensor:
+    r"""Kinetic plus available potential energy per unit mass, m² s⁻², of ``psi [..., layer, y, x]``.
+
+    .. math:: E = -\tfrac12 \langle \textstyle\sum_i h_i \psi_i q_i \rangle
+
+    with the layers' fractions :math:`h_i` of the depth. Conserved by the flow without shear, drag and filter.
+    """
+    return -0.5 * (_weights(flow, psi) * psi * potential_vorticity(psi, flow)).sum(-3).mean((-1, -2))
+
+
+def enstrophy(psi: Tensor, flow: Flow) -> Tensor:
+    r"""Potential enstrophy, s⁻²: :math:`\tfrac12 \langle \sum_i h_i q_i^2 \rangle` of ``psi [..., layer, y, x]``."""
+    return 0.5 * (_weights(flow, psi) * potential_vorticity(psi, flow) ** 2).sum(-3).mean((-1, -2))
+
+
+def integrate(psi: Tensor, flow: Flow, *, num_steps: int, save_every: int) -> Iterator[Tensor]:
+    """Yield the streamfunctions after every ``save_every`` of ``num_steps`` time steps.
+
+    Parameters
+    ----------
+    psi : Tensor, ``[..., layer, y, x]``
+        Initial streamfunctions of the two layers, m² s⁻¹; float32 or float64, which sets the precision.
+    flow : Flow
+        The flow.
+    num_steps, save_every : int
+        Length and interval, in time steps.
+
+    Raises
+    ------
+    FloatingPointError
+        If the flow blows up, because the time step is too long.
+    """
+    ops = _operators(flow, psi.dtype)
+    qh = _mix(ops.forward, torch.fft.rfft2(psi))
+    past: list[Tensor] = []
+    for step in range(1, num_steps + 1):
+        rate = _tendency(qh, flow, ops)
+        rates = [rate, *past]
+        change = sum(weight * r for weight, r in zip(_ADAMS_BASHFORTH[len(past)], rates, strict=True))
+        past = rates[:2]
+        qh = (qh + flow.time_step * change) * ops.damp
+        if step % save_every == 0:
+            now = torch.fft.irfft2(_mix(ops.inverse, qh), s=(flow.nx, flow.nx))
+            if not torch.isfinite(now).all():
+                raise FloatingPointError(
+                    f"got a flow that blew up within {step} steps of {flow.time_step:g} s, expected a shorter `time_step` or a weaker shear"
+                )
+            yield now
+
+
+def _initial(flow: Flow, seeds: list[int]) -> Tensor:
+    """Random equivalent-barotropic eddies near the equilibrium's size and strength, ``[member, layer, y, x]``."""
+    n = flow.nx
+    noise = torch.stack([torch.randn(n, n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    k2 = _operators(flow, torch.float32).k2
+    upper = torch.fft.irfft2(torch.fft.rfft2(noise) * torch.exp(-k2 * (flow.deformation_radius / 0.65) ** 2), s=(n, n))
+    upper = upper - upper.mean((-1, -2), keepdim=True)
+    upper = upper * (6.0 * flow.deformation_radius * flow.shear / upper.std((-1, -2), keepdim=True))
+    return torch.stack([upper, 0.3 * upper], dim=1)
+
+
+def _dates(member: int, num_times: int, save_every_hours: int) -> np.ndarray:
+    """Return the times of one member: from a 1 January after the previous member's end, so that all times differ."""
+    years = math.ceil((num_times + 1) * save_every_hours / (24 * 365))
+    first = _FIRST_YEAR + member * years
+    if first + years > _LAST_YEAR:
+        raise ValueError(
+            f"got {member + 1} members of {num_times} times every {save_every_hours} hours, expected them to end before "
+            f"{_LAST_YEAR}, because each has its own years; ask for fewer members or times"
+        )
+    start = np.datetime64(f"{first}-01-01", "ns")
+    return np.asarray(start + (np.arange(num_times) * save_every_hours).astype("timedelta64[h]").astype("timedelta64[ns]"))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Single-threaded tensor operations: members are shared out over Python threads instead, which never wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _simulate(flow: Flow, seeds: list[int], *, num_times: int, every: int, spinup: int, tick: Callable[[], None]) -> np.ndarray:
+    """Streamfunctions of some members, ``[member, time, layer, y, x]``."""
+    out = np.empty((len(seeds), num_times, 2, flow.nx, flow.nx), "float32")
+    with torch.no_grad():
+        saves = integrate(_initial(flow, seeds), flow, num_steps=every * (num_times + spinup), save_every=every)
+        for position, psi in enumerate(saves):
+            tick()
+            if position >= spinup:
+                out[:, position - spinup] = psi.numpy()
+    return out
+
+
+def make(
+    *,
+    path: str | Path | None = None,
+    num_members: int = 11,
+    num_times: int = 450,
+    save_every_hours: int = 24,
+    spinup_days: int = 100,
+    seed: int = 0,
+    flow: Flow | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Simulate independent members and return (and write) them as a canonical Dataset.
+
+    Every member starts from its own random eddies, drawn from ``(seed, member)``, and is a segment of its own, dated in
+    years of its own; use some for training, others for scoring. The plane is Cartesian and doubly periodic; it is
+    labelled as a channel around the equator: longitude 0…360 (periodic), latitude within one degree, so that
+    cosine weights equal 1 to within 0.02 %. Nothing tells the model that the northern edge meets the southern one.
+
+    Parameters
+    ----------
+    path : path, optional
+        Where to write: ``.zarr`` or ``.nc``.
+    num_members, num_times : int
+        Segments, and states saved of each.
+    save_every_hours : int
+        Time between states.
+    spinup_days : int
+        Discarded beginning; 100 days reach a steady energy from these initial eddies.
+    seed : int
+        Seed of all members.
+    flow : Flow, optional
+        Physical constants and grid.
+    workers : int, optional
+        Python threads that share the members; all cores by default. Does not change the result.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Dataset
+        ``psi1``, ``psi2`` (time, latitude, longitude): streamfunctions of the upper and lower layer, m² s⁻¹, float32,
+        chunked by member.
+
+    Raises
+    ------
+    ValueError
+        If ``save_every_hours`` is not a whole number of time steps, or the members need too many years.
+    FileExistsError
+        If ``path`` exists.
+
+    Examples
+    --------
+    >>> world = make(num_members=2, num_times=3, spinup_days=1, progress=False)
+    >>> dict(world.sizes)
+    {'time': 6, 'latitude': 32, 'longitude': 32}
+    """
+    from rich.progress import Progress
+
+    flow = flow or Flow()
+    if path is not None and Path(path).exists():
+        raise FileExistsError(f"got path {path}, which exists, expected a new one; delete it to make it again")
+    every = round(save_every_hours * 3600 / flow.time_step)
+    if every < 1 or abs(every * flow.time_step - save_every_hours * 3600) > 1e-6:
+        raise ValueError(f"got save_every_hours={save_every_hours}, expected a whole number of time steps of {flow.time_step:g} s")
+    time = np.concatenate([_dates(member, num_times, save_every_hours) for member in range(num_members)])
+    seeds = [int(np.random.SeedSequence((seed, member)).generate_state(1)[0]) for member in range(num_members)]
+    workers = min(workers or os.cpu_count() or 1, num_members)
+    shards = [list(shard) for shard in np.array_split(seeds, workers)]
+    spinup = math.ceil(spinup_days * 24 / save_every_hours)
+    with Progress(disable=not progress, transient=True) as bar, ThreadPoolExecutor(workers) as pool, _one_thread_each():
+        task = bar.add_task("simulating turbulence", total=(num_times + spinup) * workers)
+        jobs = [
+            pool.submit(
+                _simulate, flow, [int(s) for s in shard], num_times=num_times, every=every, spinup=spinup, tick=lambda: bar.advance(task)
+            )
+            for shard in shards
+        ]
+        psi = np.concatenate([job.result() for job in jobs])
+    world = _dataset(psi, time, flow=flow, seed=seed, spinup_days=spinup_days)
+    if path is not None:
+        world.to_zarr(path, consolidated=False) if Path(path).suffix == ".zarr" else world.to_netcdf(path)
+    return world
+
+
+def _dataset(psi: np.ndarray, time: np.ndarray, *, flow: Flow, seed: int, spinup_days: int) -> xr.Dataset:
+    """Label streamfunctions ``[member, time, layer, y, x]``."""
+    members, times, _, n, _ = psi.shape
+    dims = ("time", "latitude", "longitude")
+    note = "label only: the plane is Cartesian and doubly periodic, see length_m in the attributes of the Dataset"
+
+    def variable(layer: int, name: str) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
+        field = psi[:, :, layer].reshape(members * times, n, n)
+        original = json.dumps({"name": f"psi{layer + 1}", "units": "m2 s-1"})
+        return dims, field, {"units": "m2 s-1", "long_name": f"streamfunction of the {name} layer", "original": original}
+
+    coords = {
+        "time": ("time", time, {"standard_name": "time", "note": "dates only tell members apart; there are no seasons"}),
+        "latitude": ("latitude", (np.arange(n) + 0.5) * 2 / n - 1, {"units": "degrees_north", "standard_name": "latitude", "note": note}),
+        "longitude": ("longitude", np.arange(n) * 360 / n, {"units": "degrees_east", "standard_name": "longitude", "note": note}),
+    }
+    grid = {"latitude_order": "ascending", "longitude_convention": "0…360", "dims": {name: name for name in dims}}
+    attrs = {
+        "title": f"SIMULATED (not observed): {TITLE.split(',')[0]}",
+        "source": "sciwm datasets/qg.py",
+        "simulated": "true",
+        "seed": seed,
+        "spinup_days": spinup_days,
+        "length_m": flow.length,
+        "flow": json.dumps(asdict(flow)),
+        "original_grid": json.dumps(grid),
+    }
+    data = {"psi1": variable(0, "upper"), "psi2": variable(1, "lower")}
+    segment = ("time", np.repeat(np.arange(members, dtype="int32"), times), {"long_name": "ensemble member"})
+    return xr.Dataset(data, coords, attrs).chunk({"time": times}).assign_coords(segment=segment)
