@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.figures import HIGHER, LOWER, Leads, better, lead_axis, looks, metric_name
+from sciwm.skill.labels import HIGHER, LOWER, Leads, better, lead_axis, looks, short_name
 
 __all__ = ["Comparison", "channel_units", "compare", "cost", "main_method", "main_metric", "metric_order", "summarize"]
 
@@ -73,7 +73,7 @@ def summarize(skill: xr.Dataset) -> str:
     """One sentence on where the JEPA is ahead of the best other method, and where it is not."""
     method = main_method(skill)
     metric = main_metric(skill)
-    what = metric.upper() if len(metric) <= 4 else metric_name(metric).lower()
+    what = short_name(metric)
     leads = lead_axis(skill["lead_time"])
     if method is None:
         return f"No JEPA is among the {skill.sizes['method']} methods scored here; the tables show their {what}."
@@ -92,8 +92,8 @@ def summarize(skill: xr.Dataset) -> str:
         return f"{label} is not ahead of the best other method in {what} at any of the {pairs} {cases}{rest}."
     where = "; ".join(f"{c.channel} at {_leads_text(leads, w)}" for c, w in wins if len(w)) if len(comparisons) <= 6 else ""
     share = f"in all {pairs}" if count == pairs else f"in {count} of {pairs}"
-    overlap = f"the 95 % intervals do not overlap in {clear} of these {count}"
-    return f"{label} has a better {what} than every other method {share} {cases}{f' ({where})' if where else ''}; {overlap}{rest}."
+    apart = f"clearly so (95 % intervals apart) in {clear} of them" if clear else "but the 95 % intervals overlap in every one of them"
+    return f"{label} has a better {what} than every other method {share} {cases}{f' ({where})' if where else ''}, {apart}{rest}."
 
 
 def _leads_text(leads: Leads, positions: np.ndarray) -> str:

@@ -7,7 +7,7 @@ same bytes. Text becomes outlines (identical on every machine) and takes the pag
 import html
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,16 @@ import matplotlib.style
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["Leads", "Look", "inline_svg", "lead_axis", "looks", "pretty_units", "skill_figure", "swatch", "training_figures"]
+from sciwm.skill.labels import HIGHER, INK, LOWER, Leads, Look, better, join_words, looks, metric_name, metric_units, short_name
 
-INK = "#010203"  # stands for the page's text colour; replaced by currentColor in the SVG
+__all__ = ["Margins", "blank_figure", "in_report_style", "inline_svg", "skill_figure", "swatch", "training_figures"]
+
 FONT = 12.5  # figure units are CSS px at the natural width
 SIZE = (440.0, 290.0)
-LOWER, HIGHER, ZERO = "lower", "higher", "zero"
 
 _STYLE: dict[str, Any] = {
     "font.size": FONT,
@@ -39,18 +40,6 @@ _STYLE: dict[str, Any] = {
 # a decorator: the user's matplotlibrc must not change a report
 in_report_style = matplotlib.style.context(["default", _STYLE])
 
-_BETTER = {"bias": ZERO} | dict.fromkeys(("acc", "correlation", "r2", "msess", "skill_score", "explained_variance"), HIGHER)
-_METRICS = {
-    "rmse": "Root-mean-square error",
-    "mae": "Mean absolute error",
-    "bias": "Bias (forecast − truth)",
-    "acc": "Anomaly correlation",
-    "correlation": "Correlation",
-    "nmse": "Normalized mean-square error",
-    "crps": "CRPS",
-    "r2": "Explained variance R²",
-}
-_DIMENSIONLESS = {"acc", "correlation", "nmse", "r2", "msess", "skill_score", "explained_variance"}
 _TRAINING = {
     "loss": ("Total loss", "loss"),
     "prediction": ("Prediction loss", "loss"),
@@ -62,122 +51,44 @@ _TRAINING = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one method is drawn and named, the same in every figure."""
+class Margins:
+    """Room around and between a figure's axes, in px; set by hand because matplotlib's layout engines take most of the time."""
 
-    label: str
-    color: str
-    dash: str | tuple[float, ...]
-    marker: str
-    width: float = 1.6
-
-
-_LOOKS = {
-    "jepa": Look("JEPA (residual readout)", "#D55E00", "solid", "o", 2.6),
-    "jepa_latent": Look("JEPA (latent readout)", "#E69F00", (6.0, 2.0), "s", 2.0),
-    "random_encoder": Look("Random encoder", "#CC79A7", (1.5, 1.5), "D"),
-    "climatology": Look("Climatology", "#808080", "solid", "", 2.0),
-    "persistence": Look("Persistence", "#56B4E9", (6.0, 1.8, 1.5, 1.8), "^"),
-    "damped_persistence": Look("Damped persistence", "#0072B2", (4.0, 2.0), "v"),
-    "lim": Look("Linear inverse model", "#009E73", "solid", "P"),
-    "supervised": Look("Supervised twin", INK, (3.0, 1.2), "X"),
-}
-_SPARE = (("#8C7A00", "*"), ("#7B3294", "h"), ("#8C510A", "<"), ("#4D4D4D", ">"), ("#01665E", "p"))
+    left: float = 74.0
+    right: float = 10.0
+    top: float = 30.0
+    bottom: float = 46.0
+    across: float = 0.0
+    down: float = 0.0
 
 
-def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Label, colour, dash and marker of each method: fixed for the known ones, spare ones for others in order.
+def blank_figure(
+    width: float, height: float, *, rows: int = 1, columns: int = 1, margins: Margins = Margins()
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure of ``width`` × ``height`` px with a grid of axes on no background.
 
-    Examples
-    --------
-    >>> looks(["lim", "my_model"])["my_model"].label
-    'My model'
+    Returns
+    -------
+    figure : Figure
+    axes : ndarray of Axes, shape (rows, columns)
     """
-    names = [str(m) for m in methods]
-    spare = [m for m in names if m not in _LOOKS]
-    out = {m: _LOOKS[m] for m in names if m in _LOOKS}
-    for i, m in enumerate(spare):
-        color, marker = _SPARE[i % len(_SPARE)]
-        text = m.replace("_", " ").strip()
-        out[m] = Look(text[:1].upper() + text[1:], color, (7.0, 1.5, 1.5, 1.5), marker)
-    return {m: out[m] for m in names}
-
-
-@dataclass(frozen=True)
-class Leads:
-    """Lead times as plain numbers in the unit people would say them in."""
-
-    values: tuple[float, ...]
-    unit: str
-
-    def text(self, positions: Sequence[int]) -> str:
-        """Leads at ``positions`` in words: ``"1, 2 and 3 days"``."""
-        numbers = [f"{self.values[i]:g}" for i in positions]
-        unit = self.unit.removesuffix("s") if numbers == ["1"] and self.unit != "ps" else self.unit
-        return f"{join_words(numbers)} {unit}"
-
-
-def join_words(words: Sequence[str]) -> str:
-    """Words with commas and a final "and"."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
-
-
-def lead_axis(lead_time: xr.DataArray) -> Leads:
-    """Read unit and values of a lead-time coordinate: hours, days, months or ps.
-
-    Parameters
-    ----------
-    lead_time : DataArray
-        1-D: ``timedelta64``, or numbers with ``units`` "months" or "ps".
-
-    Examples
-    --------
-    >>> lead_axis(xr.DataArray(np.array([24, 48], "timedelta64[h]"), dims="lead_time"))
-    Leads(values=(1.0, 2.0), unit='days')
-    """
-    values = np.atleast_1d(lead_time.values)
-    if np.issubdtype(values.dtype, np.timedelta64):
-        hours = values / np.timedelta64(3_600_000_000_000, "ns")
-        days = bool(np.all(hours % 24 == 0)) or float(hours.max()) > 120
-        return Leads(tuple(float(h) / (24 if days else 1) for h in hours), "days" if days else "hours")
-    units = str(lead_time.attrs.get("units", ""))
-    if units not in ("months", "ps"):
-        raise ValueError(f"got lead_time of type {values.dtype} with units {units!r}, expected timedelta64, or numbers in months or ps")
-    return Leads(tuple(float(v) for v in values), units)
-
-
-def pretty_units(units: str) -> str:
-    """Units with raised exponents.
-
-    Examples
-    --------
-    >>> pretty_units("m2 s-2")
-    'm² s⁻²'
-    """
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    text = re.sub(r"(?<=[A-Za-z])(?:\*\*|\^)?(-?\d+)", lambda m: m[1].translate(raised), units.strip())
-    return "" if text in ("1", "dimensionless") else text
-
-
-def better(metric: str) -> str:
-    """Which values of a metric are good: "lower", "higher" or those near "zero"."""
-    return _BETTER.get(metric, LOWER)
-
-
-def metric_name(metric: str) -> str:
-    """Name of a metric in words."""
-    return _METRICS.get(metric, metric.replace("_", " "))
-
-
-def metric_units(metric: str, units: str) -> str:
-    """Units in which a metric of a variable in ``units`` is given; empty if it has none."""
-    return "" if metric in _DIMENSIONLESS else pretty_units(units)
-
-
-def blank_figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    """Figure of ``width`` × ``height`` px with a grid of axes, in the report's style."""
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    m = margins
+    figure = Figure(figsize=(width / 72, height / 72), dpi=150)
+    panel_width = (width - m.left - m.right - (columns - 1) * m.across) / columns
+    panel_height = (height - m.top - m.bottom - (rows - 1) * m.down) / rows
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": m.left / width,
+            "right": 1 - m.right / width,
+            "top": 1 - m.top / height,
+            "bottom": m.bottom / height,
+            "wspace": m.across / panel_width,
+            "hspace": m.down / panel_height,
+        },
+    )
     figure.patch.set_alpha(0.0)
     for ax in axes.ravel():
         ax.patch.set_alpha(0.0)
@@ -187,7 +98,8 @@ def blank_figure(width: float, height: float, *, rows: int = 1, columns: int = 1
 def inline_svg(figure: Figure, *, key: str, alt: str) -> str:
     """SVG text of a figure for use inside HTML: ids made unique by ``key``, no size, page colours, ``alt`` as its label."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
+    canvas: Any = FigureCanvasSVG(figure)  # its print_svg draws once where savefig draws twice
+    canvas.print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
@@ -236,10 +148,10 @@ def skill_figure(skill: xr.Dataset, *, title: str, units: str, metric: str, lead
         if len(x) == 1:
             ax.vlines(x + dodge, low, high, color=look.color, linewidth=look.width)
         else:
-            ax.fill_between(x, low, high, color=look.color, alpha=0.16, linewidth=0)
+            ax.fill_between(x, low, high, color=look.color, alpha=0.13, linewidth=0)
         dot = {"marker": look.marker or ("_" if len(x) == 1 else ""), "markersize": 5.0}
         ax.plot(x + dodge, value, color=look.color, linestyle=line, linewidth=look.width, **dot)
-    name = f"{metric.upper() if len(metric) <= 4 else metric_name(metric)}"
+    name = short_name(metric)
     unit = metric_units(metric, units)
     ax.set_title(f"{metric_name(metric)}, {title}")
     ax.set_ylabel(f"{name} ({unit})" if unit else name)
@@ -277,9 +189,8 @@ def _value_limits(ax: Axes, metric: str) -> None:
 @in_report_style
 def swatch(look: Look) -> str:
     """Small SVG of a method's line and marker, for legends in HTML."""
-    figure = Figure(figsize=(46 / 72, 14 / 72))
-    figure.patch.set_alpha(0.0)
-    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    figure, axes = blank_figure(46, 14, margins=Margins(0, 0, 0, 0))
+    ax = axes[0, 0]
     ax.set_axis_off()
     line = (0, look.dash) if isinstance(look.dash, tuple) else look.dash
     ax.plot([0, 1], [0, 0], color=look.color, linestyle=line, linewidth=look.width)
@@ -310,7 +221,7 @@ def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
         curves = {s: c for s, c in curves.items() if c.size}
         if not curves:
             continue
-        figure, axes = blank_figure(*SIZE)
+        figure, axes = blank_figure(*SIZE, margins=Margins(top=52))
         ax = axes[0, 0]
         style = {"train": ("#0072B2", "-", "", "training"), "validation": ("#D55E00", (0, (4, 2)), "o", "validation")}
         for split, (step, value) in curves.items():

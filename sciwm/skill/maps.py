@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MultipleLocator
 
-from sciwm.skill.figures import INK, blank_figure, in_report_style, inline_svg, lead_axis, pretty_units
+from sciwm.skill.figures import Margins, blank_figure, in_report_style, inline_svg
+from sciwm.skill.labels import INK, lead_axis, pretty_units
 from sciwm.times import Step, numeric_time
 
 __all__ = ["Field", "case_figures", "coastlines", "truth_at", "typical_case"]
 
 _MOST_CASES = 60  # initial times looked at for a typical one
 _MOST_FIELDS = 4
+_MOST_POINTS = 120  # initial times in a series
 _MOST_CELLS = 400  # per side of a map; finer grids are thinned for drawing
 
 
@@ -52,13 +56,16 @@ def case_figures(forecast: xr.Dataset, observed: xr.Dataset) -> tuple[list[str],
         if case is None:
             remarks.append("No forecast has its truth in the observed data at every lead, so no maps are drawn.")
         else:
-            picked = _spread(maps[0].forecast.sizes["lead_time"], 4)
             lines = coastlines() if observed.attrs.get("coastlines") != "none" else []
-            figures += [_map_figure(f, case=case, picked=picked, lines=lines, key=f"map{i}") for i, f in enumerate(maps[:_MOST_FIELDS])]
+            figures += [_map_figure(f, case=case, lines=lines, key=f"map{i}") for i, f in enumerate(maps[:_MOST_FIELDS])]
             init = _stamp(maps[0].forecast["init_time"].values[case])
             remarks.append(f"Initial time {init}: the one whose error in {maps[0].name} is nearest the median over initial times.")
     for i, f in enumerate(series[:_MOST_FIELDS]):
         figures += [_series_figure(f, picked=_spread(f.forecast.sizes["lead_time"], 3), key=f"series{i}")]
+    if series:
+        remarks.append(
+            f"Each forecast at its valid time, for the first {min(_MOST_POINTS, series[0].forecast.sizes['init_time'])} initial times."
+        )
     left = max(0, len(maps) - _MOST_FIELDS) + max(0, len(series) - _MOST_FIELDS)
     if left:
         remarks.append(f"{left} further field(s) are in the forecast store but not drawn here.")
@@ -188,8 +195,10 @@ def _limits(values: np.ndarray) -> tuple[float, float, str]:
 
 
 @in_report_style
-def _map_figure(field: Field, *, case: int, picked: Sequence[int], lines: list[np.ndarray], key: str) -> str:
-    one = field.forecast.isel(init_time=[case], lead_time=list(picked))
+def _map_figure(field: Field, *, case: int, lines: list[np.ndarray], key: str) -> str:
+    shape = _shape(field.forecast["latitude"].values.astype(float), field.forecast["longitude"].values.astype(float))
+    picked = _spread(field.forecast.sizes["lead_time"], 3 if shape > 0.6 else 4)
+    one = field.forecast.isel(init_time=[case], lead_time=picked)
     at = truth_at(field.observed, one["init_time"], one["lead_time"])[0]
     forecast = one.isel(init_time=0).transpose("lead_time", "latitude", "longitude")
     truth = field.observed.isel(time=at).transpose("time", "latitude", "longitude")
@@ -199,29 +208,26 @@ def _map_figure(field: Field, *, case: int, picked: Sequence[int], lines: list[n
     rmse = np.sqrt(np.nansum(weight * (f - o) ** 2, axis=(1, 2)) / weight.sum(axis=(1, 2)).clip(1e-30))
     low, high, colors = _limits(np.concatenate([f, o]))
     most = float(np.nanpercentile(np.abs(f - o), 99.5)) or 1.0
-    extent = (np.ptp(longitude) + 1e-9) * np.cos(np.deg2rad(latitude.mean())) if np.ptp(longitude) < 180 else np.ptp(longitude)
-    shape = min(max(float(np.ptp(latitude) / extent), 0.3), 1.2)
-    figure, axes = blank_figure(1000, len(picked) * (275 * shape + 34) + 105, rows=len(picked), columns=3)
+    panel = (1000 - 48 - 8 - 2 * 14) / 3
+    width, height = 1000.0, len(picked) * panel * shape + (len(picked) - 1) * 30 + 28 + 92
+    figure, axes = blank_figure(width, height, rows=len(picked), columns=3, margins=Margins(48, 8, 28, 92, across=14, down=30))
     leads = lead_axis(field.forecast["lead_time"])
     units = pretty_units(field.units)
-    thin = (slice(None, None, -(-len(latitude) // _MOST_CELLS)), slice(None, None, -(-len(longitude) // _MOST_CELLS)))
     valid = _stamps(truth["time"].values)
     for row in range(len(picked)):
         panels = ((f[row], low, high, colors), (o[row], low, high, colors), (f[row] - o[row], -most, most, "PuOr_r"))
         for column, (values, least, top, scheme) in enumerate(panels):
             ax = axes[row, column]
-            mesh = ax.pcolormesh(
-                longitude[thin[1]], latitude[thin[0]], values[thin], cmap=scheme, vmin=least, vmax=top, shading="nearest", rasterized=True
-            )
+            image = _paint(ax, longitude, latitude, values, limits=(least, top), colors=scheme)
             _decorate(ax, longitude, latitude, lines=lines, left=column == 0, bottom=row == len(picked) - 1)
-            if row == len(picked) - 1:
-                bar = figure.colorbar(mesh, ax=axes[:, :2] if column == 1 else axes[:, 2:], location="bottom", extend="both", pad=0.02,
-                                      aspect=45 if column == 1 else 22, fraction=0.05) if column else None  # fmt: skip
-                if bar is not None:
-                    what = f"{field.name}, forecast and truth" if column == 1 else "forecast − truth"
-                    bar.set_label(f"{what} ({units})" if units else what)
-                    bar.outline.set_edgecolor(INK)
-        axes[row, 0].set_title(f"Forecast, {leads.text([picked[row]])}")
+            if row == len(picked) - 1 and column:
+                what = "forecast − truth" if column == 2 else f"{field.name}, forecast and truth"
+                left, wide = (48 + 2 * (panel + 14), panel) if column == 2 else (48, 2 * panel + 14)
+                bar = figure.colorbar(
+                    image, cax=figure.add_axes((left / width, 48 / height, wide / width, 11 / height)), orientation="horizontal"
+                )
+                bar.set_label(f"{what} ({units})" if units else what)
+        axes[row, 0].set_title(f"{field.name} forecast, {leads.text([picked[row]])}")
         axes[row, 1].set_title(f"Truth, {valid[row]}", fontweight="normal")
         axes[row, 2].set_title(f"Error, RMSE {rmse[row]:.3g} {units}", fontweight="normal")
     init = _stamp(one["init_time"].values[0])
@@ -229,14 +235,35 @@ def _map_figure(field: Field, *, case: int, picked: Sequence[int], lines: list[n
     return inline_svg(figure, key=key, alt=alt)
 
 
+def _paint(ax: Any, longitude: np.ndarray, latitude: np.ndarray, values: np.ndarray, *, limits: tuple[float, float], colors: str) -> Any:
+    """Draw a field as an image of its cells, which stays small in SVG; uneven or very fine grids take the nearest cell."""
+    picks, edges = [], []
+    for axis in (latitude, longitude):
+        even = np.linspace(axis[0], axis[-1], min(len(axis), _MOST_CELLS))
+        half = (even[-1] - even[0]) / max(len(even) - 1, 1) / 2 or 0.5
+        picks.append(np.abs(axis[None, :] - even[:, None]).argmin(axis=1))
+        edges.append((even[0] - half, even[-1] + half))
+    extent = (*edges[1], *edges[0])
+    cells = values[np.ix_(picks[0], picks[1])]
+    scale = {"cmap": colors, "vmin": limits[0], "vmax": limits[1]}
+    return ax.imshow(cells, origin="lower", extent=extent, aspect="auto", interpolation="none", **scale)
+
+
+def _shape(latitude: np.ndarray, longitude: np.ndarray) -> float:
+    """Height of a map over its width; regional maps keep distances at their middle latitude."""
+    east = max(float(np.ptp(longitude)), 1e-9)
+    east *= float(np.cos(np.deg2rad(latitude.mean()))) if east < 180 else 1.0
+    return min(max(float(np.ptp(latitude)) / east, 0.3), 1.1)
+
+
 def _decorate(ax: Any, longitude: np.ndarray, latitude: np.ndarray, *, lines: list[np.ndarray], left: bool, bottom: bool) -> None:
     """Axes in degrees, coastlines, and a quiet grey where data are missing."""
     ax.set_facecolor((0.5, 0.5, 0.5, 0.25))
     ax.patch.set_alpha(0.25)
     limits = (*ax.get_xlim(), *ax.get_ylim())
-    for line in lines:
-        for shift in (-360, 0, 360):
-            ax.plot(line[:, 0] + shift, line[:, 1], color="#000000", linewidth=0.6, alpha=0.8, rasterized=True)
+    shifted = [np.add(line, (shift, 0)) for line in lines for shift in (-360, 0, 360)]
+    near = [line for line in shifted if (line.max(0) > limits[::2]).all() and (line.min(0) < limits[1::2]).all()]
+    ax.add_collection(LineCollection(near, colors="#000000", linewidths=0.6, alpha=0.8), autolim=False)
     ax.set_xlim(limits[0], limits[1])
     ax.set_ylim(limits[2], limits[3])
     ax.xaxis.set_major_locator(_degrees(np.ptp(longitude), 5))
@@ -247,8 +274,6 @@ def _decorate(ax: Any, longitude: np.ndarray, latitude: np.ndarray, *, lines: li
 
 
 def _degrees(span: float, count: int) -> Any:
-    from matplotlib.ticker import MultipleLocator
-
     steps = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90)
     return MultipleLocator(next((s for s in steps if span / s <= count), 90))
 
@@ -291,10 +316,11 @@ def coastlines() -> list[np.ndarray]:
 def _series_figure(field: Field, *, picked: Sequence[int], key: str) -> str:
     """Forecasts of a scalar series at a few leads against the truth, by valid time, for the first 120 initial times."""
     leads = lead_axis(field.forecast["lead_time"])
-    part = field.forecast.isel(init_time=slice(0, 120))
+    part = field.forecast.isel(init_time=slice(0, _MOST_POINTS))
     at = truth_at(field.observed, part["init_time"], part["lead_time"])
+    around = field.observed["time"].values[np.unique(at[at >= 0])[[0, -1]]] if (at >= 0).any() else None
     truth, forecast = np.asarray(field.observed.values, float), part.transpose("init_time", "lead_time").values
-    figure, axes = blank_figure(1000, 190 * len(picked) + 20, rows=len(picked))
+    figure, axes = blank_figure(1000, 210 * len(picked) + 20, rows=len(picked), margins=Margins(down=60))
     units = pretty_units(field.units)
     for ax, lead in zip(axes[:, 0], picked, strict=True):
         there = np.flatnonzero(at[:, lead] >= 0)
@@ -302,6 +328,8 @@ def _series_figure(field: Field, *, picked: Sequence[int], key: str) -> str:
         x = when if when.dtype.kind in "fiuM" else numeric_time(when)
         ax.plot(x, truth[at[there, lead]], color=INK, linewidth=1.0, alpha=0.7, label="truth")
         ax.plot(x, forecast[there, lead], color="#D55E00", linewidth=2.0, label="forecast")
+        if around is not None:
+            ax.set_xlim(*(around if around.dtype.kind in "fiuM" else numeric_time(around)))
         ax.set_title(f"{field.name}, lead {leads.text([lead])}", pad=8)
         ax.set_ylabel(f"{field.name} ({units})" if units and units != "1" else field.name)
         ax.grid(color=INK, alpha=0.12, linewidth=0.7)

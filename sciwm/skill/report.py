@@ -12,19 +12,8 @@ import numpy as np
 import xarray as xr
 
 from sciwm.skill.comparison import channel_units, compare, cost, main_method, main_metric, metric_order, summarize
-from sciwm.skill.figures import (
-    HIGHER,
-    Leads,
-    better,
-    lead_axis,
-    looks,
-    metric_name,
-    metric_units,
-    pretty_units,
-    skill_figure,
-    swatch,
-    training_figures,
-)
+from sciwm.skill.figures import skill_figure, swatch, training_figures
+from sciwm.skill.labels import HIGHER, Leads, better, lead_axis, looks, metric_name, metric_units, pretty_units, short_name
 from sciwm.skill.maps import case_figures
 
 __all__ = ["write_report"]
@@ -101,7 +90,7 @@ def write_report(
     skill = skill.load()
     sections = [("glance", "At a glance", _glance(skill)), ("skill", "Skill by lead time", _skill_section(skill, skill_csv))]
     if forecast is not None and observed is not None:
-        sections.append(("case", "A typical forecast", _case_section(forecast, observed)))
+        sections.append(("case", "Forecasts beside the truth", _case_section(forecast, observed)))
     if log:
         sections.append(("training", "Training", _training_section(log)))
     sections.append(("configuration", "Configuration", f"<details><summary>Show the YAML</summary><pre>{escape(config)}</pre></details>"))
@@ -122,11 +111,14 @@ def write_report(
     return out
 
 
-def _channel_title(channel: str) -> str:
-    match = re.fullmatch(r"([a-z]+?)(\d+)", channel)
-    if channel in _NAMES:
-        return f"{_NAMES[channel]} ({channel})"
-    return f"{_NAMES[match[1]]} at {match[2]} hPa ({channel})" if match and match[1] in _NAMES else channel
+def _channel_title(channel: str, units: str) -> str:
+    """Name of a channel in words where it is known; ``z`` in metres is a height."""
+    match = re.fullmatch(r"(gh|[ztuvqwr])(\d+)", channel)
+    base = match[1] if match and channel not in _NAMES else channel
+    name = _NAMES.get("gh" if base == "z" and units == "m" else base)
+    if name is None:
+        return channel
+    return f"{name} at {match[2]} hPa ({channel})" if match and base != channel else f"{name} ({channel})"
 
 
 def _glance(skill: xr.Dataset) -> str:
@@ -136,8 +128,9 @@ def _glance(skill: xr.Dataset) -> str:
         return "<p>Nothing to compare.</p>"
     metric = main_metric(skill)
     leads = lead_axis(skill["lead_time"])
-    kind = "difference × 100" if better(metric) == HIGHER else "relative difference in %"
-    head = "".join(f'<th scope="col">{v:g} {leads.unit}</th>' for v in leads.values)
+    name = short_name(metric)
+    kind = f"gain in {name} × 100" if better(metric) == HIGHER else f"reduction of {name} in %"
+    head = "".join(f'<th scope="col">{leads.text([k])}</th>' for k in range(len(leads.values)))
     rows = []
     for c in comparisons:
         cells = []
@@ -149,13 +142,12 @@ def _glance(skill: xr.Dataset) -> str:
             cells.append(f"<td>{f'<b>{text}</b>' if clear and gain > 0 else text}<small>{escape(looks([rival])[rival].label)}</small></td>")
         rows.append(f'<tr><th scope="row">{escape(c.channel)}</th>{"".join(cells)}</tr>')
     caption = (
-        f"{escape(looks([method])[method].label)} against the best other method (named below each number): {kind} of "
-        f"{escape(metric_name(metric))}, + is better. "
-        "Bold: ahead with 95 % intervals that do not overlap, a stricter test than a paired one."
+        f"{escape(looks([method])[method].label)} against the best of the other methods, named below each number: {escape(kind)}; "
+        "+ is better. Bold: ahead with 95 % intervals apart, a stricter test than a paired one."
     )
     return (
         f"<p class='soft'>{caption}</p>"
-        f'<div class="scroll"><table><thead><tr><th scope="col">Variable</th>{head}</tr></thead>'
+        f'<div class="scroll"><table class="narrow"><thead><tr><th scope="col">Variable</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -174,7 +166,7 @@ def _skill_section(skill: xr.Dataset, skill_csv: str) -> str:
     parts.append(f'<nav aria-label="Variables"><ul class="sub">{links}</ul></nav>' if len(channels) > 1 else "")
     for i, channel in enumerate(channels):
         units = channel_units(skill)[i]
-        title = _channel_title(channel)
+        title = _channel_title(channel, units)
         tail = f", {pretty_units(units)}" if pretty_units(units) else ""
         one = skill.isel(channel=i)
         body = [_region_block(one.isel(region=0), title=channel, units=units, key=f"c{i}", metrics=metric_order(skill))]
@@ -183,7 +175,8 @@ def _skill_section(skill: xr.Dataset, skill_csv: str) -> str:
                 one.isel(region=j), title=f"{channel}, {region}", units=units, key=f"c{i}r{j}", metrics=metric_order(skill)[:1]
             )
             body.append(f"<details><summary>{escape(channel)}, {escape(region)}</summary>{inner}</details>")
-        heading = f'<h3 id="channel{i}">{escape(title)}{escape(tail)}</h3>\n<ul class="legend" aria-label="Methods">{legend}</ul>'
+        marks = legend.replace("swatch-", f"c{i}-swatch-")
+        heading = f'<h3 id="channel{i}">{escape(title)}{escape(tail)}</h3>\n<ul class="legend" aria-label="Methods">{marks}</ul>'
         parts.append(heading + "\n" + "\n".join(body))
     return "\n".join(parts)
 
@@ -224,7 +217,7 @@ def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Lea
             cells.append(f"<td>{text}{span}</td>")
         rows.append(f'<tr><th scope="row">{escape(look.label)}</th>{"".join(cells)}</tr>')
     unit = metric_units(metric, units)
-    head = "".join(f'<th scope="col">{v:g} {leads.unit}</th>' for v in leads.values)
+    head = "".join(f'<th scope="col">{leads.text([k])}</th>' for k in range(len(leads.values)))
     caption = f"{metric_name(metric)} of {title}{f' ({unit})' if unit else ''}; best in bold."
     return (
         f'<div class="scroll"><table class="tall"><caption>{escape(caption)}</caption>'
