@@ -1,0 +1,127 @@
+"""Who is ahead of whom: one method against the best of the others, by lead, and in words."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from sciwm.skill.labels import HIGHER, LOWER, Leads, better, lead_axis, looks, short_name
+
+__all__ = ["Comparison", "channel_units", "compare", "cost", "main_method", "main_metric", "metric_order", "summarize"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method of interest against the best of all others, for one channel, by lead.
+
+    Parameters
+    ----------
+    channel, units : str
+    gain : ndarray, shape (lead,)
+        Relative advantage over the best other method in percent of that method's value (for metrics where higher is better: the
+        plain difference × 100); positive is ahead; NaN where either is missing.
+    clear : ndarray of bool, shape (lead,)
+        Whether the two 95 % intervals do not overlap.
+    rival : list of str
+        The best other method at each lead.
+    """
+
+    channel: str
+    units: str
+    gain: np.ndarray
+    clear: np.ndarray
+    rival: list[str]
+
+    @property
+    def ahead(self) -> np.ndarray:
+        """Leads at which the method of interest has the better value."""
+        return np.asarray(self.gain > 0)
+
+
+def compare(skill: xr.Dataset, method: str) -> list[Comparison]:
+    """Compare ``method`` with the best of the methods that are no JEPA, by the first metric, in the first region.
+
+    Returns
+    -------
+    list of Comparison
+        One per channel; empty if there is no other method.
+    """
+    metric = main_metric(skill)
+    table = skill.isel(region=0).sel(metric=metric).transpose("method", "channel", "lead_time", ...)
+    names = [str(m) for m in table["method"].values]
+    rivals = [i for i, m in enumerate(names) if m != method and not m.startswith("jepa")]
+    if not rivals:
+        return []
+    value, low, high = (table[v].values.astype(float) for v in ("value", "ci_low", "ci_high"))
+    small = cost(value, metric)
+    filled = np.where(np.isfinite(small[rivals]), small[rivals], np.inf)
+    best = np.asarray(rivals)[filled.argmin(axis=0)]
+    own = names.index(method)
+
+    def at_best(array: np.ndarray) -> np.ndarray:
+        return np.asarray(np.take_along_axis(array, best[None], axis=0)[0])
+
+    scale = 1.0 if better(metric) == HIGHER else np.abs(at_best(value)).clip(1e-30)
+    gain = 100 * (at_best(small) - small[own]) / scale
+    clear = (high[own] < at_best(low)) | (low[own] > at_best(high))
+    units = channel_units(table)
+    channels = [str(c) for c in table["channel"].values]
+    return [Comparison(c, units[i], gain[i], clear[i], [names[b] for b in best[i]]) for i, c in enumerate(channels)]
+
+
+def summarize(skill: xr.Dataset) -> str:
+    """One sentence on where the JEPA is ahead of the best other method, and where it is not."""
+    method = main_method(skill)
+    metric = main_metric(skill)
+    what = short_name(metric)
+    leads = lead_axis(skill["lead_time"])
+    if method is None:
+        return f"No JEPA is among the {skill.sizes['method']} methods scored here; the tables show their {what}."
+    label = looks([method])[method].label
+    comparisons = compare(skill, method)
+    pairs = sum(int(np.isfinite(c.gain).sum()) for c in comparisons)
+    if not pairs:
+        return f"{label} was scored, but there is no other method to compare its {what} with."
+    wins = [(c, np.flatnonzero(c.ahead)) for c in comparisons]
+    count = sum(len(w) for _, w in wins)
+    clear = sum(int(c.clear[w].sum()) for c, w in wins)
+    lost = sum(int((c.clear & (c.gain < 0)).sum()) for c in comparisons)
+    cases = "variable–lead pairs" if len(comparisons) > 1 else "lead times"
+    rest = f"; it is worse with non-overlapping 95 % intervals in {lost}" if lost else ""
+    if not count:
+        return f"{label} is not ahead of the best other method in {what} at any of the {pairs} {cases}{rest}."
+    where = "; ".join(f"{c.channel} at {_leads_text(leads, w)}" for c, w in wins if len(w)) if len(comparisons) <= 6 else ""
+    share = f"in all {pairs}" if count == pairs else f"in {count} of {pairs}"
+    apart = f"clearly so (95 % intervals apart) in {clear} of them" if clear else "but the 95 % intervals overlap in every one of them"
+    return f"{label} has a better {what} than every other method {share} {cases}{f' ({where})' if where else ''}, {apart}{rest}."
+
+
+def _leads_text(leads: Leads, positions: np.ndarray) -> str:
+    return "every lead" if len(positions) == len(leads.values) > 1 else leads.text(positions.tolist())
+
+
+def main_method(skill: xr.Dataset) -> str | None:
+    """Name the method the report is about: ``jepa``, else the first whose name starts so, else None."""
+    names = [str(m) for m in skill["method"].values]
+    return "jepa" if "jepa" in names else next((m for m in names if m.startswith("jepa")), None)
+
+
+def main_metric(skill: xr.Dataset) -> str:
+    """Name the metric that comparisons use: RMSE, or the first."""
+    return metric_order(skill)[0]
+
+
+def metric_order(skill: xr.Dataset) -> list[str]:
+    """List the metrics, RMSE first."""
+    return sorted((str(m) for m in skill["metric"].values), key=lambda m: m != "rmse")
+
+
+def cost(value: np.ndarray, metric: str) -> np.ndarray:
+    """Turn a metric into what is small when it is good."""
+    side = better(metric)
+    return value if side == LOWER else -value if side == HIGHER else np.abs(value)
+
+
+def channel_units(skill: xr.Dataset) -> list[str]:
+    """List the units of the channels, empty where unknown."""
+    return [str(u) for u in skill["units"].values] if "units" in skill.coords else [""] * skill.sizes["channel"]

@@ -1,0 +1,256 @@
+"""Line figures of the report: skill against lead time, training curves, all as inline SVG text.
+
+Figures are built with matplotlib's object interface, so no global state is touched, and the same numbers give the
+same bytes. Text becomes outlines (identical on every machine) and takes the page's own text colour.
+"""
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sciwm.skill.labels import HIGHER, INK, LOWER, Leads, Look, better, join_words, looks, metric_name, metric_units, short_name
+
+__all__ = ["Margins", "blank_figure", "in_report_style", "inline_svg", "skill_figure", "swatch", "training_figures"]
+
+FONT = 12.5  # figure units are CSS px at the natural width
+SIZE = (440.0, 290.0)
+
+_STYLE: dict[str, Any] = {
+    "font.size": FONT,
+    "axes.titlesize": FONT,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "xtick.labelsize": FONT - 0.5,
+    "ytick.labelsize": FONT - 0.5,
+    "legend.fontsize": FONT - 0.5,
+    "svg.hashsalt": "sciwm",
+    "svg.fonttype": "path",
+} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), INK)
+# a decorator: the user's matplotlibrc must not change a report
+in_report_style = matplotlib.style.context(["default", _STYLE])
+
+_TRAINING = {
+    "loss": ("Total loss", "loss"),
+    "prediction": ("Prediction loss", "loss"),
+    "regularizer": ("Regularizer", "loss"),
+    "effective_rank": ("Effective rank of the latents", "dimensions"),
+    "smallest_std": ("Smallest standard deviation of a latent", "std"),
+    "probe_r2": ("Explained variance of a linear probe", "R²"),
+}
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Room around and between a figure's axes, in px; set by hand because matplotlib's layout engines take most of the time."""
+
+    left: float = 74.0
+    right: float = 10.0
+    top: float = 30.0
+    bottom: float = 46.0
+    across: float = 0.0
+    down: float = 0.0
+
+
+def blank_figure(
+    width: float, height: float, *, rows: int = 1, columns: int = 1, margins: Margins = Margins()
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure of ``width`` × ``height`` px with a grid of axes on no background.
+
+    Returns
+    -------
+    figure : Figure
+    axes : ndarray of Axes, shape (rows, columns)
+    """
+    m = margins
+    figure = Figure(figsize=(width / 72, height / 72), dpi=150)
+    panel_width = (width - m.left - m.right - (columns - 1) * m.across) / columns
+    panel_height = (height - m.top - m.bottom - (rows - 1) * m.down) / rows
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": m.left / width,
+            "right": 1 - m.right / width,
+            "top": 1 - m.top / height,
+            "bottom": m.bottom / height,
+            "wspace": m.across / panel_width,
+            "hspace": m.down / panel_height,
+        },
+    )
+    figure.patch.set_alpha(0.0)
+    for ax in axes.ravel():
+        ax.patch.set_alpha(0.0)
+    return figure, axes
+
+
+def inline_svg(figure: Figure, *, key: str, alt: str) -> str:
+    """SVG text of a figure for use inside HTML: ids made unique by ``key``, no size, page colours, ``alt`` as its label."""
+    buffer = io.StringIO()
+    canvas: Any = FigureCanvasSVG(figure)  # its print_svg draws once where savefig draws twice
+    canvas.print_svg(buffer, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    view = re.search(r'viewBox="[^"]*"', text)
+    head = f'<svg role="img" aria-label="{html.escape(alt)}" {view[0] if view else ""}>'
+    text = head + text[text.index(">") + 1 :]
+    text = re.sub(r'\bid="', f'id="{key}-', text)
+    text = re.sub(r'href="#', f'href="#{key}-', text).replace("url(#", f"url(#{key}-")
+    return re.sub(r"\n\s*", "\n", text.replace(INK, "currentColor")).strip()
+
+
+@in_report_style
+def skill_figure(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Leads, key: str) -> str:
+    """One metric of one variable against lead time, a line per method, 95 % intervals shaded.
+
+    Parameters
+    ----------
+    skill : Dataset
+        ``value``, ``ci_low``, ``ci_high`` with dims ``(method, lead_time)``.
+    title, units, metric
+        Of the variable, for the labels; ``metric`` decides the limits of the y axis.
+    leads : Leads
+        From `lead_axis`.
+    key : str
+        Unique in the page.
+
+    Returns
+    -------
+    str
+        Inline SVG, 440 × 290 px by nature.
+    """
+    figure, axes = blank_figure(*SIZE)
+    ax = axes[0, 0]
+    x = np.asarray(leads.values)
+    methods = [str(m) for m in skill["method"].values]
+    style = looks(methods)
+    # the JEPA last, hence on top
+    for i, name in sorted(enumerate(methods), key=lambda pair: (pair[1].startswith("jepa"), pair[1] == "jepa")):
+        row = skill.isel(method=i)
+        value, low, high = (row[v].values.astype(float) for v in ("value", "ci_low", "ci_high"))
+        if not np.isfinite(value).any():
+            continue
+        look = style[name]
+        dodge = (i - (len(methods) - 1) / 2) * 0.04 * x[0] if len(x) == 1 else 0.0
+        line = (0, look.dash) if isinstance(look.dash, tuple) else look.dash
+        if len(x) == 1:
+            ax.vlines(x + dodge, low, high, color=look.color, linewidth=look.width)
+        else:
+            ax.fill_between(x, low, high, color=look.color, alpha=0.13, linewidth=0)
+        dot = {"marker": look.marker or ("_" if len(x) == 1 else ""), "markersize": 5.0}
+        ax.plot(x + dodge, value, color=look.color, linestyle=line, linewidth=look.width, **dot)
+    name = short_name(metric)
+    unit = metric_units(metric, units)
+    ax.set_title(f"{metric_name(metric)}, {title}")
+    ax.set_ylabel(f"{name} ({unit})" if unit else name)
+    _lead_ticks(ax, leads)
+    _value_limits(ax, metric)
+    names = join_words([style[m].label for m in methods])
+    alt = f"{metric_name(metric)} of {title} against lead time of {leads.text(range(len(x)))}, with 95 % intervals, for {names}."
+    return inline_svg(figure, key=key, alt=alt)
+
+
+def _lead_ticks(ax: Axes, leads: Leads) -> None:
+    x = leads.values
+    ax.set_xlabel(f"Lead time ({leads.unit})")
+    if len(x) == 1:
+        ax.set_xlim(0.8 * x[0], 1.2 * x[0])
+    else:
+        ax.set_xlim(0, max(x) * 1.02)
+    if len(x) <= 8 and min(np.diff(x), default=1.0) > 0.06 * max(x):
+        ax.set_xticks(x, [f"{v:g}" for v in x])
+    ax.grid(color=INK, alpha=0.12, linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _value_limits(ax: Axes, metric: str) -> None:
+    low, high = ax.get_ylim()
+    if better(metric) == LOWER and low > -0.2 * abs(high):
+        ax.set_ylim(0, high)
+    elif better(metric) == HIGHER:
+        ax.set_ylim(min(low, 0.0), 1.0)
+    if better(metric) != LOWER:
+        ax.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
+
+
+@in_report_style
+def swatch(look: Look) -> str:
+    """Small SVG of a method's line and marker, for legends in HTML."""
+    figure, axes = blank_figure(46, 14, margins=Margins(0, 0, 0, 0))
+    ax = axes[0, 0]
+    ax.set_axis_off()
+    line = (0, look.dash) if isinstance(look.dash, tuple) else look.dash
+    ax.plot([0, 1], [0, 0], color=look.color, linestyle=line, linewidth=look.width)
+    ax.plot([0.5], [0], color=look.color, marker=look.marker, markersize=5.5)
+    ax.set_xlim(-0.05, 1.05)
+    key = "swatch-" + re.sub(r"\W", "-", look.label.lower())
+    return inline_svg(figure, key=key, alt="").replace('role="img" aria-label=""', 'aria-hidden="true" class="swatch"')
+
+
+@in_report_style
+def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
+    """Losses and health of the latents by optimiser step, training against validation.
+
+    Parameters
+    ----------
+    log : sequence of dict
+        Lines of ``log.jsonl``: ``step``, ``split`` and any of loss, prediction, regularizer, effective_rank,
+        smallest_std, probe_r2.
+
+    Returns
+    -------
+    list of str
+        Inline SVG of each quantity that the log holds, in that order.
+    """
+    out = []
+    for quantity, (title, label) in _TRAINING.items():
+        curves = {s: _curve(log, quantity, s) for s in ("train", "validation")}
+        curves = {s: c for s, c in curves.items() if c.size}
+        if not curves:
+            continue
+        figure, axes = blank_figure(*SIZE, margins=Margins(top=52))
+        ax = axes[0, 0]
+        style = {"train": ("#0072B2", "-", "", "training"), "validation": ("#D55E00", (0, (4, 2)), "o", "validation")}
+        for split, (step, value) in curves.items():
+            color, line, marker, name = style[split]
+            marker = "o" if len(step) == 1 else marker
+            ax.plot(step, value, color=color, linestyle=line, marker=marker, markersize=4.0, linewidth=1.8, label=name)
+        ax.set_title(title, pad=26)
+        ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=2, frameon=False, labelcolor=INK, borderaxespad=0.2)
+        values = np.concatenate([c[1] for c in curves.values()])
+        if label == "loss" and values.min() > 0 and values.max() > 20 * values.min():
+            ax.set_yscale("log")
+        elif quantity != "probe_r2" and values.min() >= 0:
+            ax.set_ylim(0, values.max() * 1.08 or 1.0)
+        ax.set_xlabel("Optimizer step")
+        ax.set_ylabel(label)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.grid(color=INK, alpha=0.12, linewidth=0.7)
+        ax.spines[["top", "right"]].set_visible(False)
+        ends = "; ".join(f"{style[s][3]} ends at {c[1][-1]:.3g}" for s, c in curves.items())
+        out.append(inline_svg(figure, key=f"log-{quantity}", alt=f"{title} by optimizer step: {ends}."))
+    return out
+
+
+def _curve(log: Sequence[dict[str, object]], quantity: str, split: str, most: int = 400) -> np.ndarray:
+    """Read steps and values, shape (2, points), finite only, thinned to ``most`` points and the last one."""
+    rows = [(r.get("step"), r.get(quantity)) for r in log if r.get("split") == split]
+    pairs = np.array([r for r in rows if all(isinstance(v, int | float) for v in r)], dtype=float).reshape(-1, 2)
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    if len(pairs) > most:
+        keep = np.unique(np.linspace(0, len(pairs) - 1, most).round().astype(int))
+        pairs = pairs[keep]
+    return np.asarray(pairs.T)
