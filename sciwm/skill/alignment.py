@@ -14,12 +14,12 @@ _NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
 
 
 def space_dims(field: xr.DataArray) -> tuple[Hashable, ...]:
-    """Dimensions of one field: all but times, ``number`` and ``level``."""
+    """List the dimensions of one field: all but times, ``number`` and ``level``."""
     return tuple(d for d in field.dims if d not in _NOT_SPACE)
 
 
 def locate(time: xr.DataArray, wanted: np.ndarray, *, segment: np.ndarray | None = None) -> np.ndarray:
-    """Positions of ``wanted`` times on the axis ``time``; −1 where absent.
+    """Find the positions of ``wanted`` times on the axis ``time``; −1 where absent.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def _segment(init_time: xr.DataArray, time: xr.DataArray) -> np.ndarray | None:
 
 
 def valid_positions(time: xr.DataArray, init_time: xr.DataArray, lead_steps: Sequence[int] | np.ndarray, step: Step) -> np.ndarray:
-    """Positions on ``time`` of ``init_time + lead``; −1 where absent.
+    """Find the positions on ``time`` of ``init_time + lead``; −1 where absent.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def valid_positions(time: xr.DataArray, init_time: xr.DataArray, lead_steps: Seq
 
 
 def training_pairs(time: xr.DataArray, lead_steps: int, step: Step) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of all pairs ``(t, t + lead)`` of one segment."""
+    """Find all pairs ``(t, t + lead)`` of one segment."""
     segment = time.coords["segment"].values if "segment" in time.coords else None
     later = locate(time, step.add(time.values, np.full(time.size, lead_steps)), segment=segment)
     first = np.flatnonzero(later >= 0)
@@ -84,7 +84,7 @@ def training_pairs(time: xr.DataArray, lead_steps: int, step: Step) -> tuple[np.
 
 
 def at_positions(field: xr.DataArray, positions: np.ndarray, init_time: xr.DataArray, lead_time: xr.DataArray) -> xr.DataArray:
-    """Fields at ``(init, lead)`` positions of their time axis, in the forecast layout; lazy for lazy fields."""
+    """Take fields at ``(init, lead)`` positions of their time axis, in the forecast layout; lazy for lazy fields."""
     plain = field.drop_vars([c for c in field.coords if "time" in field[c].dims])
     picked = [plain.isel(time=xr.DataArray(positions[:, k], dims="init_time")) for k in range(positions.shape[1])]
     joined = xr.concat(picked, dim="lead_time", coords="minimal", compat="override", join="override")
@@ -93,7 +93,7 @@ def at_positions(field: xr.DataArray, positions: np.ndarray, init_time: xr.DataA
 
 
 def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -> xr.DataArray:
-    """The forecast on the observations' very coordinates and order of dimensions.
+    """Put the forecast on the observations' very coordinates and order of dimensions.
 
     Raises
     ------

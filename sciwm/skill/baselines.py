@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from sciwm.climatology import Climatology, fit_climatology
-from sciwm.skill.alignment import at_positions, locate, training_pairs
+from sciwm.skill.alignment import locate, training_pairs
 from sciwm.times import Step, calendar_fields, infer_step
 
 __all__ = [
@@ -123,7 +123,7 @@ def fit_reference(ds: xr.Dataset, *, train: Any, validation: Any = None, climato
 
 
 def axes(init_times: Any, lead_times: Any, step: Step) -> tuple[xr.DataArray, xr.DataArray]:
-    """Initial and lead times as labelled axes of the forecast layout; ``segment(init_time)`` is kept."""
+    """Label initial and lead times as labelled axes of the forecast layout; ``segment(init_time)`` is kept."""
     init = init_times if isinstance(init_times, xr.DataArray) else xr.DataArray(np.asarray(init_times), dims="init_time")
     lead = np.asarray(lead_times.values if isinstance(lead_times, xr.DataArray) else lead_times)
     coords: dict[str, Any] = {"init_time": init.values}
@@ -160,7 +160,7 @@ def _init_state(observed: xr.Dataset, init: xr.DataArray) -> xr.Dataset:
 
 
 def init_anomaly(reference: Reference, observed: xr.Dataset, init_times: Any) -> xr.Dataset:
-    """Anomalies of the observations at the initial times; 0 where nothing was observed.
+    """Take anomalies of the observations at the initial times; 0 where nothing was observed.
 
     Returns
     -------
@@ -189,7 +189,7 @@ def _names(reference: Reference, observed: xr.Dataset) -> list[str]:
 
 
 def add_climatology(anomaly: xr.Dataset, reference: Reference, observed: xr.Dataset) -> xr.Dataset:
-    """Full fields from forecast anomalies, in the forecast layout, with the attributes of the observations."""
+    """Make full fields from forecast anomalies, in the forecast layout, with the attributes of the observations."""
     init, lead = axes(anomaly["init_time"], anomaly["lead_time"], reference.step)
     normal = _at_valid(reference.climatology, init, lead, reference.step)
     out = {}
@@ -200,7 +200,7 @@ def add_climatology(anomaly: xr.Dataset, reference: Reference, observed: xr.Data
 
 
 def climatology_forecast(reference: Reference, observed: xr.Dataset, init_times: Any, lead_times: Any) -> xr.Dataset:
-    """The climatology of the training years at every valid time.
+    """Forecast the climatology of the training years at every valid time.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def climatology_forecast(reference: Reference, observed: xr.Dataset, init_times:
 
 
 def persistence_forecast(reference: Reference | None, observed: xr.Dataset, init_times: Any, lead_times: Any) -> xr.Dataset:
-    """The whole observed field of the initial time, unchanged at every lead (not its anomaly).
+    """Repeat the whole observed field of the initial time (not its anomaly) at every lead.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def persistence_forecast(reference: Reference | None, observed: xr.Dataset, init
 
 
 def fit_slopes(reference: Reference, lead_times: Any) -> xr.Dataset:
-    r"""Regression slopes of the anomaly at ``t + lead`` on that at ``t``, for every cell and lead.
+    r"""Fit regression slopes of the anomaly at ``t + lead`` on that at ``t``, for every cell and lead.
 
     .. math:: s = \sum_t a_t a_{t+l} / \sum_t a_t^2
 
@@ -299,13 +299,14 @@ def _seasonal_slope(anomaly: xr.DataArray, chosen: xr.DataArray, first: np.ndarr
     both = a.notnull() & b.notnull()
     product = xr.dot(chosen, (a * b).where(both, 0.0), dim="time")
     square = xr.dot(chosen, (a * a).where(both, 0.0), dim="time")
-    return (product / square.where(square > 0)).fillna(0.0)
+    slope: xr.DataArray = (product / square.where(square > 0)).fillna(0.0)
+    return slope
 
 
 def damped_persistence_forecast(
     reference: Reference, observed: xr.Dataset, init_times: Any, lead_times: Any, *, slopes: xr.Dataset | None = None
 ) -> xr.Dataset:
-    """Climatology plus the initial anomaly, shrunk by the training years' slope for that cell, lead (and start month).
+    """Forecast the climatology plus the initial anomaly, shrunk by the training years' slope for that cell, lead (and start month).
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import dask.array as da
+import dask.array
 import numpy as np
 import scipy.linalg
 import xarray as xr
@@ -100,7 +100,7 @@ class _Lagged:
 
 
 def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Leading right singular vectors of ``(time, cells)`` and their shares of the variance.
+    """Compute the leading right singular vectors of ``(time, cells)`` and their shares of the variance.
 
     Exact through the smaller Gram matrix up to 2000 rows or columns, by a seeded randomized decomposition with four power
     iterations beyond.
@@ -114,9 +114,11 @@ def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     rows, cells = matrix.shape
     total = float((matrix**2).sum())
     if min(rows, cells) > _EXACT:
-        lazy = da.from_array(matrix, chunks=(-1, -1))
-        _, singular, right = da.linalg.svd_compressed(lazy, count, n_oversamples=20, n_power_iter=4, seed=0)
-        singular, right = da.compute(singular, right, scheduler="synchronous")
+        da: Any = dask.array  # untyped
+        _, singular, right = da.linalg.svd_compressed(
+            da.from_array(matrix, chunks=(-1, -1)), count, n_oversamples=20, n_power_iter=4, seed=0
+        )
+        singular, right = da.compute(singular, right)
     else:
         wide = rows < cells
         gram = matrix @ matrix.T if wide else matrix.T @ matrix
@@ -147,7 +149,7 @@ def _regression(lagged: _Lagged, k: int) -> np.ndarray:
 
 
 def _residual_damping(lagged: _Lagged, patterns: np.ndarray, k: int) -> np.ndarray:
-    """Slopes of r(t+lead) on r(t) for r = z − (first k EOFs), from the sums alone."""
+    """Fit slopes of r(t+lead) on r(t) for r = z − (first k EOFs), from the sums alone."""
     v = patterns[:k].T
     joint = (v @ lagged.cross[:k, :k] * v).sum(axis=1)
     product = lagged.product - (lagged.now_later[:, :k] * v).sum(axis=1) - (lagged.later_now[:, :k] * v).sum(axis=1) + joint
@@ -245,7 +247,8 @@ def _fit(reference: Reference, steps: Sequence[int], eofs: Sequence[int], choice
             k, kind, error = choice[s]
             propagators.append(_propagator(one, lagged, patterns, s, k, kind, error))
             continue
-        assert held is not None and reference.validation is not None
+        assert held is not None
+        assert reference.validation is not None
         first, later = training_pairs(reference.validation["time"], s, reference.step)
         if not len(first):
             raise ValueError(f"got a validation block without times {s} steps apart, expected one longer than the longest lead")
@@ -269,7 +272,7 @@ def _warn_if_unstable(lim: Lim) -> Lim:
         growth = float(np.abs(np.linalg.eigvals(p.matrix)).max())
         if p.kind == "power" and growth > 1.0:
             warnings.warn(
-                f"LIM with {p.eofs} EOFs grows without bound: |eigenvalue| {growth ** (1 / p.lead_steps):.3f} > 1; use fewer EOFs or longer training",
+                f"LIM with {p.eofs} EOFs grows without bound: |eigenvalue| {growth ** (1 / p.lead_steps):.3f} > 1; use fewer EOFs",
                 stacklevel=3,
             )
             break
@@ -277,7 +280,7 @@ def _warn_if_unstable(lim: Lim) -> Lim:
 
 
 def lim_forecast(lim: Lim, reference: Reference, observed: xr.Dataset, init_times: Any) -> xr.Dataset:
-    """Forecasts of a linear inverse model to the leads it was fitted for.
+    """Forecast with a linear inverse model to the leads it was fitted for.
 
     Parameters
     ----------
@@ -301,10 +304,17 @@ def lim_forecast(lim: Lim, reference: Reference, observed: xr.Dataset, init_time
     init, lead = axes(init_times, lim.step.lead_times([p.lead_steps for p in lim.propagators]), lim.step)
     z = lim.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
     cells, leads = lim.layout.keep.size, len(lim.propagators)
-    block = max(1, _BLOCK // (cells * leads))
-    rows = da.from_array(z, chunks=(block, -1))
-    full = da.map_blocks(_all_leads, rows, lim, dtype=float, new_axis=2, chunks=(rows.chunks[0], (leads,), (cells,)))
-    anomaly = lim.layout.to_dataset(full, dims=("init_time", "lead_time"))
+    full = xr.apply_ufunc(
+        _all_leads,
+        xr.DataArray(z, dims=("init_time", "kept")).chunk(init_time=max(1, _BLOCK // (cells * leads))),
+        kwargs={"lim": lim},
+        input_core_dims=[["kept"]],
+        output_core_dims=[["lead_time", "cell"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"lead_time": leads, "cell": cells}},
+    )
+    anomaly = lim.layout.to_dataset(full.data, dims=("init_time", "lead_time"))
     return add_climatology(anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed)
 
 

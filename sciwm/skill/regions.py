@@ -50,7 +50,7 @@ _NUMBER = r"\s*([-+]?[0-9.]+)\s*"
 
 
 def parse_region(text: str) -> Region | None:
-    """A region from its name or from ``"name:south,north,west,east"``; None for another plain name.
+    """Read a region from its name or from ``"name:south,north,west,east"``; None for another plain name.
 
     Examples
     --------
@@ -74,12 +74,12 @@ def _edges(centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fraction(centre: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Share of each cell of a 1-D axis inside [low, high]; a lone cell counts by its centre."""
+    """Tell the share of each cell of a 1-D axis inside [low, high]; a lone cell counts by its centre."""
     if len(centre) == 1:
         return ((centre >= low) & (centre <= high)).astype(float)
     left, right = _edges(centre)
     overlap = np.minimum(right, high) - np.maximum(left, low)
-    return np.clip(overlap / (right - left), 0.0, 1.0)
+    return np.asarray(np.clip(overlap / (right - left), 0.0, 1.0))
 
 
 def _box(latitude: np.ndarray, longitude: np.ndarray, region: Region) -> np.ndarray:
@@ -91,7 +91,7 @@ def _box(latitude: np.ndarray, longitude: np.ndarray, region: Region) -> np.ndar
 
 
 def region_weights(field: xr.DataArray, regions: Sequence[str] = ()) -> xr.DataArray:
-    r"""Weights of the cells of a field in each region.
+    r"""Weigh the cells of a field in each region.
 
     .. math:: w = \cos(\mathrm{latitude}) \cdot \mathrm{share\ of\ the\ cell\ inside\ the\ box}
 

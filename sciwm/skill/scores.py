@@ -32,7 +32,7 @@ _BLOCK = 2_000_000  # values of one in-memory block
 
 
 def _kernel(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sums over the trailing axes; returns ``(..., region, statistic)``."""
+    """Sum over the trailing axes; returns ``(..., region, statistic)``."""
     cells = int(np.prod(weights.shape[1:]))
     lead = forecast.shape[: forecast.ndim - (weights.ndim - 1)]
     area = weights.reshape(len(weights), cells).T.astype(float)
@@ -74,10 +74,10 @@ def score_sums(
     space = list(space_dims(observed))
     reference = xr.zeros_like(observed) if climatology is None else climatology
     per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
-    chunks: dict[object, int] = {d: -1 for d in forecast.dims} | {"init_time": max(1, _BLOCK // per_init)}
+    chunks: dict[object, int] = dict.fromkeys(forecast.dims, -1) | {"init_time": max(1, _BLOCK // per_init)}
     fields = [a.transpose(*forecast.dims).chunk(chunks) for a in (forecast, observed, reference)]
     fields = [a.drop_vars([c for c in a.coords if c not in fields[0].dims]) for a in fields]
-    sums = xr.apply_ufunc(
+    sums: xr.DataArray = xr.apply_ufunc(
         _kernel,
         *fields,
         weights.drop_vars(list(weights.coords)),
@@ -127,7 +127,7 @@ def rmse(means: xr.DataArray) -> xr.DataArray:
     means : DataArray
         From `mean_over_inits`, with the dim ``statistic``.
     """
-    return np.sqrt(_get(means, "squared_error"))
+    return _get(means, "squared_error") ** 0.5
 
 
 def mae(means: xr.DataArray) -> xr.DataArray:
@@ -166,7 +166,7 @@ def acc(means: xr.DataArray) -> xr.DataArray:
     means : DataArray
         From `mean_over_inits`, with the dim ``statistic``.
     """
-    spread = np.sqrt(_get(means, "forecast_square") * _get(means, "observed_square"))
+    spread = (_get(means, "forecast_square") * _get(means, "observed_square")) ** 0.5
     return (_get(means, "anomaly_product") / spread.where(spread > 0)).clip(-1.0, 1.0)
 
 
@@ -184,7 +184,8 @@ def correlation(means: xr.DataArray) -> xr.DataArray:
     ff, oo = _get(means, "forecast_anomaly_square"), _get(means, "observed_anomaly_square")
     varf, varo = ff - f**2, oo - o**2
     alive = (varf > 1e-12 * ff) & (varo > 1e-12 * oo)  # cancellation leaves no exact zeros
-    return ((_get(means, "area_product") - f * o) / np.sqrt((varf * varo).where(alive))).clip(-1.0, 1.0)
+    covariance = _get(means, "area_product") - f * o
+    return (covariance / (varf * varo).where(alive) ** 0.5).clip(-1.0, 1.0)
 
 
 def nmse(means: xr.DataArray) -> xr.DataArray:

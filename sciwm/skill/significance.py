@@ -112,7 +112,8 @@ def bootstrap_interval(
     weight = total.sel(statistic="weight", drop=True)
     average = total / weight.where(weight > 0)
     tail = (1 - level) / 2
-    low, high = [], []
+    low: list[xr.DataArray] = []
+    high: list[xr.DataArray] = []
     for name, metric in metrics.items():
         values = metric(average)
         axis = values.get_axis_num("resample")

@@ -36,16 +36,16 @@ class StateLayout:
         """Rows along ``dim``, in memory; missing anomalies become 0."""
         parts = [_flat(anomaly[n].transpose(dim, *self.template[n].dims).values) for n in self.template.data_vars]
         matrix = np.concatenate(parts, axis=1)[:, self.keep] * self.factor
-        return np.nan_to_num(matrix, copy=False)
+        return np.asarray(np.nan_to_num(matrix, copy=False))
 
     def scatter(self, matrix: np.ndarray) -> np.ndarray:
-        """Anomalies in physical units for all cells, ``(..., all cells)``; those left out are 0."""
+        """Restore anomalies in physical units for all cells, ``(..., all cells)``; those left out are 0."""
         full = np.zeros((*matrix.shape[:-1], self.keep.size))
         full[..., self.keep] = matrix / self.factor
         return full
 
     def to_dataset(self, full: Any, *, dims: tuple[str, ...]) -> xr.Dataset:
-        """Variables from an array ``(*dims, all cells)``, lazy if it is."""
+        """Split an array ``(*dims, all cells)`` into variables, lazy if it is."""
         out, start = {}, 0
         for name, field in self.template.data_vars.items():
             values = full[..., start : start + field.size].reshape((*full.shape[:-1], *field.shape))
@@ -75,8 +75,8 @@ def fit_layout(anomaly: xr.Dataset) -> tuple[StateLayout, np.ndarray]:
     for name, field in template.data_vars.items():
         levels = field.sizes.get("level", 1)
         values = anomaly[name].transpose("time", *field.dims).values.astype(float)
-        area = region_weights(field).isel(region=0, drop=True)
-        area = area.broadcast_like(field).transpose(*field.dims).values.ravel()
+        share_of_area = region_weights(field).isel(region=0, drop=True)
+        area = share_of_area.broadcast_like(field).transpose(*field.dims).values.ravel()
         number = np.zeros(field.shape, int)
         if levels > 1:
             number = np.broadcast_to(np.arange(levels).reshape([-1 if d == "level" else 1 for d in field.dims]), field.shape)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import numpy as np
 import xarray as xr
 
@@ -233,7 +232,7 @@ def _all_sums(
     names: Sequence[str],
     regions: Sequence[str],
 ) -> xr.DataArray:
-    """Sums ``(method, channel, region, init_time, lead_time, statistic)``, computed."""
+    """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``."""
     normal = None if reference is None else climatology_forecast(reference, observed, times.init, times.lead)
     lazy: dict[str, list[xr.DataArray]] = {m: [] for m in methods}
     meaningful: set[str] = set()
@@ -247,9 +246,9 @@ def _all_sums(
     empty = [str(r) for r in region_weights(observed[names[0]], regions)["region"].values if r not in meaningful]
     if empty:
         raise ValueError(f"got regions {empty} without any cell of the domain, expected names, boxes or component prefixes that overlap it")
-    computed = dask.compute(lazy)[0]
-    joined = [xr.concat(parts, "channel", coords="minimal", compat="override", join="override") for parts in computed.values()]
-    return xr.concat(joined, "method", coords="minimal", compat="override", join="override").assign_coords(method=list(methods))
+    options: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
+    joined = [xr.concat(parts, "channel", **options) for parts in lazy.values()]
+    return xr.concat(joined, "method", **options).assign_coords(method=list(methods)).compute()
 
 
 def _as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
@@ -297,7 +296,7 @@ def _describe(
     result = result.assign_coords(units=("channel", units), lead_time=times.lead)
     if times.dropped:
         notices = [
-            f"{times.dropped} initial times dropped: not shared by all forecasts, not observed, or one of their valid times is not observed",
+            f"{times.dropped} initial times dropped: not in all forecasts, not observed, or with a valid time that is not observed",
             *notices,
         ]
     result.attrs |= {
