@@ -1,1 +1,82 @@
 """Forecast verification: scores, baselines, intervals, reports. Knows nothing of torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sciwm.skill.baselines import (
+        Reference,
+        climatology_forecast,
+        damped_persistence_forecast,
+        fit_reference,
+        fit_slopes,
+        persistence_forecast,
+    )
+    from sciwm.skill.frame import render, to_frame, write_skill
+    from sciwm.skill.lim import Lim, fit_lim, lim_forecast
+    from sciwm.skill.regions import region_weights
+    from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
+    from sciwm.skill.significance import block_counts, bootstrap_interval, decorrelation_time, paired_difference
+    from sciwm.skill.table import BASELINES, evaluate
+
+_HOME = {
+    "BASELINES": "table",
+    "METRICS": "scores",
+    "Lim": "lim",
+    "Reference": "baselines",
+    "area_means": "scores",
+    "block_counts": "significance",
+    "bootstrap_interval": "significance",
+    "climatology_forecast": "baselines",
+    "damped_persistence_forecast": "baselines",
+    "decorrelation_time": "significance",
+    "evaluate": "table",
+    "fit_lim": "lim",
+    "fit_reference": "baselines",
+    "fit_slopes": "baselines",
+    "lim_forecast": "lim",
+    "mean_over_inits": "scores",
+    "paired_difference": "significance",
+    "persistence_forecast": "baselines",
+    "region_weights": "regions",
+    "render": "frame",
+    "score_sums": "scores",
+    "to_frame": "frame",
+    "write_skill": "frame",
+}
+
+__all__ = [
+    "BASELINES",
+    "METRICS",
+    "Lim",
+    "Reference",
+    "area_means",
+    "block_counts",
+    "bootstrap_interval",
+    "climatology_forecast",
+    "damped_persistence_forecast",
+    "decorrelation_time",
+    "evaluate",
+    "fit_lim",
+    "fit_reference",
+    "fit_slopes",
+    "lim_forecast",
+    "mean_over_inits",
+    "paired_difference",
+    "persistence_forecast",
+    "region_weights",
+    "render",
+    "score_sums",
+    "to_frame",
+    "write_skill",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sciwm.skill' has no attribute {name!r}")
+    return getattr(import_module(f"sciwm.skill.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

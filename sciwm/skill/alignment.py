@@ -1,0 +1,123 @@
+"""Which observation belongs to which forecast: times looked up by value, never by position."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import xarray as xr
+
+from sciwm.times import Step, numeric_time
+
+__all__ = ["at_positions", "check_grid", "locate", "space_dims", "training_pairs", "valid_positions"]
+
+_TOLERANCE = 1e-4  # hours or ps
+_NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
+
+
+def space_dims(field: xr.DataArray) -> tuple[Hashable, ...]:
+    """List the dimensions of one field: all but times, ``number`` and ``level``."""
+    return tuple(d for d in field.dims if d not in _NOT_SPACE)
+
+
+def locate(time: xr.DataArray, wanted: np.ndarray, *, segment: np.ndarray | None = None) -> np.ndarray:
+    """Find the positions of ``wanted`` times on the axis ``time``; −1 where absent.
+
+    Parameters
+    ----------
+    time : DataArray
+        1-D times; may carry the coordinate ``segment``.
+    wanted : ndarray
+        Times of the same kind, any shape.
+    segment : ndarray of int, optional
+        Segments of ``wanted`` (broadcastable to it); then only times of the same segment count.
+
+    Raises
+    ------
+    ValueError
+        If the kinds of time differ, or ``time`` has duplicates and no ``segment`` tells them apart.
+    """
+    have, want = time.values, np.asarray(wanted)
+    if have.dtype.kind != want.dtype.kind and not {have.dtype.kind, want.dtype.kind} <= set("iuf"):
+        raise ValueError(f"got times of type {want.dtype}, expected {have.dtype} as in the observations (same calendar)")
+    if not have.size or not want.size:
+        return np.full(want.shape, -1)
+    key, goal = numeric_time(have), numeric_time(want)
+    if segment is not None:
+        low = min(key.min(), goal.min())
+        span = max(key.max(), goal.max()) - low + 1.0
+        key = key - low + span * time.coords["segment"].values
+        goal = goal - low + span * np.broadcast_to(segment, goal.shape)
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    if (np.diff(ordered) <= _TOLERANCE).any():
+        raise ValueError(
+            "got the same time more than once in the observations, expected the coordinate segment(init_time) on the "
+            "forecast, because only it tells trajectories or members apart"
+        )
+    place = np.minimum(np.searchsorted(ordered, goal - _TOLERANCE), len(ordered) - 1)
+    return np.where(np.abs(ordered[place] - goal) <= _TOLERANCE, order[place], -1)
+
+
+def _segment(init_time: xr.DataArray, time: xr.DataArray) -> np.ndarray | None:
+    if "segment" in init_time.coords and "segment" in time.coords:
+        return np.asarray(init_time.coords["segment"].values)
+    return None
+
+
+def valid_positions(time: xr.DataArray, init_time: xr.DataArray, lead_steps: Sequence[int] | np.ndarray, step: Step) -> np.ndarray:
+    """Find the positions on ``time`` of ``init_time + lead``; −1 where absent.
+
+    Returns
+    -------
+    ndarray of int, ``(init, lead)``
+    """
+    valid = step.add(init_time.values[:, None], np.asarray(lead_steps)[None, :])
+    segment = _segment(init_time, time)
+    return locate(time, valid, segment=None if segment is None else segment[:, None])
+
+
+def training_pairs(time: xr.DataArray, lead_steps: int, step: Step) -> tuple[np.ndarray, np.ndarray]:
+    """Find all pairs ``(t, t + lead)`` of one segment."""
+    segment = time.coords["segment"].values if "segment" in time.coords else None
+    later = locate(time, step.add(time.values, np.full(time.size, lead_steps)), segment=segment)
+    first = np.flatnonzero(later >= 0)
+    return first, later[first]
+
+
+def at_positions(field: xr.DataArray, positions: np.ndarray, init_time: xr.DataArray, lead_time: xr.DataArray) -> xr.DataArray:
+    """Take fields at ``(init, lead)`` positions of their time axis, in the forecast layout; lazy for lazy fields."""
+    plain = field.drop_vars([c for c in field.coords if "time" in field[c].dims])
+    picked = [plain.isel(time=xr.DataArray(positions[:, k], dims="init_time")) for k in range(positions.shape[1])]
+    joined = xr.concat(picked, dim="lead_time", coords="minimal", compat="override", join="override")
+    joined = joined.assign_coords(init_time=init_time.variable, lead_time=lead_time.variable)
+    return joined.transpose("init_time", "lead_time", ...)
+
+
+def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -> xr.DataArray:
+    """Put the forecast on the observations' very coordinates and order of dimensions.
+
+    Raises
+    ------
+    ValueError
+        If dimensions or coordinates differ (beyond float32 rounding); the first difference is named.
+    """
+    name = forecast.name
+    rest = [d for d in observed.dims if d != "time"]
+    expected = {"init_time", "lead_time", *rest}
+    if set(forecast.dims) != expected:
+        raise ValueError(f"got {name} of {method!r} with dims {forecast.dims}, expected init_time, lead_time and {rest}")
+    for dim in rest:
+        if forecast.sizes[dim] != observed.sizes[dim]:
+            raise ValueError(
+                f"got {forecast.sizes[dim]} values of {dim} in {name} of {method!r}, expected {observed.sizes[dim]} as observed: "
+                "regrid or select first, nothing is interpolated here"
+            )
+        if dim not in observed.coords or dim not in forecast.coords:
+            continue
+        got, want = forecast[dim].values, observed[dim].values
+        same = np.isclose(got, want, rtol=0.0, atol=1e-4) if want.dtype.kind in "iuf" and got.dtype.kind in "iuf" else got == want
+        if not same.all():
+            bad = int(np.argmin(same))
+            hint = "; it is in reverse order, open it with open_forecast" if got[0] != want[0] and got[0] == want[-1] else ""
+            raise ValueError(f"got {dim} {got[bad]} at position {bad} in {name} of {method!r}, expected {want[bad]} as observed{hint}")
+        forecast = forecast.assign_coords({dim: observed[dim].variable})
+    return forecast.transpose("init_time", "lead_time", *rest)

@@ -1,0 +1,153 @@
+"""The skill table as rows, files and coloured text."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+
+from sciwm.skill.scores import METRICS, UNITLESS_METRICS
+
+__all__ = ["render", "to_frame", "write_skill"]
+
+_LARGER_IS_BETTER = frozenset({"acc", "correlation"})
+
+
+def _lead_column(skill: xr.Dataset) -> tuple[str, np.ndarray]:
+    lead = skill["lead_time"].values
+    if np.issubdtype(lead.dtype, np.timedelta64):
+        return "lead_hours", lead / np.timedelta64(3_600_000_000_000, "ns")
+    return f"lead_{skill['lead_time'].attrs.get('units', skill.attrs.get('lead_column', 'lead_ps').removeprefix('lead_'))}", lead
+
+
+def to_frame(skill: xr.Dataset) -> pd.DataFrame:
+    """One row for each value of the skill table.
+
+    Parameters
+    ----------
+    skill : Dataset
+        From `evaluate`.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``variable, level, region, lead_hours, method, metric, value, ci_low, ci_high, units, num_init``
+        (``lead_months`` or ``lead_ps`` for such data); ``level`` is NaN (empty in CSV) for a variable without levels. Regions that
+        mean nothing for a variable have no rows.
+    """
+    column, lead = _lead_column(skill)
+    dims = ("channel", "region", "lead_time", "method", "metric")
+    sizes = [skill.sizes[d] for d in dims]
+    channel, region, when, method, metric = (a.ravel() for a in np.indices(sizes))
+    metrics = skill["metric"].values.astype(str)
+    unitless = np.isin(metrics, sorted(UNITLESS_METRICS))
+    frame = pd.DataFrame(
+        {
+            "variable": skill["variable"].values[channel],
+            "level": skill["level"].values[channel],
+            "region": skill["region"].values[region],
+            column: lead[when],
+            "method": skill["method"].values[method],
+            "metric": metrics[metric],
+            **{name: skill[name].transpose(*dims).values.ravel() for name in ("value", "ci_low", "ci_high")},
+            "units": np.where(unitless[metric], "1", skill["units"].values[channel]),
+            "num_init": skill["num_init"].transpose(*dims[:3]).values[channel, region, when],
+        }
+    )
+    return frame[frame["num_init"] > 0].reset_index(drop=True)
+
+
+def write_skill(skill: xr.Dataset, csv_path: str | Path, nc_path: str | Path) -> None:
+    """Write the skill table as CSV and NetCDF, each under a temporary name first.
+
+    Parameters
+    ----------
+    skill : Dataset
+        From `evaluate`.
+    csv_path, nc_path : path
+        Replaced if they exist.
+    """
+    csv, nc = Path(csv_path), Path(nc_path)
+    partial = csv.with_name(csv.name + ".partial")
+    to_frame(skill).to_csv(partial, index=False)
+    os.replace(partial, csv)
+    partial = nc.with_name(nc.name + ".partial")
+    skill.to_netcdf(partial, engine="h5netcdf")
+    os.replace(partial, nc)
+
+
+def _better(metric: str, values: np.ndarray) -> np.ndarray:
+    """Cost of values, smaller is better."""
+    if metric in _LARGER_IS_BETTER:
+        return -values
+    return np.abs(values) if metric == "bias" else values
+
+
+def _digits(values: np.ndarray) -> int:
+    finite = np.abs(values[np.isfinite(values)])
+    if not finite.size or finite.max() == 0:
+        return 2
+    return int(np.clip(2 - np.floor(np.log10(finite.max())), 0, 6))
+
+
+def _title(channel: xr.Dataset, metric: str) -> str:
+    level = float(channel["level"])
+    name = str(channel["variable"].item()) + ("" if np.isnan(level) else f" at level {level:g}")
+    units = "" if metric in UNITLESS_METRICS else f", {channel['units'].item()}"
+    return f"{name}, {metric}{units}"
+
+
+def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> Table:
+    """Methods × leads of one channel and region."""
+    value, low, high = (part[n].transpose("method", "lead_time").values for n in ("value", "ci_low", "ci_high"))
+    cost = _better(metric, value)
+    digits = _digits(value)
+    in_days = column == "lead_hours" and bool((leads % 24 == 0).all())
+    region = str(part["region"].item())
+    table = Table(title=_title(part, metric) + ("" if region == "all" else f", {region}"))
+    table.add_column("method")
+    for lead in leads:
+        table.add_column(f"{lead / 24:g} d" if in_days else f"{lead:g} {column.removeprefix('lead_')}", justify="right")
+    for row, method in enumerate(part["method"].values):
+        cells = []
+        for k in range(len(leads)):
+            v, a, b = value[row, k], low[row, k], high[row, k]
+            text = f"{v:.{digits}f}" if np.isfinite(v) else "–"
+            best = np.isfinite(v) and cost[row, k] <= np.nanmin(cost[:, k])
+            interval = f" [dim]{a:.{digits}f}–{b:.{digits}f}[/dim]" if np.isfinite(a) and np.isfinite(b) else ""
+            cells.append((f"[bold]{text}[/bold]" if best else text) + interval)
+        table.add_row(str(method), *cells)
+    return table
+
+
+def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None = None) -> None:
+    """Print the skill table: methods × leads for every variable and region, the best in bold, 95 % intervals dim.
+
+    Parameters
+    ----------
+    skill : Dataset
+        From `evaluate`.
+    metric : str
+        One of those it holds. Values are in the units of the data (geopotential in m² s⁻²).
+    console : rich Console, optional
+        Where to print; the terminal by default.
+    """
+    held = [str(m) for m in skill["metric"].values]
+    if metric not in held:
+        hint = "" if metric in METRICS else f" (known: {', '.join(METRICS)})"
+        raise ValueError(f"got metric {metric!r}, expected one of this table: {', '.join(held)}{hint}")
+    console = console or Console()
+    column, leads = _lead_column(skill)
+    chosen: Any = skill.loc[{"metric": metric}]
+    for channel in range(skill.sizes["channel"]):
+        for region in range(skill.sizes["region"]):
+            part = chosen.isel(channel=channel, region=region)
+            if int(part["num_init"].max()) > 0:
+                console.print(_table(part, metric, column=column, leads=leads))
+    notices = skill.attrs.get("notices", "")
+    summary = f"{skill.attrs.get('num_init', '?')} initial times, 95 % intervals from blocks of {skill.attrs.get('block_length', '?')}"
+    console.print(summary + (f"; {notices}" if notices else ""), style="dim", markup=False)

@@ -1,0 +1,221 @@
+"""Scores of forecasts: weighted sums for each initial time first, metrics from them.
+
+The sums of two groups of cells add up, those of two groups of initial times are simply joined: scores of a chunked
+forecast equal those of the whole one. The bootstrap (`sciwm.skill.significance`) resamples the same sums.
+
+The `scores` library gives the same squared, absolute and mean errors (the tests compare), but one pass over the
+fields for each of them; here all nine sums come from one pass, which is what reading a large forecast costs.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+
+from sciwm.skill.alignment import space_dims
+
+__all__ = ["METRICS", "STATISTICS", "acc", "area_means", "bias", "correlation", "mae", "mean_over_inits", "nmse", "rmse", "score_sums"]
+
+STATISTICS = (
+    "weight",
+    "squared_error",
+    "absolute_error",
+    "error",
+    "anomaly_product",
+    "forecast_square",
+    "observed_square",
+    "forecast_anomaly",
+    "observed_anomaly",
+)
+_MOMENTS = (*STATISTICS, "forecast_anomaly_square", "observed_anomaly_square", "area_product")
+_BLOCK = 2_000_000  # values of one in-memory block
+
+
+def _kernel(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum over the trailing axes; returns ``(..., region, statistic)``."""
+    cells = int(np.prod(weights.shape[1:]))
+    lead = forecast.shape[: forecast.ndim - (weights.ndim - 1)]
+    area = weights.reshape(len(weights), cells).T.astype(float)
+    f, o, c = (np.asarray(a, dtype=float).reshape(*lead, cells) for a in (forecast, observed, climatology))
+    seen = np.isfinite(o) & np.isfinite(c)
+    lost = seen & ~np.isfinite(f)
+    present = seen & ~lost
+    f, o, c = (np.where(present, a, 0.0) for a in (f, o, c))
+    error, fa, oa = f - o, f - c, o - c
+    terms = (seen.astype(float), error**2, np.abs(error), error, fa * oa, fa**2, oa**2, fa, oa)
+    sums = np.stack([term @ area for term in terms], axis=-1)
+    if lost.any():
+        sums[..., 1:] = np.where((lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums[..., 1:])
+    return sums
+
+
+def score_sums(
+    forecast: xr.DataArray, observed: xr.DataArray, climatology: xr.DataArray | None = None, *, weights: xr.DataArray
+) -> xr.DataArray:
+    """Weighted sums over each region, for every initial and lead time.
+
+    Cells missing in ``observed`` or ``climatology`` are left out with their weight. A forecast missing where an
+    observation exists makes the sums of that region NaN: it is not excused.
+
+    Parameters
+    ----------
+    forecast : DataArray
+        Dims ``(init_time, lead_time, [level], *space)``, physical units; may be lazy.
+    observed, climatology : DataArray
+        The same dims: values at the valid times. Without a climatology anomalies are the values themselves.
+    weights : DataArray
+        Dims ``(region, *space)``, from `region_weights`.
+
+    Returns
+    -------
+    DataArray
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy; ``statistic`` as in `STATISTICS`.
+    """
+    space = list(space_dims(observed))
+    reference = xr.zeros_like(observed) if climatology is None else climatology
+    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
+    chunks: dict[object, int] = dict.fromkeys(forecast.dims, -1) | {"init_time": max(1, _BLOCK // per_init)}
+    fields = [a.transpose(*forecast.dims).chunk(chunks) for a in (forecast, observed, reference)]
+    fields = [a.drop_vars([c for c in a.coords if c not in fields[0].dims]) for a in fields]
+    sums: xr.DataArray = xr.apply_ufunc(
+        _kernel,
+        *fields,
+        weights.drop_vars(list(weights.coords)),
+        input_core_dims=[space, space, space, ["region", *space]],
+        output_core_dims=[["region", "statistic"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"region": weights.sizes["region"], "statistic": len(STATISTICS)}},
+        join="override",
+    )
+    return sums.assign_coords(region=weights["region"], statistic=list(STATISTICS))
+
+
+def area_means(sums: xr.DataArray) -> xr.DataArray:
+    """Area means for every initial time, and the squares and products of the mean anomalies.
+
+    ``weight`` becomes 1 where anything was observed and 0 elsewhere, where all other means are 0.
+    """
+    weight = sums.sel(statistic="weight", drop=True)
+    seen = weight > 0
+    means = (sums / weight.where(seen)).where(seen, 0.0)
+    f, o = means.sel(statistic="forecast_anomaly", drop=True), means.sel(statistic="observed_anomaly", drop=True)
+    joined = xr.concat([means.drop_vars("statistic"), f**2, o**2, f * o], dim="statistic", coords="minimal", compat="override")
+    return joined.assign_coords(statistic=list(_MOMENTS)).transpose(*sums.dims)
+
+
+def mean_over_inits(means: xr.DataArray) -> xr.DataArray:
+    """Mean of `area_means` over the initial times at which anything was observed; NaN without any."""
+    total = means.sum("init_time", skipna=False)
+    count = total.sel(statistic="weight", drop=True)
+    return total / count.where(count > 0)
+
+
+def _get(means: xr.DataArray, name: str) -> xr.DataArray:
+    return means.sel(statistic=name, drop=True)
+
+
+def rmse(means: xr.DataArray) -> xr.DataArray:
+    r"""Root-mean-square error, in the variable's units; range [0, ∞), 0 is perfect, smaller is better.
+
+    .. math:: \sqrt{\frac1N \sum_i \frac{\sum_x w (f-o)^2}{\sum_x w}}
+
+    The mean over initial times is taken before the root.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    return _get(means, "squared_error") ** 0.5
+
+
+def mae(means: xr.DataArray) -> xr.DataArray:
+    """Mean absolute error, in the variable's units; range [0, ∞), 0 is perfect, smaller is better.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    return _get(means, "absolute_error")
+
+
+def bias(means: xr.DataArray) -> xr.DataArray:
+    """Mean of forecast minus observed, in the variable's units; range (−∞, ∞), 0 is perfect, positive is too high.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    return _get(means, "error")
+
+
+def acc(means: xr.DataArray) -> xr.DataArray:
+    r"""Anomaly correlation; unitless, range [−1, 1], 1 is perfect, larger is better.
+
+    .. math:: \frac{\sum_i \langle f'o' \rangle_i}{\sqrt{\sum_i \langle f'^2 \rangle_i \sum_i \langle o'^2 \rangle_i}}
+
+    Uncentred (anomalies from the training climatology, no mean removed), and pooled: the sums over initial times are
+    taken before the ratio, so that days of large anomalies count more than in a mean of daily correlations.
+    NaN for a forecast that equals the climatology.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    spread = (_get(means, "forecast_square") * _get(means, "observed_square")) ** 0.5
+    return (_get(means, "anomaly_product") / spread.where(spread > 0)).clip(-1.0, 1.0)
+
+
+def correlation(means: xr.DataArray) -> xr.DataArray:
+    """Correlation over initial times of the region's mean anomaly; unitless, range [−1, 1], 1 is perfect, larger is better.
+
+    Centred (Pearson): the skill of an index such as Niño3.4. NaN if either series is constant.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    f, o = _get(means, "forecast_anomaly"), _get(means, "observed_anomaly")
+    ff, oo = _get(means, "forecast_anomaly_square"), _get(means, "observed_anomaly_square")
+    varf, varo = ff - f**2, oo - o**2
+    alive = (varf > 1e-12 * ff) & (varo > 1e-12 * oo)  # cancellation leaves no exact zeros
+    covariance = _get(means, "area_product") - f * o
+    return (covariance / (varf * varo).where(alive) ** 0.5).clip(-1.0, 1.0)
+
+
+def nmse(means: xr.DataArray) -> xr.DataArray:
+    """Mean squared error over that of the climatology; unitless, range [0, ∞), 0 is perfect, 1 the climatology's, smaller is better.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    variance = _get(means, "observed_square")
+    return _get(means, "squared_error") / variance.where(variance > 0)
+
+
+METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
+    "rmse": rmse,
+    "mae": mae,
+    "bias": bias,
+    "acc": acc,
+    "correlation": correlation,
+    "nmse": nmse,
+}
+"""Metric functions by name."""
+
+ANOMALY_METRICS = frozenset({"acc", "correlation", "nmse"})
+UNITLESS_METRICS = ANOMALY_METRICS
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Refuse unknown metric names."""
+    for name in metrics:
+        if name not in METRICS:
+            raise ValueError(f"got metric {name!r}, expected some of {', '.join(METRICS)}")

@@ -1,0 +1,209 @@
+"""How sure a score is: intervals from a moving-block bootstrap, and a paired test that knows of autocorrelation.
+
+Errors of neighbouring initial times resemble each other. A t test that ignores it rejects a true null hypothesis far too
+often (44 % instead of 5 % at n = 180 in our data); the one here corrects the effective sample size with an AR(2) model.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+from sciwm.skill.scores import area_means
+
+__all__ = ["PairedTest", "block_counts", "bootstrap_interval", "decorrelation_time", "paired_difference"]
+
+
+def _autocorrelation(series: np.ndarray, lags: int) -> np.ndarray:
+    """Biased autocorrelation along the first axis, lags 0…lags; 0 beyond lag 0 for constant series."""
+    x = series - series.mean(axis=0)
+    n = len(x)
+    size = 2 ** int(np.ceil(np.log2(2 * n)))
+    spectrum = np.fft.rfft(x, size, axis=0)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, size, axis=0)[: lags + 1]
+    # what is left of a constant series is rounding
+    alive = covariance[0] > 1e-20 * n * np.maximum((series**2).mean(axis=0), 1e-300)
+    rho = np.where(alive, covariance / np.where(alive, covariance[0], 1.0), 0.0)
+    rho[0] = 1.0
+    return np.asarray(rho)
+
+
+def decorrelation_time(series: np.ndarray) -> np.ndarray:
+    r"""Decorrelation time in samples, along the first axis.
+
+    .. math:: \tau = 1 + 2 \sum_{k=1}^{K} \rho_k
+
+    up to the first lag at which the autocorrelation is not positive, at most a quarter of the sample.
+
+    Parameters
+    ----------
+    series : ndarray, ``(n, ...)``
+
+    Returns
+    -------
+    ndarray, ``(...)``
+        >= 1.
+    """
+    n = len(series)
+    lags = max(0, n // 4)
+    rho = _autocorrelation(np.asarray(series, dtype=float), lags)[1:]
+    alive = np.cumprod(rho > 0, axis=0)
+    return np.asarray(1.0 + 2.0 * (rho * alive).sum(axis=0))
+
+
+def block_length(errors: np.ndarray) -> int:
+    """Block length for resampling series of errors ``(n, ...)``: the longest decorrelation time among them.
+
+    At least n^(1/3), at most n/10 (fewer than ten blocks give no interval), at least 1. Series with NaN are left out.
+    """
+    n = len(errors)
+    flat = np.asarray(errors, dtype=float).reshape(n, -1)
+    flat = flat[:, np.isfinite(flat).all(axis=0)]
+    longest = float(decorrelation_time(flat).max()) if flat.shape[1] and n > 1 else 1.0
+    return int(max(1, min(np.ceil(max(longest, n ** (1 / 3))), n // 10)))
+
+
+def block_counts(num_init: int, block: int, *, resamples: int, seed: int) -> np.ndarray:
+    """How often each initial time occurs in each resample of a circular moving-block bootstrap.
+
+    Blocks start anywhere and run on from the end to the beginning, so that every time is drawn equally often.
+
+    Returns
+    -------
+    ndarray of float, ``(resamples, num_init)``
+        Rows add up to ``num_init``.
+    """
+    random = np.random.default_rng(seed)
+    blocks = -(-num_init // block)
+    starts = random.integers(0, num_init, size=(resamples, blocks))
+    index = ((starts[:, :, None] + np.arange(block)) % num_init).reshape(resamples, -1)[:, :num_init]
+    flat = (index + num_init * np.arange(resamples)[:, None]).ravel()
+    return np.bincount(flat, minlength=resamples * num_init).reshape(resamples, num_init).astype(float)
+
+
+def bootstrap_interval(
+    means: xr.DataArray, metrics: Mapping[str, Callable[[xr.DataArray], xr.DataArray]], counts: np.ndarray, *, level: float = 0.95
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Percentile interval of metrics over resampled initial times.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `sciwm.skill.scores.area_means`, with the dims ``init_time`` and ``statistic``.
+    metrics : mapping of str to callable
+        As `sciwm.skill.scores.METRICS`.
+    counts : ndarray, ``(resample, init)``
+        From `block_counts`.
+    level : float
+        Probability covered.
+
+    Returns
+    -------
+    low, high : DataArray
+        Dims of ``means`` without ``init_time`` and ``statistic``, and ``metric``. NaN where a metric is undefined.
+    """
+    rest = [d for d in means.dims if d != "init_time"]
+    stacked = means.transpose("init_time", *rest)
+    shape = stacked.shape[1:]
+    resampled = (counts @ stacked.values.reshape(len(stacked), -1)).reshape(len(counts), *shape)
+    total = xr.DataArray(resampled, dims=("resample", *rest), coords={d: means[d] for d in rest if d in means.coords})
+    weight = total.sel(statistic="weight", drop=True)
+    average = total / weight.where(weight > 0)
+    tail = (1 - level) / 2
+    low: list[xr.DataArray] = []
+    high: list[xr.DataArray] = []
+    for name, metric in metrics.items():
+        values = metric(average)
+        axis = values.get_axis_num("resample")
+        defined = values.notnull().any("resample")
+        filled = values.where(defined, 0.0)
+        edges = np.nanquantile(filled.values, [tail, 1 - tail], axis=axis)
+        for kept, edge in zip((low, high), edges, strict=True):
+            kept.append(values.isel(resample=0, drop=True).copy(data=edge).where(defined).assign_coords(metric=name))
+    return xr.concat(low, "metric"), xr.concat(high, "metric")
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Result of a paired comparison of squared errors.
+
+    Parameters
+    ----------
+    difference : DataArray
+        Mean squared error of the first minus that of the second forecast; negative if the first is better.
+    p_value : DataArray
+        Two-sided, in [0, 1]; NaN for fewer than ten initial times or identical forecasts.
+    effective_num_init : DataArray
+        Independent samples worth as much as the series, by its AR(2) model.
+    """
+
+    difference: xr.DataArray
+    p_value: xr.DataArray
+    effective_num_init: xr.DataArray
+
+
+def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
+    r"""Test whether two forecasts of the same initial times have the same mean squared error.
+
+    The series of differences of area-mean squared errors is modelled as AR(2) (Yule–Walker), its mean has variance
+
+    .. math:: \frac{\gamma_0}{n} \cdot \frac{1 - \varphi_1\rho_1 - \varphi_2\rho_2}{(1 - \varphi_1 - \varphi_2)^2}
+
+    The autocorrelations are corrected for their bias of order 1/n first. Degrees of freedom are those of the effective sample
+    size. On AR(1) and AR(2) noise of 180 samples it rejects a true null hypothesis in 3–7 % of cases at the nominal 5 %.
+
+    Parameters
+    ----------
+    sums_a, sums_b : DataArray
+        From `sciwm.skill.scores.score_sums`, on the same initial times.
+
+    Returns
+    -------
+    PairedTest
+        Dims of the sums without ``init_time`` and ``statistic``.
+    """
+    if sums_a.sizes["init_time"] != sums_b.sizes["init_time"] or not sums_a["init_time"].equals(sums_b["init_time"]):
+        raise ValueError("got forecasts of different initial times, expected the same ones, because the test is paired")
+    a = area_means(sums_a).sel(statistic="squared_error", drop=True)
+    b = area_means(sums_b).sel(statistic="squared_error", drop=True)
+    difference = (a - b).transpose("init_time", ...)
+    mean, p_value, effective = _ar2_test(difference.values)
+    like = difference.isel(init_time=0, drop=True)
+    return PairedTest(like.copy(data=mean), like.copy(data=p_value), like.copy(data=effective))
+
+
+def _ar2_test(series: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, two-sided p-value and effective sample size along the first axis."""
+    n = len(series)
+    mean = series.mean(axis=0)
+    variance = series.var(axis=0)
+    # identical forecasts, or too few initial times to know the autocorrelation
+    if n < 10:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    usable = np.isfinite(mean) & (variance > 1e-20 * np.maximum((series**2).mean(axis=0), 1e-300))
+    rho = _autocorrelation(np.where(usable, series, 0.0), 2)
+    inflation = _inflation(rho[1], rho[2], n)
+    effective = np.clip(n / inflation, 2.0, n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = mean / np.sqrt(variance * n / (n - 1) / effective)
+        p_value = 2 * scipy.stats.t.sf(np.abs(t), effective - 1)
+    return mean, np.where(usable, p_value, np.nan), np.where(usable, effective, np.nan)
+
+
+def _inflation(rho1: np.ndarray, rho2: np.ndarray, n: int) -> np.ndarray:
+    """Ratio of the long-run variance to the variance for an AR(2) with these (sample) autocorrelations."""
+    factor = np.ones_like(rho1)
+    r1, r2 = rho1, rho2
+    for _ in range(3):
+        # E[rho_hat] is lower by about factor/n, because the mean was taken from the same sample
+        shift = factor / n
+        r1 = np.clip(rho1 + shift * (1 - rho1) + rho1 / n, -0.99, 0.99)
+        r2 = np.clip(rho2 + shift * (1 - rho2) + 2 * rho2 / n, -0.99, 0.99)
+        scale = 1 - r1**2
+        phi1 = r1 * (1 - r2) / scale
+        phi2 = np.clip((r2 - r1**2) / scale, -0.95, 0.95)
+        gap = np.maximum(1 - phi1 - phi2, 0.02)
+        factor = np.maximum((1 - phi1 * r1 - phi2 * r2) / gap**2, 0.05)
+    return np.asarray(np.maximum(factor, 1.0))

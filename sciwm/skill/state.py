@@ -1,0 +1,103 @@
+"""Anomalies of all variables as rows of one matrix, standardized and weighted: what EOFs are made of."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sciwm.skill.regions import region_weights
+
+__all__ = ["StateLayout", "fit_layout"]
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """How variables become columns of a matrix and back.
+
+    Parameters
+    ----------
+    template : Dataset
+        One anomaly field of each variable without time; gives dims and coordinates.
+    keep : ndarray of bool, ``(all cells,)``
+        Cells that were observed in most of the training block.
+    factor : ndarray, ``(kept cells,)``
+        sqrt(share of the area) / standard deviation of the channel: multiplies anomalies.
+    channel : ndarray of int, ``(kept cells,)``
+        Number of the (variable, level) a column belongs to.
+    """
+
+    template: xr.Dataset
+    keep: np.ndarray
+    factor: np.ndarray
+    channel: np.ndarray
+
+    def to_matrix(self, anomaly: xr.Dataset, *, dim: str) -> np.ndarray:
+        """Rows along ``dim``, in memory; missing anomalies become 0."""
+        parts = [_flat(anomaly[n].transpose(dim, *self.template[n].dims).values) for n in self.template.data_vars]
+        matrix = np.concatenate(parts, axis=1)[:, self.keep] * self.factor
+        return np.asarray(np.nan_to_num(matrix, copy=False))
+
+    def scatter(self, matrix: np.ndarray) -> np.ndarray:
+        """Restore anomalies in physical units for all cells, ``(..., all cells)``; those left out are 0."""
+        full = np.zeros((*matrix.shape[:-1], self.keep.size))
+        full[..., self.keep] = matrix / self.factor
+        return full
+
+    def to_dataset(self, full: Any, *, dims: tuple[str, ...]) -> xr.Dataset:
+        """Split an array ``(*dims, all cells)`` into variables, lazy if it is."""
+        out, start = {}, 0
+        for name, field in self.template.data_vars.items():
+            values = full[..., start : start + field.size].reshape((*full.shape[:-1], *field.shape))
+            out[name] = xr.DataArray(values, dims=(*dims, *field.dims), coords=field.coords)
+            start += field.size
+        return xr.Dataset(out)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1).astype(float)
+
+
+def fit_layout(anomaly: xr.Dataset) -> tuple[StateLayout, np.ndarray]:
+    """Layout of the training anomalies, and their matrix.
+
+    Every channel is divided by its area-weighted standard deviation over the training block, every cell weighted by the
+    root of its share of the area: each channel has the same total variance.
+
+    Returns
+    -------
+    StateLayout
+    ndarray, ``(time, kept cells)``
+    """
+    template = anomaly.isel(time=0, drop=True).drop_vars("segment", errors="ignore")
+    flat, keep, factor, channel = [], [], [], []
+    count = 0
+    for name, field in template.data_vars.items():
+        levels = field.sizes.get("level", 1)
+        values = anomaly[name].transpose("time", *field.dims).values.astype(float)
+        share_of_area = region_weights(field).isel(region=0, drop=True)
+        area = share_of_area.broadcast_like(field).transpose(*field.dims).values.ravel()
+        number = np.zeros(field.shape, int)
+        if levels > 1:
+            number = np.broadcast_to(np.arange(levels).reshape([-1 if d == "level" else 1 for d in field.dims]), field.shape)
+        number = number.ravel()
+        x = _flat(values)
+        seen = (np.isfinite(x).mean(axis=0) > 0.5) & (area > 0)
+        x = np.where(np.isfinite(x), x, 0.0)
+        square = (x**2).mean(axis=0)
+        scale = np.zeros(field.size)
+        for k in range(levels):
+            cells = (number == k) & seen
+            share = area[cells] / area[cells].sum() if cells.any() else area[cells]
+            variance = float(share @ square[cells])
+            scale[cells] = np.sqrt(share / variance) if variance > 0 else 0.0
+        kept = seen & (scale > 0)
+        flat.append(x[:, kept] * scale[kept])
+        keep.append(kept)
+        factor.append(scale[kept])
+        channel.append(number[kept] + count)
+        count += levels
+    if not any(k.any() for k in keep):
+        raise ValueError("got training anomalies without any varying, observed cell, expected at least one, because EOFs are made of them")
+    layout = StateLayout(template, np.concatenate(keep), np.concatenate(factor), np.concatenate(channel))
+    return layout, np.concatenate(flat, axis=1)
