@@ -56,6 +56,7 @@ class JEPA(nn.Module):
             raise ValueError(f"got objective {kind!r}, expected 'sigreg', 'ema' or 'vicreg'")
         self.kind, self.strength, self.num_directions = kind, strength, num_directions
         self.ema_decay, self.latent_noise, self.history = ema_decay, latent_noise, history
+        self.condition_dim, self.local_dim = condition_dim, local_dim
         self.register_buffer("position", position, persistent=False)
         sizes = {"position_dim": position.shape[1], "token_dim": token_dim, "num_heads": num_heads, "mlp_ratio": mlp_ratio, "dropout": dropout}
         self.encoder = Encoder(feature_dim=feature_dim, num_blocks=encoder_blocks, **sizes)

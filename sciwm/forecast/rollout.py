@@ -1,0 +1,148 @@
+"""From initial states to latents at any lead."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from sciwm.data.prepare import conditions
+
+if TYPE_CHECKING:
+    from sciwm.world import WorldModel
+
+__all__ = ["Initial", "initial_positions", "lead_paths", "predicted_latents"]
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Predicted latents of some initial times.
+
+    Parameters
+    ----------
+    index : ndarray, int
+        Positions of the initial times on the time axis.
+    values : Tensor, ``[init, ...state]``
+        Standardized initial states, 0 where missing.
+    latents : Tensor, ``[init, lead, token, dim]``
+        Predicted latents, in the order of the leads asked for.
+    """
+
+    index: np.ndarray
+    values: Tensor
+    latents: Tensor
+
+
+def lead_paths(lead_steps: Sequence[int], strides: Sequence[int]) -> dict[int, dict[int, int]]:
+    """How to reach each lead: with the largest trained stride that divides it, in as few predictions as possible.
+
+    Returns
+    -------
+    dict
+        ``{stride: {number of predictions: position in lead_steps}}``.
+
+    Raises
+    ------
+    ValueError
+        If no stride divides a lead.
+
+    Examples
+    --------
+    >>> lead_paths([1, 4, 12], [1, 4])
+    {1: {1: 0}, 4: {1: 1, 3: 2}}
+    """
+    paths: dict[int, dict[int, int]] = {}
+    for position, lead in enumerate(lead_steps):
+        fitting = [s for s in strides if lead % s == 0]
+        if not fitting:
+            raise ValueError(f"got a lead of {lead} steps, expected a multiple of one of the trained strides {list(strides)}")
+        paths.setdefault(max(fitting), {})[lead // max(fitting)] = position
+    return dict(sorted(paths.items()))
+
+
+def initial_positions(
+    segment: np.ndarray, *, history: int, strides: Sequence[int], label: np.ndarray | None = None, which: int = -1, longest: int = 0
+) -> np.ndarray:
+    """Positions from which a forecast can start: the whole context lies in one segment.
+
+    Parameters
+    ----------
+    segment : ndarray, ``[time]``
+        Segment numbers.
+    history : int
+        States in a context.
+    strides : sequence of int
+        Strides the contexts must allow.
+    label, which, longest
+        Blocks of times: with these, context and all times up to ``longest`` steps ahead must be labelled ``which`` too.
+    """
+    back = (history - 1) * max(strides)
+    ahead = longest if label is not None else 0
+    if len(segment) <= back + ahead:
+        return np.empty(0, dtype=np.int64)
+    start = np.arange(back, len(segment) - ahead)
+    good = segment[start - back] == segment[start + ahead]
+    if label is not None:
+        outside = np.concatenate([[0], np.cumsum(label != which)])
+        good &= outside[start + ahead + 1] == outside[start - back]
+    return start[good]
+
+
+def predicted_latents(
+    world: "WorldModel", state: xr.DataArray, index: np.ndarray, lead_steps: Sequence[int], *, batch_size: int = 64
+) -> Iterator[Initial]:
+    """Roll the world model forward from given positions of a time axis, a batch at a time.
+
+    Parameters
+    ----------
+    world : WorldModel
+        Trained, or freshly built for the random-encoder row.
+    state : DataArray, ``(time, ...state)``
+        Standardized states, lazy or not; only the contexts asked for are read.
+    index : ndarray
+        Positions of the initial times, in increasing order.
+    lead_steps : sequence of int
+        Leads in time steps.
+    batch_size : int
+        Initial times in memory at once.
+    """
+    paths = lead_paths(lead_steps, world.strides)
+    history = world.network.history
+    time = state["time"].values
+    world.network.eval()
+    for part in np.array_split(index, max(1, -(-len(index) // batch_size))):
+        if not len(part):
+            continue
+        offsets = {s: s * np.arange(1 - history, 1) for s in paths}
+        first = int(part.min() + min(o[0] for o in offsets.values()))
+        block = torch.from_numpy(np.ascontiguousarray(state.isel(time=slice(first, int(part.max()) + 1)).values, dtype=np.float32))
+        latents = torch.empty(len(part), len(lead_steps), *world.latent_shape)
+        for stride, wanted in paths.items():
+            context = block[torch.from_numpy(part[:, None] + offsets[stride] - first)]
+            ahead = stride * np.arange(1, max(wanted) + 1)
+            valid_time = world.step.add(time[part][:, None], ahead)
+            for count, latent in enumerate(_roll(world, context, valid_time, stride), start=1):
+                if count in wanted:
+                    latents[:, wanted[count]] = latent
+        values = torch.nan_to_num(block[torch.from_numpy(part - first)])
+        yield Initial(part, values, latents)
+
+
+@torch.no_grad()
+def _roll(
+    world: "WorldModel", context: Float[Tensor, "init time *state"], valid_time: np.ndarray, stride: int
+) -> Iterator[Float[Tensor, "init token dim"]]:
+    features, valid = world.tokenize(torch.nan_to_num(context), torch.isfinite(context))
+    history = world.network.encode(features, valid)
+    condition = torch.from_numpy(conditions(valid_time, world.step))
+    yield from world.network.rollout(
+        history,
+        None if valid is None else valid.any(1),
+        conditions=condition,
+        lead_steps=torch.full((len(context),), float(stride)),
+        local=world.local_conditions(condition),
+    )

@@ -1,0 +1,168 @@
+"""Readouts of every lead: fitted while latents stream by, applied to forecasts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sciwm.probe.features import field_features, series_features
+from sciwm.probe.ridge import Moments, Ridge, choose_strength, fit_ridge
+
+__all__ = ["KINDS", "Readouts", "Sample", "fit_readouts"]
+
+KINDS = ("residual", "latent")
+
+
+class Sample(NamedTuple):
+    """Initial times with their predicted latents and what was observed later, in standardized units.
+
+    ``latents [sample, lead, token, dim]``, ``initial [sample, token, cell]`` and ``later [sample, lead, token, cell]`` of the fields,
+    ``initial_series [sample, target]`` and ``later_series [sample, lead, target]`` of the scalar series; either may be 0 wide.
+    """
+
+    latents: Tensor
+    initial: Tensor
+    later: Tensor
+    initial_series: Tensor
+    later_series: Tensor
+
+
+@dataclass(frozen=True)
+class Readouts:
+    """Ridges of one kind, ``residual`` or ``latent``.
+
+    Parameters
+    ----------
+    fields, series : tuple of Ridge
+        One per lead; empty where there is nothing to read out.
+    lead_steps : tuple of int
+        Leads in time steps.
+    scope : {"token", "shared"}
+        Scope of the field readouts.
+    """
+
+    fields: tuple[Ridge, ...]
+    series: tuple[Ridge, ...]
+    lead_steps: tuple[int, ...]
+    scope: Literal["token", "shared"]
+
+    def read_fields(
+        self, lead: int, latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample token cell"]
+    ) -> Float[Tensor, "sample token cell"]:
+        """Standardized anomalies of every patch at one lead (by position)."""
+        ridge = self.fields[lead]
+        features = field_features(latents, initial, scope=self.scope)[..., : ridge.weight.shape[1]]
+        return ridge(features).reshape(latents.shape[0], latents.shape[1], -1)
+
+    def read_series(
+        self, lead: int, latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample target"]
+    ) -> Float[Tensor, "sample target"]:
+        """Anomalies of the scalar series at one lead (by position)."""
+        ridge = self.series[lead]
+        return ridge(series_features(latents, initial)[..., : ridge.weight.shape[1]])[:, 0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights by name, for a safetensors file."""
+        named = {}
+        for part, ridges in (("fields", self.fields), ("series", self.series)):
+            for lead, ridge in zip(self.lead_steps, ridges, strict=False):
+                named[f"{part}.{lead}.weight"] = ridge.weight.contiguous()
+                named[f"{part}.{lead}.offset"] = ridge.offset.contiguous()
+                named[f"{part}.{lead}.strength"] = torch.tensor(ridge.strength, dtype=torch.float64)
+        return named
+
+    @classmethod
+    def from_tensors(cls, named: Mapping[str, Tensor], *, lead_steps: Sequence[int], scope: Literal["token", "shared"]) -> "Readouts":
+        """Inverse of `tensors`."""
+
+        def ridges(part: str) -> tuple[Ridge, ...]:
+            if f"{part}.{lead_steps[0]}.weight" not in named:
+                return ()
+            keys = [f"{part}.{lead}" for lead in lead_steps]
+            return tuple(Ridge(named[f"{k}.weight"], named[f"{k}.offset"], float(named[f"{k}.strength"])) for k in keys)
+
+        return cls(ridges("fields"), ridges("series"), tuple(lead_steps), scope)
+
+
+def fit_readouts(
+    train: Iterable[Sample],
+    validation: Iterable[Sample],
+    *,
+    lead_steps: Sequence[int],
+    scope: Literal["token", "shared"] = "token",
+    strengths: Sequence[float],
+    area: Float[Tensor, " token"],
+) -> dict[str, Readouts]:
+    """Fit residual and latent-only readouts of every lead in one pass over each block.
+
+    Parameters
+    ----------
+    train, validation : iterable of Sample
+        Batches of any size; only their moments are kept.
+    lead_steps : sequence of int
+        Leads in time steps.
+    scope : {"token", "shared"}
+        See `sciwm.probe.features.field_features`.
+    strengths : sequence of float
+        Ridge strengths; every lead takes the one with the smallest error on the validation block.
+    area : Tensor
+        Area of each token, which weighs its error in that choice.
+
+    Returns
+    -------
+    dict
+        ``residual`` and ``latent`` `Readouts`.
+
+    Raises
+    ------
+    ValueError
+        If a block holds no samples.
+    """
+    learnt, width = _gather(train, scope, "training")
+    held, _ = _gather(validation, scope, "validation")
+    readouts: dict[str, Readouts] = {}
+    for kind in KINDS:
+        ridges: dict[str, tuple[Ridge, ...]] = {}
+        for part, moments in learnt.items():
+            weight = area.double()[:, None] if part == "fields" and scope == "token" else None
+            chosen = []
+            for seen, kept in zip(moments, held[part], strict=True):
+                latents = width if part == "fields" else seen.xx.shape[1] - seen.y.shape[1]
+                used = slice(0, latents) if kind == "latent" else slice(None)
+                fitted = fit_ridge(seen.select(used), strengths)
+                weights = None if weight is None else weight.expand(-1, seen.y.shape[1])
+                chosen.append(choose_strength(fitted, kept.select(used), weight=weights))
+            ridges[part] = tuple(chosen)
+        readouts[kind] = Readouts(ridges.get("fields", ()), ridges.get("series", ()), tuple(lead_steps), scope)
+    return readouts
+
+
+def _gather(samples: Iterable[Sample], scope: Literal["token", "shared"], name: str) -> tuple[dict[str, list[Moments]], int]:
+    moments: dict[str, list[Moments]] = {}
+    width = 0
+    for sample in samples:
+        width = sample.latents.shape[-1]
+        for lead in range(sample.latents.shape[1]):
+            if sample.later.shape[-1]:
+                later = sample.later[:, lead]
+                y = later if scope == "token" else later.flatten(0, 1)[:, None]
+                _add(moments, "fields", lead, field_features(sample.latents[:, lead], sample.initial, scope=scope), y)
+            if sample.later_series.shape[-1]:
+                x = series_features(sample.latents[:, lead], sample.initial_series)
+                _add(moments, "series", lead, x, sample.later_series[:, lead][:, None])
+    if not moments:
+        raise ValueError(
+            f"got no {name} windows to fit readouts on, expected some: the {name} block must be longer than the history, the gap and "
+            "the longest lead together"
+        )
+    return moments, width
+
+
+def _add(moments: dict[str, list[Moments]], part: str, lead: int, x: Tensor, y: Tensor) -> None:
+    leads = moments.setdefault(part, [])
+    if len(leads) == lead:
+        leads.append(Moments.zeros(groups=x.shape[1], features=x.shape[2], targets=y.shape[2]))
+    leads[lead].add(x, y)

@@ -1,0 +1,146 @@
+"""What watches a training: health, the log, checkpoints, Ctrl-C."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from sciwm.model.health import check_health, latent_health
+from sciwm.probe.ridge import Moments, fit_ridge
+from sciwm.sample import Batch
+from sciwm.train.module import JEPAModule
+
+__all__ = ["Checkpoints", "Health", "StopOnSignal"]
+
+
+class Health(L.Callback):
+    """Measure the latents on validation data every so often; stop on collapse or on a loss that is not a number.
+
+    Parameters
+    ----------
+    batches : callable
+        Gives the validation batches, the same each time.
+    record : callable
+        Takes one record of ``log.jsonl``.
+    every : int
+        Steps between measurements.
+    """
+
+    def __init__(self, *, batches: Callable[[], Iterable[Batch]], record: Callable[[dict[str, Any]], None], every: int) -> None:
+        self.batches, self.record, self.every = batches, record, every
+        self.started = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock, and log the state before any training."""
+        self.started = time.monotonic()
+        if trainer.global_step == 0:
+            self._measure(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the training losses and measure health when it is time."""
+        step = trainer.global_step
+        due = step % self.every == 0 or step == trainer.max_steps
+        if not (due or step % 20 == 0):
+            return
+        losses = {k.removeprefix("train/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        if not math.isfinite(losses["loss"]):
+            raise FloatingPointError(
+                f"got a loss of {losses['loss']} at step {step}, expected a finite one: lower train.learning_rate, or look for extreme "
+                "values in the data with `sciwm check`; the last healthy weights are in checkpoints/"
+            )
+        self.record({"step": step, "split": "train", **losses, "seconds": round(time.monotonic() - self.started, 2)})
+        if due:
+            self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, JEPAModule)
+        network = pl_module.average if pl_module.config.train.average_decay and trainer.global_step else pl_module.network
+        was_training = network.training
+        network.eval()
+        losses: list[dict[str, Tensor]] = []
+        latents: list[Tensor] = []
+        fields: list[Tensor] = []
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for batch in self.batches():
+                batch = batch.to(pl_module.device)
+                losses.append(pl_module.losses(network, batch))
+                features, valid = pl_module.world.tokenize(batch.values[:, :1], batch.valid[:, :1])
+                latents.append(network.encode(features, valid)[:, 0].float().cpu())
+                fields.append(pl_module.tokenizer.patches(batch.values[:, 0]).float().cpu())
+        network.train(was_training)
+        states, cells = torch.cat(latents), torch.cat(fields)
+        # Each token against its own mean: what differs between places only is not information about the state.
+        health = latent_health((states - states.mean(0)).flatten(0, 1))
+        means = {k: float(torch.stack([x[k].cpu() for x in losses]).mean()) for k in losses[0]}
+        record = {"step": trainer.global_step, "split": "validation", **means, **health, "probe_r2": _probe_r2(states, cells)}
+        self.record(record | {"seconds": round(time.monotonic() - self.started, 2)})
+        pl_module.log_dict({f"validation/{k}": v for k, v in {**means, **health}.items()})
+        if trainer.global_step and trainer.global_step >= min(200, trainer.max_steps):
+            check_health(health, step=trainer.global_step)
+
+
+def _probe_r2(latents: Tensor, cells: Tensor) -> float:
+    """Share of the variance of a token's cells that a linear readout of its latent explains, on held-out states; 1 is perfect."""
+    half = len(latents) // 2
+    moments = [Moments.zeros(groups=1, features=latents.shape[-1], targets=cells.shape[-1]) for _ in range(2)]
+    for part, rows in zip(moments, (slice(0, half), slice(half, None)), strict=True):
+        part.add(latents[rows].flatten(0, 1)[:, None], (cells - cells.mean(0))[rows].flatten(0, 1)[:, None])
+    (ridge,) = fit_ridge(moments[0], [1e-2])
+    variance = (moments[1].yy / moments[1].count - (moments[1].y / moments[1].count).square()).sum()
+    return float(1 - ridge.squared_error(moments[1]).sum() / variance)
+
+
+class Checkpoints(L.Callback):
+    """Write ``last.ckpt`` every so often, and whenever training ends early; a half-written one never replaces a whole one."""
+
+    def __init__(self, *, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save when it is time, or when this step is the last."""
+        step = trainer.global_step
+        if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the checkpoint beside the old one, then swap them."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        temporary.replace(self.path)
+
+
+class StopOnSignal(L.Callback):
+    """Ctrl-C ends the training after the step under way, with a checkpoint; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: Any = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen for the signal."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            trainer.should_stop = True
+
+        try:
+            self._previous = signal.signal(signal.SIGINT, stop)
+        except ValueError:  # not in the main thread: whoever runs us there handles signals
+            self._previous = None
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signal back."""
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None

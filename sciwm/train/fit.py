@@ -1,0 +1,191 @@
+"""Train a world model: build it from a training store, fit it, stop and go on."""
+
+import itertools
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import xarray as xr
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from sciwm.climatology import Climatology
+from sciwm.config import Config
+from sciwm.data.datamodule import DataModule
+from sciwm.data.prepare import load_statistics, open_training_store
+from sciwm.data.stream import stream
+from sciwm.sample import Batch
+from sciwm.times import Step
+from sciwm.tokens.grid import GridTokenizer
+from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
+from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal
+from sciwm.train.module import JEPAModule
+from sciwm.world import WorldModel, build_network, describe_split
+
+__all__ = ["build_world", "fit_world"]
+
+_VALIDATION_WINDOWS = 512
+
+
+def build_world(config: Config, store: str | Path, *, series_climatology: Climatology | None = None) -> WorldModel:
+    """An untrained world model for the data of a training store.
+
+    Parameters
+    ----------
+    config : Config
+        Sizes, objective, seed.
+    store : path
+        From `sciwm.data.prepare.prepare`.
+    series_climatology : Climatology, optional
+        Of the scalar series to be read out.
+
+    Returns
+    -------
+    WorldModel
+        The same for the same seed.
+    """
+    ds = open_training_store(store)
+    step = Step(float(ds.attrs["step_value"]), ds.attrs["step_unit"])
+    split = ds["split"].values
+    tokenizer: GridTokenizer | MoleculeTokenizer
+    static = torch.zeros(0, 0)
+    if "channel" in ds["state"].dims:
+        statistics = load_statistics(store)
+        height, width = config.model.patch_size
+        tokenizer = GridTokenizer(
+            latitude=ds["latitude"].values, longitude=ds["longitude"].values, num_channels=ds.sizes["channel"], patch_size=(height, width)
+        )
+        if "static" in ds:
+            planes = np.repeat(ds["static"].values[:, None], tokenizer.num_channels, axis=1)
+            static = tokenizer.patches(torch.from_numpy(planes).float()).mean(-1).T.contiguous()
+    else:
+        statistics = None
+        mean, spread = fit_distances(ds["state"].isel(time=split == 0).data)
+        tokenizer = MoleculeTokenizer(mean=mean, spread=spread)
+    static = static if static.numel() else torch.zeros(tokenizer.num_tokens, 0)
+    condition_dim = ds.sizes["condition"]
+    local_dim = static.shape[1] + (1 if condition_dim == 6 else 0)
+    return WorldModel(
+        config=config,
+        step=step,
+        network=build_network(config, tokenizer=tokenizer, condition_dim=condition_dim, local_dim=local_dim),
+        tokenizer=tokenizer,
+        statistics=statistics,
+        series_climatology=series_climatology,
+        static=static,
+        about={"split": describe_split(split, ds["time"].values), "fingerprint": ds.attrs.get("fingerprint", "")},
+    )
+
+
+def fit_world(
+    world: WorldModel,
+    store: str | Path,
+    *,
+    folder: str | Path,
+    record: Callable[[dict[str, Any]], None] = lambda record: None,
+    progress: bool = True,
+) -> bool:
+    """Train ``world.network`` in place, going on from ``checkpoints/last.ckpt`` if there is one.
+
+    Ctrl-C finishes the step under way and writes a checkpoint. The resumed training ends with the same weights, bit for
+    bit, as an unbroken one with the same number of threads.
+
+    Parameters
+    ----------
+    world : WorldModel
+        From `build_world`; afterwards it holds the averaged weights, in evaluation mode.
+    store : path
+        Training store.
+    folder : path
+        Run directory, for checkpoints and logs.
+    record : callable
+        Takes the records of ``log.jsonl``.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    bool
+        False when the training was interrupted and can be gone on with.
+
+    Raises
+    ------
+    CollapseError
+        If the latents carry no information any more.
+    ValueError
+        If a block is too short for a single window.
+    """
+    config, folder = world.config, Path(folder)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    length = config.model.history + config.objective.rollout
+    data = DataModule(store, length=length, lead_steps=config.objective.lead_steps, batch_size=config.train.batch_size, seed=config.seed)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    module = JEPAModule(world)
+    watch = StopOnSignal()
+    health = Health(batches=lambda: _validation(store, config, length), record=record, every=config.train.validate_every)
+    callbacks: list[L.Callback] = [watch, health, Checkpoints(path=checkpoint, every=config.train.checkpoint_every)]
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=5))
+    trainer = _trainer(config, folder, callbacks, progress=progress)
+    with warnings.catch_warnings(), _quiet():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    world.network.load_state_dict(module.final_network().state_dict())
+    world.network.eval()
+    return not watch.asked or trainer.global_step >= config.train.steps
+
+
+def _validation(store: str | Path, config: Config, length: int) -> Iterable[Batch]:
+    batches = stream(
+        store,
+        which="validation",
+        length=length,
+        lead_steps=config.objective.lead_steps,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        epochs=1,
+        drop_last=False,
+    )
+    return itertools.islice(batches, max(1, _VALIDATION_WINDOWS // config.train.batch_size))
+
+
+def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progress: bool) -> L.Trainer:
+    # Version "" keeps one log per run: a resumed training goes on in the same folder.
+    loggers = [CSVLogger(folder, name="logs", version="", flush_logs_every_n_steps=100), TensorBoardLogger(folder, name="logs", version="")]
+    return L.Trainer(
+        max_steps=config.train.steps,
+        precision=config.train.precision,  # type: ignore[arg-type]
+        gradient_clip_val=config.train.clip or None,
+        accelerator="auto",
+        devices=1,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        log_every_n_steps=20,
+        use_distributed_sampler=False,
+    )
+
+
+class _quiet:  # noqa: N801
+    """Lightning's notes about devices and tips, which say nothing a user of sciwm can act on."""
+
+    def __enter__(self) -> None:
+        self.loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+        self.levels = [logger.level for logger in self.loggers]
+        for logger in self.loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        for logger, level in zip(self.loggers, self.levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,100 @@
+"""One optimiser step of the JEPA, as a Lightning module."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from sciwm.config import Config
+from sciwm.model.jepa import JEPA
+from sciwm.model.teacher import moving_average, update_average
+from sciwm.sample import Batch
+from sciwm.tokens.masks import block_mask
+from sciwm.world import WorldModel
+
+__all__ = ["JEPAModule"]
+
+
+class JEPAModule(L.LightningModule):
+    """Trains ``world.network`` and keeps a moving average of its weights.
+
+    Every step draws its randomness (noise, masks, dropout, directions) from a seed made of ``config.seed`` and the step's
+    number, so that a resumed training goes on exactly as an unbroken one would, wherever it was stopped.
+
+    Parameters
+    ----------
+    world : WorldModel
+        Freshly built.
+    """
+
+    def __init__(self, world: WorldModel) -> None:
+        super().__init__()
+        self.world = world
+        self.config: Config = world.config
+        self.network: JEPA = world.network
+        self.tokenizer = world.tokenizer
+        self.average: JEPA = moving_average(world.network)
+
+    def losses(self, network: JEPA, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0) -> dict[str, Tensor]:
+        """Prediction error and regulariser of a batch."""
+        clean, valid = self.world.tokenize(batch.values, batch.valid)
+        features = clean
+        if noise:
+            features, _ = self.tokenizer(batch.values + noise * torch.randn_like(batch.values) * batch.valid, batch.valid)
+        visible = None
+        if mask_ratio:
+            states = len(batch) * network.history
+            visible = block_mask(self.tokenizer.position.cpu(), batch=states, ratio=mask_ratio).to(features.device)
+        return network.loss(
+            features,
+            valid,
+            target_features=clean,
+            condition=batch.condition,
+            lead_steps=batch.lead_steps.float(),
+            local=self.world.local_conditions(batch.condition),
+            visible=visible,
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        torch.manual_seed(hash((self.config.seed, self.global_step)) % 2**63)
+        objective = self.config.objective
+        losses = self.losses(self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio)
+        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=False)
+        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
+        return losses["loss"]
+
+    def noise_of(self, batch: Batch) -> float:
+        """Input noise in the units of ``batch.values``: of a molecule, in units of the spread of its distances."""
+        noise = self.config.objective.input_noise
+        return noise if self.world.statistics is not None else noise * float(self.tokenizer.spread.median())
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Move the teacher and the average of the weights."""
+        self.network.update_teacher()
+        decay = min(self.config.train.average_decay, self.global_step / (self.global_step + 9))
+        update_average(self.average, self.network, decay=decay)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with linear warm-up and cosine decay; no decay of weights on biases, norms and embeddings."""
+        settings = self.config.train
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
+        warm = max(1, round(settings.warmup * settings.steps))
+
+        def rate(step: int) -> float:
+            done = min(1.0, max(0.0, (step - warm) / max(1, settings.steps - warm)))
+            return min((step + 1) / warm, 1e-3 + 0.5 * (1 + math.cos(math.pi * done)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def final_network(self) -> nn.Module:
+        """The weights used for everything after training."""
+        return self.average if self.config.train.average_decay else self.network
