@@ -44,7 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         parents=[common],
     )
-    parser.set_defaults(traceback=False)
     parser.add_argument("--version", action="version", version=f"sciwm {sciwm.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for verb, (line, example) in _VERBS.items():

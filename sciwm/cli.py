@@ -6,6 +6,7 @@ Nothing heavy is imported until a verb needs it, so that ``sciwm --help`` answer
 import argparse
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _interrupted(argv)
         raise
     except Exception as error:
-        if options.traceback or not _is_expected(error):
+        if hasattr(options, "traceback") or not _is_expected(error):
             raise
         _complain(f"{error}")
         return 2
@@ -154,7 +155,11 @@ def _data(options: argparse.Namespace, overrides: list[str]) -> int:
     out = options.out or Path(f"{options.name}.zarr")
     if out.exists():
         raise FileExistsError(f"got {out}, which exists already, expected a new store: give another one with --out")
-    catalogue.load(options.name).to_zarr(out, zarr_format=3)
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+        catalogue.load(options.name).to_zarr(unfinished, mode="w", zarr_format=3, consolidated=True)
+    unfinished.rename(out)
     print(f"wrote {out}")
     return 0
 

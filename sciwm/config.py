@@ -5,6 +5,7 @@ type or out of range with what was expected.
 """
 
 import difflib
+import functools
 import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
@@ -92,8 +93,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     _refuse_unknown(values, Config, "")
     given = flatten_config(values)
     flags = _parse_flags(overrides)
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_env=False)
-    parser.add_class_arguments(Config)
+    parser = _parser()
     try:
         parsed = parser.parse_object(values)
         parsed = parser.parse_args([f"--{key}={value}" for key, value in flags.items()], namespace=parsed)
@@ -135,6 +135,13 @@ def flatten_config(config: Config | Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+@functools.cache
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_env=False)
+    parser.add_class_arguments(Config)
+    return parser
 
 
 def _parse_yaml(source: str | Path) -> dict[str, Any]:

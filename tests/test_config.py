@@ -157,7 +157,7 @@ finite = st.floats(min_value=1e-12, max_value=1e12)
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     store=words | st.lists(words, min_size=1),
     variables=st.lists(words),

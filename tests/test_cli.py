@@ -1,0 +1,287 @@
+"""The command line: what reaches the verbs, how errors and Ctrl-C are told. The verbs themselves are replaced."""
+
+import inspect
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import sciwm
+from sciwm.arguments import build_parser, parse_init, split_overrides
+from sciwm.cli import main
+from sciwm.config import load_config
+from sciwm.rundir import RunDir, open_run
+
+VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "report", "run", "data"]
+
+
+class Recorder(ModuleType):
+    """A module whose every function notes its arguments; ``answers`` are returned or raised."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.calls = []
+        self.answers = {}
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*args, **kwargs):
+            self.calls.append((name, args, kwargs))
+            answer = self.answers.get(name)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return call
+
+
+@pytest.fixture
+def verbs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder("sciwm.verbs")
+    monkeypatch.setitem(sys.modules, "sciwm.verbs", recorder)
+    monkeypatch.setattr(sciwm, "verbs", recorder, raising=False)
+    return recorder
+
+
+@pytest.fixture
+def catalogue(monkeypatch, tmp_path):
+    module = ModuleType("sciwm.catalogue")
+    shipped = tmp_path / "shipped" / "tiny.yaml"
+    shipped.parent.mkdir()
+    shipped.write_text("train: {steps: 5}\n")
+    module.names = lambda: ["lorenz", "qg"]
+    module.table = lambda: "lorenz  qg"
+
+    def config_path(name):
+        if name != "tiny":
+            raise FileNotFoundError(2, "expected a file or one of tiny", name)
+        return shipped
+
+    module.config_path = config_path
+    monkeypatch.setitem(sys.modules, "sciwm.catalogue", module)
+    monkeypatch.setattr(sciwm, "catalogue", module, raising=False)
+    return module
+
+
+@pytest.fixture
+def era(verbs, catalogue, tmp_path):
+    """A run of ``train.steps = 20`` in ``runs/era``."""
+    return open_run(Path("runs/era"), load_config("train: {steps: 20}\n"))
+
+
+def test_the_overview_lists_every_verb(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    lines = [line.split()[0] for line in text.partition("VERB\n")[2].splitlines() if line.startswith("    ")]
+    assert lines == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    assert f"example:\n  sciwm {verb}" in text
+    example = text.partition("example:\n  sciwm ")[2].splitlines()[0].split()
+    arguments, overrides = split_overrides(example)
+    assert build_parser().parse_args(arguments).verb == verb
+    load_config("", overrides)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"), [("run", "run_all")] + [(v, v) for v in ["prepare", "train", "probe", "forecast", "evaluate", "report"]]
+)
+def test_a_stage_gets_the_run_and_its_configuration(verb, name, verbs, catalogue, tmp_path):
+    Path("mine.yaml").write_text("train: {clip: 2.0}\n")
+    assert main([verb, "--train.steps", "7", "mine.yaml", "--seed=3"]) == 0
+    ((called, (run, config), _),) = verbs.calls
+    assert (called, run) == (name, RunDir(Path("runs/mine")))
+    assert (config.train.steps, config.train.clip, config.seed) == (7, 2.0, 3)
+    assert run.read_config() == config
+
+
+def test_a_run_directory_brings_its_own_configuration(era, verbs):
+    assert main(["train", "runs/era"]) == 0
+    assert verbs.calls == [("train", (era, load_config("train: {steps: 20}\n")), {})]
+
+
+def test_a_named_configuration_and_another_folder(verbs, catalogue):
+    assert main(["run", "tiny", "--out", "elsewhere"]) == 0
+    _, (run, config), _ = verbs.calls[0]
+    assert run.path == Path("elsewhere")
+    assert config.train.steps == 5
+
+
+def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
+    assert main(["train", "runs/era", "--train.steps=30"]) == 2
+    message = capsys.readouterr().err
+    assert "train.steps = 30 (there: 20)" in message
+    assert "Traceback" not in message
+    assert verbs.calls == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["run", "tiny", "--train.step=3"], "did you mean 'train.steps'?"),
+        (["run", "tiny", "--steps=3"], "did you mean 'train.steps'?"),
+        (["run", "tiny", "--train.steps", "--out", "x"], "got --train.steps without a value"),
+        (["run", "nowhere"], "expected a file or one of tiny: 'nowhere'"),
+        (["train", "shipped"], "a folder with tiny.yaml in it, expected a run"),
+        (["forecast", "runs/era", "--init", "2008:2009"], "without --store"),
+        (["forecast", "runs/era", "--store", "a.nc"], "got --store without --init or --out"),
+        (["forecast", "runs/era", "--store", "a.nc", "--init", "soon", "--out", "fc.zarr"], "got --init 'soon'"),
+        (["forecast", "runs/era", "--store", "a.nc", "--init", "2008:2009", "--out", "fc.zarr", "--seed=2"], "expected none"),
+        (["evaluate", "fc.zarr"], "without --truth"),
+        (["evaluate", "runs/era", "more"], "without --truth"),
+        (["evaluate", "fc.zarr", "--truth", "a.nc"], "without --reference"),
+        (["data", "get"], "got no data set to get, expected one of lorenz, qg"),
+    ],
+)
+def test_wrong_requests_are_one_message_and_exit_2(argv, message, era, verbs, capsys):
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert verbs.calls == []
+
+
+def test_abbreviated_options_are_refused(era, verbs, capsys):
+    assert main(["train", "runs/era", "--ou", "x"]) == 2
+    assert "got key 'ou'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "--qui"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "--train.steps=3"])
+    assert "sciwm demo` takes no configuration" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["trian", "runs/era"])
+
+
+def test_forecasting_another_store(era, verbs):
+    argv = ["forecast", "runs/era", "--store", "a.nc", "--init", "2008-01-01:2008-02-01:5 days", "--out", "fc.zarr"]
+    assert main(argv) == 0
+    expected = {"store": "a.nc", "init": ("2008-01-01", "2008-02-01", "5 days"), "out": Path("fc.zarr"), "lead_times": None}
+    assert verbs.calls.pop() == ("forecast_store", (era,), expected)
+    assert main([*argv, "--lead-times", "1 day, 5 days", "--store", "a.nc", "b.nc"]) == 0
+    assert verbs.calls.pop()[2] == expected | {"store": ["a.nc", "b.nc"], "lead_times": ["1 day", "5 days"]}
+
+
+def test_evaluating_stores(era, verbs):
+    assert main(["evaluate", "a.zarr", "b.zarr", "--truth", "t.nc", "--reference", "runs/era"]) == 0
+    expected = {"truth": "t.nc", "reference": era, "out": Path("skill.csv")}
+    assert verbs.calls == [("evaluate_store", (["a.zarr", "b.zarr"],), expected)]
+
+
+def test_demo_and_check(era, verbs, capsys):
+    assert main(["demo"]) == 0
+    assert main(["demo", "--quick", "--out", "d"]) == 0
+    assert verbs.calls == [("demo", (Path("runs/demo"),), {"quick": False}), ("demo", (Path("d"),), {"quick": True})]
+    verbs.answers["check"] = []
+    assert main(["check", "tiny"]) == 0
+    verbs.answers["check"] = ["got variable 'z50', expected one of z500"]
+    assert main(["check", "tiny", "--seed=2"]) == 2
+    assert "got variable 'z50'" in capsys.readouterr().err
+    assert verbs.calls[-1] == ("check", (load_config("train: {steps: 5}\n", ["--seed=2"]),), {})
+    assert not Path("runs/tiny").exists()
+
+
+def test_data_lists_and_writes(verbs, catalogue, capsys, tmp_path):
+    xr = pytest.importorskip("xarray")
+    catalogue.load = lambda name: xr.Dataset({"x": ("time", [1.0, 2.0])}, {"time": [0, 1]}, {"name": name})
+    assert main(["data", "list"]) == 0
+    assert capsys.readouterr().out == "lorenz  qg\n"
+    assert main(["data", "make", "lorenz"]) == 0
+    assert capsys.readouterr().out == "wrote lorenz.zarr\n"
+    assert xr.open_zarr("lorenz.zarr").attrs["name"] == "lorenz"
+    assert main(["data", "make", "lorenz"]) == 2
+    assert "lorenz.zarr, which exists already" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(era, verbs, capsys):
+    verbs.answers["train"] = KeyboardInterrupt()
+    assert main(["train", "runs/era"]) == 130
+    assert "continue with: sciwm train runs/era" in capsys.readouterr().err
+
+
+def test_ctrl_c_that_lightning_turned_into_an_exit(era, verbs, capsys):
+    stop = SystemExit(1)
+    stop.__context__ = KeyboardInterrupt()
+    verbs.answers["train"] = stop
+    assert main(["train", "runs/era"]) == 130
+    verbs.answers["train"] = SystemExit(1)
+    with pytest.raises(SystemExit):
+        main(["train", "runs/era"])
+
+
+def test_errors_of_others_keep_their_traceback(era, verbs):
+    verbs.answers["train"] = ValueError("deep inside a library")
+    with pytest.raises(ValueError, match="deep inside"):
+        main(["train", "runs/era"])
+
+
+def test_file_errors_of_libraries_are_told_plainly(era, verbs, capsys):
+    verbs.answers["train"] = PermissionError(13, "Permission denied", "runs/era/train.zarr")
+    assert main(["train", "runs/era"]) == 2
+    assert "Permission denied: 'runs/era/train.zarr'" in capsys.readouterr().err
+
+
+def test_traceback_on_request(era, verbs):
+    for argv in (["train", "runs/era", "--seed=9", "--traceback"], ["--traceback", "train", "runs/era", "--seed=9"]):
+        with pytest.raises(ValueError, match="seed = 9"):
+            main(argv)
+
+
+def test_messages_keep_brackets_and_length(era, verbs, capsys):
+    assert main(["train", "runs/era", "--objective.lead_steps=[0]"]) == 2
+    assert capsys.readouterr().err == "got objective.lead_steps = [0], expected a list of positive counts of time steps\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2008-01-01:2008-12-31", ("2008-01-01", "2008-12-31", None)),
+        ("2008-01-01:2008-12-31:5 days", ("2008-01-01", "2008-12-31", "5 days")),
+        ("2008-01-01T12:00:2008-02-01T12:00:5 days", ("2008-01-01T12:00", "2008-02-01T12:00", "5 days")),
+        ("2008-01-01T12:00:2008-02-01T12:00:10 days", ("2008-01-01T12:00", "2008-02-01T12:00", "10 days")),
+        ("2008-01-01T12:00:30:2008-02-01T12:00:30", ("2008-01-01T12:00:30", "2008-02-01T12:00:30", None)),
+        ("2008-01-01 12:00:2008-02-01 06:00:6h", ("2008-01-01 12:00", "2008-02-01 06:00", "6h")),
+        ("2008-01-01T12/2008-02-01T12/1 day", ("2008-01-01T12", "2008-02-01T12", "1 day")),
+        ("2008-01/2009-12", ("2008-01", "2009-12", None)),
+        ("0:1000:10 ps", ("0", "1000", "10 ps")),
+        ("0.5/99.5/0.5ps", ("0.5", "99.5", "0.5ps")),
+        ("1850-01:1950-12:3 months", ("1850-01", "1950-12", "3 months")),
+    ],
+)
+def test_initial_times(text, expected):
+    assert parse_init(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2008-01-01", "2008-01-01:", "a:b", "2008-01-01:2009-01-01:5", "a/b", "2008/2009/5", "2008/2009/1 d/3"]
+)
+def test_initial_times_that_cannot_be_meant(text):
+    with pytest.raises(ValueError, match=r"expected START:END or START:END:STEP"):
+        parse_init(text)
+
+
+def test_python_dash_m(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sciwm", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("sciwm", run_name="__main__")
+    assert capsys.readouterr().out == f"sciwm {sciwm.__version__}\n"
+
+
+def test_the_verbs_take_what_the_command_line_gives():
+    module = pytest.importorskip("sciwm.verbs")
+    for name in ("prepare", "train", "probe", "forecast", "evaluate", "report", "run_all"):
+        inspect.signature(getattr(module, name)).bind("run", "config")
+    inspect.signature(module.check).bind("config")
+    inspect.signature(module.demo).bind("out", quick=True)
+    inspect.signature(module.forecast_store).bind("run", store="s", init=("a", "b", None), out="o", lead_times=None)
+    inspect.signature(module.evaluate_store).bind(["fc"], truth="t", reference="r", out="o")
