@@ -38,6 +38,7 @@ LICENCE = "made by this code, under its licence"
 ORIGIN = "simulated here by a pseudo-spectral solver of Phillips' two-layer model"
 SIZE = "41 MB, made in about 10 s on two cores"
 SIMULATED = True
+HOW_TO_GET = "make it with `sciwm data make qg`"
 
 _ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))  # with no, one, two past rates
 _FIRST_YEAR, _LAST_YEAR = 2001, 2261  # datetime64[ns] ends in 2262
