@@ -248,6 +248,8 @@ def _torsion(atoms: np.ndarray) -> np.ndarray:
 
 
 def _dataset(topology: Any, frames: np.ndarray, *, save_every_ps: float, attrs: dict[str, Any]) -> xr.Dataset:
+    from openmm import unit
+
     atoms = [atom for atom in topology.atoms() if atom.element.symbol != "H"]
     position = {(atom.residue.name, atom.name): i for i, atom in enumerate(atoms)}
     order = {atom.index: i for i, atom in enumerate(atoms)}
@@ -259,7 +261,7 @@ def _dataset(topology: Any, frames: np.ndarray, *, save_every_ps: float, attrs: 
         "positions": (("time", "atom", "xyz"), centred.astype("float32"), {"units": "nm", "long_name": note}),
         "phi": ("time", phi.astype("float32"), {"units": "rad", "long_name": "backbone torsion phi (ACE C, ALA N, CA, C)"}),
         "psi": ("time", psi.astype("float32"), {"units": "rad", "long_name": "backbone torsion psi (ALA N, CA, C, NME N)"}),
-        "mass": ("atom", np.array([atom.element.mass._value for atom in atoms], "float32"), {"units": "Da"}),
+        "mass": ("atom", np.array([atom.element.mass.value_in_unit(unit.dalton) for atom in atoms], "float32"), {"units": "Da"}),
         "atomic_number": ("atom", np.array([atom.element.atomic_number for atom in atoms], "int32")),
         "residue": ("atom", np.array([atom.residue.index for atom in atoms], "int32")),
         "bonds": (("bond", "pair"), np.array(bonds, "int32")),
