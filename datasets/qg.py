@@ -38,6 +38,7 @@ LICENCE = "made by this code, under its licence"
 ORIGIN = "simulated here by a pseudo-spectral solver of Phillips' two-layer model"
 SIZE = "41 MB, made in about 10 s on two cores"
 SIMULATED = True
+HOW_TO_GET = "make it with `sciwm data make qg`"
 
 _ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))  # with no, one, two past rates
 _FIRST_YEAR, _LAST_YEAR = 2001, 2261  # datetime64[ns] ends in 2262
@@ -87,13 +88,13 @@ class Flow:
 
 
 class _Operators(NamedTuple):
-    """Everything diagonal in wavenumber space, shaped to broadcast over ``[..., layer, ky, kx]``."""
+    """Everything diagonal in wavenumber space; complex, so that no product has to convert it."""
 
-    ikx: Tensor
-    iky: Tensor
-    k2: Tensor
+    gradient: Tensor  # [2, 1, ky, kx]: derivatives along x and y
+    rotated: Tensor  # [2, 1, ky, kx]: streamfunction to velocities u and v
     inverse: Tensor  # [layer, layer, ky, kx]: potential vorticity to streamfunction
     forward: Tensor  # [layer, layer, ky, kx]: streamfunction to potential vorticity
+    linear: Tensor  # [layer, layer, ky, kx]: rate of change by mean flow, mean vorticity gradients and drag
     damp: Tensor  # one step of the filter
 
 
@@ -105,34 +106,40 @@ def _operators(flow: Flow, dtype: torch.dtype) -> _Operators:
     k2 = kx**2 + ky**2
     determinant = k2 * (k2 + f1 + f2)
     determinant[0, 0] = math.inf  # the mean streamfunction is zero
-    upper, lower = torch.full_like(k2, f1), torch.full_like(k2, f2)
-    inverse = -torch.stack([torch.stack([k2 + f2, upper]), torch.stack([lower, k2 + f1])]) / determinant
-    forward = torch.stack([torch.stack([-k2 - f1, upper]), torch.stack([lower, -k2 - f2])])
+    upper, lower, zero = torch.full_like(k2, f1), torch.full_like(k2, f2), torch.zeros_like(k2)
+    inverse = -_matrix(k2 + f2, upper, lower, k2 + f1) / determinant
+    mean_gradient = torch.tensor([flow.beta + f1 * flow.shear, flow.beta - f2 * flow.shear], dtype=torch.float64).reshape(2, 1, 1, 1)
+    advection = -1j * kx * (_matrix(zero + flow.shear, zero, zero, zero) + mean_gradient * inverse)
+    drag = torch.stack([torch.zeros_like(inverse[0]), flow.drag * k2 * inverse[1]])
     excess = (k2.sqrt() * flow.length / n - 0.65 * math.pi).clamp(min=0)
-    damp = torch.exp(-23.6 * excess**4) if flow.filtered else torch.ones_like(k2)
     complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
-    real = (k2.to(dtype), inverse.to(dtype), forward.to(dtype), damp.to(dtype))
-    return _Operators((1j * kx).to(complex_dtype), (1j * ky).to(complex_dtype), *real)
+    matrices = (
+        1j * torch.stack([kx, ky]).unsqueeze(1),
+        1j * torch.stack([-ky, kx]).unsqueeze(1),
+        inverse,
+        _matrix(-k2 - f1, upper, lower, -k2 - f2),
+        advection + drag,
+        torch.exp(-23.6 * excess**4) if flow.filtered else torch.ones_like(k2),
+    )
+    return _Operators(*(matrix.to(complex_dtype) for matrix in matrices))
+
+
+def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    return torch.stack([torch.stack([a, b]), torch.stack([c, d])])
 
 
 def _mix(matrix: Tensor, spectrum: Tensor) -> Tensor:
     """Apply a layer-by-layer matrix at every wavenumber of ``[..., layer, ky, kx]``."""
-    return (matrix * spectrum.unsqueeze(-4)).sum(-3)
+    return matrix[:, 0] * spectrum[..., 0:1, :, :] + matrix[:, 1] * spectrum[..., 1:2, :, :]
 
 
 def _tendency(qh: Tensor, flow: Flow, ops: _Operators) -> Tensor:
     """Rate of change of the potential vorticity: two batched transforms for all layers and members."""
-    n, f1, f2 = flow.nx, *flow.stretching
-    psi = _mix(ops.inverse, qh)
-    dx_psi = ops.ikx * psi
-    q, u, v = torch.fft.irfft2(torch.stack([qh, -ops.iky * psi, dx_psi]), s=(n, n))
-    u[..., 0, :, :] += flow.shear
-    flux = torch.fft.rfft2(torch.stack([u * q, v * q]))
-    rate = -(ops.ikx * flux[0] + ops.iky * flux[1])
-    rate[..., 0, :, :] -= (flow.beta + f1 * flow.shear) * dx_psi[..., 0, :, :]
-    rate[..., 1, :, :] -= (flow.beta - f2 * flow.shear) * dx_psi[..., 1, :, :]
-    rate[..., 1, :, :] += flow.drag * ops.k2 * psi[..., 1, :, :]
-    return rate
+    shape = (2, *(1,) * (qh.ndim - 3), 1, *qh.shape[-2:])
+    velocity = ops.rotated.reshape(shape) * _mix(ops.inverse, qh)
+    fields = torch.fft.irfft2(torch.cat([velocity, qh.unsqueeze(0)]), s=(flow.nx, flow.nx))
+    flux = torch.fft.rfft2(fields[:2] * fields[2])
+    return _mix(ops.linear, qh) - (ops.gradient.reshape(shape) * flux).sum(0)
 
 
 def potential_vorticity(psi: Tensor, flow: Flow) -> Tensor:
@@ -207,7 +214,7 @@ def _initial(flow: Flow, seeds: list[int]) -> Tensor:
     """Random equivalent-barotropic eddies near the equilibrium's size and strength, ``[member, layer, y, x]``."""
     n = flow.nx
     noise = torch.stack([torch.randn(n, n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    k2 = _operators(flow, torch.float32).k2
+    k2 = -(_operators(flow, torch.float32).gradient ** 2).real.sum((0, 1))
     upper = torch.fft.irfft2(torch.fft.rfft2(noise) * torch.exp(-k2 * (flow.deformation_radius / 0.65) ** 2), s=(n, n))
     upper = upper - upper.mean((-1, -2), keepdim=True)
     upper = upper * (6.0 * flow.deformation_radius * flow.shear / upper.std((-1, -2), keepdim=True))
