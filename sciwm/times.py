@@ -103,9 +103,7 @@ class Step:
         steps = np.round(amount / self.value).astype("int64")
         wrong = np.abs(steps * self.value - amount) > 1e-6 * self.value
         if wrong.any():
-            raise ValueError(
-                f"got a lead time of {amount[wrong].flat[0]:g} {self.unit}, expected a multiple of the data's step, {self}"
-            )
+            raise ValueError(f"got a lead time of {amount[wrong].flat[0]:g} {self.unit}, expected a multiple of the data's step, {self}")
         return steps
 
     def lead_value(self, text: str) -> Any:
