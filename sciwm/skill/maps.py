@@ -51,6 +51,11 @@ def case_figures(forecast: xr.Dataset, observed: xr.Dataset) -> tuple[list[str],
     maps = [f for f in fields if {"latitude", "longitude"} <= set(f.forecast.dims)]
     series = [f for f in fields if f.forecast.dims == ("init_time", "lead_time")]
     figures = []
+    try:
+        for field in fields[:1]:
+            truth_at(field.observed, field.forecast["init_time"], field.forecast["lead_time"])
+    except ValueError as error:  # a drawing that cannot be made is no reason to withhold the scores
+        return [], [*remarks, f"No forecast is drawn: {error}."]
     if maps:
         case = typical_case(maps[0])
         if case is None:

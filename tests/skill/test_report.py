@@ -470,6 +470,18 @@ def test_uneven_global_grids_and_land_are_drawn(drawn, monkeypatch):
     assert drawn[1].axes[0].collections[0].get_segments() == []
 
 
+def test_monthly_maps_name_months(drawn):
+    time = pd.date_range("1999-11-16", periods=4, freq="31D").values
+    coords = {"time": time, "latitude": [-5.0, 0.0, 5.0], "longitude": [200.0, 210.0]}
+    observed = xr.Dataset({"ssta": (("time", "latitude", "longitude"), np.random.default_rng(0).standard_normal((4, 3, 2)))}, coords)
+    forecast = observed.isel(time=[0, 1]).rename(time="init_time").expand_dims(lead_time=[1, 2], axis=1)
+    forecast["lead_time"].attrs["units"] = "months"
+    labels, remarks = case_figures(forecast, observed)
+    assert remarks[0].startswith("Initial time 1999-1")
+    assert drawn[0].axes[1].get_title("left") in ("Truth, 1999-12", "Truth, 2000-01")
+    assert "at 1 and 2 months" in labels[0]
+
+
 def test_coastlines_only_from_data_already_there(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cartopy", None)
     assert coastlines() == []
@@ -498,6 +510,13 @@ def test_series_of_an_index_in_a_model_calendar(drawn):
     truth, drawn_forecast = (line.get_ydata() for line in drawn[0].axes[0].lines)
     np.testing.assert_array_equal(truth, drawn_forecast)
     assert "hours since 1970" in drawn[0].axes[0].get_xlabel()
+
+
+def test_ambiguous_times_are_said_rather_than_drawn(drawn):
+    forecast, observed = molecule_forecast()
+    labels, remarks = case_figures(forecast, xr.concat([observed, observed], dim="time"))
+    assert labels == []
+    assert remarks[0].startswith("No forecast is drawn: got observed times that repeat")
 
 
 def test_labels():
@@ -539,7 +558,8 @@ def test_browser_shows_the_page_without_errors_or_sideways_scrolling(pages, tmp_
     frames = "".join(
         f'<iframe src="{p.as_uri()}" style="width:{w}px;height:900px;border:0"></iframe>' for p in pages.values() for w in (390, 1280)
     )
-    measure = "[...document.querySelectorAll('iframe')].map(f => f.contentDocument.documentElement.scrollWidth + '/' + f.contentDocument.documentElement.clientWidth).join(' ')"
+    width = "(f => f.contentDocument.documentElement)(f)"
+    measure = f"[...document.querySelectorAll('iframe')].map(f => {width}.scrollWidth + '/' + {width}.clientWidth).join(' ')"
     probe = tmp_path / "probe.html"
     probe.write_text(
         f"<body>{frames}<p id=w></p><script>onload = () => {{ console.log('seen'); w.textContent = {measure} }}</script></body>"
