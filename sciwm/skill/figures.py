@@ -17,7 +17,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from sciwm.skill.labels import HIGHER, INK, LOWER, Leads, Look, better, join_words, looks, metric_name, metric_units, short_name
 
@@ -34,6 +34,7 @@ _STYLE: dict[str, Any] = {
     "xtick.labelsize": FONT - 0.5,
     "ytick.labelsize": FONT - 0.5,
     "legend.fontsize": FONT - 0.5,
+    "text.parse_math": False,  # names may hold a dollar sign
     "svg.hashsalt": "sciwm",
     "svg.fonttype": "path",
 } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), INK)
@@ -233,8 +234,11 @@ def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
         values = np.concatenate([c[1] for c in curves.values()])
         if label == "loss" and values.min() > 0 and values.max() > 20 * values.min():
             ax.set_yscale("log")
-        elif quantity != "probe_r2" and values.min() >= 0:
-            ax.set_ylim(0, values.max() * 1.08 or 1.0)
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            ax.set_ylim(bottom=min(0.0, values.min()))
+        ax.set_xlim(left=0)
         ax.set_xlabel("Optimizer step")
         ax.set_ylabel(label)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
