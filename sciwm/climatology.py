@@ -1,0 +1,365 @@
+"""The mean annual cycle: fitted once on training times, evaluated at any time of the same calendar.
+
+One pass over the data accumulates normal equations per block of time; blocks merge, so that chunked equals whole and
+memory stays bounded by a few states. Cells with missing values get normal equations of their own, one set per distinct
+pattern of missing times, so that a land mask costs next to nothing.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from sciwm.times import calendar_fields, numeric_time
+
+__all__ = ["Climatology", "Spread", "fit_climatology", "fit_climatology_and_spread"]
+
+Kind = Literal["harmonic", "monthly", "constant"]
+
+_BLOCK_BYTES = 2**25
+_SLAB_CELLS = 2**15
+_SMALLEST_EIGENVALUE = 0.02  # of the mean normal matrix; 0.5 for whole years, 0 for an undetermined cycle
+
+
+@dataclass(frozen=True)
+class Climatology:
+    r"""Mean state as a function of the calendar.
+
+    .. math:: c(t) = a_0 + \sum_k a_k \sin 2\pi k\varphi + b_k \cos 2\pi k\varphi \;[+ \text{first diurnal harmonic}]
+
+    with the phase of the year φ from `sciwm.times.calendar_fields`; or one mean per calendar month; or one mean.
+
+    Parameters
+    ----------
+    kind : {"harmonic", "monthly", "constant"}
+        Form of the cycle.
+    coefficients : Dataset
+        The variables it was fitted on with ``time`` replaced by a leading ``coefficient``, float64, in their units.
+    harmonics : int
+        Annual harmonics; 0 unless ``kind`` is ``harmonic``.
+    diurnal : bool
+        Whether the first harmonic of the day is part of the cycle.
+    """
+
+    kind: Kind
+    coefficients: xr.Dataset
+    harmonics: int
+    diurnal: bool
+
+    def design(self, time: xr.DataArray) -> xr.DataArray:
+        """Values of the basis functions at ``time``: dims of ``time`` and ``coefficient``; lazy if ``time`` is."""
+        count = self.coefficients.sizes["coefficient"]
+        out: xr.DataArray = xr.apply_ufunc(
+            _design,
+            time,
+            kwargs={"kind": self.kind, "harmonics": self.harmonics, "diurnal": self.diurnal},
+            output_core_dims=[["coefficient"]],
+            dask="parallelized",
+            output_dtypes=[np.float64],
+            dask_gufunc_kwargs={"output_sizes": {"coefficient": count}},
+        )
+        return out
+
+    def at(self, time: xr.DataArray) -> xr.Dataset:
+        """Climatology at given times.
+
+        Parameters
+        ----------
+        time : DataArray
+            Times of any shape, e.g. valid times ``(init_time, lead_time)``: ``datetime64``, ``cftime``, or, for a
+            constant climatology, anything. Back it by Dask for a lazy result.
+
+        Returns
+        -------
+        Dataset
+            Float64, dims of ``time`` followed by those of the state, in the units of the data.
+        """
+        design = self.design(time)
+        return self.coefficients.map(lambda c: self._evaluate(design, c), keep_attrs=True)
+
+    def _evaluate(self, design: xr.DataArray, coefficients: xr.DataArray) -> xr.DataArray:
+        space = [d for d in coefficients.dims if d != "coefficient"]
+        out: xr.DataArray = xr.apply_ufunc(
+            evaluate_design,
+            design,
+            coefficients,
+            kwargs={"monthly": self.kind == "monthly"},
+            input_core_dims=[["coefficient"], ["coefficient", *space]],
+            output_core_dims=[space],
+            dask="parallelized",
+            output_dtypes=[np.float64],
+            dask_gufunc_kwargs={"output_sizes": {d: coefficients.sizes[d] for d in space}},
+        )
+        return out.assign_attrs(coefficients.attrs)
+
+    def to_dataset(self) -> xr.Dataset:
+        """Everything as one Dataset; `from_dataset` is the inverse."""
+        attrs = {"climatology": self.kind, "harmonics": self.harmonics, "diurnal": int(self.diurnal)}
+        return self.coefficients.assign_attrs(attrs)
+
+    @classmethod
+    def from_dataset(cls, ds: xr.Dataset) -> "Climatology":
+        """Rebuild from what `to_dataset` returned, also after a round trip through a file."""
+        attrs = dict(ds.attrs)
+        if "climatology" not in attrs:
+            raise ValueError("got a Dataset without the attribute 'climatology', expected what Climatology.to_dataset returns")
+        kind, harmonics, diurnal = attrs.pop("climatology"), int(attrs.pop("harmonics")), bool(attrs.pop("diurnal"))
+        coefficients = ds.copy()
+        coefficients.attrs = attrs
+        return cls(kind, coefficients, harmonics, diurnal)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What is left when the climatology is taken away; Datasets of the same variables over the dims of a state.
+
+    Parameters
+    ----------
+    squares : Dataset
+        Sum of squared anomalies over time, in squared units.
+    count : Dataset
+        Number of times observed.
+    first_missing : Dataset
+        Position of the first missing time; the number of times if none is.
+    num_times : int
+        Number of times seen.
+    """
+
+    squares: xr.Dataset
+    count: xr.Dataset
+    first_missing: xr.Dataset
+    num_times: int
+
+
+def fit_climatology(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int = 3) -> Climatology:
+    """Least-squares climatology of every variable of ``ds`` with a time dimension.
+
+    Hand in training times only: whatever is scored later must not have been seen here. Missing values are left out
+    cell by cell; a cell never observed gets NaN, one observed in a small part of the year its plain mean.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Variables ``(time, ...)``, lazy or not; read once, in blocks of time.
+    kind : {"harmonic", "monthly", "constant"}
+        Harmonics of the year (and the first of the day when steps are below a day), calendar-month means, or the mean.
+    harmonics : int
+        Annual harmonics of the first kind.
+
+    Returns
+    -------
+    Climatology
+        In memory.
+
+    Raises
+    ------
+    ValueError
+        If the times do not determine the cycle: less than about a year, or a calendar month that never occurs.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> time = np.arange("2000", "2002", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> ds = xr.Dataset({"t2m": ("time", 280.0 + np.zeros(time.size))}, {"time": time})
+    >>> climatology = fit_climatology(ds, harmonics=2)
+    >>> round(float(climatology.at(ds.time[100]).t2m), 6)
+    280.0
+    """
+    return fit_climatology_and_spread(ds, kind=kind, harmonics=harmonics)[0]
+
+
+def fit_climatology_and_spread(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int = 3) -> tuple[Climatology, Spread]:
+    """`fit_climatology` and the sums of squared anomalies about it, from the same single pass."""
+    if kind not in ("harmonic", "monthly", "constant"):
+        raise ValueError(f"got climatology {kind!r}, expected 'harmonic', 'monthly' or 'constant'")
+    harmonics = harmonics if kind == "harmonic" else 0
+    time = ds["time"]
+    if time.size == 0:
+        raise ValueError("got no time, expected the training block")
+    diurnal = kind == "harmonic" and _is_subdaily(time.values)
+    design = _design(time.values, kind=kind, harmonics=harmonics, diurnal=diurnal)
+    gram = design.T @ design
+    _check_determined(gram, time, kind=kind, harmonics=harmonics)
+    names = [name for name, v in ds.data_vars.items() if "time" in v.dims]
+    if not names:
+        raise ValueError(f"got variables {list(ds.data_vars)}, expected at least one with a time dimension")
+    blocks = _accumulate(ds[names], design)
+    fields: dict[str, dict[Hashable, xr.DataArray]] = {"coefficients": {}, "squares": {}, "count": {}, "first_missing": {}}
+    for name in names:
+        template = ds[name].isel(time=0, drop=True)
+        for key, values in _solve_blocks(blocks[name], gram, kind=kind, annual=1 + 2 * harmonics).items():
+            dims = ("coefficient", *template.dims) if key == "coefficients" else template.dims
+            coords = {k: c for k, c in template.coords.items() if set(c.dims) <= set(dims) and c.ndim}
+            attrs = template.attrs if key == "coefficients" else {}
+            fields[key][name] = xr.DataArray(values, dims=dims, coords=coords, attrs=attrs)
+    climatology = Climatology(kind, xr.Dataset(fields["coefficients"], attrs=ds.attrs), harmonics, diurnal)
+    squares, count, first = (xr.Dataset(fields[k]) for k in ("squares", "count", "first_missing"))
+    spread = Spread(squares, count, first, num_times=time.size)
+    return climatology, spread
+
+
+def evaluate_design(design: np.ndarray, coefficients: np.ndarray, *, monthly: bool = False) -> np.ndarray:
+    """Contract basis values ``[..., coefficient]`` with ``[coefficient, ...state]``; months are looked up, not summed."""
+    if monthly:  # a NaN of another month must not enter
+        return np.asarray(coefficients[design.argmax(-1)])
+    return np.tensordot(design, coefficients, axes=(-1, 0))
+
+
+def _is_subdaily(time: np.ndarray) -> bool:
+    return time.size > 1 and 0 < float(np.median(np.abs(np.diff(numeric_time(time))))) < 24.0 - 1e-6
+
+
+def _design(time: np.ndarray, *, kind: Kind, harmonics: int, diurnal: bool) -> np.ndarray:
+    if kind == "constant":
+        return np.ones((*time.shape, 1))
+    try:
+        year, day, month = calendar_fields(time)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose climatology 'constant'") from None
+    if kind == "monthly":
+        return np.asarray(month[..., None] == np.arange(1, 13), dtype=np.float64)
+    angles = [2 * np.pi * k * year for k in range(1, harmonics + 1)] + ([2 * np.pi * day] if diurnal else [])
+    return np.stack([np.ones(time.shape), *(f(a) for a in angles for f in (np.sin, np.cos))], axis=-1)
+
+
+def _check_determined(gram: np.ndarray, time: xr.DataArray, *, kind: Kind, harmonics: int) -> None:
+    first, last, count = str(time.values[0])[:10], str(time.values[-1])[:10], time.size
+    if kind == "monthly" and (np.diag(gram) == 0).any():
+        absent = ", ".join(str(m) for m in np.flatnonzero(np.diag(gram) == 0) + 1)
+        raise ValueError(
+            f"got {count} training times from {first} to {last} without calendar month(s) {absent}, expected all twelve, because a "
+            "monthly climatology needs each; lengthen the training block or choose climatology 'constant'"
+        )
+    annual = 1 + 2 * harmonics
+    if kind == "harmonic" and np.linalg.eigvalsh(gram[:annual, :annual] / count)[0] < _SMALLEST_EIGENVALUE:
+        raise ValueError(
+            f"got {count} training times from {first} to {last}, expected at least about a year of regular times, because they do not "
+            f"determine {harmonics} annual harmonics; lengthen the training block, use fewer harmonics, or choose climatology 'constant'"
+        )
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Mergeable sums over times of one block of cells; ``pattern`` tells which Gram deficit belongs to a cell."""
+
+    cross: np.ndarray  # [coefficient, cell]
+    squares: np.ndarray  # [cell]
+    count: np.ndarray  # [cell]
+    first_missing: np.ndarray  # [cell]
+    pattern: np.ndarray  # [cell]
+    deficit: np.ndarray  # [pattern, coefficient, coefficient]
+    shape: tuple[int, ...]
+
+
+def _moments(block: np.ndarray, design: np.ndarray, start: int) -> _Moments:
+    shape = block.shape[1:]
+    x = block.reshape(len(block), -1).astype(np.float64)
+    missing = np.isnan(x)
+    cells = np.flatnonzero(missing.any(axis=0))
+    num, never = x.shape[1], np.iinfo(np.int64).max
+    count, first = np.full(num, len(x), dtype=np.int64), np.full(num, never, dtype=np.int64)
+    pattern, deficit = np.zeros(num, dtype=np.int64), np.zeros((1, design.shape[1], design.shape[1]))
+    if cells.size:
+        x[missing] = 0.0
+        gone = missing[:, cells]
+        count[cells] -= gone.sum(axis=0)
+        first[cells] = start + gone.argmax(axis=0)
+        packed = np.ascontiguousarray(np.packbits(gone, axis=0).T)
+        _, one, inverse = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True)
+        pattern[cells] = inverse + 1
+        outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+        deficit = np.concatenate([deficit, (gone[:, one].T @ outer).reshape(-1, *deficit.shape[1:])])
+    return _Moments(design.T @ x, np.einsum("tc,tc->c", x, x), count, first, pattern, deficit, shape)
+
+
+def _merge(parts: Sequence[_Moments]) -> _Moments:
+    total = parts[0]
+    for part in parts[1:]:
+        num = len(part.deficit)
+        if num == 1:
+            pattern, deficit = total.pattern, total.deficit + part.deficit
+        else:
+            joint, pattern = np.unique(total.pattern * num + part.pattern, return_inverse=True)
+            deficit = total.deficit[joint // num] + part.deficit[joint % num]
+        first = np.minimum(total.first_missing, part.first_missing)
+        sums = (total.cross + part.cross, total.squares + part.squares, total.count + part.count)
+        total = _Moments(*sums, first, pattern, deficit, total.shape)
+    return total
+
+
+def _accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
+    """Moments of every variable as nested lists over its blocks of cells, from one pass through Dask."""
+    import dask.array as da
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    moments, merge = delayed(_moments, pure=False), delayed(_merge, pure=False)
+    lazy: dict[Hashable, Any] = {}
+    for name, variable in ds.data_vars.items():
+        x = variable.transpose("time", ...).data
+        x = x if isinstance(x, da.Array) else da.from_array(x, chunks=(len(x), *x.shape[1:]), name=False)  # type: ignore[no-untyped-call]
+        x = x.rechunk({0: _block_times(x)})
+        starts = np.concatenate([[0], np.cumsum(x.chunks[0])])
+        blocks = x.to_delayed()
+        out = np.empty(blocks.shape[1:], dtype=object)
+        for place in np.ndindex(*out.shape):
+            parts = [moments(blocks[i, *place], design[s:e], int(s)) for i, (s, e) in enumerate(pairwise(starts))]
+            while len(parts) > 1:
+                parts = [merge(parts[i : i + 8]) for i in range(0, len(parts), 8)]
+            out[place] = parts[0]
+        lazy[name] = out.tolist()
+    return dict(compute(lazy)[0])  # type: ignore[no-untyped-call]
+
+
+def _block_times(x: Any) -> int:
+    """Times per block: whole chunks when they are small, pieces of them when they are large, about 32 MiB in float64."""
+    cells = int(np.prod([max(c) for c in x.chunks[1:]], dtype=np.int64))
+    times = max(1, min(x.shape[0], _BLOCK_BYTES // (8 * max(cells, 1))))
+    chunk = max(x.chunks[0])
+    return int(times // chunk * chunk) if times >= chunk else int(times)
+
+
+def _solve_blocks(blocks: Any, gram: np.ndarray, *, kind: Kind, annual: int) -> dict[str, np.ndarray]:
+    if isinstance(blocks, list):
+        solved = [_solve_blocks(b, gram, kind=kind, annual=annual) for b in blocks]
+        # nesting depth tells the axis: the innermost lists run along the last dimension of the state
+        depth, inner = 1, blocks[0]
+        while isinstance(inner, list):
+            depth, inner = depth + 1, inner[0]
+        return {key: np.concatenate([s[key] for s in solved], axis=-depth) for key in solved[0]}
+    found = _solve(blocks, gram, kind=kind, annual=annual)
+    return {key: value.reshape((*value.shape[:-1], *blocks.shape)) for key, value in found.items()}
+
+
+def _solve(m: _Moments, gram: np.ndarray, *, kind: Kind, annual: int) -> dict[str, np.ndarray]:
+    normal = gram - m.deficit  # [pattern, coefficient, coefficient]
+    if kind == "harmonic":
+        # the pseudo-inverse, because e.g. 12-hourly times do not determine both diurnal coefficients
+        inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
+        seen = np.maximum(normal[:, 0, 0], 1.0)
+        smallest = np.linalg.eigvalsh(normal[:, :annual, :annual] / seen[:, None, None])[:, 0]
+        poor = smallest < _SMALLEST_EIGENVALUE
+        inverse[poor] = 0.0
+        inverse[poor, 0, 0] = 1.0 / seen[poor]
+    else:
+        diagonal = np.diagonal(normal, axis1=1, axis2=2)
+        with np.errstate(divide="ignore"):
+            inverse = np.where(diagonal > 0, 1.0 / diagonal, np.nan)[:, :, None] * np.eye(normal.shape[1])
+        inverse[..., ~np.eye(normal.shape[1], dtype=bool)] = 0.0
+    coefficients = np.empty_like(m.cross)
+    for start in range(0, m.cross.shape[1], _SLAB_CELLS):
+        cells = slice(start, start + _SLAB_CELLS)
+        coefficients[:, cells] = np.einsum("cij,jc->ic", inverse[m.pattern[cells]], m.cross[:, cells])
+    coefficients[:, m.count == 0] = np.nan
+    # for a least-squares fit the squared residuals are the squares less the part explained
+    squares = np.maximum(m.squares - np.einsum("ic,ic->c", np.nan_to_num(coefficients), m.cross), 0.0)
+    total = int(gram.trace()) if kind == "monthly" else int(gram[0, 0])
+    return {
+        "coefficients": coefficients,
+        "squares": squares,
+        "count": m.count,
+        "first_missing": np.minimum(m.first_missing, total),
+    }

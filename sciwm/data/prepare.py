@@ -1,0 +1,409 @@
+"""From a canonical Dataset to a training store: statistics first, then blocks of states, resumable and atomic."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from sciwm.data.scale import Statistics, fit_statistics, to_channels
+from sciwm.data.split import split_times
+from sciwm.times import Step, calendar_fields, infer_step, numeric_time
+
+__all__ = ["conditions", "load_statistics", "open_training_store", "prepare"]
+
+_BLOCK_BYTES = 2**27
+_PROGRESS = "progress.json"
+
+
+def prepare(
+    ds: xr.Dataset,
+    out: str | Path,
+    *,
+    by: Literal["time", "step", "segment"] = "time",
+    train: Sequence[Any],
+    validation: Sequence[Any] = (),
+    test: Sequence[Any] = (),
+    gap_steps: int = 0,
+    climatology: Literal["harmonic", "monthly", "constant"] = "harmonic",
+    harmonics: int = 3,
+    missing: Literal["error", "mask"] = "error",
+    static: xr.Dataset | None = None,
+    targets: xr.Dataset | None = None,
+    config_json: str = "",
+    fingerprint: str = "",
+    progress: bool = True,
+) -> Path:
+    """Write the store that training reads: standardized states in chunks of time, labels, conditions and statistics.
+
+    The store appears under its name only when complete. Until then it grows in a hidden folder beside it; the same
+    call made again goes on at the first unwritten block, a call with other arguments starts over. Work runs on Dask:
+    threads, or the active ``distributed`` client.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Canonical: fields ``(time, [level], latitude, longitude)``, or ``positions (time, atom, xyz)`` in nm.
+    out : path
+        Folder of the store, e.g. ``runs/era5/train.zarr``; an older training store there is replaced.
+    by, train, validation, test, gap_steps
+        See `sciwm.data.split.split_times`.
+    climatology, harmonics, missing
+        See `sciwm.data.scale.fit_statistics`; of these, molecules use only ``missing``.
+    static : Dataset, optional
+        Fields ``(latitude, longitude)`` given to the predictor; standardized over the domain, 0 where missing.
+    targets : Dataset, optional
+        Scalar series ``(time,)`` for probes; angles (units of radians or degrees) are stored as sine and cosine.
+    config_json, fingerprint : str
+        Kept as attributes; the fingerprint stands for the content of the source.
+    progress : bool
+        Whether to draw a progress bar.
+
+    Returns
+    -------
+    Path
+        ``out``.
+
+    Raises
+    ------
+    ValueError
+        If the split, the statistics or missing values are refused; the message names times and variable.
+    OSError
+        If the disk is full or a piece of the source cannot be read; the message names its times.
+    """
+    path = Path(out)
+    if path.exists() and not _is_store(path):
+        raise FileExistsError(f"got {path}, which is no training store, expected a free name, because the folder would be replaced")
+    molecule = "positions" in ds.data_vars
+    fields = ds[["positions"]] if molecule else _grid_fields(ds)
+    fields = fields if all(v.chunks for v in fields.data_vars.values()) else fields.chunk(time=_chunk_times(fields))
+    segment = ds["segment"].values if "segment" in ds.coords else np.zeros(ds.sizes["time"], np.int32)
+    label = split_times(ds["time"], segment, by=by, train=train, validation=validation, test=test, gap_steps=gap_steps)
+    small = _small_arrays(ds, label, segment, static, targets)
+    arguments = {"climatology": climatology, "harmonics": harmonics, "missing": missing, "config": config_json, "fingerprint": fingerprint}
+    key = _key(arguments, fields, small)
+    partial = path.with_name(f".{path.name}.partial")
+    with _clear_disk_errors(partial):
+        done = _done(partial, key)
+        if done is None:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not molecule:
+                statistics = fit_statistics(fields, label=label, climatology=climatology, harmonics=harmonics, missing=missing)
+                _write_small(statistics.to_dataset(), partial, group="statistics")
+            _write_skeleton(fields, small, partial, arguments)
+            done = _record(partial, key, 0)
+        state = fields["positions"].astype(np.float32) if molecule else load_statistics(partial).standardize(fields)
+        _write_state(state, partial, key, done, missing=missing, progress=progress)
+        _finish(partial, path)
+    return path
+
+
+def open_training_store(path: str | Path) -> xr.Dataset:
+    """Open a training store lazily; statistics are read by `load_statistics`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none, or only one that was not finished.
+    ValueError
+        If the folder is not a training store.
+    """
+    path = Path(path)
+    if not path.exists():
+        partial = path.with_name(f".{path.name}.partial")
+        hint = "an unfinished one lies beside it, `sciwm prepare` goes on with it" if partial.exists() else "write one with `sciwm prepare`"
+        raise FileNotFoundError(f"got no training store at {path}; {hint}")
+    if not _is_store(path):
+        raise ValueError(
+            f"got {path}, expected a complete training store as `sciwm prepare` writes, because its attribute 'complete' is not set"
+        )
+    store: xr.Dataset = xr.open_zarr(path, chunks={}, consolidated=True)
+    return store
+
+
+def load_statistics(path: str | Path) -> Statistics:
+    """Climatology and scale kept in a training store of a grid."""
+    with xr.open_zarr(path, group="statistics", chunks=None, consolidated=False) as ds:
+        return Statistics.from_dataset(ds)
+
+
+def conditions(time: Any, step: Step) -> np.ndarray:
+    """Calendar as known beforehand: sine and cosine of two annual harmonics, and of the hour when steps are below a day.
+
+    Parameters
+    ----------
+    time : array, any shape
+        ``datetime64`` or ``cftime``; molecules have no calendar and get no columns.
+    step : Step
+        Step of the data.
+
+    Returns
+    -------
+    ndarray of float32, ``[..., condition]``
+        4 or 6 columns, or none for picoseconds.
+    """
+    values = np.asarray(time)
+    if step.unit == "ps":
+        return np.zeros((*values.shape, 0), np.float32)
+    year, day, _ = calendar_fields(values)
+    angles = [2 * np.pi * year, 4 * np.pi * year]
+    if step.unit == "hours" and step.value < 24.0:
+        angles.append(2 * np.pi * day)
+    return np.stack([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1).astype(np.float32)
+
+
+def _grid_fields(ds: xr.Dataset) -> xr.Dataset:
+    names = [n for n, v in ds.data_vars.items() if {"time", "latitude", "longitude"} <= set(v.dims)]
+    if not names:
+        raise ValueError(f"got variables {list(ds.data_vars)}, expected fields (time, latitude, longitude) or 'positions'")
+    return ds[names]
+
+
+def _small_arrays(
+    ds: xr.Dataset, label: np.ndarray, segment: np.ndarray, static: xr.Dataset | None, targets: xr.Dataset | None
+) -> xr.Dataset:
+    step = infer_step(ds["time"])
+    time = ds["time"].values
+    fields: dict[str, Any] = {
+        "condition": (("time", "condition"), conditions(time, step)),
+        "split": ("time", label),
+        "segment": ("time", np.asarray(segment, np.int32)),
+    }
+    coords: dict[str, Any] = {"time": ("time", time, ds["time"].attrs)}
+    if targets is not None and targets.data_vars:
+        names, values = _target_columns(targets, len(time))
+        fields["target"] = (("time", "target"), values)
+        coords["target_name"] = ("target", np.array(names, dtype=object))
+    if static is not None and static.data_vars:
+        names, planes = _static_planes(static)
+        fields["static"] = (("static", "latitude", "longitude"), planes)
+        coords["static_name"] = ("static", np.array(names, dtype=object))
+    if "positions" in ds.data_vars:  # masses, bonds and names describe the molecule
+        for name, constant in ds.variables.items():
+            if "time" not in constant.dims and constant.ndim:
+                fields[str(name)] = (constant.dims, _storable(constant.values), constant.attrs)
+    for dim in ("latitude", "longitude"):
+        if dim in ds.coords:
+            coords[dim] = (dim, ds[dim].values, ds[dim].attrs)
+    attrs = {"step_value": step.value, "step_unit": step.unit, "calendar": "none" if step.unit == "ps" else str(ds["time"].dt.calendar)}
+    return xr.Dataset(fields, coords, attrs)
+
+
+def _storable(values: np.ndarray) -> np.ndarray:
+    return values.astype(object) if values.dtype.kind in "US" else values
+
+
+def _target_columns(targets: xr.Dataset, num_times: int) -> tuple[list[str], np.ndarray]:
+    names, columns = [], []
+    for name, series in targets.data_vars.items():
+        if series.dims != ("time",) or series.size != num_times:
+            raise ValueError(f"got target {name!r} of sizes {dict(series.sizes)}, expected time {num_times}, one value per state")
+        values, units = np.asarray(series.values, np.float64), str(series.attrs.get("units", ""))
+        if units in ("rad", "radian", "radians", "degree", "degrees", "deg"):
+            angle = values if units.startswith("rad") else np.deg2rad(values)
+            names += [f"{name}_sin", f"{name}_cos"]
+            columns += [np.sin(angle), np.cos(angle)]
+        else:
+            names.append(str(name))
+            columns.append(values)
+    return names, np.stack(columns, axis=-1).astype(np.float32)
+
+
+def _static_planes(static: xr.Dataset) -> tuple[list[str], np.ndarray]:
+    stacked = to_channels(static)
+    area: xr.DataArray = np.cos(np.deg2rad(stacked["latitude"]))  # type: ignore[assignment]
+    weighted = stacked.astype(np.float64).weighted(area)
+    mean, spread = weighted.mean(("latitude", "longitude")), weighted.std(("latitude", "longitude"))
+    names = [str(n) for n in stacked["channel"].values]
+    flat = np.flatnonzero(~(spread.values > 1e-7 * np.abs(mean.values)))
+    if flat.size:
+        raise ValueError(
+            f"got static field {names[flat[0]]!r}, which is constant or missing everywhere, expected one that varies; leave it out"
+        )
+    return names, ((stacked - mean) / spread).fillna(0.0).values.astype(np.float32)
+
+
+def _chunk_times(fields: xr.Dataset) -> int:
+    """32, fewer where a chunk would pass 4 MiB, more where it would be under 64 kiB."""
+    state_bytes = sum(4 * v.isel(time=0).size for v in fields.data_vars.values())
+    times = min(32, max(1, 2**22 // state_bytes))
+    return int(min(max(times, -(-(2**16) // state_bytes)), fields.sizes["time"]))
+
+
+def _key(arguments: dict[str, Any], fields: xr.Dataset, small: xr.Dataset) -> str:
+    digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode())
+    for name, v in fields.variables.items():
+        digest.update(f"{name} {v.dims} {v.shape} {v.dtype} {sorted(v.attrs)}".encode())
+    for name, v in small.variables.items():
+        values = numeric_time(v.values) if name == "time" else v.values
+        digest.update(
+            str(name).encode() + (repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes())
+        )
+    return digest.hexdigest()
+
+
+def _write_skeleton(fields: xr.Dataset, small: xr.Dataset, partial: Path, arguments: dict[str, Any]) -> None:
+    import zarr
+    from zarr.codecs import BloscCodec
+
+    molecule = "positions" in fields.data_vars
+    if molecule:
+        shape, dims = fields["positions"].shape, fields["positions"].dims
+    else:
+        template = to_channels(fields.isel(time=[0]))
+        shape, dims = (fields.sizes["time"], *template.shape[1:]), template.dims
+        small = small.assign_coords({k: template.coords[k] for k in ("channel", "variable", "level")})
+    attrs = small.attrs | {
+        "kind": "molecule" if molecule else "grid",
+        "fingerprint": arguments["fingerprint"],
+        "config": arguments["config"],
+        "sciwm_version": _version(),
+        "complete": False,
+    }
+    _write_small(small.assign_attrs(attrs), partial)
+    chunks = (_chunk_times(fields), *shape[1:])
+    zarr.open_group(partial, mode="r+").create_array(
+        "state",
+        shape=shape,
+        chunks=chunks,
+        dtype="float32",
+        fill_value=np.nan,
+        dimension_names=[str(d) for d in dims],
+        compressors=BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="bitshuffle"),
+    )
+
+
+def _write_small(ds: xr.Dataset, path: Path, group: str | None = None) -> None:
+    for v in ds.variables.values():
+        v.encoding = {}
+    ds.to_zarr(path, group=group, mode="a", zarr_format=3, consolidated=False)
+
+
+def _write_state(state: xr.DataArray, partial: Path, key: str, done: int, *, missing: str, progress: bool) -> None:
+    import zarr
+    from dask.base import compute
+    from dask.delayed import delayed
+    from rich.progress import Progress
+
+    array = zarr.open_array(partial, path="state", mode="r")
+    write = delayed(_write_chunk, pure=False)
+    chunk, total = array.chunks[0], array.shape[0]
+    source = max(max(state.chunksizes["time"]), 1)
+    # whole chunks of the store, and at least one of the source, which would otherwise be read once per block
+    block = chunk * max(1, _BLOCK_BYTES // (4 * chunk * int(np.prod(array.shape[1:]))), -(-source // chunk))
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task("prepare", total=total, completed=done)
+        for start in range(done, total, block):
+            stop = min(start + block, total)
+            part = state.isel(time=slice(start, stop))
+            lazy = part.data.rechunk((chunk, *array.shape[1:])).to_delayed().ravel()
+            tasks = [write(x, str(partial), start + i * chunk) for i, x in enumerate(lazy)]
+            try:
+                found = compute(tasks)[0]  # type: ignore[no-untyped-call]
+            except Exception as error:
+                raise _block_error(error, part) from error
+            if missing == "error" and any(count for count, _ in found):
+                raise ValueError(_missing_message(found, part, start))
+            _record(partial, key, stop)
+            bar.update(task, completed=stop)
+
+
+def _write_chunk(values: np.ndarray, path: str, start: int) -> tuple[int, tuple[int, ...]]:
+    """Write one chunk of the store; return how many values are missing and the position of the first."""
+    import zarr
+
+    zarr.open_array(path, path="state", mode="r+")[start : start + len(values)] = values
+    gone = np.isnan(values)
+    count = int(np.count_nonzero(gone))
+    first = np.unravel_index(int(gone.argmax()), gone.shape) if count else ()
+    return count, tuple(int(i) + (start if axis == 0 else 0) for axis, i in enumerate(first))
+
+
+def _block_error(error: Exception, part: xr.DataArray) -> Exception:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return error
+    times = part["time"].values
+    return OSError(
+        f"could not read or convert times {times[0]} … {times[-1]} of the source: {type(error).__name__}: {error}; "
+        "repair that part of the source and repeat, what was written before it is kept"
+    )
+
+
+def _missing_message(found: list[tuple[int, tuple[int, ...]]], part: xr.DataArray, start: int) -> str:
+    count, first = sum(c for c, _ in found), min(f for c, f in found if c)
+    channel = part["channel"].values[first[1]] if "channel" in part.coords else "positions"
+    place = ", ".join(
+        f"{d} {part[d].values[i]}" for d, i in zip(part.dims[1:], first[1:], strict=True) if d != "channel" and d in part.coords
+    )
+    times = part["time"].values
+    return (
+        f"got {count} missing values between {times[0]} and {times[-1]}, the first in {channel!r} at time {times[first[0] - start]}"
+        f"{', ' + place if place else ''}; expected none: write `missing: mask` under `data` to carry a mask"
+    )
+
+
+@contextmanager
+def _clear_disk_errors(partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        message = f"the disk holding {partial.parent} is full; free some space and repeat, what was written is kept in {partial.name}"
+        raise OSError(errno.ENOSPC, message) from error
+
+
+def _done(partial: Path, key: str) -> int | None:
+    """Times written by an earlier, interrupted call with the same arguments; None if there are none to build on."""
+    try:
+        record = json.loads((partial / _PROGRESS).read_text())
+    except (OSError, ValueError):
+        return None
+    return int(record["done"]) if record["key"] == key else None
+
+
+def _record(partial: Path, key: str, done: int) -> int:
+    draft = partial / f"{_PROGRESS}.new"
+    draft.write_text(json.dumps({"key": key, "done": done}))
+    os.replace(draft, partial / _PROGRESS)
+    return done
+
+
+def _finish(partial: Path, path: Path) -> None:
+    import zarr
+
+    (partial / _PROGRESS).unlink()
+    zarr.open_group(partial, mode="r+").attrs["complete"] = True
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(partial)
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_store(path: Path) -> bool:
+    try:
+        attrs = json.loads((path / "zarr.json").read_text())["attributes"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(attrs.get("complete"))
+
+
+def _version() -> str:
+    try:
+        return version("sciwm")
+    except PackageNotFoundError:  # run from a source tree
+        return "0+source"

@@ -1,0 +1,236 @@
+"""The training store: contents, layout, and what interruptions and bad sources leave behind."""
+
+import errno
+import json
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import sciwm.data.prepare as module
+from sciwm.data.prepare import conditions, load_statistics, open_training_store, prepare
+from sciwm.times import Step
+
+SPLIT = {"by": "step", "train": [0, 450], "validation": [450, 520], "test": [520, 600], "gap_steps": 5}
+WRITE = module._write_chunk
+
+
+def grid(periods=600, calendar=None, freq="D"):
+    rng = np.random.default_rng(0)
+    time = xr.date_range("2000-01-01", periods=periods, freq=freq, calendar=calendar or "standard", use_cftime=calendar is not None)
+    dims = ("time", "latitude", "longitude")
+    coords = {
+        "time": time,
+        "segment": ("time", np.zeros(periods, np.int32)),
+        "latitude": ("latitude", np.linspace(30, 60, 5), {"units": "degrees_north"}),
+        "longitude": np.linspace(0, 30, 6),
+        "level": [500.0, 850.0],
+    }
+    fields = {
+        "z500": (dims, (5e4 + 300 * rng.normal(size=(periods, 5, 6))).astype("float32"), {"units": "m2 s-2"}),
+        "t": (("time", "level", *dims[1:]), (270 + rng.normal(size=(periods, 2, 5, 6))).astype("float32"), {"units": "K"}),
+    }
+    return xr.Dataset(fields, coords).chunk(time=50)
+
+
+def molecule(frames=400):
+    rng = np.random.default_rng(1)
+    half = frames // 2
+    return xr.Dataset(
+        {
+            "positions": (("time", "atom", "xyz"), rng.normal(size=(frames, 4, 3)).astype("float32"), {"units": "nm"}),
+            "phi": ("time", rng.uniform(-3, 3, frames), {"units": "rad"}),
+            "mass": ("atom", [12.0, 1.0, 14.0, 16.0]),
+            "element": ("atom", ["C", "H", "N", "O"]),
+        },
+        {
+            "time": ("time", np.tile(np.arange(half) * 1.0, 2), {"units": "ps"}),
+            "segment": ("time", np.repeat([0, 1], half).astype(np.int32)),
+        },
+    )
+
+
+def test_grid_store_holds_what_it_promises(tmp_path):
+    ds = grid()
+    static = xr.Dataset({"lsm": (("latitude", "longitude"), np.eye(5, 6))}, {"latitude": ds.latitude, "longitude": ds.longitude})
+    static.lsm[0, 0] = np.nan
+    targets = xr.Dataset({"index": ("time", np.arange(600.0)), "angle": ("time", np.arange(600.0), {"units": "degrees"})})
+    out = prepare(
+        ds, tmp_path / "train.zarr", **SPLIT, static=static, targets=targets, config_json='{"a": 1}', fingerprint="f", harmonics=1
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["train.zarr"]
+    store = open_training_store(out)
+    statistics = load_statistics(out)
+    expected = statistics.standardize(ds)
+    assert store.state.dims == ("time", "channel", "latitude", "longitude")
+    assert store.state.dtype == np.float32
+    np.testing.assert_array_equal(store.state.values, expected.values)
+    train = store.state.isel(time=store.split.values == 0)
+    weights = np.cos(np.deg2rad(store.latitude))
+    np.testing.assert_allclose((train.astype("f8") ** 2).weighted(weights).mean(("time", "latitude", "longitude")), 1.0, rtol=1e-4)
+    assert store.channel.values.tolist() == ["z500", "t500", "t850"]
+    assert store.variable.values.tolist() == ["z500", "t", "t"]
+    np.testing.assert_array_equal(store.level.values, [np.nan, 500.0, 850.0])
+    assert {"variable", "level"} <= set(store.coords)
+    assert np.bincount(store.split.values + 1).tolist() == [10, 450, 65, 75]
+    assert store.condition.shape == (600, 4)
+    assert store.target_name.values.tolist() == ["index", "angle_sin", "angle_cos"]
+    np.testing.assert_allclose(store.target.values[:, 1], np.sin(np.deg2rad(np.arange(600.0))), atol=1e-5)
+    assert store.static.shape == (1, 5, 6)
+    assert np.isfinite(store.static.values).all()
+    np.testing.assert_array_equal(store.time.values, ds.time.values)
+    np.testing.assert_array_equal(store.latitude.values, ds.latitude.values)
+    assert {k: store.attrs[k] for k in ("step_value", "step_unit", "kind", "fingerprint", "config", "calendar", "complete")} == {
+        "step_value": 24.0,
+        "step_unit": "hours",
+        "kind": "grid",
+        "fingerprint": "f",
+        "config": '{"a": 1}',
+        "calendar": "proleptic_gregorian",
+        "complete": True,
+    }
+
+
+def test_molecule_store(tmp_path):
+    ds = molecule()
+    out = prepare(ds, tmp_path / "m.zarr", by="segment", train=[0], test=[1], targets=ds[["phi"]], progress=False)
+    store = open_training_store(out)
+    np.testing.assert_array_equal(store.state.values, ds.positions.values)
+    assert store.state.dims == ("time", "atom", "xyz")
+    assert store.condition.shape == (400, 0)
+    assert store.target_name.values.tolist() == ["phi_sin", "phi_cos"]
+    assert store.element.values.tolist() == ["C", "H", "N", "O"]
+    assert (store.attrs["kind"], store.attrs["step_unit"], store.attrs["calendar"]) == ("molecule", "ps", "none")
+    np.testing.assert_array_equal(store.time.values, ds.time.values)
+    np.testing.assert_array_equal(store.split.values, np.repeat([0, 2], 200))
+    # 48 bytes a frame: chunks grow until they are worth a read
+    assert zarr.open_array(out, path="state", mode="r").chunks == (400, 4, 3)
+
+
+@pytest.mark.parametrize("calendar", ["noleap", "360_day"])
+def test_cftime_store(tmp_path, calendar):
+    ds = grid(calendar=calendar)
+    out = prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, progress=False)
+    store = open_training_store(out)
+    assert store.time.values[59] == ds.time.values[59]
+    assert store.attrs["calendar"] == calendar
+
+
+@pytest.mark.parametrize(("lat", "expected"), [(4, 512), (16, 128), (150, 32), (256, 16), (8192, 1)])
+def test_chunk_rule(lat, expected):
+    shape = (2000, lat, 8 if lat < 200 else 256)
+    values = da.zeros(shape, dtype="float32", chunks=(1, *shape[1:]))
+    assert module._chunk_times(xr.Dataset({"t": (("time", "latitude", "longitude"), values)})) == expected
+
+
+def test_conditions():
+    time = xr.date_range("2001-01-01", periods=8, freq="6h").values
+    got = conditions(time, Step(6, "hours"))
+    assert got.shape == (8, 6)
+    np.testing.assert_allclose(got[0], [0, 1, 0, 1, 0, 1], atol=1e-7)
+    np.testing.assert_allclose(got[1, 4:], [1, 0], atol=1e-6)
+    assert conditions(time.reshape(2, 4), Step(24, "hours")).shape == (2, 4, 4)
+    assert conditions(time, Step(1, "months")).shape == (8, 4)
+
+
+class Interrupted:
+    """Stands in for the chunk writer and fails after some chunks."""
+
+    def __init__(self, after, error):
+        self.left, self.error, self.starts, self.write = after, error, [], WRITE
+
+    def __call__(self, values, path, start):
+        if self.left == 0:
+            raise self.error
+        self.left -= 1
+        self.starts.append(start)
+        return self.write(values, path, start)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, error):
+    ds, out = grid(), tmp_path / "train.zarr"
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 1)
+    writer = Interrupted(7, error)
+    monkeypatch.setattr(module, "_write_chunk", writer)
+    chunk = module._chunk_times(ds)
+    assert chunk == 183
+    monkeypatch.setattr(module, "_chunk_times", lambda fields: 30)
+    with dask.config.set(scheduler="synchronous"), pytest.raises(type(error), match="is full" if isinstance(error, OSError) else None):
+        prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+    assert not out.exists()
+    with pytest.raises(FileNotFoundError, match="unfinished one lies beside"):
+        open_training_store(out)
+    record = json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())
+    assert record["done"] == 180  # three blocks of two chunks; the seventh chunk is repeated
+    again = Interrupted(-1, error)
+    monkeypatch.setattr(module, "_write_chunk", again)
+    monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
+    prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+    assert min(again.starts) == 180
+    np.testing.assert_array_equal(open_training_store(out).state.values, load_statistics(out).standardize(ds).values)
+
+
+def test_other_arguments_start_over(tmp_path, monkeypatch):
+    ds, out = grid(), tmp_path / "train.zarr"
+    with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr(module, "_write_chunk", Interrupted(0, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+    calls = []
+    fit = module.fit_statistics
+    monkeypatch.setattr(module, "fit_statistics", lambda *a, **k: calls.append(1) or fit(*a, **k))
+    prepare(ds, out, **SPLIT, climatology="monthly", progress=False)
+    assert calls == [1]
+    assert load_statistics(out).climatology.kind == "monthly"
+    prepare(ds, out, **SPLIT, climatology="constant", progress=False)  # replaces the older store
+    assert load_statistics(out).climatology.kind == "constant"
+    assert [p.name for p in tmp_path.iterdir()] == ["train.zarr"]
+
+
+def test_an_unreadable_piece_is_named_and_nothing_looks_finished(tmp_path):
+    ds, out = grid(), tmp_path / "train.zarr"
+
+    def read(block, block_info=None):
+        if block_info[0]["array-location"][0][0] == 550:
+            raise OSError("chunk c/11 is damaged")
+        return block
+
+    broken = ds.assign(z500=ds.z500.copy(data=ds.z500.data.map_blocks(read, dtype="float32", meta=np.empty((0, 0, 0), "float32"))))
+    with pytest.raises(OSError, match=r"2000-01-01.* … 2001-08-22.*c/11 is damaged"):
+        prepare(broken, out, **SPLIT, harmonics=1, progress=False)
+    assert not out.exists()
+
+
+def test_missing_values_outside_the_training_block(tmp_path):
+    ds = grid().load()
+    ds.t[570, 1, 2, 3] = np.nan
+    with pytest.raises(ValueError, match=r"1 missing values.*'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0.*missing: mask"):
+        prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, progress=False)
+    out = prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing="mask", progress=False)
+    assert int(open_training_store(out).state.isnull().sum()) == 1
+    broken = molecule()
+    broken.positions[5, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"'positions' at time 5\.0"):
+        prepare(broken, tmp_path / "m.zarr", by="segment", train=[0], progress=False)
+
+
+def test_refusals(tmp_path):
+    ds = grid()
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(FileExistsError, match="no training store"):
+        prepare(ds, tmp_path / "notes", **SPLIT)
+    with pytest.raises(ValueError, match="'complete' is not set"):
+        open_training_store(tmp_path / "notes")
+    with pytest.raises(FileNotFoundError, match="sciwm prepare"):
+        open_training_store(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="expected fields"):
+        prepare(ds.drop_vars(["z500", "t"]), tmp_path / "a.zarr", **SPLIT)
+    with pytest.raises(ValueError, match="target 'x'"):
+        prepare(ds, tmp_path / "a.zarr", **SPLIT, targets=xr.Dataset({"x": ("time", np.ones(3))}))
+    flat = xr.Dataset({"one": (("latitude", "longitude"), np.ones((5, 6)))}, {"latitude": ds.latitude})
+    with pytest.raises(ValueError, match="static field 'one'"):
+        prepare(ds, tmp_path / "a.zarr", **SPLIT, static=flat)
