@@ -182,6 +182,10 @@ class RunDir:
         entry = self._stages().get(name)
         return entry is not None and entry["inputs"] == inputs_hash and all((self.path / output).exists() for output in entry["outputs"])
 
+    def stage_inputs(self, name: str) -> str:
+        """Hash of what a finished stage was made from; empty if it is not finished."""
+        return str(self._stages().get(name, {}).get("inputs", ""))
+
     def _stages(self) -> dict[str, Any]:
         if not self.stages_file.exists():
             return {}

@@ -246,10 +246,14 @@ class WorldModel:
         if self.series_climatology is None:
             return None
         observed = as_components(target_series(ds, self.config.probe.targets))
-        departure = observed - self.series_climatology.at(ds["time"])
-        columns = [v if "component" in v.dims else v.expand_dims("component", -1) for v in departure.data_vars.values()]
-        values = np.concatenate([c.transpose("time", "component").values for c in columns], axis=1)
-        return xr.DataArray(values.astype(np.float32), dims=("time", "column"))
+        return xr.DataArray(self.series_columns(observed), dims=("time", "column"))
+
+    def series_columns(self, observed: xr.Dataset) -> np.ndarray:
+        """Departures of series from their climatology, side by side, ``[time, column]``, float32."""
+        assert self.series_climatology is not None
+        mean = self.series_climatology.at(observed["time"])
+        columns = [(observed[name] - mean[name]).transpose("time", ...).values for name in mean.data_vars]
+        return np.concatenate([c.reshape(len(c), -1) for c in columns], axis=1).astype(np.float32)
 
     def _restore(self, state: Float[Tensor, "init lead *state"], valid_time: xr.DataArray) -> xr.Dataset:
         assert self.statistics is not None

@@ -7,7 +7,7 @@ import xarray as xr
 
 from sciwm.skill.regions import region_weights
 
-__all__ = ["as_components", "target_series"]
+__all__ = ["as_components", "stored_series", "target_series"]
 
 _ANGLES = ("rad", "radian", "radians")
 
@@ -61,3 +61,17 @@ def as_components(series: xr.Dataset) -> xr.Dataset:
         stacked = xr.concat(parts, dim=xr.Variable("component", labels), coords="minimal", compat="override").transpose("time", "component")
         out["torsions"] = stacked.assign_attrs(units="1", long_name="sine and cosine of torsion angles")
     return out
+
+
+def stored_series(store: xr.Dataset) -> xr.Dataset | None:
+    """Series kept in a training store, as `as_components` gives them, with ``time`` and ``segment``; None without any."""
+    if "target" not in store:
+        return None
+    names = [str(n) for n in store["target_name"].values]
+    columns = {n: store["target"].isel(target=i).drop_vars("target_name", errors="ignore") for i, n in enumerate(names)}
+    torsions = [n for n in names if n.endswith(("_sin", "_cos"))]
+    out = xr.Dataset({n: columns[n] for n in names if n not in torsions})
+    if torsions:
+        stacked = xr.concat([columns[n] for n in torsions], dim=xr.Variable("component", torsions), coords="minimal", compat="override")
+        out["torsions"] = stacked.transpose("time", "component").assign_attrs(units="1")
+    return out.assign_coords(segment=store["segment"].load()).compute()

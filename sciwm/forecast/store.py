@@ -1,0 +1,73 @@
+"""Forecasts on disk: the WeatherBench 2 layout, with the names and units of the source."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from rich.progress import track
+
+from sciwm.data.layout import to_original
+
+__all__ = ["to_disk_layout", "write_forecast"]
+
+
+def to_disk_layout(forecast: xr.Dataset) -> xr.Dataset:
+    """Rename ``init_time`` to ``time`` and ``lead_time`` to ``prediction_timedelta``, and give back the source's own names and units.
+
+    WeatherBench-X, and a plain `xarray.open_zarr`, read the result as it is.
+    """
+    out = to_original(forecast).rename(init_time="time", lead_time="prediction_timedelta")
+    out["time"].attrs.setdefault("standard_name", "forecast_reference_time")
+    out["prediction_timedelta"].attrs.setdefault("standard_name", "forecast_period")
+    return out
+
+
+def write_forecast(
+    batches: Iterable[xr.Dataset], out: str | Path, *, total: int, attrs: dict[str, Any] | None = None, progress: str = "forecast"
+) -> Path:
+    """Append batches of forecasts to a Zarr store, which appears under its name when complete.
+
+    Parameters
+    ----------
+    batches : iterable of Dataset
+        As `WorldModel.forecast_batches` yields them; only one is in memory at a time.
+    out : path
+        A new folder, ``*.zarr``.
+    total : int
+        Number of batches, for the progress bar.
+    attrs : dict, optional
+        Added to the attributes of the store.
+    progress : str
+        Text beside the progress bar.
+
+    Returns
+    -------
+    Path
+        ``out``.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there already.
+    """
+    path = Path(out)
+    if path.exists():
+        raise FileExistsError(f"got {path}, which exists already, expected a new name: remove it or choose another")
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = True
+    for batch in track(batches, description=progress, total=total, transient=True):
+        ds = to_disk_layout(batch).assign_attrs(attrs or {})
+        if first:
+            chunks = {str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()}
+            ds.to_zarr(partial, mode="w", encoding=chunks, zarr_format=3, consolidated=False)
+        else:
+            ds.to_zarr(partial, append_dim="time", consolidated=False)
+        first = False
+    if first:
+        raise ValueError(f"got no forecasts to write to {path}, expected at least one initial time")
+    partial.rename(path)
+    return path

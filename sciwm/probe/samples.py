@@ -1,0 +1,73 @@
+"""Samples to fit readouts on: predicted latents of a block of times, and what was observed later."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from rich.progress import track
+
+from sciwm.forecast.rollout import initial_positions, predicted_latents
+from sciwm.probe.readout import Sample
+from sciwm.probe.targets import stored_series
+from sciwm.tokens.grid import GridTokenizer
+from sciwm.world import WorldModel
+
+__all__ = ["readout_samples"]
+
+_LABELS = {"train": 0, "validation": 1, "test": 2}
+
+
+def readout_samples(
+    world: WorldModel, store: xr.Dataset, *, which: str, lead_steps: Sequence[int], batch_size: int = 128, progress: str = ""
+) -> Iterator[Sample]:
+    """Go through one block of a training store.
+
+    Parameters
+    ----------
+    world : WorldModel
+        Trained or untrained.
+    store : Dataset
+        From `sciwm.data.prepare.open_training_store`.
+    which : {"train", "validation", "test"}
+        Block; context and all leads lie inside it.
+    lead_steps : sequence of int
+        Leads in time steps.
+    batch_size : int
+        Initial times at once.
+    progress : str
+        Text beside a progress bar; none if empty.
+    """
+    label, segment = store["split"].values, store["segment"].values
+    longest = max(lead_steps)
+    index = initial_positions(
+        segment, history=world.network.history, strides=world.strides, label=label, which=_LABELS[which], longest=longest
+    )
+    state = store["state"]
+    series = _anomalies(world, store)
+    batches = predicted_latents(world, state, index, lead_steps, batch_size=batch_size)
+    if progress:
+        batches = iter(track(batches, description=progress, total=-(-len(index) // batch_size), transient=True))
+    ahead = np.array(lead_steps)
+    for initial in batches:
+        count = len(initial.index)
+        begin, later_series = torch.zeros(count, 0), torch.zeros(count, len(ahead), 0)
+        if series is not None:
+            begin, later_series = series[initial.index], series[initial.index[:, None] + ahead]
+        if isinstance(world.tokenizer, GridTokenizer):
+            first = int(initial.index.min())
+            block = state.isel(time=slice(first, int(initial.index.max()) + longest + 1)).values
+            later = torch.nan_to_num(torch.from_numpy(block[initial.index[:, None] - first + ahead]))
+            around = world.tokenizer.surroundings(initial.values, world.config.probe.halo)
+            yield Sample(initial.latents, around, world.tokenizer.patches(later), begin, later_series)
+        else:
+            nothing = torch.zeros(count, world.tokenizer.num_tokens, 0)
+            later = torch.zeros(count, len(ahead), world.tokenizer.num_tokens, 0)
+            yield Sample(initial.latents, nothing, later, begin, later_series)
+
+
+def _anomalies(world: WorldModel, store: xr.Dataset) -> torch.Tensor | None:
+    observed = stored_series(store)
+    if observed is None or world.series_climatology is None:
+        return None
+    return torch.from_numpy(world.series_columns(observed))

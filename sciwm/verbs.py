@@ -1,0 +1,411 @@
+"""What the verbs of the terminal do: every stage from data to report, each resumable, each telling what it wrote."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+
+from sciwm import catalogue
+from sciwm.climatology import Climatology, fit_climatology
+from sciwm.config import Config, dump_config, load_config
+from sciwm.data.fingerprint import fingerprint
+from sciwm.data.open import open_dataset, open_forecast
+from sciwm.data.prepare import load_statistics, open_training_store
+from sciwm.data.prepare import prepare as write_training_store
+from sciwm.data.scale import from_channels
+from sciwm.data.split import split_times
+from sciwm.forecast.rollout import initial_positions
+from sciwm.forecast.store import write_forecast
+from sciwm.probe.readout import fit_readouts
+from sciwm.probe.samples import readout_samples
+from sciwm.probe.targets import as_components, stored_series, target_series
+from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
+from sciwm.skill.baselines import Reference
+from sciwm.skill.report import write_report
+from sciwm.skill.table import evaluate as score
+from sciwm.skill.table import render, to_frame, write_skill
+from sciwm.times import Step, infer_step
+from sciwm.train.fit import build_world, fit_world
+from sciwm.weights import load_world, save_readouts
+from sciwm.world import WorldModel
+
+__all__ = [
+    "check",
+    "demo",
+    "evaluate",
+    "evaluate_store",
+    "forecast",
+    "forecast_store",
+    "prepare",
+    "probe",
+    "report",
+    "run_all",
+    "train",
+]
+
+_console = Console()
+_BATCH = 64
+
+
+def open_data(config: Config, run: RunDir | None = None) -> xr.Dataset:
+    """Open the data of a configuration; ``qg`` is simulated into the run directory first, if it is not there."""
+    store = config.data.store
+    if store == "qg" and not Path("qg").exists():
+        path = (run.path if run else Path("runs")) / "qg.zarr"
+        if not path.exists():
+            catalogue.load("qg").make(path=path, seed=config.seed)
+        store = str(path)
+    series = [t for t in config.probe.targets if ":" not in t]
+    ds = open_dataset(store, static=config.data.static or None, segments=config.data.segments)
+    if not config.data.variables or "positions" in ds:
+        return ds
+    wanted = [*config.data.variables, *(s for s in series if s in ds and ds[s].dims == ("time",))]
+    return open_dataset(store, variables=wanted, static=config.data.static or None, segments=config.data.segments)
+
+
+def lead_steps(config: Config, step: Step) -> list[int]:
+    """Leads of the forecasts in time steps, in increasing order."""
+    return sorted({int(step.steps(lead)) for lead in config.forecast.lead_times})
+
+
+def gap_steps(config: Config, step: Step) -> int:
+    """Steps between blocks of time, so that no window of one reaches into the other."""
+    context = (config.model.history - 1) * max(config.objective.lead_steps)
+    return context + max(*lead_steps(config, step), config.objective.rollout * max(config.objective.lead_steps))
+
+
+def prepare(run: RunDir, config: Config) -> None:
+    """Write the training store."""
+    ds = open_data(config, run)
+    step = infer_step(ds["time"])
+    gap = gap_steps(config, step)
+    mark = fingerprint(ds)
+    inputs = hash_inputs(config.data, config.probe.targets, gap, mark)
+    if _is_fresh(run, "prepare", inputs):
+        return
+    series = target_series(ds, config.probe.targets) if config.probe.targets else None
+    split = config.data.split
+    write_training_store(
+        ds,
+        run.train_store,
+        by=split.by,
+        train=split.train,
+        validation=split.validation,
+        test=split.test,
+        gap_steps=gap,
+        climatology=config.data.climatology,
+        harmonics=config.data.harmonics,
+        missing=config.data.missing,
+        static=ds[config.data.static] if config.data.static else None,
+        targets=series,
+        config_json=json.dumps(dataclasses.asdict(config.data)),
+        fingerprint=mark,
+    )
+    run.record_stage("prepare", inputs, [run.train_store])
+    counts = np.bincount(open_training_store(run.train_store)["split"].values + 1, minlength=4)
+    _say(run.train_store, f"{counts[1]} training, {counts[2]} validation and {counts[3]} test times, {counts[0]} in none of them")
+
+
+def train(run: RunDir, config: Config) -> None:
+    """Train, or go on training."""
+    _need(run, "prepare", run.train_store)
+    inputs = hash_inputs(run.stage_inputs("prepare"), config.model, config.objective, config.train, config.seed)
+    if _is_fresh(run, "train", inputs):
+        return
+    started = run.path / "checkpoints" / "inputs.txt"
+    if not started.exists() or started.read_text() != inputs:
+        # Checkpoints of other data or settings would be gone on with in silence.
+        shutil.rmtree(started.parent, ignore_errors=True)
+        run.log_file.unlink(missing_ok=True)
+        shutil.rmtree(run.path / "logs", ignore_errors=True)
+        started.parent.mkdir(parents=True)
+        started.write_text(inputs)
+    world = build_world(config, run.train_store, series_climatology=_series_climatology(run, config))
+    finished = fit_world(world, run.train_store, folder=run.path, record=run.append_log)
+    if not finished:
+        raise KeyboardInterrupt
+    about = world.about | {"provenance": provenance(), "seed": config.seed}
+    outputs = dataclasses.replace(world, about=about).save(run.path)
+    run.record_stage("train", inputs, outputs)
+    last = [r for r in run.read_log() if r["split"] == "validation"][-1]
+    note = f"validation: latent error {last['prediction']:.3g}, effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
+    _say(run.weights_file, note)
+
+
+def probe(run: RunDir, config: Config) -> None:
+    """Fit the readouts, of the trained model and of an untrained one."""
+    _need(run, "train", run.weights_file)
+    inputs = hash_inputs(run.stage_inputs("train"), config.probe, config.forecast.lead_times)
+    if _is_fresh(run, "probe", inputs):
+        return
+    run.probes_file.unlink(missing_ok=True)
+    trained = _probed(run, config, load_world(run.path), "trained")
+    save_readouts(trained, run.path)
+    fresh = build_world(config, run.train_store, series_climatology=trained.series_climatology)
+    random = _probed(run, config, fresh, "random")
+    outputs = [run.probes_file, *random.save(run.path / "random_encoder")]
+    run.record_stage("probe", inputs, outputs)
+    readouts = trained.readouts["residual"]
+    strengths = sorted({ridge.strength for ridge in (*readouts.fields, *readouts.series)})
+    _say(run.probes_file, f"ridge strengths chosen on the validation block: {', '.join(f'{s:g}' for s in strengths)}")
+
+
+def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldModel:
+    store = open_training_store(run.train_store)
+    leads = lead_steps(config, world.step)
+    readouts = fit_readouts(
+        readout_samples(world, store, which="train", lead_steps=leads, progress=f"readouts, {name} encoder"),
+        readout_samples(world, store, which="validation", lead_steps=leads),
+        lead_steps=leads,
+        scope=config.probe.scope,
+        strengths=config.probe.strengths,
+        area=world.tokenizer.area,
+    )
+    return dataclasses.replace(world, readouts=readouts)
+
+
+def forecast(run: RunDir, config: Config) -> None:
+    """Forecast the test block with every method of the run."""
+    _need(run, "probe", run.probes_file)
+    inputs = hash_inputs(run.stage_inputs("probe"), config.forecast)
+    if _is_fresh(run, "forecast", inputs):
+        return
+    ds = open_data(config, run)
+    world, random = load_world(run.path), load_world(run.path / "random_encoder")
+    split = open_training_store(run.train_store)["split"].values
+    longest = max(world.readouts["residual"].lead_steps)
+    index = initial_positions(
+        ds["segment"].values, history=world.network.history, strides=world.strides, label=split, which=2, longest=longest
+    )[:: config.forecast.init_every]
+    if not len(index):
+        raise ValueError("got no initial time in the test block, expected some: the block must be longer than the context and the longest lead")
+    outputs = []
+    methods: list[tuple[str, WorldModel, Any]] = [("jepa", world, "residual"), ("jepa_latent", world, "latent"), ("random_encoder", random, "residual")]
+    for name, model, readout in methods:
+        out = run.forecast_store if name == "jepa" else run.forecasts_folder / f"{name}.zarr"
+        shutil.rmtree(out, ignore_errors=True)
+        batches = model.forecast_batches(ds, index, readout=readout, batch_size=_BATCH)
+        outputs.append(write_forecast(batches, out, total=-(-len(index) // _BATCH), attrs={"method": name}, progress=f"forecast, {name}"))
+    run.record_stage("forecast", inputs, outputs)
+    _say(run.forecast_store, f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and {run.forecasts_folder}")
+
+
+def forecast_store(
+    run: RunDir, *, store: str | list[str], init: tuple[str, str, str | None], out: Path, lead_times: Sequence[str] | None = None
+) -> None:
+    """Forecast from any store that has the variables."""
+    world = load_world(run.path)
+    ds = open_data(_with_store(world.config, store))
+    start, end, every = init
+    index = _between(ds["time"], start, end)
+    able = initial_positions(ds["segment"].values, history=world.network.history, strides=world.strides)
+    chosen = index[:: int(world.step.steps(every)) if every else 1]
+    usable = chosen[np.isin(chosen, able)]
+    if not len(usable):
+        first, last = ds["time"].values[[0, -1]]
+        raise ValueError(
+            f"got no initial time to start from between {start} and {end}, expected some within {first} … {last}, "
+            f"after at least {(world.network.history - 1) * max(world.strides)} earlier step(s) of context"
+        )
+    batches = world.forecast_batches(ds, usable, lead_times=lead_times, batch_size=_BATCH)
+    write_forecast(batches, out, total=-(-len(usable) // _BATCH), attrs={"method": "jepa", "run": run.name})
+    skipped = f", {len(chosen) - len(usable)} skipped for want of context" if len(usable) < len(chosen) else ""
+    _say(out, f"{len(usable)} initial times{skipped}")
+
+
+def evaluate(run: RunDir, config: Config) -> None:
+    """Score the forecasts of a run beside the baselines."""
+    _need(run, "forecast", run.forecast_store)
+    inputs = hash_inputs(run.stage_inputs("forecast"), config.skill)
+    if not _is_fresh(run, "evaluate", inputs):
+        stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
+        skill = _score(stores, _observed(config, open_data(config, run)), run, config)
+        write_skill(skill, run.table_file, run.skill_file)
+        run.record_stage("evaluate", inputs, [run.table_file, run.skill_file])
+        _say(run.table_file, "with intervals; the same as a Dataset in skill.nc")
+    with xr.open_dataset(run.skill_file) as skill:
+        render(skill.load(), metric=config.skill.metrics[0], console=_console)
+
+
+def evaluate_store(forecasts: Sequence[str], *, truth: str | list[str], reference: RunDir, out: Path) -> None:
+    """Score any forecast stores against any truth, with baselines learnt in the training years of a run."""
+    config = reference.read_config()
+    observed = _observed(config, open_data(_with_store(config, truth)))
+    skill = _score([Path(f) for f in forecasts], observed, reference, config)
+    write_skill(skill, out, out.with_suffix(".nc"))
+    render(skill, metric=config.skill.metrics[0], console=_console)
+    _say(out, "with intervals; the same as a Dataset beside it")
+
+
+def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config) -> xr.Dataset:
+    opened = [open_forecast(str(store)) for store in stores]
+    names = [str(ds.attrs.get("method", store.name.removesuffix(".zarr"))) for ds, store in zip(opened, stores, strict=True)]
+    if len(set(names)) < len(names):
+        names = [store.name.removesuffix(".zarr") for store in stores]
+    return score(
+        dict(zip(names, opened, strict=True)),
+        observed,
+        reference=_reference(run),
+        baselines=config.skill.baselines,
+        metrics=config.skill.metrics,
+        regions=config.skill.regions,
+        lim_eofs=config.skill.lim_eofs,
+        resamples=config.skill.resamples,
+        seed=config.seed,
+    )
+
+
+def report(run: RunDir, config: Config) -> None:
+    """Write report.html."""
+    _need(run, "evaluate", run.skill_file)
+    inputs = hash_inputs(run.stage_inputs("evaluate"))
+    if _is_fresh(run, "report", inputs):
+        return
+    world = load_world(run.path)
+    split = {f"{name} block": " – ".join(block) for name, block in world.about["split"].items()}
+    facts = {k: str(v) for k, v in (world.about["provenance"] | split | {"seed": config.seed, "data": world.about["fingerprint"]}).items()}
+    with xr.open_dataset(run.skill_file) as skill:
+        write_report(
+            run.report_file,
+            title=run.name,
+            skill=skill.load(),
+            forecast=open_forecast(str(run.forecast_store)),
+            observed=_observed(config, open_data(config, run)),
+            log=run.read_log(),
+            config=dump_config(config),
+            provenance=facts,
+            skill_csv=run.table_file.read_text(encoding="utf-8"),
+        )
+    run.record_stage("report", inputs, [run.report_file])
+    _say(run.report_file, "open it in a browser")
+
+
+def run_all(run: RunDir, config: Config) -> None:
+    """All stages, skipping what is up to date."""
+    for stage in (prepare, train, probe, forecast, evaluate, report):
+        stage(run, config)
+
+
+def demo(out: Path, *, quick: bool) -> None:
+    """Simulate turbulence, train, probe, forecast, score and report."""
+    overrides = ["--train.steps=60", "--skill.resamples=200"] if quick else []
+    config = load_config(catalogue.config_path("qg"), overrides)
+    run_all(open_run(out, config), config)
+
+
+def check(config: Config) -> list[str]:
+    """Resolve everything a run would need; say what is wrong and what to write instead.
+
+    Returns
+    -------
+    list of str
+        Problems; empty when a run can start.
+    """
+    try:
+        ds = open_data(config) if config.data.store != "qg" else None
+        if ds is None:
+            _console.print("data: simulated turbulence, made when it is needed")
+            return []
+        step = infer_step(ds["time"])
+        leads = lead_steps(config, step)
+        split = config.data.split
+        blocks = {"train": split.train, "validation": split.validation, "test": split.test}
+        label = split_times(ds["time"], ds["segment"].values, by=split.by, gap_steps=gap_steps(config, step), **blocks)
+        if config.probe.targets:
+            target_series(ds, config.probe.targets)
+    except (ValueError, FileNotFoundError) as error:
+        return [str(error)]
+    problems = []
+    longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
+    for number, name in enumerate(blocks):
+        context = {"history": config.model.history, "strides": config.objective.lead_steps}
+        found = initial_positions(ds["segment"].values, **context, label=label, which=number, longest=longest)
+        _console.print(f"{name}: {(label == number).sum()} times, {len(found)} of them can start a forecast of {longest} steps")
+        if not len(found):
+            problems.append(f"got no window in the {name} block, expected some: give data.split.{name} more times, or shorten the leads")
+    _console.print(f"data: {', '.join(map(str, ds.data_vars))} in steps of {step}")
+    return problems
+
+
+def _is_fresh(run: RunDir, stage: str, inputs: str) -> bool:
+    fresh = run.is_fresh(stage, inputs)
+    if fresh:
+        _console.print(f"[dim]{stage}: up to date[/dim]", highlight=False)
+    return fresh
+
+
+def _need(run: RunDir, stage: str, path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"got {run.path} without {path.name}, expected it: run `sciwm {stage} {run.path}` first")
+
+
+def _say(path: Path, note: str) -> None:
+    _console.print(f"[bold]{path}[/bold]: {note}", highlight=False, soft_wrap=True)
+
+
+def _with_store(config: Config, store: str | list[str]) -> Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, store=store))
+
+
+def _observed(config: Config, ds: xr.Dataset) -> xr.Dataset:
+    """Fields and series to score against."""
+    if not config.probe.targets:
+        return ds
+    series = as_components(target_series(ds, config.probe.targets))
+    fields = ds.drop_vars([n for n, v in ds.data_vars.items() if v.dims == ("time",) or "atom" in v.dims])
+    return fields.assign(series.data_vars)
+
+
+def _series_climatology(run: RunDir, config: Config) -> Climatology | None:
+    store = open_training_store(run.train_store)
+    series = stored_series(store)
+    if series is None:
+        return None
+    train = series.isel(time=np.flatnonzero(store["split"].values == 0))
+    kind = config.data.climatology if Step(store.attrs["step_value"], store.attrs["step_unit"]).unit != "ps" else "constant"
+    return fit_climatology(train, kind=kind, harmonics=config.data.harmonics)
+
+
+def _reference(run: RunDir) -> Reference:
+    """Climatology and anomalies of the training block, from the training store of a run."""
+    store = open_training_store(run.train_store)
+    step = Step(float(store.attrs["step_value"]), store.attrs["step_unit"])
+    anomalies: dict[str, xr.DataArray] = {}
+    coefficients: dict[str, xr.DataArray] = {}
+    one: Climatology | None = None
+    if "channel" in store["state"].dims:
+        statistics = load_statistics(run.train_store)
+        one = statistics.climatology
+        names = {k: statistics.scale.coords[k] for k in ("channel", "variable", "level")}
+        bare = store["state"].drop_vars(list(names), errors="ignore").assign_coords(names)
+        anomalies |= dict(from_channels(bare * statistics.scale).data_vars)  # type: ignore[arg-type]
+        coefficients |= dict(one.coefficients.data_vars)  # type: ignore[arg-type]
+    series = stored_series(store)
+    if series is not None:
+        own = _series_climatology(run, run.read_config())
+        assert own is not None
+        one = one or own
+        mean = own.at(series["time"])
+        anomalies |= {str(n): v - mean[n] for n, v in series.data_vars.items()}
+        coefficients |= dict(own.coefficients.data_vars)  # type: ignore[arg-type]
+    assert one is not None
+    whole = xr.Dataset(anomalies).assign_coords(segment=("time", store["segment"].values))
+    climatology = dataclasses.replace(one, coefficients=xr.Dataset(coefficients))
+    split = store["split"].values
+    blocks = [whole.isel(time=np.flatnonzero(split == number)) for number in (0, 1)]
+    return Reference(climatology=climatology, anomaly=blocks[0], validation=blocks[1] if blocks[1].sizes["time"] else None, step=step)
+
+
+def _between(time: xr.DataArray, start: str, end: str) -> np.ndarray:
+    if time.dtype.kind in "iuf":
+        return np.flatnonzero((time.values >= float(start)) & (time.values <= float(end)))
+    where = time.to_index().slice_indexer(start, end)
+    return np.arange(len(time))[where]
+
+
