@@ -27,9 +27,9 @@ from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
 from sciwm.skill.baselines import Reference
+from sciwm.skill.frame import render, write_skill
 from sciwm.skill.report import write_report
 from sciwm.skill.table import evaluate as score
-from sciwm.skill.table import render, to_frame, write_skill
 from sciwm.times import Step, infer_step
 from sciwm.train.fit import build_world, fit_world
 from sciwm.weights import load_world, save_readouts
