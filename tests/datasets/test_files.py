@@ -70,6 +70,7 @@ def test_openmm_missing_is_told(monkeypatch):
 def test_made_trajectory_is_the_molecule_of_the_published_files(monkeypatch, tmp_path):
     pytest.importorskip("openmm")
     alanine = catalogue.load("alanine")
+    monkeypatch.setattr(alanine, "_EQUILIBRATION_PS", 2.0)
     path = tmp_path / "made.nc"
     made = alanine.make(path=path, nanoseconds=0.02, save_every_ps=0.5, progress=False)
     assert dict(made.sizes) == {"time": 40, "atom": 10, "xyz": 3, "bond": 9, "pair": 2}
