@@ -58,7 +58,7 @@ def open(path: str | Path, *, temperature: int = 450, checksum: bool = False) ->
     path : path
         The folder with the files, or one file (also one from `make`).
     temperature : {450, 300}
-        K; which of the published trajectories to take from a folder.
+        K; which of the reference trajectories to take from a folder.
     checksum : bool
         Check first that they are the very files of our results.
 
@@ -114,7 +114,7 @@ def make(
     Returns
     -------
     Dataset
-        As the published files: ``positions`` (time, atom, xyz), nm, centred, not rotated; ``phi``, ``psi`` (time,), rad;
+        As the reference files: ``positions`` (time, atom, xyz), nm, centred, not rotated; ``phi``, ``psi`` (time,), rad;
         ``mass``, ``atomic_number``, ``residue``, ``bonds``; ``time`` in ps.
 
     Raises

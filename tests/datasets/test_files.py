@@ -1,4 +1,4 @@
-"""Data sets that lie in files: the published ones open and match their checksums; missing ones say where they come from."""
+"""Data sets that lie in files: the reference ones open and match their checksums; missing ones say where they come from."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_missing_file_says_where_it_comes_from(name, tmp_path):
 )
 def test_published_files_open_and_match(monkeypatch, name, variables, times):
     if not DATA.is_dir():
-        pytest.skip("the published files are not here")
+        pytest.skip("the reference files are not here")
     _plain_opener(monkeypatch)
     ds = catalogue.load(name).open(DATA, checksum=True)
     assert variables <= set(ds)
@@ -38,7 +38,7 @@ def test_published_files_open_and_match(monkeypatch, name, variables, times):
 
 def test_published_trajectories_open_and_match(monkeypatch):
     if not DATA.is_dir():
-        pytest.skip("the published files are not here")
+        pytest.skip("the reference files are not here")
     _plain_opener(monkeypatch)
     alanine = catalogue.load("alanine")
     ds = alanine.open(DATA, checksum=True)
