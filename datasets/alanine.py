@@ -4,6 +4,7 @@ Heavy atoms only, centred, not rotated; int16-packed at 10⁻⁴ nm. At 450 K th
 300 K it never does within 80 ns.
 """
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def open(path: str | Path, *, temperature: int = 450, checksum: bool = False) ->
     path : path
         The folder with the files, or one file (also one from `make`).
     temperature : {450, 300}
-        K; which of the published trajectories to take from a folder.
+        K; which of the reference trajectories to take from a folder.
     checksum : bool
         Check first that they are the very files of our results.
 
@@ -113,7 +114,7 @@ def make(
     Returns
     -------
     Dataset
-        As the published files: ``positions`` (time, atom, xyz), nm, centred, not rotated; ``phi``, ``psi`` (time,), rad;
+        As the reference files: ``positions`` (time, atom, xyz), nm, centred, not rotated; ``phi``, ``psi`` (time,), rad;
         ``mass``, ``atomic_number``, ``residue``, ``bonds``; ``time`` in ps.
 
     Raises
@@ -184,7 +185,10 @@ def _system() -> tuple[Any, np.ndarray, Any]:
         topology.addBond(atoms[i], atoms[j])
     modeller = app.Modeller(topology, np.array([where[i] for i in range(len(_HEAVY))]) * unit.nanometer)
     field = app.ForceField("amber14-all.xml", "implicit/obc2.xml")
+    state = random.getstate()
+    random.seed(0)  # OpenMM draws the hydrogens' first positions from it
     modeller.addHydrogens(field, platform=openmm.Platform.getPlatformByName("Reference"))
+    random.setstate(state)
     system = field.createSystem(modeller.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
     _native_solvent(system)
     return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer)), system

@@ -42,4 +42,5 @@ def open(path: str | Path, *, checksum: bool = False) -> xr.Dataset:
     """
     import sciwm
 
-    return sciwm.open_dataset(locate(path, FILES, how_to_get=HOW_TO_GET, checksum=checksum)[0])
+    (file,) = locate(path, FILES, how_to_get=HOW_TO_GET, checksum=checksum)
+    return sciwm.open_dataset(str(file))

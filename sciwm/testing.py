@@ -190,14 +190,23 @@ def _canonical(fields: dict[str, np.ndarray], time: np.ndarray, latitude: np.nda
     data: dict[str, Any] = {}
     for name, field in fields.items():
         units, standard_name = _VARIABLES[name][:2]
-        original = json.dumps({"name": name, "units": units, "attrs": {"units": units, "standard_name": standard_name}})
-        data[name] = (dims, field, {"units": units, "standard_name": standard_name, "original": original})
+        attrs = {"units": units, "standard_name": standard_name}
+        data[name] = (
+            dims,
+            field,
+            {**attrs, "original": json.dumps({"name": name, "attrs": attrs, "dims": dims, "difference": name == "ssta"})},
+        )
     coords: dict[str, Any] = {
         "time": ("time", time, {"standard_name": "time"}),
         "latitude": ("latitude", latitude, {"units": "degrees_north", "standard_name": "latitude"}),
         "longitude": ("longitude", longitude, {"units": "degrees_east", "standard_name": "longitude"}),
     }
-    grid = {"latitude_order": "ascending", "longitude_convention": "as given", "dims": {name: name for name in dims}}
+    grid = {
+        name: {"dim": name, "coordinate": name, "attrs": coords[name][2], "dtype": str(values.dtype), "descending": False}
+        for name, values in {"latitude": latitude, "longitude": longitude}.items()
+    }
+    grid["longitude"] |= {"west": float(longitude[0]), "first": float(longitude[0]), "cyclic": False}
+    grid["time"] = {"dim": "time", "coordinate": "time", "attrs": coords["time"][2], "dtype": str(time.dtype)}
     ds = xr.Dataset(data, coords, {"title": title, "simulated": "true", "original_grid": json.dumps(grid)}).chunk({"time": 256})
     return ds.assign_coords(segment=("time", np.zeros(len(time), "int32")))
 

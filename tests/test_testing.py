@@ -40,7 +40,7 @@ def errors(x, lead, rank):
 
 @pytest.mark.parametrize("lead", [1, 3, 5])
 def test_climate_has_the_predictability_it_claims(lead):
-    x = anomalies(small_climate(years=24).z500)
+    x = anomalies(small_climate(years=16).z500)
     linear, damped, persistence = errors(x, lead, rank=18)
     assert linear == pytest.approx(1 - np.exp(-2 * lead / DAMPING_DAYS), abs=0.04)
     assert linear < 0.85 * damped
