@@ -26,7 +26,7 @@ _VERBS = {
     ),
     "report": ("write report.html: skill, maps, curves", "sciwm report runs/erai"),
     "run": ("all of prepare … report, skipping what is up to date", "sciwm run erai_europe --train.steps=1000 --out runs/erai"),
-    "data": ("list, make or get the data sets of sciwm", "sciwm data list"),
+    "data": ("list the data sets of sciwm, make or get one", "sciwm data list"),
 }
 TAKES_OVERRIDES = {"check", "prepare", "train", "probe", "forecast", "evaluate", "report", "run"}
 _TIME = r"[+-]?\d+(?:\.\d+)?(?:-\d{1,2}(?:-\d{1,2})?)?(?:[T ]\d{2}(?::\d{2}(?::\d{2})?)?)?"
@@ -71,9 +71,9 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     elif verb == "check":
         parser.add_argument("target", metavar="CONFIG", help=config)
     elif verb == "data":
-        parser.add_argument("action", choices=["list", "make", "get"], help="make simulates a data set, get downloads one")
+        parser.add_argument("action", choices=["list", "make", "get"], help="make simulates a data set, get says where one comes from")
         parser.add_argument("name", nargs="?", help="which data set, for make and get")
-        parser.add_argument("--out", type=Path, metavar="STORE", help="where to write it (default: NAME.zarr)")
+        parser.add_argument("--out", type=Path, metavar="FILE", help="for make: where to write it (default: NAME.nc)")
     elif verb == "forecast":
         parser.add_argument("target", metavar="RUN", help=f"a run directory, or {config}")
         parser.add_argument("--store", nargs="+", help="forecast from these data instead of the run's test block: paths, globs or URLs")

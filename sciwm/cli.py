@@ -6,10 +6,9 @@ Nothing heavy is imported until a verb needs it, so that ``sciwm --help`` answer
 import argparse
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sciwm.arguments import TAKES_OVERRIDES, build_parser, parse_init, split_overrides
 
@@ -147,21 +146,35 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 def _data(options: argparse.Namespace, overrides: list[str]) -> int:
     from sciwm import catalogue
 
+    rows = {row["name"]: row for row in catalogue.table()}
     if options.action == "list":
-        print(catalogue.table())
+        _print_table(list(rows.values()))
         return 0
-    if options.name is None:
-        raise ValueError(f"got no data set to {options.action}, expected one of {', '.join(catalogue.names())}")
-    out = options.out or Path(f"{options.name}.zarr")
+    if options.name not in rows:
+        raise ValueError(f"got data set {options.name!r} to {options.action}, expected one of {', '.join(rows)}")
+    row = rows[options.name]
+    if options.action == "get":
+        print(f"{row['what']}\n{row['how_to_get']}\norigin: {row['origin']}\nlicence: {row['licence']}")
+        return 0
+    if "make" not in row["verbs"]:
+        raise ValueError(f"got {options.name} to make, but it is not simulated here: {row['how_to_get']}")
+    out = options.out or Path(f"{options.name}.nc")
     if out.exists():
-        raise FileExistsError(f"got {out}, which exists already, expected a new store: give another one with --out")
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        catalogue.load(options.name).to_zarr(unfinished, mode="w", zarr_format=3, consolidated=True)
-    unfinished.rename(out)
+        raise FileExistsError(f"got {out}, which exists already, expected a new file: give another one with --out")
+    catalogue.load(options.name).make(path=out)
     print(f"wrote {out}")
     return 0
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "what", "size", "licence", "obtain with")
+    for row in rows:
+        verb = "make" if "make" in row["verbs"] else "get"
+        table.add_row(row["name"], row["what"], row["size"], row["licence"], f"sciwm data {verb} {row['name']}")
+    Console().print(table)
 
 
 def _one_or_many(paths: list[str]) -> str | list[str]:

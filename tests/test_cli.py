@@ -4,7 +4,7 @@ import inspect
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -54,8 +54,26 @@ def catalogue(monkeypatch, tmp_path):
     shipped = tmp_path / "shipped" / "tiny.yaml"
     shipped.parent.mkdir()
     shipped.write_text("train: {steps: 5}\n")
-    module.names = lambda: ["lorenz", "qg"]
-    module.table = lambda: "lorenz  qg"
+    module.table = lambda: [
+        {
+            "name": "era",
+            "what": "reanalysis",
+            "size": "8 MB",
+            "licence": "ECMWF",
+            "origin": "ECMWF",
+            "how_to_get": "from ECMWF",
+            "verbs": ["open"],
+        },
+        {
+            "name": "qg",
+            "what": "turbulence",
+            "size": "41 MB",
+            "licence": "free",
+            "origin": "here",
+            "how_to_get": "make it",
+            "verbs": ["make"],
+        },
+    ]
 
     def config_path(name):
         if name != "tiny":
@@ -140,7 +158,9 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
         (["evaluate", "fc.zarr"], "without --truth"),
         (["evaluate", "runs/era", "more"], "without --truth"),
         (["evaluate", "fc.zarr", "--truth", "a.nc"], "without --reference"),
-        (["data", "get"], "got no data set to get, expected one of lorenz, qg"),
+        (["data", "get"], "got data set None to get, expected one of era, qg"),
+        (["data", "make", "qq"], "got data set 'qq' to make, expected one of era, qg"),
+        (["data", "make", "era"], "not simulated here: from ECMWF"),
     ],
 )
 def test_wrong_requests_are_one_message_and_exit_2(argv, message, era, verbs, capsys):
@@ -191,16 +211,21 @@ def test_demo_and_check(era, verbs, capsys):
     assert not Path("runs/tiny").exists()
 
 
-def test_data_lists_and_writes(verbs, catalogue, capsys, tmp_path):
-    xr = pytest.importorskip("xarray")
-    catalogue.load = lambda name: xr.Dataset({"x": ("time", [1.0, 2.0])}, {"time": [0, 1]}, {"name": name})
+def test_data_lists_makes_and_says_where_from(verbs, catalogue, capsys):
+    made = []
+    catalogue.load = lambda name: SimpleNamespace(make=lambda *, path: made.append((name, path)))
     assert main(["data", "list"]) == 0
-    assert capsys.readouterr().out == "lorenz  qg\n"
-    assert main(["data", "make", "lorenz"]) == 0
-    assert capsys.readouterr().out == "wrote lorenz.zarr\n"
-    assert xr.open_zarr("lorenz.zarr").attrs["name"] == "lorenz"
-    assert main(["data", "make", "lorenz"]) == 2
-    assert "lorenz.zarr, which exists already" in capsys.readouterr().err
+    assert {"era", "qg", "reanalysis", "turbulence"} <= set(capsys.readouterr().out.split())
+    assert main(["data", "get", "era"]) == 0
+    assert "from ECMWF" in capsys.readouterr().out
+    assert main(["data", "make", "qg"]) == 0
+    assert capsys.readouterr().out == "wrote qg.nc\n"
+    assert main(["data", "make", "qg", "--out", "there.zarr"]) == 0
+    assert made == [("qg", Path("qg.nc")), ("qg", Path("there.zarr"))]
+    Path("qg.nc").touch()
+    assert main(["data", "make", "qg"]) == 2
+    assert "qg.nc, which exists already" in capsys.readouterr().err
+    assert len(made) == 2
 
 
 def test_ctrl_c_says_how_to_go_on(era, verbs, capsys):

@@ -1,8 +1,10 @@
 """The import rule of docs/architecture.md, read from the sources, and what `import sciwm` brings in."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,23 @@ def test_a_breach_is_seen(module, source):
 )
 def test_what_is_allowed_passes(module, source):
     assert violations(source, module) == []
+
+
+DISTRIBUTIONS = {"yaml": "pyyaml", "MDAnalysis": "mdanalysis"}
+
+
+def test_every_library_imported_is_declared():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [project["optional-dependencies"][name] for name in ("grib", "cloud", "md", "maps")]
+    declared = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for group in [project["dependencies"], *extras] for line in group}
+    files = [*sources(), *((f"datasets.{path.stem}", path) for path in (PACKAGE.parent / "datasets").glob("*.py"))]
+    missing = set()
+    for module, path in files:
+        tops = {name.partition(".")[0] for name in imported(path.read_text(encoding="utf-8"), module)}
+        outside = tops - set(sys.stdlib_module_names) - {"sciwm", "datasets"}
+        names = {DISTRIBUTIONS.get(top, top).lower().replace("_", "-") for top in outside}
+        missing |= {f"{module} imports {name}" for name in names - declared}
+    assert not missing, "\n".join(sorted(missing))
 
 
 def modules_after(*arguments: str) -> set[str]:
