@@ -3,6 +3,7 @@
 import glob
 import importlib.util
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,9 @@ def _open(target: Any, *, engine: str, label: str = "") -> xr.Dataset:
 def _open_zip(path: Path) -> xr.Dataset:
     import zarr
 
-    try:
-        store = zarr.storage.ZipStore(path, mode="r")
-        return _open(store, engine="zarr", label=str(path))
-    except OSError as error:
-        raise ValueError(f"got {str(path)!r}, which is no zip archive that can be read ({error}); is the file truncated?") from error
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"got {str(path)!r}, which starts as a zip archive but has no table of contents; the file is truncated")
+    return _open(zarr.storage.ZipStore(path, mode="r"), engine="zarr", label=str(path))
 
 
 def _checked_netcdf3(path: Path, ds: xr.Dataset) -> xr.Dataset:
