@@ -161,7 +161,7 @@ def _order_level(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
     record["level"] |= {"factor": factor, "descending": bool(level.size > 1 and level[0] > level[-1])}
     if factor is not None:
         ds = ds.assign_coords(level=("level", np.round(_as_float64(level.values) * factor, 6), _ATTRS["level"]))
-    return ds.sortby("level")
+    return ds.isel(level=slice(None, None, -1)) if (np.diff(ds["level"].values) < 0).all() else ds.sortby("level")
 
 
 def to_original(ds: xr.Dataset) -> xr.Dataset:
