@@ -125,7 +125,13 @@ def _open_grib(path: Path) -> list[xr.Dataset]:
         raise ImportError(f"got GRIB file {str(path)!r}, which needs cfgrib: pip install 'sciwm[grib]'")
     import cfgrib
 
-    return list(cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}))
+    try:
+        pieces = list(cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}))
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise ValueError(f"got {str(path)!r}, which cannot be read as GRIB ({error}); is the file truncated or damaged?") from error
+    if not pieces:
+        raise ValueError(f"got {str(path)!r}, in which there is no GRIB field; is the file truncated or damaged?")
+    return pieces
 
 
 def _open_remote(url: str) -> xr.Dataset:

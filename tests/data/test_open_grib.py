@@ -43,3 +43,9 @@ def test_grib_with_levels_and_surface_fields(tmp_path: Path) -> None:
     chosen = open_dataset(path, variables=["z850", "t2m"])
     np.testing.assert_allclose(chosen["z850"][0], 950 + base[::-1], atol=1e-2)
     assert to_original(chosen)["z"].sizes["isobaricInhPa"] == 1
+
+
+def test_damaged_grib_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.grib").write_bytes(b"GRIB" + bytes(60))
+    with pytest.raises(ValueError, match=r"bad\.grib.*damaged"):
+        open_dataset(tmp_path / "bad.grib")
