@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from dask.base import compute
 
 from sciwm.times import numeric_time
 
@@ -34,26 +33,27 @@ def fingerprint(ds: xr.Dataset) -> str:
     for name in sorted(map(str, ds.coords)):
         digest.update(f"{name}{ds[name].dims}{ds[name].shape}".encode())
         digest.update(_bytes(ds[name].values))
-    names = sorted(map(str, ds.data_vars))
-    fields = compute(*(_thin(ds[name]).data for name in names))
-    for name, field in zip(names, fields, strict=True):
+    fields = _thin(ds.drop_vars(list(ds.coords))).compute()
+    for name in sorted(map(str, ds.data_vars)):
         digest.update(f"{name}{ds[name].dims}{ds[name].shape}{ds[name].attrs.get('units')}".encode())
-        digest.update(_bytes(np.asarray(field)))
+        digest.update(_bytes(fields[name].values))
     return digest.hexdigest()
 
 
-def _thin(array: xr.DataArray) -> xr.DataArray:
-    ends = {d: sorted({0, array.sizes[d] - 1}) for d in ("time", "init_time") if array.sizes.get(d)}
-    steps = {d: slice(None, None, max(1, n // _POINTS)) for d, n in array.sizes.items() if d not in ends}
-    return array.isel(steps).isel(ends)
+def _thin(ds: xr.Dataset) -> xr.Dataset:
+    ends = {d: sorted({0, ds.sizes[d] - 1}) for d in ("time", "init_time") if ds.sizes.get(d)}
+    steps = {d: slice(None, None, max(1, n // _POINTS)) for d, n in ds.sizes.items() if d not in ends}
+    return ds.isel(steps).isel(ends)
 
 
 def _bytes(values: np.ndarray) -> bytes:
-    kept: Any = values
     if values.dtype.kind == "M" or (values.dtype.kind == "O" and values.size and not isinstance(values.flat[0], str)):
-        kept = numeric_time(values)
+        kept: Any = np.round(numeric_time(values), 3)
     elif values.dtype.kind in "USO":
         return "\0".join(map(str, values.ravel())).encode()
-    # Adding zero turns -0.0 into 0.0; single precision forgives how a unit was converted.
-    kept = kept.astype("float32") + np.float32(0.0) if kept.dtype.kind == "f" else kept.astype("int64")
+    elif values.dtype.kind == "f":
+        # Single precision forgives how a unit was converted; adding zero turns -0.0 into 0.0.
+        kept = values.astype("float32") + np.float32(0.0)
+    else:
+        kept = values.astype("int64")
     return bytes(np.ascontiguousarray(kept).tobytes())

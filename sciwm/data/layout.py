@@ -69,8 +69,8 @@ def canonical_longitude(longitude: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Examples
     --------
-    >>> canonical_longitude([0.0, 120.0, 240.0, 350.0, 355.0])[1]
-    array([-120.,  -10.,   -5.,    0.,  120.])
+    >>> canonical_longitude([0.0, 5.0, 350.0, 355.0])[1]
+    array([-10.,  -5.,   0.,   5.])
     >>> canonical_longitude([-180.0, -90.0, 0.0, 90.0])[1]
     array([  0.,  90., 180., 270.])
     """
@@ -125,13 +125,20 @@ def order_grid(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
     return ds
 
 
+def _descends(steps: np.ndarray) -> bool:
+    # Longitudes that are not monotonic as numbers may be so on the circle: 340, 350, 0, 10.
+    if (steps > 0).all() or (steps < 0).all():
+        return bool((steps < 0).any())
+    return bool(np.mean(np.mod(steps + 180.0, 360.0) < 180.0) > 0.5)
+
+
 def _order_longitude(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
     given = _as_float64(ds["longitude"].values)
     order, values = canonical_longitude(given)
     record["longitude"] |= {
         "west": float(given.min()),
         "first": float(given[0]),
-        "descending": bool(len(given) > 1 and np.median(np.diff(given)) < 0),
+        "descending": _descends(np.diff(given)),
         "cyclic": len(order) < len(given),
     }
     runs = np.split(order, np.flatnonzero(np.diff(order) != 1) + 1)
@@ -154,7 +161,7 @@ def _order_level(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
     record["level"] |= {"factor": factor, "descending": bool(level.size > 1 and level[0] > level[-1])}
     if factor is not None:
         ds = ds.assign_coords(level=("level", np.round(_as_float64(level.values) * factor, 6), _ATTRS["level"]))
-    return ds.sortby("level")
+    return ds.isel(level=slice(None, None, -1)) if (np.diff(ds["level"].values) < 0).all() else ds.sortby("level")
 
 
 def to_original(ds: xr.Dataset) -> xr.Dataset:
@@ -195,12 +202,10 @@ def _unstack(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
     times = members[0]["time"].values
     if not all(np.array_equal(times, m["time"].values) for m in members):
         return ds
-    out = xr.concat(members, "segment", data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override")
     timed = [n for n in ds.data_vars if "time" in ds[n].dims]
-    joined = xr.concat(
-        [m[timed] for m in members], "segment", coords="minimal", compat="override", join="override", combine_attrs="override"
-    )
-    return out.assign(joined.data_vars)
+    parts = [m[timed] for m in members]
+    joined = xr.concat(parts, "segment", coords="minimal", compat="override", join="override", combine_attrs="override")
+    return members[0].assign(joined.data_vars)
 
 
 def _restore_variables(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
@@ -230,7 +235,7 @@ def _restore_variables(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
 
 
 def _restore_units(array: xr.DataArray, record: dict[str, Any], grid: dict[str, Any]) -> xr.DataArray:
-    here, there = array.attrs.get("units"), record["attrs"].get("units")
+    here, there = array.attrs.get("units"), record.get("units") or record["attrs"].get("units")
     if here and there and here != there:
         array = convert(array, str(here), str(there), difference=bool(record.get("difference")))
     roles = {note["dim"]: role for role, note in grid.items()}
@@ -261,8 +266,11 @@ def _restore_axis(ds: xr.Dataset, role: str, note: dict[str, Any]) -> xr.Dataset
         ds = ds.assign_coords({role: (role, values, {k: v for k, v in note["attrs"].items() if k not in skip})})
     elif role == "segment" and note.get("values") is not None and len(note["values"]) == ds.sizes[role]:
         ds = ds.assign_coords({role: (role, note["values"], note["attrs"])})
-    names = {role: note["coordinate"]} if role in ds.coords and note["coordinate"] else {}
-    return ds.rename({k: v for k, v in names.items() if k != v} | ({role: note["dim"]} if not names and role != note["dim"] else {}))
+    coordinate, dim = note["coordinate"], note["dim"]
+    if role not in ds.coords or coordinate in (None, dim):
+        return ds.rename({role: dim}) if dim != role else ds
+    ds = ds.rename({role: coordinate}) if coordinate != role else ds
+    return ds.reset_index(coordinate).rename_dims({coordinate: dim})
 
 
 def _restore_longitude(ds: xr.Dataset, note: dict[str, Any]) -> xr.Dataset:

@@ -49,14 +49,15 @@ def canonical_molecule(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Datase
     out: dict[str, Any] = {}
     for own in map(str, ds.data_vars):
         array = ds[own]
-        note = dump({"name": own, "attrs": array.attrs, "dims": [record.get(str(d), {}).get("dim", d) for d in array.dims]})
+        note: dict[str, Any] = {"name": own, "attrs": array.attrs, "dims": [record.get(str(d), {}).get("dim", d) for d in array.dims]}
         if own == name:
-            array = _positions(array)
+            note["units"] = _length(array)
+            array = convert(array.astype("float32"), note["units"], "nm").assign_attrs(units="nm").rename("positions")
         elif time in array.dims and array.dtype.kind in "biuf":
             array = angles_to_radians(array if array.dtype.kind == "f" else array.astype("float64"))
         rest = [d for d in ("atom", "xyz") if d in array.dims] if own == name else [d for d in array.dims if d not in _LEADING]
         array = array.transpose(*(d for d in _LEADING if d in array.dims), *rest)
-        out[str(array.name)] = array.assign_attrs(original=array.attrs.get("original", note))
+        out[str(array.name)] = array.assign_attrs(original=array.attrs.get("original", dump(note)))
     canonical = xr.Dataset(out, coords=ds.coords, attrs=ds.attrs)
     if "xyz" in canonical.dims and "xyz" not in canonical.coords:
         canonical = canonical.assign_coords(xyz=["x", "y", "z"])
@@ -72,7 +73,7 @@ def _find_positions(ds: xr.Dataset, time: str) -> str:
     return (named or fits or [""])[0]
 
 
-def _positions(array: xr.DataArray) -> xr.DataArray:
+def _length(array: xr.DataArray) -> str:
     units = str(array.attrs.get("units", "")).strip()
     units = "angstrom" if units in ("A", "a") else units
     if not units:
@@ -82,4 +83,4 @@ def _positions(array: xr.DataArray) -> xr.DataArray:
         )
     if not same_dimension(units, "nm"):
         raise ValueError(f"got {array.name!r} in {units!r}, expected a length: nm or angstrom")
-    return convert(array.astype("float32"), units, "nm").assign_attrs(units="nm").rename("positions")
+    return units

@@ -1,5 +1,6 @@
 """Opening stores: the only place where foreign names, units, calendars and coordinate orders become canonical ones."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import xarray as xr
 
 from sciwm.data.fingerprint import fingerprint
 from sciwm.data.grid import canonical_grid
-from sciwm.data.layout import to_original
+from sciwm.data.layout import dump, to_original
 from sciwm.data.molecule import canonical_molecule
 from sciwm.data.names import find_dimensions
 from sciwm.data.read import Store, chunk_lazily, read_pieces
@@ -78,7 +79,7 @@ def open_dataset(
     if not any("time" in ds.dims for _, ds in pieces):
         found = sorted({str(d) for _, ds in pieces for d in ds.dims})
         raise ValueError(f"got {pieces[0][0]} without a time dimension, expected one; its dimensions are {found}")
-    records = join_pieces([(label, ds) for label, ds in pieces if ds.data_vars] or pieces[:1])
+    records = join_pieces([(label, ds) for label, ds in pieces if ds.data_vars] or pieces)
     label = records[0][0] if len(records) == 1 else f"{len(records)} stores"
     record = check_times(stack_segments(records), split=segments, label=label)
     return select_variables(record, variables, static, available)
@@ -142,9 +143,12 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
         raise ValueError(f"got {label} with dimensions {sorted(map(str, ds.dims))}, expected also {what} (time, prediction_timedelta)")
     axes = {{"time": "init_time", "segment": "number"}.get(role, role): axis for role, axis in axes.items()}
     ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()})
-    lead = canonical_lead(ds, axes["lead_time"])
+    lead, factor = canonical_lead(ds, axes["lead_time"])
     ds, _ = canonical_molecule(ds, axes) if "latitude" not in axes else canonical_grid(ds, axes, None)
-    ds = ds.assign_coords(lead_time=lead)
+    record = json.loads(ds.attrs["original_grid"])
+    if factor != 1.0:
+        record["lead_time"]["units_factor"] = factor
+    ds = ds.assign_coords(lead_time=lead).assign_attrs(original_grid=dump(record))
     for role in ("init_time", "lead_time"):
         index = ds.get_index(role)
         if index.has_duplicates:

@@ -3,6 +3,7 @@
 import glob
 import importlib.util
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,9 @@ def _open(target: Any, *, engine: str, label: str = "") -> xr.Dataset:
 def _open_zip(path: Path) -> xr.Dataset:
     import zarr
 
-    try:
-        store = zarr.storage.ZipStore(path, mode="r")
-        return _open(store, engine="zarr", label=str(path))
-    except OSError as error:
-        raise ValueError(f"got {str(path)!r}, which is no zip archive that can be read ({error}); is the file truncated?") from error
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"got {str(path)!r}, which starts as a zip archive but has no table of contents; the file is truncated")
+    return _open(zarr.storage.ZipStore(path, mode="r"), engine="zarr", label=str(path))
 
 
 def _checked_netcdf3(path: Path, ds: xr.Dataset) -> xr.Dataset:
@@ -126,7 +125,13 @@ def _open_grib(path: Path) -> list[xr.Dataset]:
         raise ImportError(f"got GRIB file {str(path)!r}, which needs cfgrib: pip install 'sciwm[grib]'")
     import cfgrib
 
-    return list(cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}))
+    try:
+        pieces = list(cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}))
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise ValueError(f"got {str(path)!r}, which cannot be read as GRIB ({error}); is the file truncated or damaged?") from error
+    if not pieces:
+        raise ValueError(f"got {str(path)!r}, in which there is no GRIB field; is the file truncated or damaged?")
+    return pieces
 
 
 def _open_remote(url: str) -> xr.Dataset:

@@ -50,8 +50,14 @@ def _plain(attrs: dict[Any, Any]) -> dict[Any, Any]:
     return {k: v for k, v in attrs.items() if k not in ("bounds", "climatology")}
 
 
-def canonical_lead(ds: xr.Dataset, axis: Axis) -> xr.DataArray:
+def canonical_lead(ds: xr.Dataset, axis: Axis) -> tuple[xr.DataArray, float]:
     """Lead times as ``timedelta64[ns]``, whole months with ``units="months"``, or picoseconds with ``units="ps"``.
+
+    Returns
+    -------
+    lead_time : DataArray
+    factor : float
+        From the store's numbers to picoseconds; 1 for the others.
 
     Raises
     ------
@@ -61,12 +67,13 @@ def canonical_lead(ds: xr.Dataset, axis: Axis) -> xr.DataArray:
     if axis.coordinate is None:
         raise ValueError(f"got dimension {axis.dim!r} without values, expected lead times")
     values, units = ds[axis.coordinate].values, str(ds[axis.coordinate].attrs.get("units", "")).strip()
-    attrs = {"standard_name": "forecast_period"}
+    attrs, factor = {"standard_name": "forecast_period"}, 1.0
     if values.dtype.kind != "m":
         if units in ("month", "months"):
             values, attrs["units"] = np.round(values).astype("int64"), "months"
         elif units in ("fs", "ps", "ns") or "femto" in units or "pico" in units:
-            values, attrs["units"] = np.round(values.astype("float64") * linear(units, "ps")[0], 9), "ps"
+            factor = linear(units, "ps")[0]
+            values, attrs["units"] = np.round(values.astype("float64") * factor, 9), "ps"
         elif same_dimension(units, "s"):
             seconds = np.round(values.astype("float64") * linear(units, "s")[0], 3)
             values = (seconds * 1000).round().astype("int64").astype("timedelta64[ms]")
@@ -76,12 +83,12 @@ def canonical_lead(ds: xr.Dataset, axis: Axis) -> xr.DataArray:
                 f'ds["{axis.coordinate}"].attrs["units"] = "hours"'
             )
     values = values.astype("timedelta64[ns]") if values.dtype.kind == "m" else values
-    return xr.DataArray(values, dims="lead_time", attrs=attrs)
+    return xr.DataArray(values, dims="lead_time", attrs=attrs), factor
 
 
 def keep_coordinates(ds: xr.Dataset, roles: set[str]) -> xr.Dataset:
-    """Drop every coordinate but the dimensions' own, those of atoms, and a ``segment(time)`` that the store brings along."""
-    dims = {"atom", "xyz"} & set(ds.dims)
+    """Drop every coordinate but the dimensions' own, those of atoms and components, and a ``segment(time)`` that the store brings along."""
+    dims = {"atom", "xyz", "component"} & set(ds.dims)
     if "segment" in ds.variables and ds["segment"].dims == ("time",):
         ds = ds.set_coords("segment")
         roles = roles | {"segment"}
@@ -99,6 +106,7 @@ def join_pieces(pieces: Sequence[Piece]) -> list[Piece]:
     ValueError
         If grids, atoms, calendars or variables of the pieces disagree, or they overlap only in part; the message names the files.
     """
+    pieces = [next(p for p in pieces if "time" in p[1].dims)] if not any(ds.data_vars for _, ds in pieces) else pieces
     still = [ds for _, ds in pieces if "time" not in ds.dims]
     groups: dict[frozenset[str], list[Piece]] = {}
     for label, ds in pieces:
@@ -183,6 +191,7 @@ def _concat(parts: list[xr.Dataset]) -> xr.Dataset:
 
 def stack_segments(records: Sequence[Piece]) -> xr.Dataset:
     """Put trajectories and members one after the other along ``time``, numbered by the coordinate ``segment(time)``."""
+    _check_steps(records)
     parts = []
     for _, ds in records:
         members = [ds.isel(segment=i, drop=True) for i in range(ds.sizes["segment"])] if "segment" in ds.dims else [ds]
@@ -195,6 +204,16 @@ def stack_segments(records: Sequence[Piece]) -> xr.Dataset:
         next_one += int(numbers.max(initial=0)) + 1
     out = _concat([part.drop_vars("segment", errors="ignore") for part in parts])
     return out.assign_coords(segment=("time", np.concatenate(segment).astype("int32")))
+
+
+def _check_steps(records: Sequence[Piece]) -> None:
+    steps = [(float(np.median(np.diff(numeric_time(ds["time"].values)))), label) for label, ds in records if ds.sizes["time"] > 1]
+    (least, first), (most, second) = (min(steps), max(steps)) if steps else ((1.0, ""), (1.0, ""))
+    if most > 1.15 * least > 0:
+        unit = "ps" if records[0][1]["time"].dtype.kind == "f" else "hours"
+        raise ValueError(
+            f"got time steps of {least:g} {unit} in {first} and {most:g} {unit} in {second}, expected the same in all segments"
+        )
 
 
 def check_times(ds: xr.Dataset, *, split: bool = False, label: str = "the store") -> xr.Dataset:

@@ -49,13 +49,12 @@ def canonical_variables(
         Canonical names of all variables, wanted or not.
     """
     out: dict[str, xr.DataArray] = {}
-    available: list[str] = []
-    for name in _fields(ds, wanted):
+    named = {name: _canonical_name(ds, ds[name], scalar_level) for name in _fields(ds, wanted)}
+    taken = {new: name for name, (new, _) in reversed(named.items())} | {new: name for name, (new, _) in named.items() if new == name}
+    # Of two variables that mean the same, one gets the canonical name and the other keeps its own.
+    named = {name: (new, base) if taken[new] == name else (name, None) for name, (new, base) in named.items()}
+    for name, (new, base) in named.items():
         array = ds[name]
-        new, base = _canonical_name(ds, array, scalar_level)
-        if new != name and (new in ds.data_vars or new in available):
-            new, base = name, None
-        available.append(new)
         on_levels = "level" in array.dims and ds.sizes["level"] > 1
         if wanted is not None and not _serves(new, name, wanted, has_level=on_levels):
             continue
@@ -65,7 +64,7 @@ def canonical_variables(
             array = array.isel(level=0, drop=True)
         out[new] = _canonical_array(array.rename(new), name, base, note)
     coords = {n: c for n, c in ds.coords.items() if n != "level" or ds.sizes["level"] > 1}
-    return xr.Dataset(out, coords=coords, attrs=ds.attrs), available
+    return xr.Dataset(out, coords=coords, attrs=ds.attrs), [new for new, _ in named.values()]
 
 
 def _fields(ds: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
@@ -97,9 +96,10 @@ def _canonical_name(ds: xr.Dataset, array: xr.DataArray, scalar_level: float | N
 
 
 def _serves(new: str, name: str, wanted: Sequence[str], *, has_level: bool) -> bool:
-    return any(
-        w in (name, new) or (has_level and re.fullmatch(re.escape(new) + r"_?\d+(\.\d+)?(hPa)?", w)) or _twin(w) == new for w in wanted
-    )
+    one_level = re.compile(re.escape(new) + r"_?\d+(\.\d+)?(hPa)?")
+    asked = {w for given in wanted for w in (given, wanted_name(given))}
+    asked |= {_twin(w) for w in asked}
+    return bool(asked & {name, new}) or (has_level and any(one_level.fullmatch(w) for w in asked))
 
 
 def _twin(name: str) -> str:
