@@ -109,16 +109,16 @@ def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> 
     in_days = column == "lead_hours" and bool((leads % 24 == 0).all())
     region = str(part["region"].item())
     table = Table(title=_title(part, metric) + ("" if region == "all" else f", {region}"))
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for lead in leads:
-        table.add_column(f"{lead / 24:g} d" if in_days else f"{lead:g} {column.removeprefix('lead_')}", justify="right")
+        table.add_column(f"{lead / 24:g} d" if in_days else f"{lead:g} {column.removeprefix('lead_')}", justify="right", no_wrap=True)
     for row, method in enumerate(part["method"].values):
         cells = []
         for k in range(len(leads)):
             v, a, b = value[row, k], low[row, k], high[row, k]
             text = f"{v:.{digits}f}" if np.isfinite(v) else "–"
             best = np.isfinite(v) and cost[row, k] <= np.nanmin(cost[:, k])
-            interval = f" [dim]{a:.{digits}f}–{b:.{digits}f}[/dim]" if np.isfinite(a) and np.isfinite(b) else ""
+            interval = f"\n[dim]{a:.{digits}f}–{b:.{digits}f}[/dim]" if np.isfinite(a) and np.isfinite(b) else ""
             cells.append((f"[bold]{text}[/bold]" if best else text) + interval)
         table.add_row(str(method), *cells)
     return table

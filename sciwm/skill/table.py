@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,14 +106,13 @@ def evaluate(
     if clash:
         raise ValueError(f"got forecasts named {clash}, expected other names, because baselines of these names are added")
     names, skipped = _shared_variables(methods, observed)
-    observed = observed[names]
-    reference = _need_reference(reference, train, observed, baselines, metrics)
+    reference = _need_reference(reference, train, observed[names], baselines, metrics)
     step = infer_step(observed["time"]) if reference is None else reference.step
     times = _shared_times(methods, observed, step, needs_init=bool(set(baselines) - {"climatology"}))
     notices: list[str] = []
-    chosen = {name: _select(ds[names], observed, times, step, method=name) for name, ds in methods.items()}
-    made, lim = _make_baselines(baselines, reference, observed, times, lim_eofs, notices)
-    sums = _all_sums({**chosen, **made}, observed, reference, times, names, regions)
+    chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
+    made, lim = _make_baselines(baselines, reference, observed, names, times, lim_eofs, notices)
+    sums = _all_sums({**chosen, **made}, observed[names], reference, times, regions)
     result = _summarise(sums, metrics, against=against, resamples=resamples, seed=seed)
     return _describe(result, observed, times, skipped, lim, notices, step)
 
@@ -147,6 +146,9 @@ def _need_reference(
     if train is not None:
         return fit_reference(observed, train=train)
     wanted = sorted(set(baselines) - {"persistence"}) + sorted(set(metrics) & ANOMALY_METRICS)
+    absent = [] if reference is None else [str(n) for n in observed.data_vars if n not in reference.anomaly.data_vars]
+    if absent:
+        raise ValueError(f"got a reference without {absent}, expected one fitted on every variable that is scored")
     if reference is None and wanted:
         raise ValueError(
             f"got neither reference nor train, expected one for {', '.join(wanted)}, because they are fitted on training years; or pass "
@@ -200,21 +202,25 @@ def _make_baselines(
     baselines: Sequence[str],
     reference: Reference | None,
     observed: xr.Dataset,
+    names: Sequence[str],
     times: _Times,
     lim_eofs: Sequence[int],
     notices: list[str],
 ) -> tuple[dict[str, xr.Dataset], Lim | None]:
+    """Forecasts of the baselines; only the LIM looks at variables that are not scored."""
     made: dict[str, xr.Dataset] = {}
     lim = None
+    scored = None if reference is None else replace(reference, anomaly=reference.anomaly[list(names)])
     for name in baselines:
         if name == "persistence":
-            made[name] = persistence_forecast(reference, observed, times.init, times.lead)
+            made[name] = persistence_forecast(scored, observed[list(names)], times.init, times.lead)
             continue
         assert reference is not None
+        assert scored is not None
         if name == "climatology":
-            made[name] = climatology_forecast(reference, observed, times.init, times.lead)
+            made[name] = climatology_forecast(scored, observed, times.init, times.lead)
         elif name == "damped_persistence":
-            made[name] = damped_persistence_forecast(reference, observed, times.init, times.lead)
+            made[name] = damped_persistence_forecast(scored, observed, times.init, times.lead)
         else:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
@@ -229,11 +235,14 @@ def _all_sums(
     observed: xr.Dataset,
     reference: Reference | None,
     times: _Times,
-    names: Sequence[str],
     regions: Sequence[str],
 ) -> xr.DataArray:
     """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``."""
-    normal = None if reference is None else climatology_forecast(reference, observed, times.init, times.lead)
+    names = [str(n) for n in observed.data_vars]
+    normal = None
+    if reference is not None:
+        scored = replace(reference, anomaly=reference.anomaly[names])
+        normal = climatology_forecast(scored, observed, times.init, times.lead)
     lazy: dict[str, list[xr.DataArray]] = {m: [] for m in methods}
     meaningful: set[str] = set()
     for name in names:

@@ -1,0 +1,55 @@
+"""Small observations and forecasts with known answers."""
+
+import numpy as np
+import xarray as xr
+
+DAY = np.timedelta64(24 * 3600 * 10**9, "ns")
+
+
+def days(count, *, start="2000-01-01"):
+    return np.datetime64(start, "ns") + np.arange(count) * DAY
+
+
+def grid(values, *, time, name="t850", units="K", latitude=None, longitude=None):
+    """Observations ``(time, latitude, longitude)``."""
+    _, rows, columns = values.shape
+    latitude = np.linspace(40.0, 60.0, rows) if latitude is None else latitude
+    longitude = np.arange(columns) * 5.0 if longitude is None else longitude
+    array = xr.DataArray(
+        values,
+        dims=("time", "latitude", "longitude"),
+        coords={"time": time, "latitude": latitude, "longitude": longitude, "segment": ("time", np.zeros(len(time), "int32"))},
+        attrs={"units": units},
+    )
+    return array.to_dataset(name=name)
+
+
+def autoregressive(count, *, phi, cells, seed=0):
+    """AR(1) series of unit variance, ``(count, cells)``."""
+    random = np.random.default_rng(seed)
+    out = np.empty((count, cells))
+    out[0] = random.standard_normal(cells)
+    for i in range(1, count):
+        out[i] = phi * out[i - 1] + np.sqrt(1 - phi**2) * random.standard_normal(cells)
+    return out
+
+
+def weather(count=1200, *, phi=0.8, rows=3, columns=4, seed=0, name="t850"):
+    """Annual cycle plus AR(1) noise in every cell."""
+    time = days(count)
+    season = 10.0 * np.cos(2 * np.pi * np.arange(count) / 365.25)
+    noise = autoregressive(count, phi=phi, cells=rows * columns, seed=seed).reshape(count, rows, columns)
+    return grid(280.0 + season[:, None, None] + noise, time=time, name=name)
+
+
+def forecast_of(observed, init, leads, *, noise=0.5, seed=1, step=DAY):
+    """The truth plus noise, in the forecast layout; valid times must be observed."""
+    random = np.random.default_rng(seed)
+    positions = np.asarray(init)[:, None] + np.asarray(leads)[None, :]
+    out = {}
+    for name, field in observed.data_vars.items():
+        values = field.values[positions]
+        out[name] = (("init_time", "lead_time", *field.dims[1:]), values + noise * random.standard_normal(values.shape))
+    lead_time = np.asarray(leads) * step
+    coords = {d: observed[d].variable for d in observed.dims if d != "time" and d in observed.coords}
+    return xr.Dataset(out, coords={"init_time": observed.time.values[np.asarray(init)], "lead_time": lead_time, **coords})
