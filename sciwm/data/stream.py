@@ -6,45 +6,23 @@ every batch is one gather from the pool. The plan (`sciwm.data.windows`) fixes t
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import xarray as xr
 
-from sciwm.data.prepare import open_training_store
+from sciwm.data.source import Pool, Source, load_states, open_source
 from sciwm.data.windows import Order, Plan, Windows, find_windows, plan_epoch, plan_size
 from sciwm.sample import Batch
-from sciwm.times import numeric_time
 
 __all__ = ["Stream", "stream"]
 
 Mode = Literal["resident", "block"]
-_THREADS = 4
 _AHEAD = 2  # blocks read beyond those in use
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What a stream reads: the states through ``read(start, stop)``, everything else in memory."""
-
-    read: Callable[[int, int], np.ndarray]
-    shape: tuple[int, ...]
-    chunk: int
-    label: np.ndarray
-    segment: np.ndarray
-    time: torch.Tensor
-    condition: torch.Tensor
-    names: np.ndarray
-
-    @property
-    def state_bytes(self) -> int:
-        return 4 * int(np.prod(self.shape[1:]))
 
 
 @dataclass
@@ -54,7 +32,7 @@ class Stream:
     Each `iter` starts at batch ``start_batch``. `state_dict` tells how many batches the latest iteration has served.
     """
 
-    source: _Source
+    source: Source
     windows: Windows
     batch_size: int
     seed: int
@@ -136,11 +114,11 @@ class Stream:
 
     def _batch(self, values: torch.Tensor, index: np.ndarray, strides: np.ndarray) -> Batch:
         values = values.reshape(*index.shape, *self.source.shape[1:])
-        valid = ~torch.isnan(values)
+        missing = torch.isnan(values)
         places = torch.from_numpy(index)
         return Batch(
-            values=torch.nan_to_num_(values, nan=0.0),
-            valid=valid,
+            values=values.masked_fill_(missing, 0.0),
+            valid=~missing,
             time=self.source.time[places],
             index=places,
             lead_steps=torch.from_numpy(strides),
@@ -148,7 +126,7 @@ class Stream:
         )
 
     def _resident_batches(self) -> Generator[Batch, None, None]:
-        states, place = self._resident = self._resident or _load_resident(self.source, self.windows)
+        states, place = self._resident = self._resident or load_states(self.source, self.windows)
         for plan, first, count, _ in self._epochs():
             for number in range(first, count):
                 index, strides, _ = self._index(plan, number)
@@ -157,13 +135,13 @@ class Stream:
 
     def _block_batches(self) -> Generator[Batch, None, None]:
         span = self.windows.lead_steps[-1] * (self.windows.length - 1)
-        pool = _Pool(self.source, self.block + span, self.pool + 2 + _AHEAD)
+        pool = Pool(self.source, self.block + span, self.pool + 2 + _AHEAD)
         try:
             yield from self._from_pool(pool)
         finally:
             pool.close()
 
-    def _from_pool(self, pool: "_Pool") -> Iterator[Batch]:
+    def _from_pool(self, pool: Pool) -> Iterator[Batch]:
         turns: deque[_Turn] = deque()
         reads = self._reads(turns)
         waiting = next(reads, None)
@@ -225,118 +203,6 @@ class _Turn:
     first_batch: int
     num_batches: int
     uses: _Uses
-
-
-class _Pool:
-    """Slots of one array that background threads fill with blocks of times."""
-
-    def __init__(self, source: _Source, slot_times: int, slots: int) -> None:
-        self._source, self._times = source, slot_times
-        self.states = torch.empty((slots * slot_times, *source.shape[1:]))
-        self._free = list(range(slots))
-        self._held: dict[tuple[int, int], tuple[int, int, Future[None]]] = {}
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="sciwm-read")
-
-    def __contains__(self, key: tuple[int, int]) -> bool:
-        return key in self._held
-
-    def has_room(self) -> bool:
-        return bool(self._free)
-
-    def submit(self, key: tuple[int, int], start: int, stop: int) -> None:
-        """Have a block read; the pool grows if every slot is in use, which the plan makes rare."""
-        if not self._free:
-            for _, _, future in self._held.values():
-                future.result()
-            self._free.append(len(self.states) // self._times)
-            self.states = torch.cat([self.states, torch.empty((self._times, *self.states.shape[1:]))])
-        slot = self._free.pop()
-        out = self.states[slot * self._times :][: stop - start].numpy()
-        self._held[key] = (slot, start, self._executor.submit(_read_into, self._source, start, stop, out))
-
-    def wait(self, key: tuple[int, int]) -> int:
-        """Return what must be added to a time to find it in `states`, once the block is there."""
-        slot, start, future = self._held[key]
-        future.result()
-        return slot * self._times - start
-
-    def release(self, keys: Sequence[tuple[int, int]]) -> None:
-        for key in keys:
-            self._free.append(self._held.pop(key)[0])
-
-    def release_epoch(self, epoch: int) -> None:
-        self.release([k for k in self._held if k[0] == epoch])
-
-    def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _read_into(source: _Source, start: int, stop: int, out: np.ndarray) -> None:
-    try:
-        out[...] = source.read(start, stop)
-    except Exception as error:
-        names = source.names
-        raise OSError(
-            f"could not read the states of times {names[start]} … {names[stop - 1]} (steps {start} to {stop - 1}) of the training store: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _load_resident(source: _Source, windows: Windows) -> tuple[torch.Tensor, np.ndarray]:
-    """All times that any window touches, and where each is."""
-    used = np.zeros(source.shape[0] + 1, np.int64)
-    span = (windows.length - 1) * np.asarray(windows.lead_steps)[windows.num_strides - 1]
-    np.add.at(used, windows.starts, 1)
-    np.add.at(used, windows.starts + span + 1, -1)
-    needed = np.cumsum(used[:-1]) > 0
-    place = np.cumsum(needed) - 1
-    states = torch.empty((int(needed.sum()), *source.shape[1:]))
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], needed, [False]])))
-    step = source.chunk * max(1, 2**24 // (source.chunk * source.state_bytes))
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sciwm-read") as executor:
-        tasks = []
-        for start, stop in edges.reshape(-1, 2).tolist():
-            cuts = [start, *range((start // step + 1) * step, stop, step), stop]
-            for a, b in pairwise(cuts):
-                tasks.append(executor.submit(_read_into, source, a, b, states[place[a] : place[a] + b - a].numpy()))
-        try:
-            for task in tasks:
-                task.result()
-        except BaseException:
-            executor.shutdown(wait=True, cancel_futures=True)
-            raise
-    return states, place
-
-
-def _open_source(store: str | Path | xr.Dataset) -> _Source:
-    if isinstance(store, xr.Dataset):
-        ds = store
-        state = ds["state"]
-        chunk = max(state.chunksizes["time"]) if state.chunks else 32
-
-        def read(start: int, stop: int) -> np.ndarray:
-            part = state[start:stop].data
-            return np.asarray(part.compute(scheduler="threads") if hasattr(part, "compute") else part)
-    else:
-        import zarr
-
-        ds = open_training_store(store)
-        array: Any = zarr.open_array(store, path="state", mode="r")
-        chunk = array.chunks[0]
-
-        def read(start: int, stop: int) -> np.ndarray:
-            return np.asarray(array[start:stop])
-
-    return _Source(
-        read=read,
-        shape=tuple(ds["state"].shape),
-        chunk=int(chunk),
-        label=ds["split"].values,
-        segment=ds["segment"].values,
-        time=torch.from_numpy(numeric_time(ds["time"].values)),
-        condition=torch.from_numpy(np.ascontiguousarray(ds["condition"].values, dtype=np.float32)),
-        names=ds["time"].values,
-    )
 
 
 def stream(
@@ -404,14 +270,14 @@ def stream(
         raise ValueError(
             f"got batch_size {batch_size} and rank {rank} of {world_size}, expected at least 1 and a rank below the world size"
         )
-    source = _open_source(store)
+    source = open_source(store)
     windows = find_windows(source.label, source.segment, which=which, length=length, lead_steps=lead_steps)
     held = int((source.label == {"train": 0, "validation": 1, "test": 2}[which]).sum()) * source.state_bytes
     mode = mode or ("resident" if held <= memory_limit // 2 else "block")
     order = order or (("global" if mode == "resident" else "block") if shuffle else "none")
     if mode == "block" and order == "global":
         raise ValueError("got order 'global' while reading in blocks, expected 'block' or 'none', because it needs all states at once")
-    block, pool = _block_sizes(source, windows, world_size, memory_limit)
+    block, pool = _block_sizes(source, windows, world_size, memory_limit if mode == "block" else 2**62)
     return Stream(
         source=source,
         windows=windows,
@@ -431,7 +297,7 @@ def stream(
     )
 
 
-def _block_sizes(source: _Source, windows: Windows, world_size: int, memory_limit: int) -> tuple[int, int]:
+def _block_sizes(source: Source, windows: Windows, world_size: int, memory_limit: int) -> tuple[int, int]:
     """Times per block, a multiple of the store's chunks, and blocks mixed: 256 and 16, fewer where memory or ranks ask for it."""
     span = windows.lead_steps[-1] * (windows.length - 1)
     chunk = source.chunk
@@ -443,4 +309,10 @@ def _block_sizes(source: _Source, windows: Windows, world_size: int, memory_limi
             pool -= 1
         else:
             block = max(chunk, block // 2 // chunk * chunk)
+    needed = (pool + 2 + _AHEAD) * (block + span) * source.state_bytes
+    if needed > memory_limit:
+        raise ValueError(
+            f"got a memory limit of {memory_limit / 2**20:.0f} MiB, expected at least {needed / 2**20:.0f} MiB, because "
+            f"{pool + 2 + _AHEAD} blocks of {block + span} states of {source.state_bytes / 2**20:.3g} MiB are held"
+        )
     return block, pool

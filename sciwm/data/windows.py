@@ -174,13 +174,18 @@ def plan_size(
     windows: Windows, *, seed: int, epoch: int, world_size: int = 1, order: Order = "global", block: int = 256, every: int = 1
 ) -> int:
     """Samples per rank in an epoch, the same on every rank, without making the plan."""
+    if order != "block":
+        return len(range(_phase(len(windows), seed, epoch, every), len(windows), max(1, min(every, len(windows))))) // world_size
     return _rank_size(windows.starts[_chosen(len(windows), seed, epoch, every)], seed, epoch, world_size, order, block)
 
 
 def _chosen(num: int, seed: int, epoch: int, every: int) -> np.ndarray:
+    return np.arange(_phase(num, seed, epoch, every), num, max(1, min(every, num)))
+
+
+def _phase(num: int, seed: int, epoch: int, every: int) -> int:
     every = max(1, min(every, num))
-    phases = np.random.default_rng([seed, epoch // every, 0]).permutation(every)
-    return np.arange(int(phases[epoch % every]), num, every)
+    return int(np.random.default_rng([seed, epoch // every, 0]).permutation(every)[epoch % every])
 
 
 def _block_places(starts: np.ndarray, seed: int, epoch: int, block: int) -> np.ndarray:

@@ -119,14 +119,14 @@ def test_memory_decides_the_mode_and_bounds_the_pool(path):
     assert (tight.pool + 4) * (tight.block + 9) <= 600
     store = open_training_store(path).load()
     made = []
-    original = module._Pool.__init__
+    original = module.Pool.__init__
 
     def spy(self, *args):
         original(self, *args)
         made.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Pool, "__init__", spy)
+        patch.setattr(module.Pool, "__init__", spy)
         for batch in islice(tight, 60):
             check(batch, store)
     assert len(made[0].states) <= 600
@@ -183,6 +183,8 @@ def test_refusals(path):
         stream(path, **OPTIONS, mode="block", order="global")
     with pytest.raises(ValueError, match="rank 2 of 2"):
         stream(path, **OPTIONS, rank=2, world_size=2)
+    with pytest.raises(ValueError, match=r"memory limit of 0 MiB, expected at least \d+ MiB"):
+        stream(path, **OPTIONS, memory_limit=10_000)
     with pytest.raises(ValueError, match="at least one each"):
         next(iter(stream(path, **OPTIONS, world_size=5000)))
     with pytest.raises(ValueError, match=r"141 times without 200 in a row"):
