@@ -170,10 +170,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "what", "size", "licence", "obtain with")
+    table = Table("name", "what", "size", "obtain with")
     for row in rows:
         verb = "make" if "make" in row["verbs"] else "get"
-        table.add_row(row["name"], row["what"], row["size"], row["licence"], f"sciwm data {verb} {row['name']}")
+        table.add_row(row["name"], row["what"], row["size"], f"data {verb} {row['name']}")
+    table.columns[0].no_wrap = table.columns[3].no_wrap = True
     Console().print(table)
 
 
