@@ -131,8 +131,15 @@ def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     return right * np.where(peak < 0, -1.0, 1.0)[:, None], singular**2 / total
 
 
+def _rows(matrix: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Take rows, without a copy where they are consecutive (one segment without gaps)."""
+    if index[-1] - index[0] + 1 == len(index):
+        return matrix[index[0] : index[-1] + 1]
+    return matrix[index]
+
+
 def _lagged(z: np.ndarray, p: np.ndarray, first: np.ndarray, later: np.ndarray) -> _Lagged:
-    zn, zl, pn, pl = z[first], z[later], p[first], p[later]
+    zn, zl, pn, pl = _rows(z, first), _rows(z, later), _rows(p, first), _rows(p, later)
     return _Lagged(
         start=pn.T @ pn,
         cross=pn.T @ pl,

@@ -67,9 +67,9 @@ def test_grids_must_match():
     xr.testing.assert_equal(check_grid(rounded, observed, method="m").latitude, observed.latitude)
     with pytest.raises(ValueError, match=r"got latitude 60.0 at position 0 .* of 'm', expected 40.0 .* open_forecast"):
         check_grid(forecast.isel(latitude=slice(None, None, -1)), observed, method="m")
-    with pytest.raises(ValueError, match="got longitude 6.0 at position 1"):
+    with pytest.raises(ValueError, match=r"got longitude 6\.0 at position 1"):
         check_grid(forecast.assign_coords(longitude=forecast.longitude * 1.2), observed, method="m")
-    with pytest.raises(ValueError, match="got 2 values of latitude .* expected 3"):
+    with pytest.raises(ValueError, match=r"got 2 values of latitude .* expected 3"):
         check_grid(forecast.isel(latitude=slice(0, 2)), observed, method="m")
     with pytest.raises(ValueError, match="with dims"):
         check_grid(forecast.isel(latitude=0), observed, method="m")

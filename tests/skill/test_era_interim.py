@@ -63,7 +63,7 @@ def plain_numpy(ds):
 
 
 def test_baselines_agree_with_plain_numpy():
-    ds = xr.open_dataset(FOUND[0])[NAMES].load()
+    ds = xr.open_dataset(FOUND[0])[NAMES].isel(lat=slice(None, None, 2), lon=slice(None, None, 2)).load()
     observed = ds.rename(lat="latitude", lon="longitude").sortby("latitude")
     reference = fit_reference(observed, train=slice("2000", "2006"), validation=slice("2007", "2007"))
     lead_times = np.array(LEADS) * np.timedelta64(24 * 3600 * 10**9, "ns")

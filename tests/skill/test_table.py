@@ -129,7 +129,7 @@ def test_train_can_be_given_instead_of_a_reference(observed, reference):
     assert b.method.values.tolist() == ["forecast", "persistence"]
     with pytest.raises(ValueError, match="both reference and train"):
         evaluate(forecast, observed, train=slice("2000", "2001"), reference=reference)
-    with pytest.raises(ValueError, match="neither reference nor train, expected one for climatology, .*acc"):
+    with pytest.raises(ValueError, match=r"neither reference nor train, expected one for climatology, .*acc"):
         evaluate(forecast, observed)
 
 
@@ -203,11 +203,11 @@ def test_mistakes_are_named(observed, reference):
         evaluate({"a": forecast, "b": forecast_of(observed, range(1100, 1140), [2])}, observed, reference=reference)
     with pytest.raises(ValueError, match="without a common initial time"):
         evaluate({"a": forecast, "b": forecast_of(observed, range(1000, 1040), LEADS)}, observed, reference=reference)
-    with pytest.raises(ValueError, match="no initial time between .* all observed"):
+    with pytest.raises(ValueError, match=r"no initial time between .* all observed"):
         evaluate(forecast, observed.isel(time=slice(0, 1101)), reference=reference)
     with pytest.raises(ValueError, match=r"regions \['nino34'\] without any cell"):
         evaluate(forecast, observed, reference=reference, regions=("nino34",), baselines=())
-    with pytest.raises(ValueError, match="expected 40.0"):
+    with pytest.raises(ValueError, match=r"expected 40.0"):
         evaluate(forecast.assign_coords(latitude=forecast.latitude + 1), observed, reference=reference)
     with pytest.raises(AttributeError, match="no attribute 'crps'"):
         _ = sciwm.skill.crps
