@@ -101,9 +101,9 @@ class Statistics:
     def _apply(self, kernel: Any, x: xr.DataArray, design: xr.DataArray, scale: xr.DataArray, name: str) -> xr.DataArray:
         coefficients = self.climatology.coefficients[name]
         space = _space(coefficients)
-        if x.chunks is not None:
+        if sizes := x.variable.chunksizes:
             x = x.chunk(dict.fromkeys(space, -1))
-            design = design.drop_vars(list(design.coords)).chunk({d: x.chunksizes[d] for d in design.dims if d in x.chunksizes})
+            design = design.drop_vars(list(design.coords)).chunk({d: sizes[d] for d in design.dims if d in sizes})
         out: xr.DataArray = xr.apply_ufunc(
             kernel,
             x,

@@ -2,6 +2,10 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -234,3 +238,44 @@ def test_refusals(tmp_path):
     flat = xr.Dataset({"one": (("latitude", "longitude"), np.ones((5, 6)))}, {"latitude": ds.latitude})
     with pytest.raises(ValueError, match="static field 'one'"):
         prepare(ds, tmp_path / "a.zarr", **SPLIT, static=flat)
+
+
+def test_a_killed_process_leaves_something_to_go_on_with(tmp_path):
+    source, out = tmp_path / "source.nc", tmp_path / "train.zarr"
+    grid().drop_vars("segment").to_netcdf(source, engine="scipy")
+    script = f"""
+import os, xarray as xr
+import sciwm.data.prepare as module
+record = module._record
+def die(partial, key, done):
+    record(partial, key, done)
+    if done >= 366:
+        os._exit(9)
+    return done
+module._record, module._BLOCK_BYTES = die, 1
+with xr.open_dataset({str(source)!r}, engine="scipy", chunks={{"time": 50}}) as ds:
+    module.prepare(ds, {str(out)!r}, **{SPLIT!r}, harmonics=1, progress=False)
+"""
+    root = Path(module.__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", script], check=False, env=os.environ | {"PYTHONPATH": str(root)})
+    assert killed.returncode == 9
+    assert not out.exists()
+    with xr.open_dataset(source, engine="scipy", chunks={"time": 50}) as ds, pytest.MonkeyPatch.context() as patch:
+        writer = Interrupted(-1, None)
+        patch.setattr(module, "_write_chunk", writer)
+        prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+        assert writer.starts == [366, 549]
+        np.testing.assert_array_equal(open_training_store(out).state.values, load_statistics(out).standardize(ds).values)
+
+
+def test_on_a_distributed_cluster(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    ds = grid()
+    with (
+        dask.config.set({"distributed.worker.daemon": False}),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+    ):
+        cluster_store = prepare(ds, tmp_path / "a.zarr", **SPLIT, harmonics=1, progress=False)
+    threads_store = prepare(ds, tmp_path / "b.zarr", **SPLIT, harmonics=1, progress=False)
+    xr.testing.assert_identical(open_training_store(cluster_store).load(), open_training_store(threads_store).load())

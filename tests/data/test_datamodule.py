@@ -1,0 +1,83 @@
+"""A resumed Lightning run sees exactly the batches that an unbroken one does."""
+
+import warnings
+from itertools import islice
+
+import lightning
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sciwm.data.datamodule import DataModule
+from sciwm.data.prepare import prepare
+from sciwm.data.stream import stream
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    coords = {"time": xr.date_range("2000-01-01", periods=600, freq="D"), "latitude": np.arange(4.0), "longitude": np.arange(4.0)}
+    ds = xr.Dataset({"t2m": (("time", "latitude", "longitude"), 280 + rng.normal(size=(600, 4, 4)))}, coords)
+    folder = tmp_path_factory.mktemp("stores")
+    options = {"by": "step", "train": [0, 500], "gap_steps": 3, "harmonics": 1, "progress": False}
+    return prepare(ds, folder / "a.zarr", validation=[500, 600], **options), prepare(ds, folder / "b.zarr", **options)
+
+
+class Recorder(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen, self.validated = torch.nn.Linear(1, 1), [], 0
+
+    def training_step(self, batch, index):
+        self.seen.append(batch.index[:, 0].tolist())
+        return self.layer(batch.values.mean().reshape(1, 1)).sum()
+
+    def validation_step(self, batch, index):
+        self.validated += len(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+def fit(path, folder, steps, *, resume=None, accumulate=1):
+    module, data = Recorder(), DataModule(path, length=3, lead_steps=[1, 2], batch_size=32, seed=5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", module="torch")
+        trainer = lightning.Trainer(
+            max_steps=steps,
+            accumulate_grad_batches=accumulate,
+            val_check_interval=10 * accumulate,
+            check_val_every_n_epoch=None,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        trainer.fit(module, data, ckpt_path=resume, weights_only=False) if resume else trainer.fit(module, data)
+        trainer.save_checkpoint(folder / "last.ckpt")
+    return module
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_run_goes_on_with_the_next_batch(paths, tmp_path, accumulate):
+    path = paths[0]
+    expected = [b.index[:, 0].tolist() for b in islice(stream(path, length=3, lead_steps=[1, 2], batch_size=32, seed=5), 40 * accumulate)]
+    unbroken = fit(path, tmp_path, 40, accumulate=accumulate)
+    assert unbroken.seen == expected
+    assert unbroken.validated >= 4 * 95
+    first = fit(path, tmp_path, 23, accumulate=accumulate)
+    second = fit(path, tmp_path, 40, resume=tmp_path / "last.ckpt", accumulate=accumulate)
+    assert first.seen + second.seen == expected
+
+
+def test_without_a_validation_block_or_a_trainer(paths):
+    data = DataModule(paths[1], length=3, batch_size=8)
+    assert data.val_dataloader() == []
+    assert len(next(iter(data.train_dataloader()))) == 8
+    shuffled = list(DataModule(paths[0], length=3, batch_size=8).val_dataloader())
+    assert sum(len(b) for b in shuffled) == 100 - 3 - 2
+    assert len(shuffled[0]) == 8
