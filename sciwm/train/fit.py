@@ -134,6 +134,7 @@ def fit_world(
         callbacks.append(TQDMProgressBar(refresh_rate=5))
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", message=".*have no `validation_step`.*")  # Health validates, between steps
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # averages of weights always are
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
