@@ -94,9 +94,7 @@ class GridTokenizer(nn.Module):
         whole = split.permute(order).reshape(*lead, self.num_channels, rows * height, columns * width)
         return whole[..., : self.shape[0], : self.shape[1]]
 
-    def surroundings(
-        self, values: Float[Tensor, "*lead channel latitude longitude"], halo: int
-    ) -> Float[Tensor, "*lead token feature"]:
+    def surroundings(self, values: Float[Tensor, "*lead channel latitude longitude"], halo: int) -> Float[Tensor, "*lead token feature"]:
         """Values of each token's cells and of ``halo`` cells around them; 0 beyond the domain, wrapped where periodic."""
         if halo == 0:
             return self.patches(values)
