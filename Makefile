@@ -1,7 +1,6 @@
 # Everything a fresh machine needs beside this file: Python 3.11 or later, and make.
 # `make demo`  simulate turbulence, train on it, score the forecasts, write the report
 # `make test`  the tests, with coverage        `make lint types docs`  the other checks
-# On a machine without a GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves gigabytes.
 
 PYTHON ?= python3
 VENV := .venv

@@ -134,7 +134,9 @@ def train(run: RunDir, config: Config) -> None:
     outputs = dataclasses.replace(world, about=about).save(run.path)
     run.record_stage("train", inputs, outputs)
     last = [r for r in run.read_log() if r["split"] == "validation"][-1]
-    note = f"validation: latent error {last['prediction']:.3g}, effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
+    note = (
+        f"validation: latent error {last['prediction']:.3g}, effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
+    )
     _say(run.weights_file, note)
 
 
@@ -184,9 +186,15 @@ def forecast(run: RunDir, config: Config) -> None:
         ds["segment"].values, history=world.network.history, strides=world.strides, label=split, which=2, longest=longest
     )[:: config.forecast.init_every]
     if not len(index):
-        raise ValueError("got no initial time in the test block, expected some: the block must be longer than the context and the longest lead")
+        raise ValueError(
+            "got no initial time in the test block, expected some: the block must be longer than the context and the longest lead"
+        )
     outputs = []
-    methods: list[tuple[str, WorldModel, Any]] = [("jepa", world, "residual"), ("jepa_latent", world, "latent"), ("random_encoder", random, "residual")]
+    methods: list[tuple[str, WorldModel, Any]] = [
+        ("jepa", world, "residual"),
+        ("jepa_latent", world, "latent"),
+        ("random_encoder", random, "residual"),
+    ]
     for name, model, readout in methods:
         out = run.forecast_store if name == "jepa" else run.forecasts_folder / f"{name}.zarr"
         shutil.rmtree(out, ignore_errors=True)
@@ -407,5 +415,3 @@ def _between(time: xr.DataArray, start: str, end: str) -> np.ndarray:
         return np.flatnonzero((time.values >= float(start)) & (time.values <= float(end)))
     where = time.to_index().slice_indexer(start, end)
     return np.arange(len(time))[where]
-
-

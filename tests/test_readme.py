@@ -69,9 +69,12 @@ def complaint(words: list[str]) -> str | None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_python_blocks_run(page, tmp_path, monkeypatch):
-    """In order, in one namespace, in an empty folder."""
+def test_python_blocks_run(page, tmp_path, monkeypatch, request):
+    """In order, in one namespace, in a folder that is empty but for a finished run where a page asks for ``runs/demo``."""
     monkeypatch.chdir(tmp_path)
+    if "runs/demo" in "".join(block.code for block in blocks(page.read_text(encoding="utf-8")) if block.language == "python"):
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "demo").symlink_to(request.getfixturevalue("finished_run"))
     namespace = {"__name__": "__readme__"}
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.language == "python":

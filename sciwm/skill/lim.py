@@ -134,8 +134,8 @@ def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
 def _rows(matrix: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Take rows, without a copy where they are consecutive (one segment without gaps)."""
     if index[-1] - index[0] + 1 == len(index):
-        return matrix[index[0] : index[-1] + 1]
-    return matrix[index]
+        return np.asarray(matrix[index[0] : index[-1] + 1])
+    return np.asarray(matrix[index])
 
 
 def _lagged(z: np.ndarray, p: np.ndarray, first: np.ndarray, later: np.ndarray) -> _Lagged:

@@ -109,6 +109,11 @@ def region_weights(field: xr.DataArray, regions: Sequence[str] = ()) -> xr.DataA
     -------
     DataArray
         Dims ``(region, *space)``, weights >= 0; all zero where a region means nothing for this field.
+
+    Raises
+    ------
+    ValueError
+        If a region is malformed or named twice.
     """
     space = space_dims(field)
     shape = tuple(field.sizes[d] for d in space)
@@ -134,5 +139,8 @@ def region_weights(field: xr.DataArray, regions: Sequence[str] = ()) -> xr.DataA
                 labels = [str(c) for c in field["component"].values]
                 chosen = np.array([float(c == text or c.startswith(f"{text}_")) for c in labels])
             layers.append(chosen)
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ValueError(f"got regions {list(regions)}, expected {twice[0]!r} once")
     coords = {"region": names, **{d: field[d].variable for d in space if d in field.coords}}
     return xr.DataArray(np.stack(layers), dims=("region", *space), coords=coords)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+import scipy.special
 import xarray as xr
 
 from sciwm.skill.scores import area_means
@@ -188,7 +188,7 @@ def _ar2_test(series: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     effective = np.clip(n / inflation, 2.0, n)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / np.sqrt(variance * n / (n - 1) / effective)
-        p_value = 2 * scipy.stats.t.sf(np.abs(t), effective - 1)
+        p_value = 2 * scipy.special.stdtr(effective - 1, -np.abs(t))
     return mean, np.where(usable, p_value, np.nan), np.where(usable, effective, np.nan)
 
 

@@ -225,7 +225,7 @@ def _make_baselines(
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
                 lim = fit_lim(reference, times.lead, eofs=lim_eofs)
-            notices += [str(w.message) for w in caught]
+            notices += [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
             made[name] = lim_forecast(lim, reference, observed, times.init)
     return made, lim
 

@@ -131,12 +131,13 @@ def fit_world(
     callbacks: list[L.Callback] = [watch, health, Checkpoints(path=checkpoint, every=config.train.checkpoint_every)]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
-    trainer = _trainer(config, folder, callbacks, progress=progress)
     with warnings.catch_warnings(), _Quiet():
+        warnings.filterwarnings("ignore", message=".*have no `validation_step`.*")  # Health validates, between steps
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+        trainer = _trainer(config, folder, callbacks, progress=progress)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     world.network.load_state_dict(module.final_network().state_dict())
     world.network.eval()

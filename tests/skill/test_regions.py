@@ -73,5 +73,7 @@ def test_regions_are_read_from_text():
     assert parse_region("phi") is None
     with pytest.raises(ValueError, match="expected 'name:south,north,west,east'"):
         parse_region("alps:44,48,5")
+    with pytest.raises(ValueError, match="expected 'all' once"):
+        region_weights(field(LATITUDE, np.arange(0, 360, 5.0)), ["all", "global"])
     with pytest.raises(ValueError, match="south < north"):
         parse_region("alps:48,44,5,16")

@@ -232,9 +232,14 @@ def test_a_lim_of_more_variables_than_are_forecast(observed):
 
 
 def test_notices_of_the_lim_end_in_the_attributes(observed, reference):
-    skill = evaluate(forecast_of(observed, range(1100, 1140), LEADS), observed, reference=reference, baselines=("lim",), resamples=0)
-    assert skill.attrs["notices"] == ""  # a state of twelve cells keeps them all
-    assert "12 EOFs" in skill.attrs["lim"]
+    one = evaluate(forecast_of(observed, [1100], LEADS), observed, reference=reference, baselines=("lim",), resamples=10)
+    assert one.attrs["notices"] == ""  # a state of twelve cells keeps them all
+    assert "12 EOFs" in one.attrs["lim"]
+    assert one.attrs["block_length"] == 1
+    np.testing.assert_allclose(one.ci_low, one.value)
+    wide = weather(1100, rows=8, columns=8)
+    skill = evaluate(forecast_of(wide, range(1000, 1020), LEADS), wide, train=slice("2000", "2001"), lim_eofs=(10, 500), resamples=0)
+    assert "truncations [500] skipped" in skill.attrs["notices"]
 
 
 def test_persistence_of_a_forecast_store_equals_the_baseline(observed, reference):
