@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,7 +71,8 @@ def save_readouts(world: WorldModel, folder: Path) -> Path:
     """Write ``probes.safetensors``."""
     tensors = {f"{kind}.{k}": v for kind, readouts in world.readouts.items() for k, v in readouts.tensors().items()}
     one = next(iter(world.readouts.values()))
-    notes = {"format": str(_FORMAT), "lead_steps": json.dumps(one.lead_steps), "scope": one.scope, "kinds": json.dumps(list(world.readouts))}
+    kinds = json.dumps(list(world.readouts))
+    notes = {"format": str(_FORMAT), "lead_steps": json.dumps(one.lead_steps), "scope": one.scope, "kinds": kinds}
     path = folder / "probes.safetensors"
     _save(tensors, path, notes)
     return path
@@ -111,7 +112,7 @@ def load_world(folder: Path) -> WorldModel:
     probes = folder / "probes.safetensors"
     if probes.exists():
         numbers, notes = _read(probes)
-        leads, scope = json.loads(notes["lead_steps"]), notes["scope"]
+        leads, scope = json.loads(notes["lead_steps"]), _scope(notes["scope"])
         for kind in json.loads(notes["kinds"]):
             readouts[kind] = Readouts.from_tensors(_part(numbers, f"{kind}."), lead_steps=leads, scope=scope)
     return WorldModel(
@@ -127,6 +128,10 @@ def load_world(folder: Path) -> WorldModel:
     )
 
 
+def _scope(text: str) -> Literal["token", "shared"]:
+    return "shared" if text == "shared" else "token"
+
+
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -134,7 +139,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ValueError(f"got {path}, which is not JSON ({error}), expected what `sciwm train` writes") from None
     if about.get("format") != _FORMAT:
         raise ValueError(
-            f"got {path} in format {about.get('format')!r}, expected {_FORMAT}; it was written by sciwm {about.get('sciwm', '?')}, this is {sciwm.__version__}"
+            f"got {path} in format {about.get('format')!r}, expected {_FORMAT}; it was written by sciwm {about.get('sciwm', '?')}, "
+            f"this is {sciwm.__version__}"
         )
     return about
 

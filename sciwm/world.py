@@ -133,7 +133,8 @@ class WorldModel:
         self.network.eval()
         parts = []
         for start in range(0, state.sizes["time"], batch_size):
-            values = torch.from_numpy(np.ascontiguousarray(state.isel(time=slice(start, start + batch_size)).values, dtype=np.float32))[:, None]
+            block = np.ascontiguousarray(state.isel(time=slice(start, start + batch_size)).values, dtype=np.float32)
+            values = torch.from_numpy(block)[:, None]
             features, valid = self.tokenize(torch.nan_to_num(values), torch.isfinite(values))
             with torch.no_grad():
                 parts.append(self.network.encode(features, valid)[:, 0])
@@ -330,5 +331,3 @@ def load(path: str | Path) -> WorldModel:
     from sciwm.weights import load_world
 
     return load_world(Path(path))
-
-

@@ -89,7 +89,7 @@ def initial_positions(
     if label is not None:
         outside = np.concatenate([[0], np.cumsum(label != which)])
         good &= outside[start + ahead + 1] == outside[start - back]
-    return start[good]
+    return np.asarray(start[good])
 
 
 def predicted_latents(

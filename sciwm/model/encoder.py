@@ -26,8 +26,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.embed = nn.Linear(feature_dim, token_dim)
         self.place = nn.Linear(position_dim, token_dim)
-        sizes = {"dim": token_dim, "num_heads": num_heads, "ratio": mlp_ratio, "dropout": dropout}
-        self.blocks = nn.ModuleList([Block(**sizes) for _ in range(num_blocks)])
+        self.blocks = nn.ModuleList(
+            [Block(dim=token_dim, num_heads=num_heads, ratio=mlp_ratio, dropout=dropout) for _ in range(num_blocks)]
+        )
         self.norm = nn.LayerNorm(token_dim)
         # A linear map after the norm: normalised vectors alone lie on a sphere and could never be Gaussian.
         self.project = nn.Linear(token_dim, token_dim)

@@ -58,10 +58,25 @@ class JEPA(nn.Module):
         self.ema_decay, self.latent_noise, self.history = ema_decay, latent_noise, history
         self.condition_dim, self.local_dim = condition_dim, local_dim
         self.register_buffer("position", position, persistent=False)
-        sizes = {"position_dim": position.shape[1], "token_dim": token_dim, "num_heads": num_heads, "mlp_ratio": mlp_ratio, "dropout": dropout}
-        self.encoder = Encoder(feature_dim=feature_dim, num_blocks=encoder_blocks, **sizes)
+        self.encoder = Encoder(
+            feature_dim=feature_dim,
+            position_dim=position.shape[1],
+            token_dim=token_dim,
+            num_blocks=encoder_blocks,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            dropout=dropout,
+        )
         self.predictor = Predictor(
-            history=history, condition_dim=condition_dim, local_dim=local_dim, num_blocks=predictor_blocks, **sizes
+            history=history,
+            position_dim=position.shape[1],
+            condition_dim=condition_dim,
+            local_dim=local_dim,
+            token_dim=token_dim,
+            num_blocks=predictor_blocks,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            dropout=dropout,
         )
         self.hidden = nn.Parameter(torch.randn(token_dim) * 0.02)
         self.teacher = moving_average(self.encoder) if kind == "ema" else None
@@ -75,11 +90,11 @@ class JEPA(nn.Module):
         """Latents of every state on its own; tokens that are not ``visible`` get the learnt stand-in."""
         batch, time, count = features.shape[:3]
         flat = None if valid is None else valid.flatten(0, 1)
-        latents = self.encoder(features.flatten(0, 1), flat, self.position, visible)
+        latents: Tensor = self.encoder(features.flatten(0, 1), flat, self.position, visible)
         if visible is not None:
             whole = self.hidden.expand(batch * time, count, -1)
             latents = whole.scatter(1, visible[..., None].expand(-1, -1, latents.shape[-1]), latents)
-        return latents.unflatten(0, (batch, time))
+        return latents.view(batch, time, count, -1)
 
     def rollout(
         self,
@@ -152,8 +167,8 @@ class JEPA(nn.Module):
         if self.teacher is None:
             return self.encode(features, valid)
         with torch.no_grad():
-            latents = self.teacher(features.flatten(0, 1), None if valid is None else valid.flatten(0, 1), self.position)
-            return nn.functional.layer_norm(latents, latents.shape[-1:]).unflatten(0, features.shape[:2])
+            latents: Tensor = self.teacher(features.flatten(0, 1), None if valid is None else valid.flatten(0, 1), self.position)
+            return nn.functional.layer_norm(latents, latents.shape[-1:]).view(*features.shape[:3], -1)
 
     def _penalty(self, latents: Tensor, valid: Tensor | None) -> Tensor:
         if self.teacher is not None:

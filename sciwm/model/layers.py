@@ -72,10 +72,13 @@ class Block(nn.Module):
         self.feed = FeedForward(dim=dim, ratio=ratio)
         self.dropout = TokenDropout(dropout)
 
-    def forward(self, tokens: Float[Tensor, "batch token dim"], valid: Bool[Tensor, "batch token"] | None) -> Float[Tensor, "batch token dim"]:
+    def forward(
+        self, tokens: Float[Tensor, "batch token dim"], valid: Bool[Tensor, "batch token"] | None
+    ) -> Float[Tensor, "batch token dim"]:
         """Attend, then transform each token."""
         tokens = tokens + self.dropout(self.attention(self.norm_attention(tokens), valid))
-        return tokens + self.dropout(self.feed(self.norm_feed(tokens)))
+        out: Tensor = tokens + self.dropout(self.feed(self.norm_feed(tokens)))
+        return out
 
 
 class ConditionedBlock(nn.Module):
@@ -106,4 +109,5 @@ class ConditionedBlock(nn.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulate(nn.functional.silu(condition))[:, None].chunk(6, dim=-1)
         mixed = self.attention(self.norm_attention(tokens) * (1 + scale_a) + shift_a, valid, last)
         tokens = (tokens if last is None else tokens[:, -last:]) + gate_a * self.dropout(mixed)
-        return tokens + gate_f * self.dropout(self.feed(self.norm_feed(tokens) * (1 + scale_f) + shift_f))
+        out: Tensor = tokens + gate_f * self.dropout(self.feed(self.norm_feed(tokens) * (1 + scale_f) + shift_f))
+        return out

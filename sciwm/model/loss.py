@@ -11,7 +11,11 @@ __all__ = ["latent_error", "sigreg", "vicreg"]
 
 
 def latent_error(
-    predicted: Float[Tensor, "... token dim"], target: Float[Tensor, "... token dim"], valid: Bool[Tensor, "... token"] | None, *, smooth: bool = False
+    predicted: Float[Tensor, "... token dim"],
+    target: Float[Tensor, "... token dim"],
+    valid: Bool[Tensor, "... token"] | None,
+    *,
+    smooth: bool = False,
 ) -> Float[Tensor, ""]:
     """Mean squared (or smooth absolute) difference of latents over valid tokens (all, if None); 0 is perfect."""
     error = nn.functional.smooth_l1_loss(predicted, target, reduction="none") if smooth else (predicted - target).square()
@@ -53,9 +57,15 @@ def sigreg(
         gauss = (-node.square() / 2).exp()
         weight = torch.full_like(node, 6 / (knots - 1))
         weight[0] = weight[-1] = 3 / (knots - 1)
-        real, imaginary = _Characteristic.apply(projected * node[1], knots)
+        real, imaginary = _characteristic(projected * node[1], knots)
         statistic = ((real - gauss[:, None]).square() + imaginary.square()).mul((weight * gauss)[:, None]).sum(0)
-        return statistic.mean() * samples.shape[0]
+        out: Tensor = statistic.mean() * samples.shape[0]
+        return out
+
+
+def _characteristic(angle: Tensor, knots: int) -> tuple[Tensor, Tensor]:
+    real, imaginary = _Characteristic.apply(angle, knots)  # type: ignore[no-untyped-call]
+    return real, imaginary
 
 
 class _Characteristic(torch.autograd.Function):

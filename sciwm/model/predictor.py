@@ -50,8 +50,9 @@ class Predictor(nn.Module):
         self.condition = nn.Sequential(
             nn.Linear(condition_dim + 2 * _LEAD_FREQUENCIES, token_dim), nn.SiLU(), nn.Linear(token_dim, token_dim)
         )
-        sizes = {"dim": token_dim, "num_heads": num_heads, "ratio": mlp_ratio, "dropout": dropout}
-        self.blocks = nn.ModuleList([ConditionedBlock(**sizes) for _ in range(num_blocks)])
+        self.blocks = nn.ModuleList(
+            [ConditionedBlock(dim=token_dim, num_heads=num_heads, ratio=mlp_ratio, dropout=dropout) for _ in range(num_blocks)]
+        )
         self.norm = nn.LayerNorm(token_dim)
         self.change = nn.Linear(token_dim, token_dim)
         nn.init.zeros_(self.change.weight)

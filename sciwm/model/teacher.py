@@ -20,5 +20,6 @@ def moving_average(network: Network) -> Network:
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, *, decay: float) -> None:
     """Move every parameter of ``average`` towards ``network``'s by ``1 - decay``."""
-    old, new = list(average.parameters()), [p.detach() for p in network.parameters()]
+    old: list[torch.Tensor] = [p.detach() for p in average.parameters()]
+    new: list[torch.Tensor] = [p.detach() for p in network.parameters()]
     torch._foreach_lerp_(old, new, 1 - decay)

@@ -30,6 +30,8 @@ def field_features(
     return features if scope == "token" else features.flatten(0, 1)[:, None]
 
 
-def series_features(latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample target"]) -> Float[Tensor, "sample 1 feature"]:
+def series_features(
+    latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample target"]
+) -> Float[Tensor, "sample 1 feature"]:
     """Features of the readout of scalar series: the latents of all tokens, then the initial values."""
     return torch.cat([latents.flatten(1), initial], dim=-1)[:, None]

@@ -112,7 +112,9 @@ def fit_ridge(moments: Moments, strengths: Sequence[float]) -> list[Ridge]:
     """
     n = moments.count
     if n < 2:
-        raise ValueError(f"got {n:g} sample(s) to fit a ridge readout, expected at least two: the training block is too short for this lead")
+        raise ValueError(
+            f"got {n:g} sample(s) to fit a ridge readout, expected at least two: the training block is too short for this lead"
+        )
     mean_x, mean_y = moments.x / n, moments.y / n
     cov = moments.xx / n - mean_x[:, :, None] * mean_x[:, None, :]
     scale = cov.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()

@@ -56,7 +56,7 @@ def as_components(series: xr.Dataset) -> xr.Dataset:
     angles = [str(n) for n, v in series.data_vars.items() if v.attrs.get("units") in _ANGLES]
     out = series.drop_vars(angles)
     if angles:
-        parts = [f(series[n]) for n in angles for f in (np.sin, np.cos)]
+        parts: list[xr.DataArray] = [part for n in angles for part in (np.sin(series[n]), np.cos(series[n]))]  # type: ignore[misc]
         labels = [f"{n}_{f}" for n in angles for f in ("sin", "cos")]
         stacked = xr.concat(parts, dim=xr.Variable("component", labels), coords="minimal", compat="override").transpose("time", "component")
         out["torsions"] = stacked.assign_attrs(units="1", long_name="sine and cosine of torsion angles")

@@ -94,9 +94,7 @@ class GridTokenizer(nn.Module):
         whole = split.permute(order).reshape(*lead, self.num_channels, rows * height, columns * width)
         return whole[..., : self.shape[0], : self.shape[1]]
 
-    def surroundings(
-        self, values: Float[Tensor, "*lead channel latitude longitude"], halo: int
-    ) -> Float[Tensor, "*lead token feature"]:
+    def surroundings(self, values: Float[Tensor, "*lead channel latitude longitude"], halo: int) -> Float[Tensor, "*lead token feature"]:
         """Values of each token's cells and of ``halo`` cells around them; 0 beyond the domain, wrapped where periodic."""
         if halo == 0:
             return self.patches(values)
@@ -104,7 +102,8 @@ class GridTokenizer(nn.Module):
         lead = values.shape[:-3]
         flat = values.reshape(-1, *values.shape[-3:])
         right = columns * width - self.shape[1]
-        wide = nn.functional.pad(flat, (halo, halo), mode="circular") if self.periodic else nn.functional.pad(flat, (halo, halo + right))
+        around = torch.arange(-halo, self.shape[1] + halo, device=flat.device) % self.shape[1]
+        wide = flat[..., around] if self.periodic else nn.functional.pad(flat, (halo, halo + right))
         wide = nn.functional.pad(wide, (0, 0, halo, halo + rows * height - self.shape[0]))
         window = wide.unfold(2, height + 2 * halo, height).unfold(3, width + 2 * halo, width)
         return window.permute(0, 2, 3, 1, 4, 5).reshape(*lead, self.num_tokens, -1)

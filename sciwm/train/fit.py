@@ -10,7 +10,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import xarray as xr
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -132,7 +131,7 @@ def fit_world(
     callbacks: list[L.Callback] = [watch, health, Checkpoints(path=checkpoint, every=config.train.checkpoint_every)]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
-    with warnings.catch_warnings(), _quiet():
+    with warnings.catch_warnings(), _Quiet():
         warnings.filterwarnings("ignore", message=".*have no `validation_step`.*")  # Health validates, between steps
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # averages of weights always are
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -179,11 +178,12 @@ def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progr
     )
 
 
-class _quiet:  # noqa: N801
+class _Quiet:
     """Lightning's notes about devices and tips, which say nothing a user of sciwm can act on."""
 
     def __enter__(self) -> None:
-        self.loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+        names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+        self.loggers = [logging.getLogger(name) for name in names]
         self.levels = [logger.level for logger in self.loggers]
         for logger in self.loggers:
             logger.setLevel(logging.ERROR)

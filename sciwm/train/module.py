@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from sciwm.config import Config
@@ -12,6 +13,7 @@ from sciwm.model.jepa import JEPA
 from sciwm.model.teacher import moving_average, update_average
 from sciwm.sample import Batch
 from sciwm.tokens.masks import block_mask
+from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.world import WorldModel
 
 __all__ = ["JEPAModule"]
@@ -69,15 +71,20 @@ class JEPAModule(L.LightningModule):
     def noise_of(self, batch: Batch) -> float:
         """Input noise in the units of ``batch.values``: of a molecule, in units of the spread of its distances."""
         noise = self.config.objective.input_noise
-        return noise if self.world.statistics is not None else noise * float(self.tokenizer.spread.median())
+        return noise * float(self.tokenizer.spread.median()) if isinstance(self.tokenizer, MoleculeTokenizer) else noise
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Move the teacher and the average of the weights."""
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Move the weights, then the teacher and the average of the weights.
+
+        Not in ``on_train_batch_end``: callbacks get theirs first, and a checkpoint would lack the averages' last move.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.network.update_teacher()
-        decay = min(self.config.train.average_decay, self.global_step / (self.global_step + 9))
+        done = self.global_step + 1  # counted after this hook
+        decay = min(self.config.train.average_decay, done / (done + 9))
         update_average(self.average, self.network, decay=decay)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with linear warm-up and cosine decay; no decay of weights on biases, norms and embeddings."""
         settings = self.config.train
         trained = [p for p in self.network.parameters() if p.requires_grad]
