@@ -222,10 +222,14 @@ class WorldModel:
         steps = [readouts.lead_steps[i] for i in leads]
         series = self.series(ds)
         state = self.states(ds)
+        # Trajectories may share times; then only their number tells initial times apart.
+        trajectories = "segment" in ds.coords and bool((ds["segment"] != ds["segment"][0]).any())
         for initial in predicted_latents(self, state, index, steps, batch_size=batch_size):
-            init_time = ds["time"].isel(time=initial.index).drop_vars("segment", errors="ignore").rename(time="init_time")
+            init_time = ds["time"].isel(time=initial.index).rename(time="init_time")
             valid_time = xr.DataArray(self.step.add(init_time.values[:, None], np.array(steps)), dims=("init_time", "lead_time"))
             coords = {"init_time": init_time.variable, "lead_time": self.lead_coordinate(steps)}
+            if trajectories:
+                coords["segment"] = init_time["segment"].variable
             out = xr.Dataset(coords=coords)
             if readouts.fields and self.statistics is not None and isinstance(self.tokenizer, GridTokenizer):
                 around = self.tokenizer.surroundings(initial.values, self.config.probe.halo)

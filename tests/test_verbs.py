@@ -73,8 +73,8 @@ def test_a_run_leaves_everything_it_promises(finished_run):
         "lim",
     }
     assert sorted(table["lead_hours"].unique()) == [48, 96, 144, 192, 240]
-    finite = table["value"].notna()
-    assert finite.all()
+    # The climatology has no anomaly to correlate with anything.
+    assert table["value"].notna().equals((table["method"] != "climatology") | (table["metric"] != "acc"))
     rmse = table[(table["metric"] == "rmse")]
     assert ((rmse["ci_low"] <= rmse["value"]) & (rmse["value"] <= rmse["ci_high"])).mean() > 0.9
 
@@ -233,18 +233,13 @@ def test_ctrl_c_and_the_same_command_end_with_the_same_weights(tmp_path):
     """Interrupted by a real signal, trained on by a second process: bit for bit the weights of an unbroken training."""
     steps = 60
     config = load_config("", [*months_config(tmp_path, **{"train.steps": str(steps)}), "--train.validate_every=30", *SMALL])
-    whole = open_run(tmp_path / "whole", config)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        verbs.prepare(whole, config)
-        verbs.train(whole, config)
-    finally:
-        torch.set_num_threads(threads)
-    broken = open_run(tmp_path / "broken", config)
-    command = [sys.executable, "-m", "sciwm", "train", str(broken.path)]
-    subprocess.run([sys.executable, "-m", "sciwm", "prepare", str(broken.path)], check=True, capture_output=True)
+    whole, broken = open_run(tmp_path / "whole", config), open_run(tmp_path / "broken", config)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for run in (whole, broken):
+        verbs.prepare(run, config)
+    command = [sys.executable, "-m", "sciwm", "train"]
+    subprocess.run([*command, str(whole.path)], env=environment, check=True, capture_output=True)
+    command.append(str(broken.path))
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not any(r["step"] >= 20 for r in broken.read_log()):

@@ -141,6 +141,8 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
     if missing := {"time", "lead_time"} - set(axes):
         what = " and ".join("initial times" if role == "time" else "lead times" for role in sorted(missing, reverse=True))
         raise ValueError(f"got {label} with dimensions {sorted(map(str, ds.dims))}, expected also {what} (time, prediction_timedelta)")
+    segment = ds.coords.get("segment")
+    segment = segment if segment is not None and segment.dims == (axes["time"].dim,) else None
     axes = {{"time": "init_time", "segment": "number"}.get(role, role): axis for role, axis in axes.items()}
     ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()})
     lead, factor = canonical_lead(ds, axes["lead_time"])
@@ -149,6 +151,9 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
     if factor != 1.0:
         record["lead_time"]["units_factor"] = factor
     ds = ds.assign_coords(lead_time=lead).assign_attrs(original_grid=dump(record))
+    if segment is not None:
+        # Trajectories may share their times: the order of the store tells them apart.
+        return ds.assign_coords(segment=("init_time", segment.values))
     for role in ("init_time", "lead_time"):
         index = ds.get_index(role)
         if index.has_duplicates:

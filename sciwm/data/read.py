@@ -72,18 +72,16 @@ def _open_local(path: Path) -> list[xr.Dataset]:
     with path.open("rb") as file:
         head = file.read(8)
     if head[:3] == b"CDF":
-        return [_checked_netcdf3(path, _open(path, engine=_netcdf_engine()))]
+        return [_checked_netcdf3(path, _open(path, engine="scipy" if head[3:4] in b"\x01\x02" else "netcdf4"))]
     if head[1:4] == b"HDF":
-        return [_open(path, engine="netcdf4" if importlib.util.find_spec("netCDF4") else "h5netcdf")]
+        # Not netCDF4: its C library takes no lock when a forgotten Dataset is closed by the garbage collector, and crashes if
+        # another thread reads at that moment; h5py guards every call.
+        return [_open(path, engine="h5netcdf")]
     if head[:2] == b"PK":
         return [_open_zip(path)]
     if head[:4] == b"GRIB" or path.suffix.lower() in (".grib", ".grb", ".grib2", ".grb2"):
         return _open_grib(path)
     raise ValueError(f"got {str(path)!r}, which starts with {head!r}, expected Zarr, netCDF or GRIB; is the file complete?")
-
-
-def _netcdf_engine() -> str:
-    return "netcdf4" if importlib.util.find_spec("netCDF4") else "scipy"
 
 
 def _open(target: Any, *, engine: str, label: str = "") -> xr.Dataset:

@@ -1,11 +1,13 @@
 """Forecasts on disk: the WeatherBench 2 layout, with the names and units of the source."""
 
 import shutil
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+import zarr
 from rich.progress import track
 
 from sciwm.data.layout import to_original
@@ -18,7 +20,10 @@ def to_disk_layout(forecast: xr.Dataset) -> xr.Dataset:
 
     WeatherBench-X, and a plain `xarray.open_zarr`, read the result as it is.
     """
-    out = to_original(forecast).rename(init_time="time", lead_time="prediction_timedelta")
+    out = to_original(forecast)
+    if "segment" in forecast.coords and "init_time" in forecast["segment"].dims:
+        out = out.assign_coords(segment=forecast["segment"].variable)
+    out = out.rename(init_time="time", lead_time="prediction_timedelta")
     out["time"].attrs.setdefault("standard_name", "forecast_reference_time")
     out["prediction_timedelta"].attrs.setdefault("standard_name", "forecast_period")
     return out
@@ -69,5 +74,9 @@ def write_forecast(
         first = False
     if first:
         raise ValueError(f"got no forecasts to write to {path}, expected at least one initial time")
+    with warnings.catch_warnings():
+        # zarr-python warns that other readers may not know consolidated metadata; those read it array by array as before.
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(partial)
     partial.rename(path)
     return path

@@ -61,20 +61,20 @@ def test_urls_open_through_fsspec(name: str) -> None:
 
 
 def test_no_field_is_read_while_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xarray.backends.netCDF4_ import NetCDF4ArrayWrapper
+    from xarray.backends.h5netcdf_ import H5NetCDFArrayWrapper
 
     source = grid({"geopotential_500": "m**2 s**-2", "tas": "degC"})
     source.to_netcdf(tmp_path / "a.nc")
     source.assign_coords(time=days(10, "2001-01-11")).to_netcdf(tmp_path / "b.nc")
     levels("Pa", (85000.0, 50000.0), "plev").to_netcdf(tmp_path / "c.nc")
     read_names = []
-    original = NetCDF4ArrayWrapper.__getitem__
+    original = H5NetCDFArrayWrapper.__getitem__
 
-    def spy(self: NetCDF4ArrayWrapper, key: object) -> object:
+    def spy(self: H5NetCDFArrayWrapper, key: object) -> object:
         read_names.append(self.variable_name)
         return original(self, key)
 
-    monkeypatch.setattr(NetCDF4ArrayWrapper, "__getitem__", spy)
+    monkeypatch.setattr(H5NetCDFArrayWrapper, "__getitem__", spy)
     open_dataset([tmp_path / "a.nc", tmp_path / "b.nc"], variables=["z500"], segments=True)
     open_dataset(tmp_path / "c.nc", variables=["z500", "t850"])
     assert set(read_names) <= {"time", "lat", "lon", "plev"}
