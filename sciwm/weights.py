@@ -1,5 +1,6 @@
 """World models on disk: safetensors for numbers, JSON for everything else. Loading executes no code."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,6 +87,16 @@ def load_world(folder: Path) -> WorldModel:
             raise FileNotFoundError(f"got {folder} without {file.name}, expected the folder of a trained model: run `sciwm train` first")
     about = _read_description(description)
     tensors, _ = _read(weights)
+    try:
+        world = _build(about, tensors)
+    except (KeyError, RuntimeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
+        raise ValueError(f"got {weights} and {description} that do not belong together, expected a pair from one run: {reason}") from None
+    probes = folder / "probes.safetensors"
+    return dataclasses.replace(world, readouts=_read_readouts(probes)) if probes.exists() else world
+
+
+def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WorldModel:
     config = load_config(about["config"])
     tokenizer: GridTokenizer | MoleculeTokenizer
     statistics, series = None, None
@@ -104,17 +115,7 @@ def load_world(folder: Path) -> WorldModel:
         tokenizer = MoleculeTokenizer(mean=tensors["tokenizer.mean"].numpy(), spread=tensors["tokenizer.spread"].numpy())
     network = build_network(config, tokenizer=tokenizer, condition_dim=about["condition_dim"], local_dim=about["local_dim"])
     network.teacher = None
-    try:
-        network.load_state_dict(_part(tensors, "network."))
-    except RuntimeError as error:
-        raise ValueError(f"got weights in {weights} that do not fit {description}: {str(error).splitlines()[-1].strip()}") from None
-    readouts: dict[str, Readouts] = {}
-    probes = folder / "probes.safetensors"
-    if probes.exists():
-        numbers, notes = _read(probes)
-        leads, scope = json.loads(notes["lead_steps"]), _scope(notes["scope"])
-        for kind in json.loads(notes["kinds"]):
-            readouts[kind] = Readouts.from_tensors(_part(numbers, f"{kind}."), lead_steps=leads, scope=scope)
+    network.load_state_dict(_part(tensors, "network."))
     return WorldModel(
         config=config,
         step=Step(about["step"]["value"], about["step"]["unit"]),
@@ -123,9 +124,17 @@ def load_world(folder: Path) -> WorldModel:
         statistics=statistics,
         series_climatology=series,
         static=tensors["static"],
-        readouts=readouts,
         about=about["about"],
     )
+
+
+def _read_readouts(path: Path) -> dict[str, Readouts]:
+    numbers, notes = _read(path)
+    if notes.get("format") != str(_FORMAT):
+        raise ValueError(f"got {path} in format {notes.get('format')!r}, expected {_FORMAT}: run `sciwm probe` again")
+    leads, scope = json.loads(notes["lead_steps"]), _scope(notes["scope"])
+    kinds = json.loads(notes["kinds"])
+    return {kind: Readouts.from_tensors(_part(numbers, f"{kind}."), lead_steps=leads, scope=scope) for kind in kinds}
 
 
 def _scope(text: str) -> Literal["token", "shared"]:
@@ -137,6 +146,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"got {path}, which is not JSON ({error}), expected what `sciwm train` writes") from None
+    if not isinstance(about, dict):
+        raise ValueError(f"got {path}, which holds a {type(about).__name__}, expected what `sciwm train` writes")
     if about.get("format") != _FORMAT:
         raise ValueError(
             f"got {path} in format {about.get('format')!r}, expected {_FORMAT}; it was written by sciwm {about.get('sciwm', '?')}, "

@@ -189,6 +189,11 @@ class WorldModel:
             return able
         wanted = np.atleast_1d(np.asarray(init_times))
         position = {t: i for i, t in enumerate(ds["time"].values.tolist())}
+        if len(position) < ds.sizes["time"]:
+            raise ValueError(
+                "got initial times of data whose times repeat from segment to segment, expected times that name one state each: "
+                "take one trajectory first, ds.isel(time=ds.segment == 0)"
+            )
         found = np.array([position.get(t, -1) for t in wanted.astype(ds["time"].dtype).tolist()], dtype=np.int64)
         bad = (found < 0) | ~np.isin(found, able)
         if bad.any():

@@ -1,5 +1,6 @@
 """README and documentation say what is true: Python blocks run, command lines name what exists."""
 
+import doctest
 import re
 import shlex
 from pathlib import Path
@@ -80,6 +81,13 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, request):
         if block.language == "python":
             source = "\n" * (block.line - 1) + block.code
             exec(compile(source, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_sessions_print_what_they_show(page):
+    """Blocks of ``>>>`` lines, errors included."""
+    result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -48,7 +48,7 @@ def lead_paths(lead_steps: Sequence[int], strides: Sequence[int]) -> dict[int, d
     Raises
     ------
     ValueError
-        If no stride divides a lead.
+        If no stride divides a lead, or a lead is asked for twice.
 
     Examples
     --------
@@ -60,7 +60,10 @@ def lead_paths(lead_steps: Sequence[int], strides: Sequence[int]) -> dict[int, d
         fitting = [s for s in strides if lead % s == 0]
         if not fitting:
             raise ValueError(f"got a lead of {lead} steps, expected a multiple of one of the trained strides {list(strides)}")
-        paths.setdefault(max(fitting), {})[lead // max(fitting)] = position
+        counts = paths.setdefault(max(fitting), {})
+        if lead // max(fitting) in counts:
+            raise ValueError(f"got a lead of {lead} steps twice, expected every lead once")
+        counts[lead // max(fitting)] = position
     return dict(sorted(paths.items()))
 
 
@@ -118,17 +121,19 @@ def predicted_latents(
         if not len(part):
             continue
         offsets = {s: s * np.arange(1 - history, 1) for s in paths}
-        first = int(part.min() + min(o[0] for o in offsets.values()))
-        block = torch.from_numpy(np.ascontiguousarray(state.isel(time=slice(first, int(part.max()) + 1)).values, dtype=np.float32))
+        places = np.unique(part[:, None] + np.concatenate(list(offsets.values())))
+        whole = int(places[-1] - places[0]) + 1 == len(places)
+        read = state.isel(time=slice(int(places[0]), int(places[-1]) + 1) if whole else places)
+        block = torch.from_numpy(np.ascontiguousarray(read.values, dtype=np.float32))
         latents = torch.empty(len(part), len(lead_steps), *world.latent_shape)
         for stride, wanted in paths.items():
-            context = block[torch.from_numpy(part[:, None] + offsets[stride] - first)]
+            context = block[torch.from_numpy(np.searchsorted(places, part[:, None] + offsets[stride]))]
             ahead = stride * np.arange(1, max(wanted) + 1)
             valid_time = world.step.add(time[part][:, None], ahead)
             for count, latent in enumerate(_roll(world, context, valid_time, stride), start=1):
                 if count in wanted:
                     latents[:, wanted[count]] = latent
-        values = torch.nan_to_num(block[torch.from_numpy(part - first)])
+        values = torch.nan_to_num(block[torch.from_numpy(np.searchsorted(places, part))])
         yield Initial(part, values, latents)
 
 

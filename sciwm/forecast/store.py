@@ -67,8 +67,11 @@ def write_forecast(
     for batch in track(batches, description=progress, total=total, transient=True):
         ds = to_disk_layout(batch).assign_attrs(attrs or {})
         if first:
-            chunks = {str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()}
-            ds.to_zarr(partial, mode="w", encoding=chunks, zarr_format=3, consolidated=False)
+            encoding: dict[str, dict[str, Any]] = {str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()}
+            if ds["time"].dtype.kind in "MO":
+                # Fixed beforehand: units found for the first batch, such as days, may not do for the next.
+                encoding["time"] = {"units": "seconds since 1970-01-01", "calendar": ds["time"].dt.calendar, "dtype": "int64"}
+            ds.to_zarr(partial, mode="w", encoding=encoding, zarr_format=3, consolidated=False)
         else:
             ds.to_zarr(partial, append_dim="time", consolidated=False)
         first = False

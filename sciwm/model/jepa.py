@@ -81,6 +81,13 @@ class JEPA(nn.Module):
         self.hidden = nn.Parameter(torch.randn(token_dim) * 0.02)
         self.teacher = moving_average(self.encoder) if kind == "ema" else None
 
+    def train(self, mode: bool = True) -> "JEPA":
+        """Set the mode of encoder and predictor; the teacher never drops anything."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
     def encode(
         self,
         features: Float[Tensor, "batch time token feature"],

@@ -99,7 +99,10 @@ def _probe_r2(latents: Tensor, cells: Tensor) -> float:
 
 
 class Checkpoints(L.Callback):
-    """Write ``last.ckpt`` every so often, and whenever training ends early; a half-written one never replaces a whole one."""
+    """Write ``last.ckpt`` every so often, and whenever training ends early.
+
+    A half-written checkpoint never replaces a whole one, nor does one after a loss that is not a number.
+    """
 
     def __init__(self, *, path: Path, every: int) -> None:
         self.path, self.every = path, every
@@ -107,7 +110,8 @@ class Checkpoints(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save when it is time, or when this step is the last."""
         step = trainer.global_step
-        if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
+        due = step % self.every == 0 or step == trainer.max_steps or trainer.should_stop
+        if due and math.isfinite(float(outputs["loss"])):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:

@@ -116,6 +116,10 @@ def fit_world(
     ------
     CollapseError
         If the latents carry no information any more.
+    FloatingPointError
+        If the loss is not a number.
+    KeyboardInterrupt
+        On a second Ctrl-C, at once.
     ValueError
         If a block is too short for a single window.
     """
@@ -125,6 +129,7 @@ def fit_world(
     length = config.model.history + config.objective.rollout
     data = DataModule(store, length=length, lead_steps=config.objective.lead_steps, batch_size=config.train.batch_size, seed=config.seed)
     checkpoint = folder / "checkpoints" / "last.ckpt"
+    world.network.train()
     module = JEPAModule(world)
     watch = StopOnSignal()
     health = Health(batches=lambda: _validation(store, config, length), record=record, every=config.train.validate_every)
@@ -139,7 +144,10 @@ def fit_world(
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
         trainer = _trainer(config, folder, callbacks, progress=progress)
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        except SystemExit:  # what Lightning makes of a KeyboardInterrupt
+            raise KeyboardInterrupt from None
     world.network.load_state_dict(module.final_network().state_dict())
     world.network.eval()
     return not watch.asked or trainer.global_step >= config.train.steps
@@ -160,8 +168,8 @@ def _validation(store: str | Path, config: Config, length: int) -> Iterable[Batc
 
 
 def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progress: bool) -> L.Trainer:
-    # Version "" keeps one log per run: a resumed training goes on in the same folder.
-    loggers = [CSVLogger(folder, name="logs", version="", flush_logs_every_n_steps=100), TensorBoardLogger(folder, name="logs", version="")]
+    # TensorBoard appends when a training is resumed; CSVLogger would delete what is there, so it gets a new folder each time.
+    loggers = [CSVLogger(folder, name="logs", flush_logs_every_n_steps=100), TensorBoardLogger(folder, name="logs", version="")]
     return L.Trainer(
         max_steps=config.train.steps,
         precision=config.train.precision,  # type: ignore[arg-type]

@@ -1,0 +1,132 @@
+"""From which times forecasts start, along which strides they go, and that batches change nothing."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sciwm import testing
+from sciwm.data.prepare import conditions, open_training_store
+from sciwm.forecast.rollout import initial_positions, lead_paths, predicted_latents
+from sciwm.train.fit import build_world
+from tests.worlds import config, store
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6, unique=True), st.lists(st.integers(1, 12), min_size=1, max_size=3, unique=True))
+def test_every_lead_is_reached_in_as_few_predictions_as_possible(leads, strides):
+    if any(all(lead % s for s in strides) for lead in leads):
+        with pytest.raises(ValueError, match="trained strides"):
+            lead_paths(leads, strides)
+        return
+    reached = {}
+    for stride, counts in lead_paths(leads, strides).items():
+        for count, position in counts.items():
+            assert position not in reached
+            reached[position] = (stride * count, count)
+    assert sorted(reached) == list(range(len(leads)))
+    for position, (lead, count) in reached.items():
+        assert lead == leads[position]
+        assert count == min(lead // s for s in strides if lead % s == 0)
+
+
+def test_a_lead_asked_for_twice_is_refused():
+    with pytest.raises(ValueError, match="lead of 4 steps twice"):
+        lead_paths([4, 8, 4], [1, 4])
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    st.integers(1, 3),
+    st.lists(st.integers(1, 3), min_size=1, max_size=2),
+    st.integers(0, 4),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_initial_positions_by_brute_force(pieces, history, strides, longest, labelled, random):
+    segment = np.repeat(np.arange(len(pieces)), pieces)
+    label = np.sort(np.array([random.randint(-1, 2) for _ in segment])) if labelled else None
+    back = (history - 1) * max(strides)
+    expected = []
+    for i in range(len(segment)):
+        last = i + (longest if labelled else 0)
+        if i - back < 0 or last >= len(segment):
+            continue
+        window = slice(i - back, last + 1)
+        if len(set(segment[window])) == 1 and (label is None or (label[window] == 1).all()):
+            expected.append(i)
+    got = initial_positions(segment, history=history, strides=strides, label=label, which=1, longest=longest)
+    assert got.tolist() == expected
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    path = store(testing.small_climate(years=1, missing=True), tmp_path_factory.mktemp("grid"), climatology="constant", missing="mask")
+    world = build_world(config(model={"history": 2}, objective={"lead_steps": [1, 3]}), path)
+    for parameter in world.network.predictor.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return world, open_training_store(path)
+
+
+def gathered(world, state, index, leads, **options):
+    parts = list(predicted_latents(world, state, index, leads, **options))
+    return np.concatenate([p.index for p in parts]), torch.cat([p.values for p in parts]), torch.cat([p.latents for p in parts])
+
+
+def test_batches_change_nothing(world):
+    model, ds = world
+    index = np.array([5, 6, 7, 20, 21, 90, 91, 300])
+    leads = [3, 1, 6, 2]
+    whole = gathered(model, ds.state, index, leads, batch_size=64)
+    assert whole[2].shape == (8, 4, *model.latent_shape)
+    np.testing.assert_array_equal(whole[0], index)
+    torch.testing.assert_close(whole[1], torch.from_numpy(np.nan_to_num(ds.state.values[index])))
+    for batch_size in (1, 3, 8):
+        parts = gathered(model, ds.state, index, leads, batch_size=batch_size)
+        for a, b in zip(parts, whole, strict=True):
+            torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), rtol=1e-4, atol=1e-5)
+
+
+def test_latents_by_hand(world):
+    model, ds = world
+    state = torch.from_numpy(ds.state.values)
+    _, _, latents = gathered(model, ds.state, np.array([50]), [1, 2, 6])
+    for stride, count, position in ((1, 1, 0), (1, 2, 1), (3, 2, 2)):
+        context = state[[50 - stride, 50]][None]
+        features, valid = model.tokenize(torch.nan_to_num(context), torch.isfinite(context))
+        with torch.no_grad():
+            history = model.network.encode(features, valid)
+            for k in range(1, count + 1):
+                condition = torch.from_numpy(conditions(ds.time.values[50 + stride * k][None], model.step))
+                latent = model.network.predictor(
+                    history,
+                    None if valid is None else valid.any(1),
+                    position=model.network.position,
+                    condition=condition,
+                    lead_steps=torch.tensor([float(stride)]),
+                    local=model.local_conditions(condition),
+                )
+                history = torch.cat([history[:, 1:], latent[:, None]], dim=1)
+        torch.testing.assert_close(latents[0, position], latent[0], rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_contexts_are_read(world):
+    model, ds = world
+    seen = []
+
+    def watch(block):
+        seen.append(len(block))
+        return block
+
+    lazy = ds.state.chunk(time=1).data.map_blocks(watch, dtype="float32", meta=np.empty((0,) * 4, "float32"))
+    state = ds.state.copy(data=lazy)
+    gathered(model, state, np.array([10, 100, 200]), [1, 3], batch_size=3)
+    # Of each: itself, one step and three steps before.
+    assert sum(seen) == 9
+
+
+def test_no_initial_times(world):
+    model, ds = world
+    assert list(predicted_latents(model, ds.state, np.array([], dtype=int), [1])) == []

@@ -1,0 +1,146 @@
+"""Readouts of fields and series, residual and latent-only."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciwm.probe.features import field_features, series_features
+from sciwm.probe.readout import Readouts, Sample, fit_readouts
+from sciwm.probe.ridge import Moments, fit_ridge
+
+LEADS = (1, 4)
+AREA = torch.tensor([0.5, 0.3, 0.2])
+
+
+def sample(count=600, *, seed=0, cells=4, targets=2, noise=0.3, shuffled=False):
+    """States that decay towards a linear image of the latents."""
+    rng = torch.Generator().manual_seed(seed)
+    fixed = torch.Generator().manual_seed(99)
+    latents = torch.randn(count, len(LEADS), 3, 5, generator=rng)
+    initial, begin = torch.randn(count, 3, cells, generator=rng), torch.randn(count, targets, generator=rng)
+    into_cells, into_series = torch.randn(5, cells, generator=fixed), torch.randn(15, targets, generator=fixed) / 4
+    decay = torch.tensor([0.8, 0.4])[:, None]
+    later = decay[..., None] * initial[:, None] + latents @ into_cells
+    later = later + noise * torch.randn(later.shape, generator=rng)
+    later_series = decay * begin[:, None] + latents.flatten(2) @ into_series
+    if shuffled:
+        order = torch.randperm(count, generator=rng)
+        later, later_series = later[order], later_series[order]
+    return Sample(latents, initial, later, begin, later_series)
+
+
+def fit(*, train=None, validation=None, scope="token", strengths=(1e-3, 1e-1, 10.0)):
+    train, validation = train or [sample()], validation or [sample(200, seed=1)]
+    return fit_readouts(train, validation, lead_steps=LEADS, scope=scope, strengths=strengths, area=AREA)
+
+
+def squared(readouts, held):
+    """Mean squared error of fields and of series at every lead."""
+    errors = []
+    for lead in range(len(LEADS)):
+        fields = readouts.read_fields(lead, held.latents[:, lead], held.initial)
+        series = readouts.read_series(lead, held.latents[:, lead], held.initial_series)
+        assert fields.shape == held.later[:, lead].shape
+        assert series.shape == held.later_series[:, lead].shape
+        errors.append((float((fields - held.later[:, lead]).square().mean()), float((series - held.later_series[:, lead]).square().mean())))
+    return np.array(errors)
+
+
+@pytest.mark.parametrize("scope", ["token", "shared"])
+def test_they_find_what_is_there(scope):
+    readouts = fit(scope=scope)
+    held = sample(300, seed=2)
+    residual, latent = squared(readouts["residual"], held), squared(readouts["latent"], held)
+    np.testing.assert_allclose(residual[:, 0], 0.09, rtol=0.15)  # the noise
+    assert (residual[:, 1] < 2e-3).all()
+    np.testing.assert_allclose(latent[:, 0], 0.09 + np.array([0.64, 0.16]), rtol=0.2)  # the initial state is not seen
+
+
+@pytest.mark.parametrize("scope", ["token", "shared"])
+def test_latent_only_is_the_same_fit_with_fewer_features(scope):
+    seen = sample()
+    blind = seen._replace(initial=seen.initial[..., :0], initial_series=seen.initial_series[..., :0])
+    readouts = fit(train=[seen], scope=scope, strengths=[0.1])["latent"]
+    for lead in range(len(LEADS)):
+        x = field_features(blind.latents[:, lead], blind.initial, scope=scope)
+        y = blind.later[:, lead] if scope == "token" else blind.later[:, lead].flatten(0, 1)[:, None]
+        moments = Moments.zeros(groups=x.shape[1], features=x.shape[2], targets=y.shape[2])
+        moments.add(x, y)
+        torch.testing.assert_close(readouts.fields[lead].weight, fit_ridge(moments, [0.1])[0].weight)
+        moments = Moments.zeros(groups=1, features=15, targets=2)
+        moments.add(series_features(blind.latents[:, lead], blind.initial_series), blind.later_series[:, lead][:, None])
+        torch.testing.assert_close(readouts.series[lead].weight, fit_ridge(moments, [0.1])[0].weight)
+
+
+def test_residual_is_at_least_as_good_as_damped_persistence_on_training_data():
+    """Even when the latents are pure noise, as those of an untrained network may be."""
+    seen = sample(noise=2.0)
+    seen = seen._replace(latents=torch.randn_like(seen.latents))
+    readouts = fit(train=[seen], strengths=[1e-6])["residual"]
+    for lead in range(len(LEADS)):
+        x, y = seen.initial, seen.later[:, lead]
+        centred = x - x.mean(0)
+        slope = (centred * (y - y.mean(0))).sum(0) / centred.square().sum(0)
+        damped = (centred * slope + y.mean(0) - y).square().mean(0)
+        read = readouts.read_fields(lead, seen.latents[:, lead], seen.initial)
+        assert ((read - y).square().mean(0) <= damped + 1e-5).all()
+
+
+def test_shuffled_targets_give_no_skill():
+    held = sample(400, seed=2)
+    readouts = fit(train=[sample(shuffled=True)], validation=[sample(200, seed=1, shuffled=True)])
+    for kind in ("residual", "latent"):
+        errors = squared(readouts[kind], held)
+        variance = [(float(held.later[:, k].var()), float(held.later_series[:, k].var())) for k in range(2)]
+        assert (errors > 0.97 * np.array(variance)).all()
+
+
+def test_batches_of_any_size_give_the_same():
+    whole = sample()
+    parts = [Sample(*(t[i : i + 70] for t in whole)) for i in range(0, 600, 70)]
+    a, b = fit(train=[whole])["residual"], fit(train=parts)["residual"]
+    for name, value in a.tensors().items():
+        torch.testing.assert_close(b.tensors()[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_area_weighs_the_choice_of_strength():
+    train, held = sample(40, noise=3.0), sample(200, seed=1, noise=3.0)
+    strengths = [1e-3, 0.1, 3.0, 100.0]
+    chosen = {}
+    for token in range(3):
+        area = torch.nn.functional.one_hot(torch.tensor(token), 3).float()
+        readouts = fit_readouts([train], [held], lead_steps=LEADS, strengths=strengths, area=area)["residual"]
+        for lead in range(2):
+            chosen[token, lead] = readouts.fields[lead].strength
+            errors = []
+            for strength in strengths:
+                one = fit_readouts([train], [held], lead_steps=LEADS, strengths=[strength], area=area)["residual"]
+                read = one.read_fields(lead, held.latents[:, lead], held.initial)[:, token]
+                errors.append(float((read - held.later[:, lead, token]).square().mean()))
+            assert chosen[token, lead] == strengths[int(np.argmin(errors))]
+
+
+def test_fields_or_series_alone():
+    seen = sample()
+    fields = seen._replace(initial_series=seen.initial_series[..., :0], later_series=seen.later_series[..., :0])
+    readouts = fit(train=[fields], validation=[fields])["residual"]
+    assert (len(readouts.fields), len(readouts.series)) == (2, 0)
+    series = seen._replace(initial=seen.initial[..., :0], later=seen.later[..., :0])
+    readouts = fit(train=[series], validation=[series])["residual"]
+    assert (len(readouts.fields), len(readouts.series)) == (0, 2)
+    assert Readouts.from_tensors(readouts.tensors(), lead_steps=LEADS, scope="token").fields == ()
+
+
+def test_round_trip_through_tensors():
+    readouts = fit(scope="shared")["latent"]
+    again = Readouts.from_tensors(readouts.tensors(), lead_steps=list(LEADS), scope="shared")
+    held = sample(50, seed=3)
+    np.testing.assert_array_equal(squared(again, held), squared(readouts, held))
+    assert again.lead_steps == LEADS
+    assert [r.strength for r in again.fields] == [r.strength for r in readouts.fields]
+
+
+@pytest.mark.parametrize(("block", "name"), [("train", "training"), ("validation", "validation")])
+def test_no_samples(block, name):
+    with pytest.raises(ValueError, match=f"no {name} windows"):
+        fit_readouts(**({"train": [sample(9)], "validation": [sample(9)]} | {block: []}), lead_steps=LEADS, strengths=[1.0], area=AREA)

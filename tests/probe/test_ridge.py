@@ -1,0 +1,104 @@
+"""Ridge from streamed moments: the textbook's, whatever the chunks."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sciwm.probe.ridge import Moments, choose_strength, fit_ridge
+
+
+def moments_of(x, y, chunks=1):
+    moments = Moments.zeros(groups=x.shape[1], features=x.shape[2], targets=y.shape[2])
+    for a, b in zip(torch.from_numpy(x).chunk(chunks), torch.from_numpy(y).chunk(chunks), strict=True):
+        moments.add(a, b)
+    return moments
+
+
+def data(samples=200, groups=3, features=5, targets=2, seed=0, noise=0.5):
+    """Correlated features of very different units, and targets that depend on them."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(groups, features, features))
+    x = np.einsum("sgf,gfh->sgh", rng.normal(size=(samples, groups, features)), mixing) * 10.0 ** rng.uniform(-2, 2, features)
+    x += rng.normal(size=features)
+    y = np.einsum("sgf,gft->sgt", (x - x.mean(0)) / x.std(0), rng.normal(size=(groups, features, targets)))
+    return x, y + noise * rng.normal(size=y.shape) + 3
+
+
+@pytest.mark.parametrize("strength", [0.0, 1e-2, 1.0, 30.0])
+def test_equals_the_normal_equations_on_standardized_features(strength):
+    x, y = data()
+    (ridge,) = fit_ridge(moments_of(x, y), [strength])
+    for g in range(3):
+        scale = x[:, g].std(0)
+        z, target = (x[:, g] - x[:, g].mean(0)) / scale, y[:, g] - y[:, g].mean(0)
+        # Mean squared error plus strength times the squared weights, as scikit-learn's Ridge(alpha=n * strength).
+        weight = np.linalg.solve(z.T @ z + len(z) * strength * np.eye(5), z.T @ target) / scale[:, None]
+        np.testing.assert_allclose(ridge.weight[g], weight, rtol=1e-3, atol=1e-4 * np.abs(weight).max())
+        expected = (x[:, g] - x[:, g].mean(0)) @ weight + y[:, g].mean(0)
+        np.testing.assert_allclose(ridge(torch.from_numpy(x))[:, g], expected, rtol=1e-3, atol=2e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 100))
+def test_chunked_equals_whole(chunks, seed):
+    x, y = data(seed=seed, samples=90)
+    whole, parts = moments_of(x, y), moments_of(x, y, chunks)
+    assert whole.count == parts.count == 90
+    for name in ("x", "y", "xx", "xy", "yy"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-10, atol=1e-8)
+    a, b = (fit_ridge(m, [0.1])[0] for m in (whole, parts))
+    torch.testing.assert_close(a.weight, b.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_squared_error_from_moments_equals_the_direct_one():
+    x, y = data()
+    fresh = data(seed=0, samples=400)
+    x_held, y_held = fresh[0][200:], fresh[1][200:]
+    for ridge in fit_ridge(moments_of(x, y), [1e-3, 1.0]):
+        for a, b in ((x, y), (x_held, y_held)):
+            direct = (ridge(torch.from_numpy(a)).double() - torch.from_numpy(b)).square().mean(0)
+            torch.testing.assert_close(ridge.squared_error(moments_of(a, b)), direct, rtol=1e-3, atol=1e-4)
+
+
+def test_selecting_features_is_fitting_fewer():
+    x, y = data()
+    few, (direct,) = moments_of(x, y).select(slice(0, 3)), fit_ridge(moments_of(x[:, :, :3], y), [0.1])
+    (ridge,) = fit_ridge(few, [0.1])
+    torch.testing.assert_close(ridge.weight, direct.weight)
+    torch.testing.assert_close(ridge.offset, direct.offset)
+
+
+def test_constant_and_repeated_features_do_no_harm():
+    x, y = data()
+    (plain,) = fit_ridge(moments_of(x, y), [1e-2])
+    with_constant = np.concatenate([x, np.full((200, 3, 1), 7.0), np.zeros((200, 3, 1))], axis=-1)
+    (ridge,) = fit_ridge(moments_of(with_constant, y), [1e-2])
+    assert (ridge.weight[:, -2:] == 0).all()
+    torch.testing.assert_close(ridge(torch.from_numpy(with_constant)), plain(torch.from_numpy(x)), rtol=1e-3, atol=1e-3)
+    (twice,) = fit_ridge(moments_of(np.concatenate([x, x], axis=-1), y), [0.0])
+    assert torch.isfinite(twice.weight).all()
+    only = np.zeros((200, 3, 1))
+    (mean,) = fit_ridge(moments_of(only, y), [1e-2])
+    np.testing.assert_allclose(mean(torch.from_numpy(only))[0], y.mean(0), rtol=1e-5)
+
+
+def test_the_strength_with_the_smallest_validation_error_is_chosen():
+    x, y = data(samples=60, features=20, noise=3.0)
+    ridges = fit_ridge(moments_of(x[:30], y[:30]), [1e-4, 1e-2, 1.0, 100.0])
+    held = moments_of(x[30:], y[30:])
+    errors = [float((r(torch.from_numpy(x[30:])).double() - torch.from_numpy(y[30:])).square().mean()) for r in ridges]
+    assert choose_strength(ridges, held) is ridges[int(np.argmin(errors))]
+    assert 0 < int(np.argmin(errors)) < 3  # neither the weakest nor the strongest
+    # Weights can turn the choice to what one group prefers.
+    alone = torch.zeros(3, 2, dtype=torch.float64)
+    alone[1, 0] = 1
+    own = [float((r(torch.from_numpy(x[30:])).double()[:, 1, 0] - torch.from_numpy(y[30:, 1, 0])).square().mean()) for r in ridges]
+    assert choose_strength(ridges, held, weight=alone) is ridges[int(np.argmin(own))]
+
+
+def test_too_few_samples():
+    x, y = data()
+    with pytest.raises(ValueError, match=r"got 1 sample\(s\)"):
+        fit_ridge(moments_of(x[:1], y[:1]), [1.0])

@@ -1,0 +1,56 @@
+"""Samples for readouts hold what was observed at the right times, of the right block."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciwm import testing
+from sciwm.data.prepare import open_training_store
+from sciwm.probe.samples import readout_samples
+from sciwm.probe.targets import target_series
+from tests.worlds import climate_world, config, molecule_world
+
+LEADS = (1, 2, 5)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    ds = testing.small_climate(years=1)
+    targets = ["box:30,40,-20,-10"]
+    settings = config(probe={"halo": 1, "targets": targets})
+    options = {"targets": target_series(ds, targets), "climatology": "constant"}
+    return climate_world(ds, tmp_path_factory.mktemp("grid"), series=True, settings=settings, **options)
+
+
+@pytest.mark.parametrize("which", ["train", "validation", "test"])
+def test_fields_and_series_of_the_block(grid, which):
+    world, path = grid
+    store = open_training_store(path)
+    label = {"train": 0, "validation": 1, "test": 2}[which]
+    # One step of context before, five steps of lead after, all in the block.
+    expected = [i for i in range(1, 365 - 5) if (store.split.values[i - 1 : i + 6] == label).all()]
+    state = torch.from_numpy(store.state.values)
+    target = store.target.values
+    mean = target[store.split.values == 0].mean(0)
+    begin = 0
+    for sample in readout_samples(world, store, which=which, lead_steps=LEADS, batch_size=32):
+        index = np.array(expected[begin : begin + len(sample.latents)])
+        begin += len(index)
+        torch.testing.assert_close(sample.initial, world.tokenizer.surroundings(state[index], 1))
+        torch.testing.assert_close(sample.later, world.tokenizer.patches(state[index[:, None] + np.array(LEADS)]))
+        np.testing.assert_allclose(sample.initial_series, target[index] - mean, rtol=1e-3, atol=0.1)
+        np.testing.assert_allclose(sample.later_series, target[index[:, None] + np.array(LEADS)] - mean, rtol=1e-3, atol=0.1)
+        assert sample.latents.shape == (len(index), 3, world.tokenizer.num_tokens, 16)
+    assert begin == len(expected) > 50
+
+
+def test_molecules_have_series_only(tmp_path):
+    world, path = molecule_world(tmp_path)
+    store = open_training_store(path)
+    samples = list(readout_samples(world, store, which="validation", lead_steps=(1, 5), batch_size=50, progress="probing"))
+    assert sum(len(s.latents) for s in samples) == 120 - 1 - 5
+    assert samples[0].later.shape[-1] == samples[0].initial.shape[-1] == 0
+    mean = store.target.values[store.split.values == 0].mean(0)
+    np.testing.assert_allclose(
+        samples[0].later_series[:, 1], store.target.values[360 + 1 + 5 :][: len(samples[0].latents)] - mean, atol=1e-5
+    )

@@ -1,0 +1,275 @@
+"""Training: resumed equals unbroken, collapse and nonsense stop it, and it learns."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+import sciwm.train.fit as module
+from sciwm import testing
+from sciwm.data.prepare import open_training_store
+from sciwm.model.health import CollapseError
+from sciwm.probe.samples import readout_samples
+from sciwm.train.callbacks import Checkpoints
+from sciwm.train.fit import build_world, fit_world
+from sciwm.train.module import JEPAModule
+from tests.worlds import climate_world, config, probed, store
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return store(testing.small_climate(years=2), tmp_path_factory.mktemp("climate"))
+
+
+def train(settings, path, folder):
+    """Build and fit; the world, whether it finished, and its log."""
+    log = []
+    world = build_world(settings, path)
+    finished = fit_world(world, path, folder=folder, record=log.append, progress=False)
+    return world, finished, log
+
+
+class Interrupt(L.Callback):
+    """Ctrl-C during some step."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted(monkeypatch, at):
+    """Let every training be interrupted at a step."""
+    original = module._trainer
+    monkeypatch.setattr(
+        module,
+        "_trainer",
+        lambda config, folder, callbacks, *, progress: original(config, folder, [*callbacks, Interrupt(at)], progress=progress),
+    )
+
+
+@pytest.mark.parametrize("kind", ["sigreg", "ema"])
+def test_resumed_equals_unbroken(path, tmp_path, monkeypatch, kind):
+    objective = {"kind": kind, "ema_decay": 0.9, "mask_ratio": 0.3, "latent_noise": 0.01, "lead_steps": [1, 2]}
+    settings = config(objective=objective)
+    before = signal.getsignal(signal.SIGINT)
+    whole, finished, log = train(settings, path, tmp_path / "whole")
+    assert finished
+    with monkeypatch.context() as patch:
+        interrupted(patch, 6)
+        _, finished, first = train(settings, path, tmp_path / "broken")
+    assert not finished
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "broken/checkpoints/last.ckpt", weights_only=True)["global_step"] == 7
+    resumed, finished, second = train(settings, path, tmp_path / "broken")
+    assert finished
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value), name
+    checkpoints = [torch.load(tmp_path / f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("whole", "broken")]
+    for name, value in checkpoints[0].items():
+        assert torch.equal(checkpoints[1][name], value), name
+    assert [without_clock(r) for r in log] == [without_clock(r) for r in (*first, *second)]
+
+
+def without_clock(record):
+    return {k: v for k, v in record.items() if k != "seconds"}
+
+
+def test_a_finished_training_is_not_trained_again(path, tmp_path):
+    first, _, _ = train(config(), path, tmp_path)
+    second, finished, log = train(config(), path, tmp_path)
+    assert finished
+    assert log == []
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], value), name
+
+
+def test_log_records(path, tmp_path):
+    _, _, log = train(config(train={"steps": 24, "validate_every": 12}), path, tmp_path)
+    json.dumps(log)
+    training = [r for r in log if r["split"] == "train"]
+    validation = [r for r in log if r["split"] == "validation"]
+    assert [r["step"] for r in training] == [12, 20, 24]
+    assert [r["step"] for r in validation] == [0, 12, 24]
+    losses = {"step", "split", "loss", "prediction", "regularizer", "seconds"}
+    assert all(set(r) == losses for r in training)
+    health = {"effective_rank", "smallest_std", "mean_std", "concentration", "probe_r2"}
+    assert all(set(r) == losses | health for r in validation)
+    assert all(np.isfinite(v) for r in log for v in r.values() if not isinstance(v, str))
+
+
+def test_losses_do_not_depend_on_how_often_is_validated(path, tmp_path):
+    logs = [train(config(train={"steps": 20, "validate_every": n}), path, tmp_path / str(n))[2] for n in (20, 3)]
+    at_end = [[without_clock(r) for r in log if r["step"] == 20] for log in logs]
+    assert at_end[0] == at_end[1]
+    assert len(at_end[0]) == 2
+
+
+def test_the_seed_decides(path):
+    same, again, other = (build_world(config(seed=s), path).network.state_dict() for s in (0, 0, 1))
+    assert all(torch.equal(same[k], again[k]) for k in same)
+    assert not all(torch.equal(same[k], other[k]) for k in same)
+
+
+def test_without_averaging_the_last_weights_are_kept(path, tmp_path):
+    world, _, _ = train(config(train={"average_decay": 0.0, "steps": 4}), path, tmp_path)
+    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, value in world.network.state_dict().items():
+        assert torch.equal(saved[f"network.{name}"], value)
+
+
+def test_the_average_is_the_one_by_hand(path, tmp_path):
+    """Weights averaged step by step, with the decay warming up."""
+    weights = []
+
+    class Watch(JEPAModule):
+        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            weights.append(self.network.predictor.change.weight.detach().clone())
+
+    settings = config(train={"steps": 6, "average_decay": 0.3})
+    world = build_world(settings, path)
+    start = world.network.predictor.change.weight.detach().clone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "JEPAModule", Watch)
+        fit_world(world, path, folder=tmp_path, progress=False)
+    average = start
+    for step, weight in enumerate(weights, start=1):
+        decay = min(0.3, step / (step + 9))
+        average = decay * average + (1 - decay) * weight
+    torch.testing.assert_close(world.network.predictor.change.weight.detach(), average)
+
+
+def test_a_collapse_stops_the_training(path, tmp_path):
+    rushed = {"steps": 60, "learning_rate": 0.03, "validate_every": 30, "average_decay": 0.0}
+    settings = config(objective={"strength": 0.0, "input_noise": 0.0}, train=rushed)
+    with pytest.raises(CollapseError, match="collapsed at step 60"):
+        train(settings, path, tmp_path)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training(path, tmp_path, monkeypatch):
+    original = JEPAModule.losses
+
+    def broken(self, network, batch, *, noise=0.0, mask_ratio=0.0):
+        losses = original(self, network, batch, noise=noise, mask_ratio=mask_ratio)
+        return {k: v * (torch.nan if network.training and self.global_step >= 5 else 1) for k, v in losses.items()}
+
+    monkeypatch.setattr(JEPAModule, "losses", broken)
+    with pytest.raises(FloatingPointError, match=r"loss of nan at step 12.*lower train.learning_rate"):
+        train(config(train={"steps": 24, "validate_every": 12}), path, tmp_path)
+    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4  # the last one without
+    assert all(torch.isfinite(v).all() for v in saved["state_dict"].values() if v.is_floating_point())
+
+
+def test_a_checkpoint_is_replaced_whole(tmp_path):
+    class Trainer:
+        fails = False
+
+        def save_checkpoint(self, path):
+            path.write_text("new" if self.fails else "old")
+            if self.fails:
+                raise OSError("disk full")
+
+    checkpoints, trainer = Checkpoints(path=tmp_path / "a" / "last.ckpt", every=1), Trainer()
+    checkpoints.save(trainer)
+    trainer.fails = True
+    with pytest.raises(OSError, match="full"):
+        checkpoints.save(trainer)
+    assert checkpoints.path.read_text() == "old"
+
+
+def test_a_second_ctrl_c_ends_at_once(path, tmp_path, monkeypatch):
+    class Twice(Interrupt):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == self.at + 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(f"{__name__}.Interrupt", Twice)
+    interrupted(monkeypatch, 5)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), path, tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 6  # by the first
+
+
+def test_missing_data_masked_context_and_all_objectives_train(tmp_path):
+    path = store(testing.small_climate(years=2, missing=True), tmp_path, missing="mask")
+    for kind in ("sigreg", "vicreg", "ema"):
+        settings = config(objective={"kind": kind, "mask_ratio": 0.4}, train={"steps": 4})
+        _, finished, log = train(settings, path, tmp_path / kind)
+        assert finished
+        assert all(np.isfinite(r["loss"]) for r in log)
+
+
+def test_it_learns(tmp_path):
+    """A small run beats persistence and damped persistence on waves that travel."""
+    ds = testing.small_climate(years=4)
+    settings = config(
+        model={"token_dim": 48, "encoder_blocks": 1, "predictor_blocks": 1, "dropout": 0.0, "patch_size": [4, 3]},
+        objective={"num_directions": 32, "input_noise": 0.05},
+        train={"steps": 150, "batch_size": 32, "learning_rate": 2e-3, "validate_every": 150},
+    )
+    untrained, path = climate_world(ds, tmp_path, leads=(1, 3), settings=settings)
+    world = build_world(settings, path)
+    fit_world(world, path, folder=tmp_path, progress=False)
+    errors = {}
+    state = open_training_store(path)
+    for name, model in (("untrained", untrained), ("trained", probed(world, path, (1, 3)))):
+        squared = []
+        for sample in readout_samples(model, state, which="test", lead_steps=(1, 3)):
+            for lead in range(2):
+                for kind in ("residual", "latent"):
+                    read = model.readouts[kind].read_fields(lead, sample.latents[:, lead], sample.initial)
+                    squared.append((name, kind, lead, (read - sample.later[:, lead]).square().mean()))
+                squared.append((name, "persistence", lead, (sample.initial - sample.later[:, lead]).square().mean()))
+        for *key, value in squared:
+            errors.setdefault(tuple(key), []).append(float(value))
+    errors = {k: float(np.mean(v)) for k, v in errors.items()}
+    anomaly = state.state.values[state.split.values == 0]
+    held = state.state.values[state.split.values == 2]
+    for lead, steps in enumerate((1, 3)):
+        slope = (anomaly[:-steps] * anomaly[steps:]).sum(0) / (anomaly[:-steps] ** 2).sum(0)
+        damped = float(np.mean((held[steps:] - slope * held[:-steps]) ** 2))
+        trained = errors["trained", "residual", lead]
+        assert trained < 0.6 * errors["trained", "persistence", lead]
+        assert trained < 0.8 * damped
+        assert errors["trained", "latent", lead] < errors["untrained", "latent", lead]
+        # No better than what the waves allow.
+        assert trained > 1 - np.exp(-2 * steps / testing.DAMPING_DAYS)
+
+
+def test_a_store_without_validation_block_is_refused(tmp_path):
+    path = store(testing.small_climate(years=1), tmp_path, validation=[], climatology="constant")
+    with pytest.raises(ValueError, match="validation"):
+        train(config(), path, tmp_path)
+
+
+def test_weight_decay_spares_vectors(path):
+    optimizer = JEPAModule(build_world(config(), path))
+    groups = optimizer.configure_optimizers()["optimizer"].param_groups
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim <= 1 for p in groups[1]["params"])
+
+
+def test_learning_rate_warms_up_and_falls(path):
+    settings = dataclasses.replace(config(train={"steps": 100, "warmup": 0.1, "learning_rate": 1.0}))
+    made = JEPAModule(build_world(settings, path)).configure_optimizers()
+    rates = []
+    for _ in range(100):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10, rtol=1e-6, atol=2e-3)
+    assert np.all(np.diff(rates[10:]) < 0)
+    assert rates[54] == pytest.approx(0.5, abs=0.03)
+    assert rates[-1] < 5e-3

@@ -1,0 +1,80 @@
+"""Tiny worlds: a prepared store, a configuration that fits it, and a world model probed on it, trained or not."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from sciwm import testing
+from sciwm.climatology import fit_climatology
+from sciwm.config import Config, ForecastConfig, ModelConfig, ObjectiveConfig, ProbeConfig, TrainConfig
+from sciwm.data.prepare import open_training_store, prepare
+from sciwm.probe.readout import fit_readouts
+from sciwm.probe.samples import readout_samples
+from sciwm.probe.targets import stored_series, target_series
+from sciwm.train.fit import build_world
+from sciwm.world import WorldModel
+
+
+def config(*, seed=0, model=None, objective=None, train=None, probe=None):
+    """Smallest sizes that still learn; sections are updated from the mappings."""
+    sizes = {"patch_size": [4, 4], "token_dim": 16, "encoder_blocks": 1, "predictor_blocks": 1, "num_heads": 2, "dropout": 0.1}
+    steps = {"steps": 12, "batch_size": 16, "validate_every": 6, "checkpoint_every": 4}
+    return Config(
+        seed=seed,
+        model=ModelConfig(**(sizes | (model or {}))),
+        objective=ObjectiveConfig(**({"num_directions": 16} | (objective or {}))),
+        train=TrainConfig(**(steps | (train or {}))),
+        probe=ProbeConfig(**(probe or {})),
+        forecast=ForecastConfig(lead_times=["1 day"]),
+    )
+
+
+def split(num_times, *, gap_steps=6):
+    """Three fifths for training, one for validation, one for the test."""
+    first, second = num_times * 3 // 5, num_times * 4 // 5
+    blocks = {"train": [0, first], "validation": [first, second], "test": [second, num_times]}
+    return {"by": "step", "gap_steps": gap_steps, **blocks}
+
+
+def store(ds, folder, **options):
+    """Prepare a training store, with targets and static fields if there are any."""
+    arguments = {**split(ds.sizes["time"]), "harmonics": 1, "progress": False} | options
+    return prepare(ds, Path(folder) / "train.zarr", **arguments)
+
+
+def series_climatology(path, *, kind="constant"):
+    """Climatology of the scalar series of a store, over its training block."""
+    ds = open_training_store(path)
+    return fit_climatology(stored_series(ds).isel(time=np.flatnonzero(ds["split"].values == 0)), kind=kind, harmonics=1)
+
+
+def probed(world: WorldModel, path, leads) -> WorldModel:
+    """The same world with readouts of some leads."""
+    ds = open_training_store(path)
+    readouts = fit_readouts(
+        readout_samples(world, ds, which="train", lead_steps=leads),
+        readout_samples(world, ds, which="validation", lead_steps=leads),
+        lead_steps=leads,
+        scope=world.config.probe.scope,
+        strengths=world.config.probe.strengths,
+        area=world.tokenizer.area,
+    )
+    return dataclasses.replace(world, readouts=readouts)
+
+
+def climate_world(ds, folder, *, leads=(1, 2, 5), series=False, settings=None, **options) -> tuple[WorldModel, Path]:
+    """An untrained, probed world model of a climate, and its store."""
+    path = store(ds, folder, **options)
+    world = build_world(settings or config(), path, series_climatology=series_climatology(path) if series else None)
+    return probed(world, path, leads), path
+
+
+def molecule_world(folder, *, leads=(1, 5)) -> tuple[WorldModel, Path]:
+    """An untrained, probed world model of the double well, and its store."""
+    ds = testing.double_well(num_trajectories=5, num_frames=120)
+    targets = ["phi", "psi"]
+    blocks = {"by": "segment", "train": [0, 1, 2], "validation": [3], "test": [4]}
+    path = store(ds, folder, targets=target_series(ds, targets), **blocks)
+    world = build_world(config(probe={"targets": targets}), path, series_climatology=series_climatology(path))
+    return probed(world, path, leads), path
