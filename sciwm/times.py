@@ -186,7 +186,9 @@ def infer_step(time: xr.DataArray) -> Step:
         unit = _TO_UNIT.get(str(time.attrs.get("units", "")))
         if unit is None or unit[0] != "ps":
             raise ValueError(f"got time units {time.attrs.get('units')!r}, expected fs, ps, ns or calendar dates")
-        return Step(float(np.median(np.diff(values)[same])) * unit[1], "ps")
+        frames = np.diff(values.astype(float))[same] * unit[1]
+        # Six digits: differences of large times carry rounding errors, and steps are compared.
+        return _regular(values, frames, same, step=float(f"{np.median(frames):.6g}"), unit="ps", tolerance=0.01)
     months = np.array([t.year * 12 + t.month for t in values]) if values.dtype.kind == "O" else None
     months = values.astype("datetime64[M]").astype("int64") if months is None else months
     hours = np.diff(numeric_time(values))[same]
@@ -196,10 +198,16 @@ def infer_step(time: xr.DataArray) -> Step:
     if 27.9 * 24 < float(np.median(hours)) < 31.1 * 24 and np.all(stride == 1):
         return Step(1.0, "months")
     step = float(np.median(hours))
-    if np.abs(hours - step).max() > 1e-6 * max(step, 1.0):
-        bad = np.flatnonzero(same)[int(np.abs(hours - step).argmax())]
-        raise ValueError(f"got an irregular time axis: {values[bad]} is followed by {values[bad + 1]}, expected steps of {step:g} hours")
-    return Step(step, "hours")
+    return _regular(values, hours, same, step=step, unit="hours", tolerance=1e-6 * max(1.0, 1 / step))
+
+
+def _regular(values: np.ndarray, amounts: np.ndarray, same: np.ndarray, *, step: float, unit: Unit, tolerance: float) -> Step:
+    """The step, if all differences of a segment are within ``tolerance`` steps of it."""
+    away = np.abs(amounts - step)
+    if not away.max() <= tolerance * abs(step):
+        bad = np.flatnonzero(same)[int(away.argmax())]
+        raise ValueError(f"got an irregular time axis: {values[bad]} is followed by {values[bad + 1]}, expected steps of {step:g} {unit}")
+    return Step(step, unit)
 
 
 def numeric_time(time: Any) -> np.ndarray:
