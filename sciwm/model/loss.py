@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 __all__ = ["latent_error", "sigreg", "vicreg"]
 
+_SAMPLES = 1024  # rows at once, so that the buffers of the recurrence fit the second-level cache
+
 
 def latent_error(
     predicted: Float[Tensor, "... token dim"],
@@ -69,39 +71,45 @@ def _characteristic(angle: Tensor, knots: int) -> tuple[Tensor, Tensor]:
 
 
 class _Characteristic(torch.autograd.Function):
-    """Means of cos(kx) and sin(kx) over samples for k = 0 … knots - 1, by the angle-addition recurrence.
+    """Means of cos(kx) and sin(kx) over samples for k = 0 … knots - 1.
 
-    Two calls of sin instead of 34, and nothing but ``x`` is kept for the gradient: the recurrence is run again.
+    Two calls of sin instead of 34, nothing but ``x`` kept for the gradient (the recurrence is run again), and a few
+    buffers that stay in the cache: elementwise work on fresh memory would cost more than all matrix products of a step.
     """
 
     @staticmethod
     def forward(ctx: Any, angle: Tensor, knots: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(angle)
         ctx.knots = knots
-        real, imaginary = [torch.ones_like(angle[0])], [torch.zeros_like(angle[0])]
-        for cosine, sine in _multiples(angle, knots):
-            real.append(cosine.mean(0))
-            imaginary.append(sine.mean(0))
-        return torch.stack(real), torch.stack(imaginary)
+        real, imaginary = angle.new_zeros(2, knots, angle.shape[1]).unbind()
+        real[0] = len(angle)
+        for part in angle.split(_SAMPLES):
+            for k, (cosine, sine) in enumerate(_multiples(part, knots), start=1):
+                real[k] += cosine.sum(0)
+                imaginary[k] += sine.sum(0)
+        return real / len(angle), imaginary / len(angle)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (angle,) = ctx.saved_tensors
-        grad_real, grad_imaginary = grads
+        grad_real, grad_imaginary = (g / len(angle) for g in grads)
         gradient = torch.zeros_like(angle)
-        for k, (cosine, sine) in enumerate(_multiples(angle, ctx.knots), start=1):
-            gradient.addcmul_(sine, grad_real[k], value=-k).addcmul_(cosine, grad_imaginary[k], value=k)
-        return gradient / len(angle), None
+        for part, out in zip(angle.split(_SAMPLES), gradient.split(_SAMPLES), strict=True):
+            for k, (cosine, sine) in enumerate(_multiples(part, ctx.knots), start=1):
+                out.addcmul_(sine, grad_real[k], value=-k).addcmul_(cosine, grad_imaginary[k], value=k)
+        return gradient, None
 
 
 def _multiples(angle: Tensor, knots: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """cos(kx), sin(kx) for k = 1 … knots - 1."""
+    """cos(kx), sin(kx) for k = 1 … knots - 1, by Chebyshev's recurrence; each pair is overwritten two steps later."""
     cosine, sine = angle.cos(), angle.sin()
-    c, s = cosine, sine
+    twice = 2 * cosine
+    before_cosine, before_sine = torch.ones_like(cosine), torch.zeros_like(sine)
     for k in range(1, knots):
-        yield c, s
+        yield cosine, sine
         if k + 1 < knots:
-            c, s = torch.addcmul(c * cosine, s, sine, value=-1), torch.addcmul(s * cosine, c, sine)
+            before_cosine, cosine = cosine, before_cosine.neg_().addcmul_(twice, cosine)
+            before_sine, sine = sine, before_sine.neg_().addcmul_(twice, sine)
 
 
 def vicreg(samples: Float[Tensor, "sample dim"], *, variance: float = 40.0, covariance: float = 2.0) -> Float[Tensor, ""]:

@@ -92,7 +92,7 @@ class JEPAModule(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
         warm = max(1, round(settings.warmup * settings.steps))
 
         def rate(step: int) -> float:
