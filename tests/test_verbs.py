@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import xarray as xr
 from safetensors.torch import load_file
 
@@ -253,7 +252,7 @@ def test_ctrl_c_and_the_same_command_end_with_the_same_weights(tmp_path):
     subprocess.run(command, env=environment, check=True, capture_output=True)
     one, other = load_file(whole.weights_file), load_file(broken.weights_file)
     assert one.keys() == other.keys()
-    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert all(one[k].numpy().tobytes() == other[k].numpy().tobytes() for k in one)  # NaN equals NaN
 
 
 def test_settings_changed_by_hand_do_not_go_on_with_old_checkpoints(tmp_path):
