@@ -234,6 +234,14 @@ def test_teacher_moves_by_the_decay():
     assert plain.teacher is None
 
 
+def test_the_teacher_never_drops_anything():
+    network = jepa(kind="ema", dropout=0.5)
+    for mode in (True, False, True):
+        assert network.train(mode) is network
+        assert network.encoder.training is mode
+        assert not any(m.training for m in network.teacher.modules())
+
+
 def test_unknown_objective():
     with pytest.raises(ValueError, match="objective 'byol'"):
         JEPA(position=torch.randn(TOKENS, 3), feature_dim=FEATURES, condition_dim=0, local_dim=0, kind="byol")
