@@ -12,11 +12,11 @@ from sciwm.data.prepare import prepare
 folder = Path(tempfile.mkdtemp())
 ds = testing.small_climate(years=4)
 first = int(ds.time.dt.year[0])
-store = prepare(ds, folder / "train.zarr", train=[str(first), str(first + 2)], validation=[str(first + 3), str(first + 3)], gap_steps=2, harmonics=1)
-
-network = torch.nn.Sequential(
-    torch.nn.Conv2d(2, 32, 3, padding=1), torch.nn.GELU(), torch.nn.Conv2d(32, 2, 3, padding=1)
+store = prepare(
+    ds, folder / "train.zarr", train=[str(first), str(first + 2)], validation=[str(first + 3), str(first + 3)], gap_steps=2, harmonics=1
 )
+
+network = torch.nn.Sequential(torch.nn.Conv2d(2, 32, 3, padding=1), torch.nn.GELU(), torch.nn.Conv2d(32, 2, 3, padding=1))
 optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 batches = sciwm.stream(store, length=2, batch_size=32, epochs=3, seed=0)
 for step, batch in enumerate(batches):

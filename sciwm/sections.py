@@ -238,8 +238,8 @@ class ProbeConfig:
 
     Parameters
     ----------
-    scope : {"token", "shared", "global"}
-        One ridge per patch, one for all patches, or one from all tokens together (indices, torsions).
+    scope : {"token", "shared"}
+        One ridge per patch, or one for all patches. (Scalar series are always read from all tokens together.)
     strengths : list of float
         Ridge strengths to choose from on the validation block, relative to the mean variance of the features.
     halo : int
@@ -248,7 +248,7 @@ class ProbeConfig:
         Scalar series read out beside (or instead of) the fields: ``nino34``, ``phi``, ``psi``…
     """
 
-    scope: Literal["token", "shared", "global"] = "token"
+    scope: Literal["token", "shared"] = "token"
     strengths: list[float] = field(default_factory=lambda: [1e-3, 1e-2, 1e-1, 1.0, 10.0])
     halo: int = 0
     targets: list[str] = field(default_factory=list)

@@ -332,8 +332,8 @@ def check(config: Config) -> list[str]:
     problems = []
     longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
     for number, name in enumerate(blocks):
-        context = {"history": config.model.history, "strides": config.objective.lead_steps}
-        found = initial_positions(ds["segment"].values, **context, label=label, which=number, longest=longest)
+        history, strides = config.model.history, config.objective.lead_steps
+        found = initial_positions(ds["segment"].values, history=history, strides=strides, label=label, which=number, longest=longest)
         _console.print(f"{name}: {(label == number).sum()} times, {len(found)} of them can start a forecast of {longest} steps")
         if not len(found):
             problems.append(f"got no window in the {name} block, expected some: give data.split.{name} more times, or shorten the leads")
@@ -414,4 +414,5 @@ def _between(time: xr.DataArray, start: str, end: str) -> np.ndarray:
     if time.dtype.kind in "iuf":
         return np.flatnonzero((time.values >= float(start)) & (time.values <= float(end)))
     where = time.to_index().slice_indexer(start, end)
-    return np.arange(len(time))[where]
+    positions: np.ndarray = np.arange(len(time))[where]
+    return positions

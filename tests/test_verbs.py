@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from safetensors.torch import load_file
 
-from sciwm import catalogue, verbs
+from sciwm import verbs
 from sciwm.cli import main
 from sciwm.config import ConfigError, load_config
 from sciwm.data.layout import to_original
@@ -47,7 +47,7 @@ def months_config(folder: Path, **changes: str) -> list[str]:
         "train.steps": "4",
     }
     first = int(xr.open_dataset(folder / "months.nc")["time"].dt.year[0])
-    shift = {k: v for k, v in settings.items()}
+    shift = dict(settings)
     for key in ("train", "validation", "test"):
         text = shift[f"data.split.{key}"]
         for year in range(1900, 1940):
@@ -96,7 +96,7 @@ def test_a_second_run_does_nothing(finished_run, capsys):
 
 def test_another_configuration_is_refused(finished_run, capsys):
     before = (finished_run / "config.yaml").read_text()
-    with pytest.raises(ConfigError, match="train.steps"):
+    with pytest.raises(ConfigError, match=r"train\.steps"):
         open_run(finished_run, load_config(finished_run / "config.yaml", ["--train.steps=7"]))
     assert main(["train", str(finished_run), "--train.steps=7"]) == 2
     assert "train.steps" in capsys.readouterr().err

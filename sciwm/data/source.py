@@ -35,6 +35,7 @@ class Source:
 
     @property
     def state_bytes(self) -> int:
+        """Bytes of one state."""
         return 4 * int(np.prod(self.shape[1:]))
 
 
@@ -52,6 +53,7 @@ class Pool:
         return key in self._held
 
     def has_room(self) -> bool:
+        """Whether a slot is free."""
         return bool(self._free)
 
     def submit(self, key: tuple[int, int], start: int, stop: int) -> None:
@@ -72,13 +74,16 @@ class Pool:
         return slot * self._times - start
 
     def release(self, keys: Sequence[tuple[int, int]]) -> None:
+        """Free the slots of blocks that no batch needs any more."""
         for key in keys:
             self._free.append(self._held.pop(key)[0])
 
     def release_epoch(self, epoch: int) -> None:
+        """Free what is left of an epoch."""
         self.release([k for k in self._held if k[0] == epoch])
 
     def close(self) -> None:
+        """Stop the readers."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 

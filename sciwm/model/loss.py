@@ -83,7 +83,7 @@ class _Characteristic(torch.autograd.Function):
         ctx.knots = knots
         real, imaginary = angle.new_zeros(2, knots, angle.shape[1]).unbind()
         real[0] = len(angle)
-        for part in angle.split(_SAMPLES):
+        for part in torch.split(angle, _SAMPLES):
             for k, (cosine, sine) in enumerate(_multiples(part, knots), start=1):
                 real[k] += cosine.sum(0)
                 imaginary[k] += sine.sum(0)
@@ -94,7 +94,7 @@ class _Characteristic(torch.autograd.Function):
         (angle,) = ctx.saved_tensors
         grad_real, grad_imaginary = (g / len(angle) for g in grads)
         gradient = torch.zeros_like(angle)
-        for part, out in zip(angle.split(_SAMPLES), gradient.split(_SAMPLES), strict=True):
+        for part, out in zip(torch.split(angle, _SAMPLES), torch.split(gradient, _SAMPLES), strict=True):
             for k, (cosine, sine) in enumerate(_multiples(part, ctx.knots), start=1):
                 out.addcmul_(sine, grad_real[k], value=-k).addcmul_(cosine, grad_imaginary[k], value=k)
         return gradient, None

@@ -1,4 +1,3 @@
-# ruff: noqa: D103
 """Forecast stores of ours and of others."""
 
 from pathlib import Path

@@ -1,4 +1,3 @@
-# ruff: noqa: D103
 """Every format opens lazily; damaged and missing stores say what is wrong."""
 
 import re

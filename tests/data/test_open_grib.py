@@ -1,4 +1,3 @@
-# ruff: noqa: D103
 """GRIB files open like any other store, where cfgrib is installed."""
 
 from pathlib import Path

@@ -1,4 +1,3 @@
-# ruff: noqa: D103
 """Names, units, coordinates and layout of grids."""
 
 import json

@@ -1,4 +1,3 @@
-# ruff: noqa: D103
 """The real files open without any option, and lead back to themselves."""
 
 from pathlib import Path

@@ -1,4 +1,3 @@
-# ruff: noqa: D103
 """Times: joined, stacked, refused or split; every calendar; segments."""
 
 from pathlib import Path
