@@ -302,7 +302,7 @@ def run_all(run: RunDir, config: Config) -> None:
 
 def demo(out: Path, *, quick: bool) -> None:
     """Simulate turbulence, train, probe, forecast, score and report."""
-    overrides = ["--train.steps=60", "--skill.resamples=200"] if quick else []
+    overrides = ["--train.steps=20", "--skill.resamples=100"] if quick else []
     config = load_config(catalogue.config_path("qg"), overrides)
     run_all(open_run(out, config), config)
 

@@ -173,7 +173,6 @@ def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progr
     return L.Trainer(
         max_steps=config.train.steps,
         precision=config.train.precision,  # type: ignore[arg-type]
-        gradient_clip_val=config.train.clip or None,
         accelerator="auto",
         devices=1,
         logger=loggers,

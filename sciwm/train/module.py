@@ -84,6 +84,13 @@ class JEPAModule(L.LightningModule):
         decay = min(self.config.train.average_decay, done / (done + 9))
         update_average(self.average, self.network, decay=decay)
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Limit the gradient's norm here: Lightning refuses to for a fused optimiser in mixed precision, though bfloat16 has no scaling."""
+        if self.config.train.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with linear warm-up and cosine decay; no decay of weights on biases, norms and embeddings."""
         settings = self.config.train
