@@ -12,25 +12,32 @@ import xarray as xr
 from rich.console import Console
 
 from sciwm import catalogue
-from sciwm.climatology import Climatology, fit_climatology
 from sciwm.config import Config, dump_config, load_config
 from sciwm.data.fingerprint import fingerprint
-from sciwm.data.open import open_dataset, open_forecast
-from sciwm.data.prepare import load_statistics, open_training_store
+from sciwm.data.open import open_forecast
+from sciwm.data.prepare import open_training_store
 from sciwm.data.prepare import prepare as write_training_store
-from sciwm.data.scale import from_channels
 from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
 from sciwm.forecast.store import write_forecast
 from sciwm.probe.readout import fit_readouts
 from sciwm.probe.samples import readout_samples
-from sciwm.probe.targets import as_components, stored_series, target_series
+from sciwm.probe.targets import target_series
+from sciwm.rundata import (
+    gap_steps,
+    lead_steps,
+    observations,
+    open_data,
+    reference_of,
+    series_climatology,
+    times_between,
+    with_store,
+)
 from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
-from sciwm.skill.baselines import Reference
 from sciwm.skill.frame import render, write_skill
 from sciwm.skill.report import write_report
 from sciwm.skill.table import evaluate as score
-from sciwm.times import Step, infer_step
+from sciwm.times import infer_step
 from sciwm.train.fit import build_world, fit_world
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
@@ -51,33 +58,6 @@ __all__ = [
 
 _console = Console()
 _BATCH = 64
-
-
-def open_data(config: Config, run: RunDir | None = None) -> xr.Dataset:
-    """Open the data of a configuration; ``qg`` is simulated into the run directory first, if it is not there."""
-    store = config.data.store
-    if store == "qg" and not Path("qg").exists():
-        path = (run.path if run else Path("runs")) / "qg.zarr"
-        if not path.exists():
-            catalogue.load("qg").make(path=path, seed=config.seed)
-        store = str(path)
-    series = [t for t in config.probe.targets if ":" not in t]
-    ds = open_dataset(store, static=config.data.static or None, segments=config.data.segments)
-    if not config.data.variables or "positions" in ds:
-        return ds
-    wanted = [*config.data.variables, *(s for s in series if s in ds and ds[s].dims == ("time",))]
-    return open_dataset(store, variables=wanted, static=config.data.static or None, segments=config.data.segments)
-
-
-def lead_steps(config: Config, step: Step) -> list[int]:
-    """Leads of the forecasts in time steps, in increasing order."""
-    return sorted({int(step.steps(lead)) for lead in config.forecast.lead_times})
-
-
-def gap_steps(config: Config, step: Step) -> int:
-    """Steps between blocks of time, so that no window of one reaches into the other."""
-    context = (config.model.history - 1) * max(config.objective.lead_steps)
-    return context + max(*lead_steps(config, step), config.objective.rollout * max(config.objective.lead_steps))
 
 
 def prepare(run: RunDir, config: Config) -> None:
@@ -126,7 +106,7 @@ def train(run: RunDir, config: Config) -> None:
         shutil.rmtree(run.path / "logs", ignore_errors=True)
         started.parent.mkdir(parents=True)
         started.write_text(inputs)
-    world = build_world(config, run.train_store, series_climatology=_series_climatology(run, config))
+    world = build_world(config, run.train_store, series_climatology=series_climatology(run, config))
     finished = fit_world(world, run.train_store, folder=run.path, record=run.append_log)
     if not finished:
         raise KeyboardInterrupt
@@ -209,9 +189,9 @@ def forecast_store(
 ) -> None:
     """Forecast from any store that has the variables."""
     world = load_world(run.path)
-    ds = open_data(_with_store(world.config, store))
+    ds = open_data(with_store(world.config, store))
     start, end, every = init
-    index = _between(ds["time"], start, end)
+    index = times_between(ds["time"], start, end)
     able = initial_positions(ds["segment"].values, history=world.network.history, strides=world.strides)
     chosen = index[:: int(world.step.steps(every)) if every else 1]
     usable = chosen[np.isin(chosen, able)]
@@ -233,7 +213,7 @@ def evaluate(run: RunDir, config: Config) -> None:
     inputs = hash_inputs(run.stage_inputs("forecast"), config.skill)
     if not _is_fresh(run, "evaluate", inputs):
         stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
-        skill = _score(stores, _observed(config, open_data(config, run)), run, config)
+        skill = _score(stores, observations(config, open_data(config, run)), run, config)
         write_skill(skill, run.table_file, run.skill_file)
         run.record_stage("evaluate", inputs, [run.table_file, run.skill_file])
         _say(run.table_file, "with intervals; the same as a Dataset in skill.nc")
@@ -244,7 +224,7 @@ def evaluate(run: RunDir, config: Config) -> None:
 def evaluate_store(forecasts: Sequence[str], *, truth: str | list[str], reference: RunDir, out: Path) -> None:
     """Score any forecast stores against any truth, with baselines learnt in the training years of a run."""
     config = reference.read_config()
-    observed = _observed(config, open_data(_with_store(config, truth)))
+    observed = observations(config, open_data(with_store(config, truth)))
     skill = _score([Path(f) for f in forecasts], observed, reference, config)
     write_skill(skill, out, out.with_suffix(".nc"))
     render(skill, metric=config.skill.metrics[0], console=_console)
@@ -259,7 +239,7 @@ def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Co
     return score(
         dict(zip(names, opened, strict=True)),
         observed,
-        reference=_reference(run),
+        reference=reference_of(run),
         baselines=config.skill.baselines,
         metrics=config.skill.metrics,
         regions=config.skill.regions,
@@ -284,7 +264,7 @@ def report(run: RunDir, config: Config) -> None:
             title=run.name,
             skill=skill.load(),
             forecast=open_forecast(str(run.forecast_store)),
-            observed=_observed(config, open_data(config, run)),
+            observed=observations(config, open_data(config, run)),
             log=run.read_log(),
             config=dump_config(config),
             provenance=facts,
@@ -355,64 +335,3 @@ def _need(run: RunDir, stage: str, path: Path) -> None:
 
 def _say(path: Path, note: str) -> None:
     _console.print(f"[bold]{path}[/bold]: {note}", highlight=False, soft_wrap=True)
-
-
-def _with_store(config: Config, store: str | list[str]) -> Config:
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, store=store))
-
-
-def _observed(config: Config, ds: xr.Dataset) -> xr.Dataset:
-    """Fields and series to score against."""
-    if not config.probe.targets:
-        return ds
-    series = as_components(target_series(ds, config.probe.targets))
-    fields = ds.drop_vars([n for n, v in ds.data_vars.items() if v.dims == ("time",) or "atom" in v.dims])
-    return fields.assign(series.data_vars)
-
-
-def _series_climatology(run: RunDir, config: Config) -> Climatology | None:
-    store = open_training_store(run.train_store)
-    series = stored_series(store)
-    if series is None:
-        return None
-    train = series.isel(time=np.flatnonzero(store["split"].values == 0))
-    kind = config.data.climatology if Step(store.attrs["step_value"], store.attrs["step_unit"]).unit != "ps" else "constant"
-    return fit_climatology(train, kind=kind, harmonics=config.data.harmonics)
-
-
-def _reference(run: RunDir) -> Reference:
-    """Climatology and anomalies of the training block, from the training store of a run."""
-    store = open_training_store(run.train_store)
-    step = Step(float(store.attrs["step_value"]), store.attrs["step_unit"])
-    anomalies: dict[str, xr.DataArray] = {}
-    coefficients: dict[str, xr.DataArray] = {}
-    one: Climatology | None = None
-    if "channel" in store["state"].dims:
-        statistics = load_statistics(run.train_store)
-        one = statistics.climatology
-        names = {k: statistics.scale.coords[k] for k in ("channel", "variable", "level")}
-        bare = store["state"].drop_vars(list(names), errors="ignore").assign_coords(names)
-        anomalies |= dict(from_channels(bare * statistics.scale).data_vars)  # type: ignore[arg-type]
-        coefficients |= dict(one.coefficients.data_vars)  # type: ignore[arg-type]
-    series = stored_series(store)
-    if series is not None:
-        own = _series_climatology(run, run.read_config())
-        assert own is not None
-        one = one or own
-        mean = own.at(series["time"])
-        anomalies |= {str(n): v - mean[n] for n, v in series.data_vars.items()}
-        coefficients |= dict(own.coefficients.data_vars)  # type: ignore[arg-type]
-    assert one is not None
-    whole = xr.Dataset(anomalies).assign_coords(segment=("time", store["segment"].values))
-    climatology = dataclasses.replace(one, coefficients=xr.Dataset(coefficients))
-    split = store["split"].values
-    blocks = [whole.isel(time=np.flatnonzero(split == number)) for number in (0, 1)]
-    return Reference(climatology=climatology, anomaly=blocks[0], validation=blocks[1] if blocks[1].sizes["time"] else None, step=step)
-
-
-def _between(time: xr.DataArray, start: str, end: str) -> np.ndarray:
-    if time.dtype.kind in "iuf":
-        return np.flatnonzero((time.values >= float(start)) & (time.values <= float(end)))
-    where = time.to_index().slice_indexer(start, end)
-    positions: np.ndarray = np.arange(len(time))[where]
-    return positions
