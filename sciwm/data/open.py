@@ -90,7 +90,7 @@ def _canonical(ds: xr.Dataset, label: str, wanted: Sequence[str] | None, chunks:
         axes = find_dimensions(ds)
         if "lead_time" in axes:
             raise ValueError(f"got dimension {axes['lead_time'].dim!r}: this is a forecast store, expected a record; use open_forecast")
-        ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()})
+        ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()}, label=label)
         return canonical_molecule(ds, axes) if "atom" in axes else canonical_grid(ds, axes, wanted)
     except ValueError as error:
         if label in str(error) or label == "the Dataset":
@@ -144,7 +144,7 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
     segment = ds.coords.get("segment")
     segment = segment if segment is not None and segment.dims == (axes["time"].dim,) else None
     axes = {{"time": "init_time", "segment": "number"}.get(role, role): axis for role, axis in axes.items()}
-    ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()})
+    ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()}, label=label)
     lead, factor = canonical_lead(ds, axes["lead_time"])
     ds, _ = canonical_molecule(ds, axes) if "latitude" not in axes else canonical_grid(ds, axes, None)
     record = json.loads(ds.attrs["original_grid"])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciwm.data.guard import chunk_guarded
 from sciwm.data.names import close_matches
 
 __all__ = ["Store", "chunk_lazily", "read_pieces"]
@@ -146,7 +147,7 @@ def _open_remote(url: str) -> xr.Dataset:
     return _open(url, engine="zarr", label=url)
 
 
-def chunk_lazily(ds: xr.Dataset, chunks: Any, names: dict[str, str]) -> xr.Dataset:
+def chunk_lazily(ds: xr.Dataset, chunks: Any, names: dict[str, str], *, label: str) -> xr.Dataset:
     """Make every variable dask-backed.
 
     ``"auto"`` takes whole stored chunks, as many along time as fit 32 MiB, so that no stored chunk is decompressed twice and no task is
@@ -159,14 +160,21 @@ def chunk_lazily(ds: xr.Dataset, chunks: Any, names: dict[str, str]) -> xr.Datas
     chunks : "auto" or mapping
     names : dict
         Canonical name to the dimension's name in ``ds``.
+    label : str
+        Name of the store, for reading errors.
     """
+
+    def lazily(array: xr.DataArray, sizes: dict[Any, int]) -> xr.DataArray:
+        return array.chunk(sizes) if label.startswith(("the Dataset", "Dataset ")) else chunk_guarded(array, sizes, label=label)
+
     if chunks != "auto":
         sizes = {names.get(str(d), str(d)): n for d, n in dict(chunks).items()}
         if unknown := [d for d in chunks if names.get(str(d), str(d)) not in ds.dims]:
             raise ValueError(f"got chunks for {unknown}, expected dimensions among {sorted(names)}")
-        return ds.chunk({d: sizes.get(str(d), -1) for d in ds.dims})
+        wanted = {d: n if sizes.get(str(d), -1) == -1 else sizes[str(d)] for d, n in ds.sizes.items()}
+        return ds.assign({n: v.chunk(wanted) if v.chunks is not None else lazily(v, wanted) for n, v in ds.data_vars.items()})
     time = names.get("time")
-    return ds.assign({n: v if v.chunks is not None else v.chunk(_sizes(v, time)) for n, v in ds.data_vars.items()})
+    return ds.assign({n: v if v.chunks is not None else lazily(v, _sizes(v, time)) for n, v in ds.data_vars.items()})
 
 
 def _sizes(array: xr.DataArray, time: str | None) -> dict[Any, int]:
