@@ -73,6 +73,6 @@ def chunk_guarded(array: xr.DataArray, sizes: dict[Any, int], *, label: str) -> 
     guarded = _Guarded(array.variable, str(array.name), label)
     meta = np.empty((0,) * array.ndim, array.dtype)
     chunks = tuple(sizes.get(d, n) for d, n in array.sizes.items())
-    data = da.from_array(guarded, chunks=chunks, name=False, asarray=False, fancy=False, meta=meta)
+    data = da.from_array(guarded, chunks=chunks, name=False, asarray=False, fancy=False, meta=meta)  # type: ignore[no-untyped-call]
     out: xr.DataArray = array.copy(data=data)
     return out
