@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from rich.console import Console
 
@@ -94,6 +95,7 @@ def prepare(run: RunDir, config: Config) -> None:
 
 def train(run: RunDir, config: Config) -> None:
     """Train, or go on training."""
+    _use_threads(config)
     _need(run, "prepare", run.train_store)
     inputs = hash_inputs(run.stage_inputs("prepare"), config.model, config.objective, config.train, config.seed)
     if _is_fresh(run, "train", inputs):
@@ -122,6 +124,7 @@ def train(run: RunDir, config: Config) -> None:
 
 def probe(run: RunDir, config: Config) -> None:
     """Fit the readouts, of the trained model and of an untrained one."""
+    _use_threads(config)
     _need(run, "train", run.weights_file)
     inputs = hash_inputs(run.stage_inputs("train"), config.probe, config.forecast.lead_times)
     if _is_fresh(run, "probe", inputs):
@@ -154,6 +157,7 @@ def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldM
 
 def forecast(run: RunDir, config: Config) -> None:
     """Forecast the test block with every method of the run."""
+    _use_threads(config)
     _need(run, "probe", run.probes_file)
     inputs = hash_inputs(run.stage_inputs("probe"), config.forecast)
     if _is_fresh(run, "forecast", inputs):
@@ -319,6 +323,11 @@ def check(config: Config) -> list[str]:
             problems.append(f"got no window in the {name} block, expected some: give data.split.{name} more times, or shorten the leads")
     _console.print(f"data: {', '.join(map(str, ds.data_vars))} in steps of {step}")
     return problems
+
+
+def _use_threads(config: Config) -> None:
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
 
 
 def _is_fresh(run: RunDir, stage: str, inputs: str) -> bool:

@@ -124,8 +124,6 @@ def fit_world(
         If a block is too short for a single window.
     """
     config, folder = world.config, Path(folder)
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
     length = config.model.history + config.objective.rollout
     data = DataModule(store, length=length, lead_steps=config.objective.lead_steps, batch_size=config.train.batch_size, seed=config.seed)
     checkpoint = folder / "checkpoints" / "last.ckpt"
