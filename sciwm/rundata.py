@@ -1,6 +1,7 @@
 """The data of a run: where they are, their blocks and leads, and what baselines may learn from them."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,29 @@ from sciwm.config import Config
 from sciwm.data.open import open_dataset
 from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.scale import from_channels
+from sciwm.forecast.rollout import lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir
+from sciwm.skill import BASELINES
 from sciwm.skill.baselines import Reference
-from sciwm.times import Step
+from sciwm.skill.regions import parse_region
+from sciwm.skill.scores import check_metrics
+from sciwm.times import Step, infer_step
+from sciwm.tokens.grid import GridTokenizer
 
-__all__ = ["gap_steps", "lead_steps", "observations", "open_data", "reference_of", "series_climatology", "times_between", "with_store"]
+__all__ = [
+    "config_problems",
+    "gap_steps",
+    "lead_steps",
+    "observations",
+    "open_data",
+    "reference_of",
+    "series_climatology",
+    "times_between",
+    "with_store",
+]
+
+_MOST_FEATURES = 4096
 
 
 def open_data(config: Config, run: RunDir | None = None) -> xr.Dataset:
@@ -28,11 +46,8 @@ def open_data(config: Config, run: RunDir | None = None) -> xr.Dataset:
         if not path.exists():
             catalogue.load("qg").make(path=path, seed=config.seed)
         store = str(path)
-    series = [t for t in config.probe.targets if ":" not in t]
-    ds = open_dataset(store, static=config.data.static or None, segments=config.data.segments)
-    if not config.data.variables or "positions" in ds:
-        return ds
-    wanted = [*config.data.variables, *(s for s in series if s in ds and ds[s].dims == ("time",))]
+    series = [t for t in config.probe.targets if parse_region(t) is None]
+    wanted = [*config.data.variables, *series] if config.data.variables else None
     return open_dataset(store, variables=wanted, static=config.data.static or None, segments=config.data.segments)
 
 
@@ -47,9 +62,57 @@ def gap_steps(config: Config, step: Step) -> int:
     return context + max(*lead_steps(config, step), config.objective.rollout * max(config.objective.lead_steps))
 
 
-def with_store(config: Config, store: str | list[str]) -> Config:
-    """The same configuration with other data."""
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, store=store))
+def with_store(config: Config, store: str | list[str], *, variables: Sequence[str] = ()) -> Config:
+    """The same configuration with other data: the variables the model was trained on are asked for, static fields it carries itself."""
+    data = dataclasses.replace(config.data, store=store, variables=list(variables) or config.data.variables, static=[])
+    return dataclasses.replace(config, data=data)
+
+
+def config_problems(config: Config, ds: xr.Dataset) -> list[str]:
+    """What of a configuration cannot work with these data, found before any work is done."""
+    tests = (_check_leads, _check_tokens, _check_targets, _check_scores)
+    problems = []
+    for test in tests:
+        try:
+            test(config, ds)
+        except ValueError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_leads(config: Config, ds: xr.Dataset) -> None:
+    lead_paths(lead_steps(config, infer_step(ds["time"])), config.objective.lead_steps)
+
+
+def _check_tokens(config: Config, ds: xr.Dataset) -> None:
+    if "positions" not in ds:
+        height, width = config.model.patch_size
+        GridTokenizer(latitude=ds["latitude"].values, longitude=ds["longitude"].values, num_channels=1, patch_size=(height, width))
+
+
+def _check_targets(config: Config, ds: xr.Dataset) -> None:
+    if "positions" in ds and not config.probe.targets:
+        series = [str(n) for n, v in ds.data_vars.items() if v.dims == ("time",)]
+        raise ValueError(f"got a molecule without probe.targets, expected some of its series to forecast: {series}")
+    if not config.probe.targets:
+        return
+    target_series(ds, config.probe.targets)
+    tokens = ds.sizes.get("atom", 0)
+    if not tokens:
+        height, width = config.model.patch_size
+        tokens = -(-ds.sizes["latitude"] // height) * -(-ds.sizes["longitude"] // width)
+    if (features := tokens * config.model.token_dim) > _MOST_FEATURES:
+        raise ValueError(
+            f"got probe.targets with {tokens} tokens of width {config.model.token_dim}, {features} features for one readout, expected at "
+            f"most {_MOST_FEATURES}: take larger patches (model.patch_size) or a smaller model.token_dim, or leave the targets out"
+        )
+
+
+def _check_scores(config: Config, ds: xr.Dataset) -> None:
+    check_metrics(config.skill.metrics)
+    unknown = [b for b in config.skill.baselines if b not in BASELINES]
+    if unknown:
+        raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(BASELINES)}")
 
 
 def observations(config: Config, ds: xr.Dataset) -> xr.Dataset:
@@ -106,6 +169,6 @@ def times_between(time: xr.DataArray, start: str, end: str) -> np.ndarray:
     """Positions of the times from ``start`` to ``end``, both included: dates as text, or picoseconds."""
     if time.dtype.kind in "iuf":
         return np.flatnonzero((time.values >= float(start)) & (time.values <= float(end)))
-    where = time.to_index().slice_indexer(start, end)
-    positions: np.ndarray = np.arange(len(time))[where]
-    return positions
+    index = time.to_index()
+    once = index.unique().sort_values()
+    return np.flatnonzero(index.isin(once[once.slice_indexer(start, end)]))

@@ -155,7 +155,7 @@ class ObjectiveConfig:
     kind : {"sigreg", "ema", "vicreg"}
         What keeps the latents from collapsing.
     strength : float
-        Weight of the regulariser. For SIGReg it is the product of its weight and the sample count, about 10.
+        Weight of the regulariser. For SIGReg it is the product of its weight and the sample count; 40 served every data set here.
     num_directions : int
         Random directions of SIGReg.
     ema_decay : float
@@ -171,7 +171,7 @@ class ObjectiveConfig:
     """
 
     kind: Literal["sigreg", "ema", "vicreg"] = "sigreg"
-    strength: float = 10.0
+    strength: float = 40.0
     num_directions: int = 256
     ema_decay: float = 0.996
     rollout: int = 2

@@ -16,7 +16,7 @@ from sciwm import catalogue
 from sciwm.config import Config, dump_config, load_config
 from sciwm.data.fingerprint import fingerprint
 from sciwm.data.open import open_forecast
-from sciwm.data.prepare import open_training_store
+from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.prepare import prepare as write_training_store
 from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
@@ -25,6 +25,7 @@ from sciwm.probe.readout import fit_readouts
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import target_series
 from sciwm.rundata import (
+    config_problems,
     gap_steps,
     lead_steps,
     observations,
@@ -34,8 +35,8 @@ from sciwm.rundata import (
     times_between,
     with_store,
 )
-from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
-from sciwm.skill.frame import render, write_skill
+from sciwm.rundir import RunDir, hash_inputs, open_run, provenance, write_atomically
+from sciwm.skill.frame import render, to_frame, write_skill
 from sciwm.skill.report import write_report
 from sciwm.skill.table import evaluate as score
 from sciwm.times import infer_step
@@ -64,6 +65,8 @@ _BATCH = 64
 def prepare(run: RunDir, config: Config) -> None:
     """Write the training store."""
     ds = open_data(config, run)
+    if problems := config_problems(config, ds):
+        raise ValueError("; ".join(problems))
     step = infer_step(ds["time"])
     gap = gap_steps(config, step)
     mark = fingerprint(ds)
@@ -83,7 +86,7 @@ def prepare(run: RunDir, config: Config) -> None:
         climatology=config.data.climatology,
         harmonics=config.data.harmonics,
         missing=config.data.missing,
-        static=ds[config.data.static] if config.data.static else None,
+        static=_static_fields(ds) if config.data.static else None,
         targets=series,
         config_json=json.dumps(dataclasses.asdict(config.data)),
         fingerprint=mark,
@@ -112,6 +115,7 @@ def train(run: RunDir, config: Config) -> None:
     finished = fit_world(world, run.train_store, folder=run.path, record=run.append_log)
     if not finished:
         raise KeyboardInterrupt
+    run.probes_file.unlink(missing_ok=True)  # readouts of other weights
     about = world.about | {"provenance": provenance(), "seed": config.seed}
     outputs = dataclasses.replace(world, about=about).save(run.path)
     run.record_stage("train", inputs, outputs)
@@ -193,7 +197,8 @@ def forecast_store(
 ) -> None:
     """Forecast from any store that has the variables."""
     world = load_world(run.path)
-    ds = open_data(with_store(world.config, store))
+    variables = world.statistics.variables if world.statistics else []
+    ds = open_data(with_store(world.config, store, variables=variables))
     start, end, every = init
     index = times_between(ds["time"], start, end)
     able = initial_positions(ds["segment"].values, history=world.network.history, strides=world.strides)
@@ -228,11 +233,16 @@ def evaluate(run: RunDir, config: Config) -> None:
 def evaluate_store(forecasts: Sequence[str], *, truth: str | list[str], reference: RunDir, out: Path) -> None:
     """Score any forecast stores against any truth, with baselines learnt in the training years of a run."""
     config = reference.read_config()
-    observed = observations(config, open_data(with_store(config, truth)))
+    if out.suffix != ".csv":
+        raise ValueError(f"got --out {out}, expected a name that ends in .csv, because a table is written")
+    molecule = "channel" not in open_training_store(reference.train_store)["state"].dims
+    variables = [] if molecule else load_statistics(reference.train_store).variables
+    observed = observations(config, open_data(with_store(config, truth, variables=variables)))
     skill = _score([Path(f) for f in forecasts], observed, reference, config)
-    write_skill(skill, out, out.with_suffix(".nc"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, to_frame(skill).to_csv(index=False))
     render(skill, metric=config.skill.metrics[0], console=_console)
-    _say(out, "with intervals; the same as a Dataset beside it")
+    _say(out, "with intervals")
 
 
 def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config) -> xr.Dataset:
@@ -240,6 +250,8 @@ def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Co
     names = [str(ds.attrs.get("method", store.name.removesuffix(".zarr"))) for ds, store in zip(opened, stores, strict=True)]
     if len(set(names)) < len(names):
         names = [store.name.removesuffix(".zarr") for store in stores]
+    if len(set(names)) < len(names):
+        raise ValueError(f"got forecast stores named {names}, expected distinct names, because the table tells methods apart by them")
     return score(
         dict(zip(names, opened, strict=True)),
         observed,
@@ -309,11 +321,9 @@ def check(config: Config) -> list[str]:
         split = config.data.split
         blocks = {"train": split.train, "validation": split.validation, "test": split.test}
         label = split_times(ds["time"], ds["segment"].values, by=split.by, gap_steps=gap_steps(config, step), **blocks)
-        if config.probe.targets:
-            target_series(ds, config.probe.targets)
+        problems = config_problems(config, ds)
     except (ValueError, FileNotFoundError) as error:
         return [str(error)]
-    problems = []
     longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
     for number, name in enumerate(blocks):
         history, strides = config.model.history, config.objective.lead_steps
@@ -328,6 +338,10 @@ def check(config: Config) -> list[str]:
 def _use_threads(config: Config) -> None:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
+
+
+def _static_fields(ds: xr.Dataset) -> xr.Dataset:
+    return ds[[n for n, v in ds.data_vars.items() if v.dims == ("latitude", "longitude")]]
 
 
 def _is_fresh(run: RunDir, stage: str, inputs: str) -> bool:

@@ -117,6 +117,11 @@ x = 1
 """
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_nothing_is_left_to_fill_in(page):
+    assert "@@" not in page.read_text(encoding="utf-8")
+
+
 def test_blocks_and_commands_are_found():
     assert [block.language for block in blocks(SAMPLE)] == ["bash", "console", "python"]
     assert commands(SAMPLE) == [

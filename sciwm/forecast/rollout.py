@@ -125,6 +125,8 @@ def predicted_latents(
         whole = int(places[-1] - places[0]) + 1 == len(places)
         read = state.isel(time=slice(int(places[0]), int(places[-1]) + 1) if whole else places)
         block = torch.from_numpy(np.ascontiguousarray(read.values, dtype=np.float32))
+        _check_finite(world, block, time[places])
+        block = torch.where(block.isinf(), torch.nan, block)
         latents = torch.empty(len(part), len(lead_steps), *world.latent_shape)
         for stride, wanted in paths.items():
             context = block[torch.from_numpy(np.searchsorted(places, part[:, None] + offsets[stride]))]
@@ -135,6 +137,18 @@ def predicted_latents(
                     latents[:, wanted[count]] = latent
         values = torch.nan_to_num(block[torch.from_numpy(np.searchsorted(places, part))])
         yield Initial(part, values, latents)
+
+
+def _check_finite(world: "WorldModel", block: Tensor, times: np.ndarray) -> None:
+    if world.config.data.missing == "mask":
+        return
+    holes = ~block.isfinite().flatten(1).all(1)
+    if holes.any():
+        first = times[int(holes.int().argmax())]
+        raise ValueError(
+            f"got missing or infinite values at time {first} ({int(holes.sum())} of {len(block)} times read), expected none, "
+            "because the model was trained without any: repair the data, start elsewhere, or train with `missing: mask` under `data`"
+        )
 
 
 @torch.no_grad()

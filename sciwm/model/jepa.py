@@ -183,12 +183,14 @@ class JEPA(nn.Module):
         values = []
         for t in range(latents.shape[1]):
             samples = latents[:, t].flatten(0, 1) if valid is None else latents[:, t][valid[:, t]]
+            if not len(samples):  # nothing was observed at this time in the whole batch
+                continue
             if self.kind == "vicreg":
                 values.append(vicreg(samples))
             else:
                 # strength is the product of the weight and the sample count, so the count cancels the statistic's factor.
                 values.append(sigreg(samples, num_directions=self.num_directions) * (self.strength / len(samples)))
-        return torch.stack(values).mean()
+        return torch.stack(values).mean() if values else latents.new_zeros(())
 
     def update_teacher(self) -> None:
         """Move the teacher towards the encoder; call after every optimiser step."""

@@ -90,6 +90,8 @@ class Health(L.Callback):
 def _probe_r2(latents: Tensor, cells: Tensor) -> float:
     """Share of the variance of a token's cells that a linear readout of its latent explains, on held-out states; 1 is perfect."""
     half = len(latents) // 2
+    if half == 0:
+        return math.nan
     moments = [Moments.zeros(groups=1, features=latents.shape[-1], targets=cells.shape[-1]) for _ in range(2)]
     for part, rows in zip(moments, (slice(0, half), slice(half, None)), strict=True):
         part.add(latents[rows].flatten(0, 1)[:, None], (cells - cells.mean(0))[rows].flatten(0, 1)[:, None])
@@ -111,7 +113,7 @@ class Checkpoints(L.Callback):
         """Save when it is time, or when this step is the last."""
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps or trainer.should_stop
-        if due and math.isfinite(float(outputs["loss"])):
+        if due and math.isfinite(float(outputs["loss"])) and all(bool(p.isfinite().all()) for p in pl_module.parameters()):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
@@ -143,8 +145,8 @@ class StopOnSignal(L.Callback):
         except ValueError:  # not in the main thread: whoever runs us there handles signals
             self._previous = None
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signal back."""
+    def give_back(self) -> None:
+        """Stop listening; also after an error, when Lightning calls no callback."""
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None

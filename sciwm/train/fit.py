@@ -61,7 +61,8 @@ def build_world(config: Config, store: str | Path, *, series_climatology: Climat
         )
         if "static" in ds:
             planes = np.repeat(ds["static"].values[:, None], tokenizer.num_channels, axis=1)
-            static = tokenizer.patches(torch.from_numpy(planes).float()).mean(-1).T.contiguous()
+            cells = tokenizer.patches(torch.ones(1, tokenizer.num_channels, *tokenizer.shape)).sum(-1)  # without padding
+            static = (tokenizer.patches(torch.from_numpy(planes).float()).sum(-1) / cells).T.contiguous()
     else:
         statistics = None
         mean, spread = fit_distances(ds["state"].isel(time=split == 0).data)
@@ -146,6 +147,8 @@ def fit_world(
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
         except SystemExit:  # what Lightning makes of a KeyboardInterrupt
             raise KeyboardInterrupt from None
+        finally:
+            watch.give_back()
     world.network.load_state_dict(module.final_network().state_dict())
     world.network.eval()
     return not watch.asked or trainer.global_step >= config.train.steps

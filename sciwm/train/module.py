@@ -41,10 +41,8 @@ class JEPAModule(L.LightningModule):
 
     def losses(self, network: JEPA, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0) -> dict[str, Tensor]:
         """Prediction error and regulariser of a batch."""
-        clean, valid = self.world.tokenize(batch.values, batch.valid)
-        features = clean
-        if noise:
-            features, _ = self.tokenizer(batch.values + noise * torch.randn_like(batch.values) * batch.valid, batch.valid)
+        values = batch.values + noise * torch.randn_like(batch.values) * batch.valid if noise else batch.values
+        features, valid = self.world.tokenize(values, batch.valid)
         visible = None
         if mask_ratio:
             states = len(batch) * network.history
@@ -52,7 +50,7 @@ class JEPAModule(L.LightningModule):
         return network.loss(
             features,
             valid,
-            target_features=clean,
+            target_features=features,
             condition=batch.condition,
             lead_steps=batch.lead_steps.float(),
             local=self.world.local_conditions(batch.condition),
