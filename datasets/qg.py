@@ -19,6 +19,7 @@ linear transform), they are what a pressure chart shows, and they are smooth, so
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -338,8 +339,23 @@ def make(
         psi = np.concatenate([job.result() for job in jobs])
     world = _dataset(psi, time, flow=flow, seed=seed, spinup_days=spinup_days)
     if path is not None:
-        world.to_zarr(path, consolidated=False) if Path(path).suffix == ".zarr" else world.to_netcdf(path)
+        _write(world, Path(path))
     return world
+
+
+def _write(world: xr.Dataset, path: Path) -> None:
+    """Write under a hidden name first, so that nothing unfinished lies under ``path``."""
+    partial = path.with_name(f".{path.name}.partial")
+    _remove(partial)
+    try:
+        world.to_zarr(partial, consolidated=False) if path.suffix == ".zarr" else world.to_netcdf(partial)
+        partial.rename(path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _dataset(psi: np.ndarray, time: np.ndarray, *, flow: Flow, seed: int, spinup_days: int) -> xr.Dataset:

@@ -49,7 +49,7 @@ def small_arrays(
     }
     coords: dict[str, Any] = {"time": ("time", time, ds["time"].attrs)}
     if targets is not None and targets.data_vars:
-        names, values = _target_columns(targets, len(time))
+        names, values = _target_columns(targets, time, label)
         fields["target"] = (("time", "target"), values)
         coords["target_name"] = ("target", np.array(names, dtype=object))
     if static is not None and static.data_vars:
@@ -71,12 +71,18 @@ def _storable(values: np.ndarray) -> np.ndarray:
     return values.astype(object) if values.dtype.kind in "US" else values
 
 
-def _target_columns(targets: xr.Dataset, num_times: int) -> tuple[list[str], np.ndarray]:
+def _target_columns(targets: xr.Dataset, time: np.ndarray, label: np.ndarray) -> tuple[list[str], np.ndarray]:
     names, columns = [], []
     for name, series in targets.data_vars.items():
-        if series.dims != ("time",) or series.size != num_times:
-            raise ValueError(f"got target {name!r} of sizes {dict(series.sizes)}, expected time {num_times}, one value per state")
+        if series.dims != ("time",) or series.size != len(time):
+            raise ValueError(f"got target {name!r} of sizes {dict(series.sizes)}, expected time {len(time)}, one value per state")
         values, units = np.asarray(series.values, np.float64), str(series.attrs.get("units", ""))
+        gone = np.flatnonzero(~np.isfinite(values) & (label >= 0))
+        if gone.size:
+            raise ValueError(
+                f"got target {name!r} with {gone.size} missing or infinite values in the blocks of the split, the first at time "
+                f"{time[gone[0]]}, expected none: fill them, leave those times out of `data.split`, or take it out of `probe.targets`"
+            )
         if units in ("rad", "radian", "radians", "degree", "degrees", "deg"):
             angle = values if units.startswith("rad") else np.deg2rad(values)
             names += [f"{name}_sin", f"{name}_cos"]

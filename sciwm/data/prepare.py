@@ -24,6 +24,7 @@ __all__ = ["conditions", "load_statistics", "open_training_store", "prepare"]
 
 _BLOCK_BYTES = 2**27
 _PROGRESS = "progress.json"
+_Found = tuple[int, tuple[int, ...]]  # how many values of a chunk, position of the first
 
 
 def prepare(
@@ -77,7 +78,7 @@ def prepare(
     Raises
     ------
     ValueError
-        If the split, the statistics or missing values are refused; the message names times and variable.
+        If the split, the statistics, infinite or missing values, or gaps in targets are refused; the message names times and variable.
     OSError
         If the disk is full or a piece of the source cannot be read; the message names its times.
     """
@@ -223,20 +224,28 @@ def _write_state(state: xr.DataArray, partial: Path, key: str, done: int, *, mis
                 found = compute(tasks)[0]  # type: ignore[no-untyped-call]
             except Exception as error:
                 raise _block_error(error, part) from error
-            if missing == "error" and any(count for count, _ in found):
-                raise ValueError(_missing_message(found, part, start))
+            gone, infinite = zip(*found, strict=True)
+            if any(count for count, _ in infinite):
+                raise ValueError(_place_message("infinite", infinite, part, start, "repair them in the source, or make them NaN"))
+            if missing == "error" and any(count for count, _ in gone):
+                raise ValueError(_place_message("missing", gone, part, start, "write `missing: mask` under `data` to carry a mask"))
             _record(partial, key, stop)
             bar.update(task, completed=stop)
 
 
-def _write_chunk(values: np.ndarray, path: str, start: int) -> tuple[int, tuple[int, ...]]:
-    """Write one chunk of the store; return how many values are missing and the position of the first."""
+def _write_chunk(values: np.ndarray, path: str, start: int) -> tuple[_Found, _Found]:
+    """Write one chunk of the store; return how many values are missing, how many infinite, and the position of the first of each."""
     import zarr
 
     zarr.open_array(path, path="state", mode="r+")[start : start + len(values)] = values
-    gone = np.isnan(values)
-    count = int(np.count_nonzero(gone))
-    first = np.unravel_index(int(gone.argmax()), gone.shape) if count else ()
+    if np.isfinite(values).all():
+        return (0, ()), (0, ())
+    return _find(np.isnan(values), start), _find(np.isinf(values), start)
+
+
+def _find(odd: np.ndarray, start: int) -> _Found:
+    count = int(np.count_nonzero(odd))
+    first = np.unravel_index(int(odd.argmax()), odd.shape) if count else ()
     return count, tuple(int(i) + (start if axis == 0 else 0) for axis, i in enumerate(first))
 
 
@@ -250,7 +259,7 @@ def _block_error(error: Exception, part: xr.DataArray) -> Exception:
     )
 
 
-def _missing_message(found: list[tuple[int, tuple[int, ...]]], part: xr.DataArray, start: int) -> str:
+def _place_message(what: str, found: Sequence[_Found], part: xr.DataArray, start: int, remedy: str) -> str:
     count, first = sum(c for c, _ in found), min(f for c, f in found if c)
     channel = part["channel"].values[first[1]] if "channel" in part.coords else "positions"
     place = ", ".join(
@@ -258,8 +267,8 @@ def _missing_message(found: list[tuple[int, tuple[int, ...]]], part: xr.DataArra
     )
     times = part["time"].values
     return (
-        f"got {count} missing values between {times[0]} and {times[-1]}, the first in {channel!r} at time {times[first[0] - start]}"
-        f"{', ' + place if place else ''}; expected none: write `missing: mask` under `data` to carry a mask"
+        f"got {count} {what} values between {times[0]} and {times[-1]}, the first in {channel!r} at time {times[first[0] - start]}"
+        f"{', ' + place if place else ''}; expected none: {remedy}"
     )
 
 

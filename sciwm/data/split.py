@@ -66,7 +66,8 @@ def split_times(
     train, validation, test : sequence
         The blocks; an empty validation or test block is left out.
     gap_steps : int
-        Steps lost where blocks touch; a window's span, context plus longest lead. Not needed by segment.
+        Steps lost where blocks touch; a window's span, context plus longest lead. By segment nothing is lost, but
+        every block needs a segment that holds a window.
 
     Returns
     -------
@@ -96,7 +97,7 @@ def split_times(
         label[mask] = LABELS[name]
     if by != "segment":
         label = _open_gaps(values, pieces, label, gap_steps)
-    _check_length(values, pieces, label, masks, 0 if by == "segment" else gap_steps)
+    _check_length(values, pieces, label, masks, gap_steps, by=by)
     return label
 
 
@@ -181,16 +182,25 @@ def _open_gaps(values: np.ndarray, segment: np.ndarray, label: np.ndarray, gap_s
     return opened
 
 
-def _check_length(values: np.ndarray, segment: np.ndarray, label: np.ndarray, masks: Mapping[str, np.ndarray], gap_steps: int) -> None:
+def _check_length(
+    values: np.ndarray, segment: np.ndarray, label: np.ndarray, masks: Mapping[str, np.ndarray], gap_steps: int, *, by: str
+) -> None:
+    """Every block must hold one window: ``gap_steps`` steps, so one state more."""
+    needed = gap_steps + 1
     for name, mask in masks.items():
         kept = label == LABELS[name]
         edges = np.flatnonzero(np.diff(np.concatenate([[-1], np.where(kept, segment, -1), [-1]])))
-        longest = max((int(b - a) for a, b in pairwise(edges) if kept[a]), default=0)
-        needed = max(gap_steps, 1)
-        if longest < needed:
-            first, last = values[mask][0], values[mask][-1]
+        longest, at = max(((int(b - a), int(segment[a])) for a, b in pairwise(edges) if kept[a]), default=(0, -1))
+        if longest >= needed:
+            continue
+        if by == "segment":
             raise ValueError(
-                f"got a {name} block of {int(mask.sum())} steps ({first} … {last}) of which {longest} in a row remain after a gap of "
-                f"{gap_steps}, expected at least {needed}: {needed - longest} steps are missing; lengthen the block or shorten "
-                "the longest lead"
+                f"got a {name} block whose longest segment, {at}, has {longest} steps, expected at least {needed}, one window of context "
+                f"and longest lead: {needed - longest} steps are missing; name a longer segment or shorten the longest lead"
             )
+        first, last = values[mask][0], values[mask][-1]
+        raise ValueError(
+            f"got a {name} block of {int(mask.sum())} steps ({first} … {last}) of which {longest} in a row remain after a gap of "
+            f"{gap_steps}, expected at least {needed}: {needed - longest} steps are missing; lengthen the block or shorten "
+            "the longest lead"
+        )

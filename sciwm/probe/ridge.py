@@ -118,7 +118,9 @@ def fit_ridge(moments: Moments, strengths: Sequence[float]) -> list[Ridge]:
     mean_x, mean_y = moments.x / n, moments.y / n
     cov = moments.xx / n - mean_x[:, :, None] * mean_x[:, None, :]
     scale = cov.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    scale = torch.where(scale > 1e-9 * scale.amax(1, keepdim=True).clamp_min(1e-30), scale, torch.inf)
+    # The spread of a constant feature is not 0 but the rounding of its squares, about 1e-8 of its mean.
+    floor = 1e-6 * (mean_x.abs() + scale.amax(1, keepdim=True)).clamp_min(1e-30)
+    scale = torch.where(scale > floor, scale, torch.inf)
     correlation = cov / scale[:, :, None] / scale[:, None, :]
     cross = (moments.xy / n - mean_x[:, :, None] * mean_y[:, None, :]) / scale[:, :, None]
     values, vectors = torch.linalg.eigh(correlation)

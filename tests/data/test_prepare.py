@@ -222,6 +222,33 @@ def test_missing_values_outside_the_training_block(tmp_path):
         prepare(broken, tmp_path / "m.zarr", by="segment", train=[0], progress=False)
 
 
+@pytest.mark.parametrize("missing", ["error", "mask"])
+def test_infinite_values_are_refused_even_where_missing_ones_are_masked(tmp_path, missing):
+    ds = grid().load()
+    ds.t[570, 1, 2, 3] = -np.inf
+    ds.t[575, 1, 2, 3] = np.inf
+    with pytest.raises(ValueError, match=r"2 infinite values.*'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0.*in the source"):
+        prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing=missing, progress=False)
+    assert not (tmp_path / "train.zarr").exists()
+    broken = molecule()
+    broken.positions[5, 0, 0] = np.inf
+    with pytest.raises(ValueError, match=r"1 infinite values.*'positions' at time 5\.0"):
+        prepare(broken, tmp_path / "m.zarr", by="segment", train=[0], missing=missing, progress=False)
+
+
+def test_gaps_in_targets_are_refused_where_they_would_be_used(tmp_path):
+    ds, out = grid(), tmp_path / "train.zarr"
+    split = SPLIT | {"test": [520, 590]}
+    series = np.arange(600.0)
+    series[[455, 470, 595]] = np.nan  # the last in none of the blocks
+    targets = xr.Dataset({"whole": ("time", np.arange(600.0)), "index": ("time", series)})
+    with pytest.raises(ValueError, match=r"target 'index' with 2 missing.* first at time 2001-03-31.*probe\.targets"):
+        prepare(ds, out, **split, targets=targets, harmonics=1, progress=False)
+    assert list(tmp_path.iterdir()) == []
+    targets["index"][[455, 470]] = 0.0
+    prepare(ds, out, **split, targets=targets, harmonics=1, progress=False)
+
+
 def test_refusals(tmp_path):
     ds = grid()
     (tmp_path / "notes").mkdir()

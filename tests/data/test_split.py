@@ -52,6 +52,12 @@ def test_segments():
     segment = np.repeat([0, 1, 2], 10)
     label = split_times(time, segment, by="segment", train=[0, 2], test=[1], gap_steps=5)
     np.testing.assert_array_equal(label, np.repeat([0, 2, 0], 10))
+    assert len(split_times(time, segment, by="segment", train=[0, 2], test=[1], gap_steps=9)) == 30
+    with pytest.raises(ValueError, match=r"train block whose longest segment, 2, has 10 steps.* 11, .*: 1 steps are missing"):
+        split_times(time, segment, by="segment", train=[0, 2], test=[1], gap_steps=10)
+    short = np.repeat([0, 1, 2], [20, 4, 6])
+    with pytest.raises(ValueError, match=r"test block whose longest segment, 1, has 4 steps, expected at least 6"):
+        split_times(time, short, by="segment", train=[0], validation=[2], test=[1], gap_steps=5)
     with pytest.raises(ValueError, match=r"segments \[7\]"):
         split_times(time, segment, by="segment", train=[7])
     # by step across two trajectories: they are not neighbours in time
@@ -86,7 +92,7 @@ def test_errors():
         split_times(time, by="date", train=["2000", "2001"])
     with pytest.raises(ValueError, match="gap_steps -1"):
         split_times(time, train=["2000", "2001"], gap_steps=-1)
-    with pytest.raises(ValueError, match=r"test block of 31 steps.*21 in a row remain.*expected at least 10|19 steps are missing"):
+    with pytest.raises(ValueError, match=r"test block of 31 steps.* 6 in a row remain.*expected at least 26: 20 steps are missing"):
         split_times(time, train=["2000-01", "2000-03"], test=["2000-04-01", "2000-05-01"], gap_steps=25)
 
 
@@ -106,6 +112,7 @@ def test_no_window_of_the_gap_s_span_sees_two_blocks(data):
         assert len(set(label[start : start + gap + 1].tolist()) - {-1}) <= 1
     for number, name in enumerate(("train", "validation", "test")):
         start, stop = blocks[name]
+        assert (label == number).sum() > gap  # room for one window
         kept = np.flatnonzero(label == number)
         assert kept[-1] == stop - 1
         assert start <= kept[0] <= start + gap

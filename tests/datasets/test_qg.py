@@ -151,6 +151,26 @@ def test_writing_and_reading_back(tmp_path, name):
         qg.make(path=path, num_members=1, num_times=1)
 
 
+@pytest.mark.parametrize("name", ["world.zarr", "world.nc"])
+def test_an_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, name):
+    path, write = tmp_path / name, "to_zarr" if name.endswith("zarr") else "to_netcdf"
+    whole = getattr(xr.Dataset, write)
+
+    def interrupt(self, target, **options):
+        whole(self, target, **options)
+        assert target.exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(xr.Dataset, write, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            qg.make(path=path, num_members=1, num_times=2, spinup_days=0, progress=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / f".{name}.partial").touch()  # of a killed process
+    qg.make(path=path, num_members=1, num_times=2, spinup_days=0, progress=False)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_threads_are_restored(monkeypatch):
     before, seen = torch.get_num_threads(), []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)

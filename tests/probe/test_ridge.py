@@ -84,6 +84,14 @@ def test_constant_and_repeated_features_do_no_harm():
     np.testing.assert_allclose(mean(torch.from_numpy(only))[0], y.mean(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("value", [1000.0, 1000.1, -3e5])
+def test_a_constant_far_from_zero_gets_no_weight(value):
+    x, y = data(samples=5000)
+    constant = np.concatenate([x, np.full((5000, 3, 1), value)], axis=-1)
+    (ridge,) = fit_ridge(moments_of(constant, y, 50), [1e-6])
+    assert (ridge.weight[:, -1] == 0).all()
+
+
 def test_the_strength_with_the_smallest_validation_error_is_chosen():
     x, y = data(samples=60, features=20, noise=3.0)
     ridges = fit_ridge(moments_of(x[:30], y[:30]), [1e-4, 1e-2, 1.0, 100.0])
