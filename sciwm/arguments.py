@@ -30,7 +30,7 @@ _VERBS = {
 }
 TAKES_OVERRIDES = {"check", "prepare", "train", "probe", "forecast", "evaluate", "report", "run"}
 _TIME = r"[+-]?\d+(?:\.\d+)?(?:-\d{1,2}(?:-\d{1,2})?)?(?:[T ]\d{2}(?::\d{2}(?::\d{2})?)?)?"
-_INIT = re.compile(rf"\s*({_TIME})\s*:\s*({_TIME})\s*(?::\s*(\d[\d.]*\s*[A-Za-z]+)\s*)?")
+_INIT = re.compile(rf"\s*({_TIME})\s*:\s*({_TIME})\s*(?::\s*(\d+(?:\.\d+)?\s*[A-Za-z]+)\s*)?")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     config = "a YAML file, or the name of one that comes with sciwm (see `sciwm data list`)"
     if verb == "demo":
-        parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="run directory (default: runs/demo)")
+        folders = "run directory (default: runs/demo, or runs/demo_quick with --quick)"
+        parser.add_argument("--out", type=Path, metavar="DIR", help=folders)
         parser.add_argument("--quick", action="store_true", help="a minute's worth of it, to see that all works")
     elif verb == "check":
         parser.add_argument("target", metavar="CONFIG", help=config)
@@ -121,12 +122,47 @@ def parse_init(text: str) -> tuple[str, str, str | None]:
     ('2008-01-01T12:00', '2008-02-01T12:00', '5 days')
     >>> parse_init("2008-01-01/2008-12-31")
     ('2008-01-01', '2008-12-31', None)
+
+    Raises
+    ------
+    ValueError
+        If it is not of this form, names a date of no calendar, or a step that is not positive.
     """
+    start, end, every = _init_parts(text)
+    for time in (start, end):
+        _check_date(text, time)
+    if every:
+        from sciwm.times import parse_lead
+
+        try:
+            amount, _ = parse_lead(every)
+        except ValueError as error:
+            raise ValueError(f"{error} (the step of --init {text!r})") from None
+        if not amount > 0:
+            raise ValueError(
+                f"got --init {text!r} with a step of {every}, expected a positive one, such as '5 days', or none for every time"
+            )
+    return start, end, every
+
+
+def _init_parts(text: str) -> tuple[str, str, str | None]:
     if "/" in text:
         parts = [part.strip() for part in text.split("/")]
         times_fit = len(parts) in (2, 3) and all(re.fullmatch(_TIME, part) for part in parts[:2])
-        if times_fit and (len(parts) == 2 or re.fullmatch(r"\d[\d.]*\s*[A-Za-z]+", parts[2])):
+        if times_fit and (len(parts) == 2 or re.fullmatch(r"\d+(?:\.\d+)?\s*[A-Za-z]+", parts[2])):
             return parts[0], parts[1], parts[2] if len(parts) == 3 else None
     elif match := _INIT.fullmatch(text):
         return match[1], match[2], match[3]
     raise ValueError(f"got --init {text!r}, expected START:END or START:END:STEP, such as '2008-01-01:2008-12-31:5 days'")
+
+
+def _check_date(text: str, time: str) -> None:
+    """Refuse what is in no calendar; 30 February is, in that of 360 days."""
+    date, *clock = re.split("[T ]", time)
+    month, day = [*(int(part) for part in date.lstrip("+-").split("-")[1:]), 1, 1][:2]
+    hour, minute, second = [*(int(part) for part in ":".join(clock).split(":") if part), 0, 0, 0][:3]
+    days = 31 if month in (1, 3, 5, 7, 8, 10, 12) else 30
+    if not (1 <= month <= 12 and 1 <= day <= days and hour < 24 and minute < 60 and second < 60):
+        raise ValueError(
+            f"got {time!r} in --init {text!r}, which is no date of any calendar, expected one such as 2008-12-31 or 2008-12-31T18:00"
+        )

@@ -74,6 +74,15 @@ def _load(target: str, overrides: list[str]) -> "tuple[Config, Path]":
 def _open(options: argparse.Namespace, target: str, overrides: list[str]) -> "tuple[RunDir, Config]":
     from sciwm.rundir import open_run
 
+    if options.out is not None and Path(target).is_dir():
+        stores = {
+            "forecast": "; --out belongs with --store, to forecast from other data",
+            "evaluate": f"; the table is {Path(target) / 'skill.csv'}, and --out belongs with --truth, to score forecast stores",
+        }
+        raise ValueError(
+            f"got --out {options.out} with the run {target}, expected no --out, because a run keeps what is made in its own folder"
+            f"{stores.get(options.verb, '')}; for another run of the same configuration, give {Path(target) / 'config.yaml'}"
+        )
     config, folder = _load(target, overrides)
     return open_run(options.out or folder, config), config
 
@@ -90,7 +99,7 @@ def _stage(options: argparse.Namespace, overrides: list[str]) -> int:
 def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
     from sciwm import verbs
 
-    verbs.demo(options.out, quick=options.quick)
+    verbs.demo(options.out or Path("runs/demo_quick" if options.quick else "runs/demo"), quick=options.quick)
     return 0
 
 
@@ -190,7 +199,8 @@ def _is_expected(error: Exception) -> bool:
     while frame and frame.tb_next:
         frame = frame.tb_next
     module = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
-    return module.partition(".")[0] == "sciwm" and isinstance(error, ValueError | OSError | RuntimeError | ImportError)
+    kinds = ValueError | OSError | RuntimeError | ImportError | FloatingPointError
+    return module.partition(".")[0] == "sciwm" and isinstance(error, kinds)
 
 
 def _interrupted(argv: Sequence[str]) -> int:

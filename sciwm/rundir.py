@@ -1,6 +1,7 @@
 """A run directory: its files, its log, which stages are up to date, and where it came from.
 
-One configuration per folder: a folder that holds another one is refused, never overwritten.
+One configuration per folder. What is done after training may be asked for anew with other values; any other
+configuration is refused once something was made from the one there.
 """
 
 import datetime
@@ -20,6 +21,9 @@ from sciwm.config import Config, ConfigError, dump_config, flatten_config, load_
 
 __all__ = ["RunDir", "hash_inputs", "open_run", "provenance", "resolve_run", "write_atomically"]
 
+# Sections that may change in a run; the hashes of the stages say what has to be made again. Two keys reach back to the
+# training store, hence to the weights: `probe.targets` are kept in it, `forecast.lead_times` widen the gaps of its split.
+_LATER = ("probe.", "forecast.", "skill.")
 _PACKAGES = ("torch", "lightning", "xarray", "zarr", "dask", "numpy", "scipy", "pandas", "scores", "netCDF4", "safetensors")
 
 
@@ -199,32 +203,39 @@ def open_run(out: str | Path, config: Config) -> RunDir:
     Parameters
     ----------
     out : str or Path
-        A new or empty folder, or a run of this very configuration.
+        A new or empty folder, a run of this very configuration or one that differs only under ``probe``, ``forecast``
+        or ``skill``, or a run in which nothing was made yet.
     config : Config
-        Written to ``config.yaml`` of a new run.
+        Written to ``config.yaml`` unless it is there; a stage made from other values is made again when it is asked for.
 
     Raises
     ------
     ConfigError
-        If the folder is a run of another configuration; the differing keys are listed.
+        If something was made there from another configuration; the differing keys are listed.
     FileExistsError
         If there is a file or a folder of other things.
     """
     run = RunDir(Path(out))
     if run.config_file.exists():
         there, here = flatten_config(_read_there(run)), flatten_config(config)
-        differing = [f"{key} = {here[key]!r} (there: {there[key]!r})" for key in here if here[key] != there[key]]
-        if differing:
+        differing = [key for key in here if here[key] != there[key]]
+        if not differing:
+            return run
+        if not all(key.startswith(_LATER) for key in differing) and _holds_results(run):
+            listed = ", ".join(f"{key} = {here[key]!r} (there: {there[key]!r})" for key in differing)
             raise ConfigError(
-                f"got another configuration than that of {run.path}: {', '.join(differing)}; "
+                f"got another configuration than that of {run.path}: {listed}; "
                 f"expected the same one, because results of two would mix: give another folder with --out, or remove {run.path}"
             )
-        return run
-    if run.path.exists():
+    elif run.path.exists():
         _refuse_foreign(run.path)
     run.path.mkdir(parents=True, exist_ok=True)
     write_atomically(run.config_file, dump_config(config))
     return run
+
+
+def _holds_results(run: RunDir) -> bool:
+    return any(entry != run.config_file for entry in run.path.iterdir())
 
 
 def _read_there(run: RunDir) -> Config:

@@ -1,5 +1,6 @@
 """The command line: what reaches the verbs, how errors and Ctrl-C are told. The verbs themselves are replaced."""
 
+import importlib
 import inspect
 import runpy
 import sys
@@ -34,6 +35,8 @@ class Recorder(ModuleType):
             answer = self.answers.get(name)
             if isinstance(answer, BaseException):
                 raise answer
+            if callable(answer):
+                return answer()
             return answer
 
         return call
@@ -89,7 +92,9 @@ def catalogue(monkeypatch, tmp_path):
 @pytest.fixture
 def era(verbs, catalogue, tmp_path):
     """A run of ``train.steps = 20`` in ``runs/era``."""
-    return open_run(Path("runs/era"), load_config("train: {steps: 20}\n"))
+    run = open_run(Path("runs/era"), load_config("train: {steps: 20}\n"))
+    run.train_store.mkdir()
+    return run
 
 
 def test_the_overview_lists_every_verb(capsys):
@@ -155,6 +160,9 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
         (["forecast", "runs/era", "--store", "a.nc"], "got --store without --init or --out"),
         (["forecast", "runs/era", "--store", "a.nc", "--init", "soon", "--out", "fc.zarr"], "got --init 'soon'"),
         (["forecast", "runs/era", "--store", "a.nc", "--init", "2008:2009", "--out", "fc.zarr", "--seed=2"], "expected none"),
+        (["evaluate", "runs/era", "--out", "skill.csv"], "the table is runs/era/skill.csv, and --out belongs with --truth"),
+        (["forecast", "runs/era", "--out", "fc.zarr"], "--out belongs with --store"),
+        (["train", "runs/era", "--out", "x"], "of the same configuration, give runs/era/config.yaml"),
         (["evaluate", "fc.zarr"], "without --truth"),
         (["evaluate", "runs/era", "more"], "without --truth"),
         (["evaluate", "fc.zarr", "--truth", "a.nc"], "without --reference"),
@@ -201,7 +209,9 @@ def test_evaluating_stores(era, verbs):
 def test_demo_and_check(era, verbs, capsys):
     assert main(["demo"]) == 0
     assert main(["demo", "--quick", "--out", "d"]) == 0
-    assert verbs.calls == [("demo", (Path("runs/demo"),), {"quick": False}), ("demo", (Path("d"),), {"quick": True})]
+    assert main(["demo", "--quick"]) == 0
+    asked = [("runs/demo", False), ("d", True), ("runs/demo_quick", True)]
+    assert verbs.calls == [("demo", (Path(out),), {"quick": quick}) for out, quick in asked]
     verbs.answers["check"] = []
     assert main(["check", "tiny"]) == 0
     verbs.answers["check"] = ["got variable 'z50', expected one of z500"]
@@ -250,6 +260,16 @@ def test_errors_of_others_keep_their_traceback(era, verbs):
         main(["train", "runs/era"])
 
 
+def test_a_flow_that_blows_up_is_told_plainly(verbs, capsys):
+    qg = importlib.import_module("sciwm.catalogue").load("qg")
+    fast = qg.Flow(time_step=86400.0)
+    verbs.answers["demo"] = lambda: qg.make(num_members=1, num_times=60, spinup_days=0, flow=fast, progress=False)
+    assert main(["demo"]) == 2
+    error = capsys.readouterr().err
+    assert "expected a shorter `time_step`" in error
+    assert "Traceback" not in error
+
+
 def test_file_errors_of_libraries_are_told_plainly(era, verbs, capsys):
     verbs.answers["train"] = PermissionError(13, "Permission denied", "runs/era/train.zarr")
     assert main(["train", "runs/era"]) == 2
@@ -290,9 +310,29 @@ def test_initial_times(text, expected):
 @pytest.mark.parametrize(
     "text", ["", "2008-01-01", "2008-01-01:", "a:b", "2008-01-01:2009-01-01:5", "a/b", "2008/2009/5", "2008/2009/1 d/3"]
 )
-def test_initial_times_that_cannot_be_meant(text):
+def test_initial_times_that_cannot_be_read(text):
     with pytest.raises(ValueError, match=r"expected START:END or START:END:STEP"):
         parse_init(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2009-13-01:2010-01-01", "'2009-13-01' in --init .* no date of any calendar"),
+        ("2009-01-01/2009-02-31/1 day", "'2009-02-31'"),
+        ("2009-00:2009-05", "'2009-00'"),
+        ("2009-01-01T25:2009-02-01", "'2009-01-01T25'"),
+        ("2009-01-01T12:61/2009-02-01", "'2009-01-01T12:61'"),
+        ("2009-01-01:2009-02-01:0 days", "with a step of 0 days, expected a positive one"),
+        ("2009-01-01:2009-02-01:0.0h", "with a step of 0.0h"),
+        ("2009-01-01:2009-02-01:2 fortnights", "got lead time '2 fortnights'.*the step of --init"),
+        ("2009-01-01:2009-02-01:1.2.3 days", "expected START:END or START:END:STEP"),
+    ],
+)
+def test_initial_times_that_cannot_be(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_init(text)
+    assert parse_init("2000-02-30:-2000-12-01:0.5 days")[2] == "0.5 days"
 
 
 def test_python_dash_m(monkeypatch, capsys):

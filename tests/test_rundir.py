@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sciwm import rundir
-from sciwm.config import Config, ConfigError, TrainConfig
+from sciwm.config import Config, ConfigError, TrainConfig, load_config
 from sciwm.rundir import RunDir, hash_inputs, open_run, provenance, resolve_run, write_atomically
 
 SMALL = Config(seed=3, train=TrainConfig(steps=20))
@@ -40,6 +40,26 @@ def test_another_configuration_is_refused_and_nothing_is_written(run):
         open_run(run.path, other)
     assert "clip" not in str(caught.value)
     assert snapshot(run.path) == before
+
+
+@pytest.mark.parametrize("made", ["train.zarr", ".train.zarr.partial", "checkpoints", "stages.json"])
+def test_a_configuration_from_which_nothing_was_made_is_replaced(run, made):
+    other = replace(SMALL, seed=4, train=TrainConfig(steps=30))
+    assert open_run(run.path, other).read_config() == other
+    (run.path / made).mkdir()
+    with pytest.raises(ConfigError, match=r"seed = 3 \(there: 4\)"):
+        open_run(run.path, SMALL)
+    assert run.read_config() == other
+
+
+def test_what_comes_after_training_may_change(run):
+    run.train_store.mkdir()
+    later = load_config(run.config_file, ["--probe.strengths=[0.5]", "--forecast.init_every=3", "--skill.resamples=7"])
+    assert open_run(run.path, later).read_config() == later
+    assert not list(run.path.glob(".*"))
+    with pytest.raises(ConfigError, match=r"train\.clip = 3\.0 .*skill\.resamples = 9 \(there: 7\)"):
+        open_run(run.path, load_config(run.config_file, ["--skill.resamples=9", "--train.clip=3.0"]))
+    assert run.read_config() == later
 
 
 def test_a_configuration_that_no_longer_loads_is_refused(run):
