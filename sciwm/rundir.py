@@ -22,8 +22,9 @@ from sciwm.config import Config, ConfigError, dump_config, flatten_config, load_
 __all__ = ["RunDir", "hash_inputs", "open_run", "provenance", "resolve_run", "write_atomically"]
 
 # Sections that may change in a run; the hashes of the stages say what has to be made again. Two keys reach back to the
-# training store, hence to the weights: `probe.targets` are kept in it, `forecast.lead_times` widen the gaps of its split.
+# training store, hence to the weights, and may not: `probe.targets` are kept in it, `forecast.lead_times` widen its gaps.
 _LATER = ("probe.", "forecast.", "skill.")
+_EARLY = ("probe.targets", "forecast.lead_times")
 _PACKAGES = ("torch", "lightning", "xarray", "zarr", "dask", "numpy", "scipy", "pandas", "scores", "netCDF4", "safetensors")
 
 
@@ -221,7 +222,7 @@ def open_run(out: str | Path, config: Config) -> RunDir:
         differing = [key for key in here if here[key] != there[key]]
         if not differing:
             return run
-        if not all(key.startswith(_LATER) for key in differing) and _holds_results(run):
+        if not all(key.startswith(_LATER) and key not in _EARLY for key in differing) and _holds_results(run):
             listed = ", ".join(f"{key} = {here[key]!r} (there: {there[key]!r})" for key in differing)
             raise ConfigError(
                 f"got another configuration than that of {run.path}: {listed}; "

@@ -99,8 +99,8 @@ def prepare(run: RunDir, config: Config) -> None:
 def train(run: RunDir, config: Config) -> None:
     """Train, or go on training."""
     _use_threads(config)
-    _need(run, "prepare", run.train_store)
-    inputs = hash_inputs(run.stage_inputs("prepare"), config.model, config.objective, config.train, config.seed)
+    _need(run, config, "prepare")
+    inputs = _inputs(run, config, "train")
     if _is_fresh(run, "train", inputs):
         return
     started = run.path / "checkpoints" / "inputs.txt"
@@ -129,8 +129,8 @@ def train(run: RunDir, config: Config) -> None:
 def probe(run: RunDir, config: Config) -> None:
     """Fit the readouts, of the trained model and of an untrained one."""
     _use_threads(config)
-    _need(run, "train", run.weights_file)
-    inputs = hash_inputs(run.stage_inputs("train"), config.probe, config.forecast.lead_times)
+    _need(run, config, "train")
+    inputs = _inputs(run, config, "probe")
     if _is_fresh(run, "probe", inputs):
         return
     run.probes_file.unlink(missing_ok=True)
@@ -162,8 +162,8 @@ def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldM
 def forecast(run: RunDir, config: Config) -> None:
     """Forecast the test block with every method of the run."""
     _use_threads(config)
-    _need(run, "probe", run.probes_file)
-    inputs = hash_inputs(run.stage_inputs("probe"), config.forecast)
+    _need(run, config, "probe")
+    inputs = _inputs(run, config, "forecast")
     if _is_fresh(run, "forecast", inputs):
         return
     ds = open_data(config, run)
@@ -218,8 +218,8 @@ def forecast_store(
 
 def evaluate(run: RunDir, config: Config) -> None:
     """Score the forecasts of a run beside the baselines."""
-    _need(run, "forecast", run.forecast_store)
-    inputs = hash_inputs(run.stage_inputs("forecast"), config.skill)
+    _need(run, config, "forecast")
+    inputs = _inputs(run, config, "evaluate")
     if not _is_fresh(run, "evaluate", inputs):
         stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
         skill = _score(stores, observations(config, open_data(config, run)), run, config)
@@ -267,8 +267,8 @@ def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Co
 
 def report(run: RunDir, config: Config) -> None:
     """Write report.html."""
-    _need(run, "evaluate", run.skill_file)
-    inputs = hash_inputs(run.stage_inputs("evaluate"))
+    _need(run, config, "evaluate")
+    inputs = _inputs(run, config, "report")
     if _is_fresh(run, "report", inputs):
         return
     world = load_world(run.path)
@@ -351,9 +351,25 @@ def _is_fresh(run: RunDir, stage: str, inputs: str) -> bool:
     return fresh
 
 
-def _need(run: RunDir, stage: str, path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"got {run.path} without {path.name}, expected it: run `sciwm {stage} {run.path}` first")
+def _inputs(run: RunDir, config: Config, stage: str) -> str:
+    """What a stage after `prepare` depends on: the stage before, and its own part of the configuration."""
+    parts: dict[str, tuple[str, list[Any]]] = {
+        "train": ("prepare", [config.model, config.objective, config.train, config.seed]),
+        "probe": ("train", [config.probe, config.forecast.lead_times]),
+        "forecast": ("probe", [config.forecast]),
+        "evaluate": ("forecast", [config.skill]),
+        "report": ("evaluate", []),
+    }
+    before, own = parts[stage]
+    return hash_inputs(run.stage_inputs(before), *own)
+
+
+def _need(run: RunDir, config: Config, stage: str) -> None:
+    done = run.train_store.exists() if stage == "prepare" else run.is_fresh(stage, _inputs(run, config, stage))
+    if not done:
+        raise FileNotFoundError(
+            f"got {run.path} where {stage!r} is not done, or not with these settings: run `sciwm {stage} {run.path}` first"
+        )
 
 
 def _say(path: Path, note: str) -> None:

@@ -212,7 +212,7 @@ class WorldModel:
             known = ", ".join(str(self.step.value * s) for s in readouts.lead_steps)
             raise ValueError(
                 f"got a lead of {missing[0] * self.step.value:g} {self.step.unit}, expected one of {known} {self.step.unit}, for which "
-                "readouts were fitted; name it under forecast.lead_times and probe again"
+                "readouts were fitted; name it under forecast.lead_times of a new run"
             )
         return [readouts.lead_steps.index(s) for s in steps]
 

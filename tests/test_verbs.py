@@ -213,6 +213,13 @@ def test_stages_ask_for_the_one_before(tmp_path):
             stage(run, config)
 
 
+def test_a_stage_whose_settings_changed_is_made_again_before_the_next(finished_run):
+    run = resolve_run(finished_run)
+    changed = load_config(finished_run / "config.yaml", ["--skill.resamples=21"])
+    with pytest.raises(FileNotFoundError, match="sciwm evaluate"):
+        verbs.report(run, changed)
+
+
 def test_missing_values_need_a_policy(tmp_path):
     config = load_config("", [*months_config(tmp_path), "--data.missing=error"])
     run = open_run(tmp_path / "run", config)
