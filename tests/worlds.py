@@ -7,7 +7,7 @@ import numpy as np
 
 from sciwm import testing
 from sciwm.climatology import fit_climatology
-from sciwm.config import Config, ForecastConfig, ModelConfig, ObjectiveConfig, ProbeConfig, TrainConfig
+from sciwm.config import Config, DataConfig, ForecastConfig, ModelConfig, ObjectiveConfig, ProbeConfig, TrainConfig
 from sciwm.data.prepare import open_training_store, prepare
 from sciwm.probe.readout import fit_readouts
 from sciwm.probe.samples import readout_samples
@@ -22,6 +22,7 @@ def config(*, seed=0, model=None, objective=None, train=None, probe=None):
     steps = {"steps": 12, "batch_size": 16, "validate_every": 6, "checkpoint_every": 4}
     return Config(
         seed=seed,
+        data=DataConfig(missing="mask"),
         model=ModelConfig(**(sizes | (model or {}))),
         objective=ObjectiveConfig(**({"num_directions": 16} | (objective or {}))),
         train=TrainConfig(**(steps | (train or {}))),

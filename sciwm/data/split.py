@@ -80,8 +80,8 @@ def split_times(
 
     Examples
     --------
-    >>> split_times(np.arange(8.0), by="step", train=[0, 4], test=[4, 8], gap_steps=2)
-    array([ 0,  0,  0,  0, -1, -1,  2,  2], dtype=int8)
+    >>> split_times(np.arange(9.0), by="step", train=[0, 4], test=[4, 9], gap_steps=2)
+    array([ 0,  0,  0,  0, -1, -1,  2,  2,  2], dtype=int8)
     """
     values = np.asarray(time.values if isinstance(time, xr.DataArray) else time)
     pieces = np.zeros(len(values), dtype=np.int64) if segment is None else np.asarray(segment)

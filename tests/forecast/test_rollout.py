@@ -1,5 +1,7 @@
 """From which times forecasts start, along which strides they go, and that batches change nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciwm import testing
+from sciwm.config import DataConfig
 from sciwm.data.prepare import conditions, open_training_store
 from sciwm.forecast.rollout import initial_positions, lead_paths, predicted_latents
 from sciwm.train.fit import build_world
@@ -130,3 +133,13 @@ def test_only_the_contexts_are_read(world):
 def test_no_initial_times(world):
     model, ds = world
     assert list(predicted_latents(model, ds.state, np.array([], dtype=int), [1])) == []
+
+
+def test_missing_values_are_refused_by_a_model_that_never_saw_any(tmp_path):
+    path = store(tmp_path, testing.small_climate(years=2))
+    world = build_world(dataclasses.replace(config(), data=DataConfig(missing="error")), path)
+    state = open_training_store(path)["state"].load()
+    state[7, 0, 2, 3] = np.inf
+    list(predicted_latents(world, state, np.array([3, 4]), [1]))
+    with pytest.raises(ValueError, match="missing or infinite values at time .*missing: mask"):
+        list(predicted_latents(world, state, np.array([7]), [1]))
