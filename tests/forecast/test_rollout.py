@@ -136,10 +136,10 @@ def test_no_initial_times(world):
 
 
 def test_missing_values_are_refused_by_a_model_that_never_saw_any(tmp_path):
-    path = store(tmp_path, testing.small_climate(years=2))
+    path = store(testing.small_climate(years=2), tmp_path)
     world = build_world(dataclasses.replace(config(), data=DataConfig(missing="error")), path)
     state = open_training_store(path)["state"].load()
     state[7, 0, 2, 3] = np.inf
     list(predicted_latents(world, state, np.array([3, 4]), [1]))
-    with pytest.raises(ValueError, match="missing or infinite values at time .*missing: mask"):
+    with pytest.raises(ValueError, match=r"missing or infinite values at time .*missing: mask"):
         list(predicted_latents(world, state, np.array([7]), [1]))
