@@ -23,7 +23,7 @@ from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.tokens.positions import fourier_features, solar_elevation
 
-__all__ = ["WorldModel", "build_network", "describe_split", "load"]
+__all__ = ["WorldModel", "build_network", "load"]
 
 ReadoutKind = Literal["residual", "latent"]
 
@@ -310,16 +310,6 @@ def build_network(config: Config, *, tokenizer: GridTokenizer | MoleculeTokenize
             **sizes,
             **{name: getattr(config.objective, name) for name in names},
         )
-
-
-def describe_split(split: np.ndarray, time: np.ndarray) -> dict[str, list[str]]:
-    """First and last time of every block, as text."""
-    blocks = {}
-    for number, name in enumerate(("train", "validation", "test")):
-        where = np.flatnonzero(split == number)
-        if len(where):
-            blocks[name] = [str(time[where[0]]), str(time[where[-1]])]
-    return blocks
 
 
 def load(path: str | Path) -> WorldModel:

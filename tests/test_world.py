@@ -9,8 +9,8 @@ import xarray as xr
 
 from sciwm import testing
 from sciwm.data.open import open_dataset
+from sciwm.data.split import Split
 from sciwm.train.fit import build_world
-from sciwm.world import describe_split
 from tests.worlds import climate_world, config, molecule_world, store
 
 
@@ -218,7 +218,7 @@ def test_no_local_conditions(world):
 
 def test_split_in_words():
     time = np.arange("2000-01-01", "2000-01-07", dtype="datetime64[D]")
-    blocks = describe_split(np.array([0, 0, -1, 1, 1, -1]), time)
+    blocks = Split(np.array([0, 0, -1, 1, 1, -1])).describe(time)
     assert blocks == {"train": ["2000-01-01", "2000-01-02"], "validation": ["2000-01-04", "2000-01-05"]}
 
 

@@ -7,6 +7,7 @@ import torch
 import xarray as xr
 from rich.progress import track
 
+from sciwm.data.split import LABELS
 from sciwm.forecast.rollout import initial_positions, predicted_latents
 from sciwm.probe.readout import Sample
 from sciwm.probe.targets import stored_series
@@ -14,8 +15,6 @@ from sciwm.tokens.grid import GridTokenizer
 from sciwm.world import WorldModel
 
 __all__ = ["readout_samples"]
-
-_LABELS = {"train": 0, "validation": 1, "test": 2}
 
 
 def readout_samples(
@@ -41,7 +40,7 @@ def readout_samples(
     label, segment = store["split"].values, store["segment"].values
     longest = max(lead_steps)
     index = initial_positions(
-        segment, history=world.network.history, strides=world.strides, label=label, which=_LABELS[which], longest=longest
+        segment, history=world.network.history, strides=world.strides, label=label, which=LABELS[which], longest=longest
     )
     state = store["state"]
     series = _anomalies(world, store)

@@ -17,6 +17,7 @@ from sciwm.climatology import Climatology
 from sciwm.config import Config
 from sciwm.data.datamodule import DataModule
 from sciwm.data.prepare import load_statistics, open_training_store
+from sciwm.data.split import Split
 from sciwm.data.stream import stream
 from sciwm.sample import Batch
 from sciwm.times import Step
@@ -24,7 +25,7 @@ from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
 from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal
 from sciwm.train.module import JEPAModule
-from sciwm.world import WorldModel, build_network, describe_split
+from sciwm.world import WorldModel, build_network
 
 __all__ = ["build_world", "fit_world"]
 
@@ -78,7 +79,7 @@ def build_world(config: Config, store: str | Path, *, series_climatology: Climat
         statistics=statistics,
         series_climatology=series_climatology,
         static=static,
-        about={"split": describe_split(split, ds["time"].values), "fingerprint": ds.attrs.get("fingerprint", "")},
+        about={"split": Split(split).describe(ds["time"].values), "fingerprint": ds.attrs.get("fingerprint", "")},
     )
 
 
