@@ -76,8 +76,6 @@ class Stream:
             seed=self.seed,
             epoch=epoch,
             world_size=self.world_size,
-            order=self.order,
-            block=self.block,
             every=self.every,
         )
         if size == 0:

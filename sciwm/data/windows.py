@@ -130,75 +130,117 @@ def plan_epoch(
     block: int = 256,
     pool: int = 16,
     every: int = 1,
+    weights: np.ndarray | None = None,
+    past: Sequence[tuple[int, int]] = (),
 ) -> Plan:
     """Order the windows of one epoch: a pure function of its arguments, cheap enough for millions of windows.
 
-    ``global`` permutes all windows, for data held in memory. ``block`` permutes blocks of times, deals them to the
-    ranks and shuffles windows within about ``pool`` neighbouring blocks (the window of the block at place p gets the
-    sort key p + pool · u, u uniform), so that a few blocks in memory suffice. ``none`` keeps the order of time.
+    ``global`` permutes all windows, for data held in memory. ``block`` permutes blocks of times, cuts the row of blocks
+    into equal parts for the ranks, and shuffles windows within ``pool`` neighbouring blocks of the row, so that a few
+    blocks in memory suffice. ``none`` keeps the order of time.
 
     Parameters
     ----------
     windows : Windows
         What to order.
     seed, epoch, rank, world_size : int
-        Ranks get disjoint windows, equally many each; the few left over differ from epoch to epoch.
+        Ranks get disjoint windows, equally many each; the few left over (fewer than ranks) differ from epoch to epoch.
     block, pool : int
         Times per block and blocks mixed.
     every : int
         An epoch takes each ``every``-th window, from a phase that changes so that ``every`` epochs see all of them.
+    weights : float, ``[window]``, optional
+        How often each window is drawn, relative to the mean; an epoch is as long as without them, and a window of
+        weight w comes ⌊w / every⌋ or ⌈w / every⌉ times.
+    past : sequence of (world_size, windows per rank)
+        What was served of this epoch under other numbers of ranks; the rest is dealt anew.
 
     Returns
     -------
     Plan
     """
-    chosen = _chosen(len(windows), seed, epoch, every)
-    starts = windows.starts[chosen]
-    number = starts // block
-    size = _rank_size(starts, seed, epoch, world_size, order, block)
-    own = np.random.default_rng([seed, epoch, rank, 2])
-    if order == "global":
-        mine = np.random.default_rng([seed, epoch, 1]).permutation(len(chosen))[rank::world_size]
-    elif order == "block":
-        place = _block_places(starts, seed, epoch, block)[number - number[0]]
-        mine = np.flatnonzero(place % world_size == rank)
-        mine = mine[np.argsort(place[mine] // world_size + pool * own.random(len(mine)), kind="stable")]
-    else:
-        mine = np.arange(rank * size, (rank + 1) * size)
-    mine = mine[:size]
-    strides = np.asarray(windows.lead_steps)[(own.random(size) * windows.num_strides[chosen][mine]).astype(np.int64)]
-    return Plan(starts[mine], strides, number[mine])
+    chosen, seeds = _remaining(windows, seed, epoch, order, block, pool, every, weights, past)
+    mine, own = _deal(windows.starts[chosen], seeds, rank, world_size, order, block, pool)
+    picked = chosen[mine]
+    strides = np.asarray(windows.lead_steps)[(own.random(len(mine)) * windows.num_strides[picked]).astype(np.int64)]
+    starts = windows.starts[picked]
+    return Plan(starts, strides, starts // block)
 
 
 def plan_size(
-    windows: Windows, *, seed: int, epoch: int, world_size: int = 1, order: Order = "global", block: int = 256, every: int = 1
+    windows: Windows,
+    *,
+    seed: int,
+    epoch: int,
+    world_size: int = 1,
+    every: int = 1,
+    weights: np.ndarray | None = None,
+    past: Sequence[tuple[int, int]] = (),
 ) -> int:
-    """Samples per rank in an epoch, the same on every rank, without making the plan."""
-    if order != "block":
-        return len(range(_phase(len(windows), seed, epoch, every), len(windows), max(1, min(every, len(windows))))) // world_size
-    return _rank_size(windows.starts[_chosen(len(windows), seed, epoch, every)], seed, epoch, world_size, order, block)
+    """Samples per rank in (what is left of) an epoch, the same on every rank, without making the plan."""
+    num = len(windows)
+    if weights is None:
+        num = len(range(_phase(num, seed, epoch, every), num, max(1, min(every, num))))
+    else:
+        num = len(_chosen(num, seed, epoch, every, weights))
+    return (num - sum(ranks * served for ranks, served in past)) // world_size
 
 
-def _chosen(num: int, seed: int, epoch: int, every: int) -> np.ndarray:
-    return np.arange(_phase(num, seed, epoch, every), num, max(1, min(every, num)))
+def _remaining(
+    windows: Windows,
+    seed: int,
+    epoch: int,
+    order: Order,
+    block: int,
+    pool: int,
+    every: int,
+    weights: np.ndarray | None,
+    past: Sequence[tuple[int, int]],
+) -> tuple[np.ndarray, list[int]]:
+    """Windows of the epoch that were not served yet, and the seeds for dealing them."""
+    chosen = _chosen(len(windows), seed, epoch, every, weights)
+    for number, (ranks, served) in enumerate(past):
+        seeds = [seed, epoch, *([number] if number else [])]
+        starts = windows.starts[chosen]
+        gone = [_deal(starts, seeds, r, ranks, order, block, pool)[0][:served] for r in range(ranks)]
+        chosen = np.delete(chosen, np.concatenate(gone))
+    return chosen, [seed, epoch, *([len(past)] if past else [])]
+
+
+def _deal(
+    starts: np.ndarray, seeds: list[int], rank: int, world_size: int, order: Order, block: int, pool: int
+) -> tuple[np.ndarray, np.random.Generator]:
+    """Positions in ``starts`` that a rank serves, in order, and the rank's own generator."""
+    seed, epoch, *part = seeds
+    size = len(starts) // world_size
+    own = np.random.default_rng([seed, epoch, rank, 2, *part])
+    if order == "none":
+        return np.arange(rank * size, (rank + 1) * size), own
+    if order == "global":
+        return np.random.default_rng([seed, epoch, 1, *part]).permutation(len(starts))[rank::world_size][:size], own
+    blocks, inverse = np.unique(starts // block, return_inverse=True)
+    place = np.random.default_rng([seed, epoch, 1, *part]).permutation(len(blocks))[inverse]
+    row = np.argsort(place, kind="stable")[rank * size : (rank + 1) * size]
+    if not len(row):
+        return row, own
+    # Place in the rank's own row p = 0 … P−1. The windows of the block at p get sort keys spread evenly over [p − pool + 1, p + 1),
+    # cut to [0, P − pool + 1): everywhere, also at both ends, `pool` blocks are mixed, and each block is needed for one stretch only.
+    p = np.unique(place[row], return_inverse=True)[1]
+    low = np.maximum(p - pool + 1, 0)
+    high = np.minimum(p + 1, max(int(p[-1]) - pool + 2, 1))
+    key = low + (high - low) * own.random(len(row))
+    return row[np.argsort(key, kind="stable")], own
+
+
+def _chosen(num: int, seed: int, epoch: int, every: int, weights: np.ndarray | None) -> np.ndarray:
+    if weights is None:
+        return np.arange(_phase(num, seed, epoch, every), num, max(1, min(every, num)))
+    # Systematic sampling: evenly spaced points on the cumulated weights, from a random first one.
+    total = np.cumsum(weights, dtype=np.float64) * (max(1, num // every) / np.sum(weights, dtype=np.float64))
+    points = np.floor(total + np.random.default_rng([seed, epoch, 0]).random()).astype(np.int64)
+    return np.repeat(np.arange(num), np.diff(points, prepend=0))
 
 
 def _phase(num: int, seed: int, epoch: int, every: int) -> int:
     every = max(1, min(every, num))
     return int(np.random.default_rng([seed, epoch // every, 0]).permutation(every)[epoch % every])
-
-
-def _block_places(starts: np.ndarray, seed: int, epoch: int, block: int) -> np.ndarray:
-    """Place in the epoch's permutation of every block from the first to the last that hold windows."""
-    first, last = int(starts[0] // block), int(starts[-1] // block)
-    present = np.bincount(starts // block - first, minlength=last - first + 1) > 0
-    places = np.full(len(present), -1, np.int64)
-    places[present] = np.random.default_rng([seed, epoch, 1]).permutation(int(present.sum()))
-    return places
-
-
-def _rank_size(starts: np.ndarray, seed: int, epoch: int, world_size: int, order: Order, block: int) -> int:
-    if order != "block":
-        return len(starts) // world_size
-    place = _block_places(starts, seed, epoch, block)[starts // block - starts[0] // block]
-    return int(np.bincount(place % world_size, minlength=world_size).min())

@@ -1,5 +1,7 @@
 """Windows never cross a split or a segment; plans cover, never repeat, and never share between ranks."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,31 +52,76 @@ def test_drawn_strides_always_fit(axis, length, strides, seed):
 @given(
     st.integers(8, 300),
     st.sampled_from(["global", "block", "none"]),
-    st.integers(1, 4),
+    st.integers(1, 8),
     st.integers(1, 6),
     st.integers(0, 5),
     st.integers(0, 9),
     st.integers(1, 40),
+    st.integers(1, 5),
 )
-def test_every_window_once_and_ranks_disjoint(num, order, world_size, every, epoch, seed, block):
+def test_every_window_once_and_ranks_disjoint(num, order, world_size, every, epoch, seed, block, pool):
     windows = Windows(np.arange(num) * 2 + 5, np.ones(num, np.int64), (1,), 3)
-    options = {"seed": seed, "epoch": epoch, "world_size": world_size, "order": order, "block": block, "every": every}
-    plans = [plan_epoch(windows, rank=r, pool=3, **options) for r in range(world_size)]
-    size = plan_size(windows, **options)
-    assert [len(p) for p in plans] == [size] * world_size
+    options = {"seed": seed, "epoch": epoch, "every": every}
+    deal = {"world_size": world_size, "order": order, "block": block, "pool": pool}
+    plans = [plan_epoch(windows, rank=r, **options, **deal) for r in range(world_size)]
+    assert [len(p) for p in plans] == [plan_size(windows, world_size=world_size, **options)] * world_size
     together = np.concatenate([p.starts for p in plans])
     assert len(set(together.tolist())) == len(together)
-    assert set(together.tolist()) <= set(windows.starts.tolist())
-    if world_size == 1:  # every epochs see all windows once
-        period = min(every, num)
-        first = epoch // period * period
-        seen = np.concatenate([plan_epoch(windows, pool=3, **options | {"epoch": first + e}).starts for e in range(period)])
-        assert sorted(seen.tolist()) == windows.starts.tolist()
-    elif order != "block":
-        assert len(together) > len(range(0, num, every)) - world_size - 1
-    again = plan_epoch(windows, rank=world_size - 1, pool=3, **options)
+    whole = plan_epoch(windows, **options, order="none").starts.tolist()
+    assert set(together.tolist()) <= set(whole)
+    assert len(whole) - world_size < len(together) <= len(whole)
+    period = min(every, num)  # so many epochs see all windows once
+    first = epoch // period * period
+    seen = np.concatenate([plan_epoch(windows, **options | {"epoch": first + e}, **deal | {"world_size": 1}).starts for e in range(period)])
+    assert sorted(seen.tolist()) == windows.starts.tolist()
+    again = plan_epoch(windows, rank=world_size - 1, **options, **deal)
     np.testing.assert_array_equal(again.starts, plans[-1].starts)
     np.testing.assert_array_equal(again.strides, plans[-1].strides)
+
+
+@given(
+    st.integers(30, 200),
+    st.sampled_from(["global", "block", "none"]),
+    st.lists(st.tuples(st.integers(1, 8), st.integers(0, 4)), min_size=1, max_size=3),
+    st.integers(1, 8),
+    st.integers(0, 9),
+    st.booleans(),
+)
+def test_a_changed_number_of_ranks_shows_nothing_twice(num, order, parts, last, seed, weighted):
+    windows = Windows(np.arange(num) * 3, np.full(num, 2, np.int64), (1, 2), 2)
+    weights = 1 + np.arange(num) % 3.0 if weighted else None
+    options = {"seed": seed, "epoch": 1, "order": order, "block": 20, "pool": 3, "weights": weights}
+    every = plan_epoch(windows, **options).starts.tolist()
+    past, served = [], []
+    for ranks, batches in parts:
+        size = plan_size(windows, seed=seed, epoch=1, world_size=ranks, past=past, weights=weights)
+        part = min(size, 5 * batches)
+        for rank in range(ranks):
+            served += plan_epoch(windows, **options, rank=rank, world_size=ranks, past=past).starts[:part].tolist()
+        past.append((ranks, part))
+    size = plan_size(windows, seed=seed, epoch=1, world_size=last, past=past, weights=weights)
+    rest = [plan_epoch(windows, **options, rank=r, world_size=last, past=past) for r in range(last)]
+    assert [len(r) for r in rest] == [size] * last
+    served += np.concatenate([r.starts for r in rest]).tolist()
+    left = Counter(every)
+    left.subtract(served)
+    assert min(left.values()) >= 0
+    assert sum(left.values()) < last
+
+
+def test_weights_say_how_often_a_window_comes():
+    windows = Windows(np.arange(1000), np.ones(1000, np.int64), (1,), 1)
+    weights = np.where(np.arange(1000) < 100, 5.0, 1.0)
+    counts = np.zeros(1000)
+    for epoch in range(40):
+        plan = plan_epoch(windows, seed=2, epoch=epoch, order="block", block=50, pool=4, every=2, weights=weights)
+        assert len(plan) in (499, 500)
+        assert len(plan) == plan_size(windows, seed=2, epoch=epoch, every=2, weights=weights)
+        drawn = np.bincount(plan.starts, minlength=1000)
+        np.testing.assert_allclose(drawn, weights * 500 / 1400, atol=1)
+        counts += drawn
+    np.testing.assert_allclose(counts[:100].mean() / counts[100:].mean(), 5, rtol=0.02)
+    assert counts.min() > 0
 
 
 def test_orders_differ_between_epochs_and_seeds_and_mix_blocks():
@@ -85,8 +132,8 @@ def test_orders_differ_between_epochs_and_seeds_and_mix_blocks():
     assert (a.starts != b.starts).any()
     assert (a.starts != c.starts).any()
     np.testing.assert_array_equal(a.blocks, a.starts // 100)
-    inside = [len(np.unique(a.blocks[i : i + 32])) for i in range(500, 3000, 32)]
-    assert min(inside) >= 5  # a batch draws from most of the pool
+    inside = [len(np.unique(a.blocks[i : i + 32])) for i in range(0, 3968, 32)]
+    assert min(inside) >= 5  # a batch draws from most of the pool, at both ends too
     live = [(np.flatnonzero(a.blocks == k)[[0, -1]]) for k in range(40)]
     most = max(sum(first <= i <= last for first, last in live) for i in range(0, len(a), 50))
     assert most <= 9  # and never from more than the pool and one
