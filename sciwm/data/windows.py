@@ -39,6 +39,14 @@ class Windows:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def touched(self, num_times: int) -> np.ndarray:
+        """Which of so many times lie in any window."""
+        change = np.zeros(num_times + 1, np.int64)
+        span = (self.length - 1) * np.asarray(self.lead_steps)[self.num_strides - 1]
+        np.add.at(change, self.starts, 1)
+        np.add.at(change, self.starts + span + 1, -1)
+        return np.asarray(np.cumsum(change[:-1]) > 0)
+
 
 @dataclass(frozen=True)
 class Plan:
