@@ -236,10 +236,12 @@ class _Plan:
         dest, column = job.dest, job.column
         if self.straight and column.whole and job.high - job.low == self.chunks[0] and dest.flags.c_contiguous:
             target = dest.reshape(-1).view(np.uint8)
-            if self.decode(raw, target) is target:
-                return bool(np.isnan(dest.max()))
-        # Decoded a second time if it came back elsewhere: never, since the codecs that return `target` always do.
-        values = self.decode(raw, scratch).view(self.dtype).reshape(self.chunks)
+            flat = self.decode(raw, target)
+            if flat is target:
+                return _has_nan(dest)
+        else:
+            flat = self.decode(raw, scratch)
+        values = flat.view(self.dtype).reshape(self.chunks)
         return self.unpack(values[(slice(job.low, job.high), *column.part)], dest)
 
     def unpack(self, values: np.ndarray, dest: np.ndarray) -> bool:
@@ -256,8 +258,7 @@ class _Plan:
             dest[absent] = np.nan
             missing = True
         if self.dtype.kind == "f" and not missing:
-            # The largest value is NaN if any is, and is found faster than all NaN are marked.
-            missing = bool(np.isnan((values if self.dtype == _FLOAT32 else dest).max()))
+            missing = _has_nan(values if self.dtype == _FLOAT32 else dest)
         return missing
 
     def read_with_zarr(self, start: int, stop: int, out: np.ndarray) -> Found:
@@ -291,6 +292,12 @@ class _Plan:
             f"chunk {job.key!r} of array {self.array.path!r} in {self.store}, positions [{positions}], cannot be read: {_cause(error)}"
         )
         return Failure(start, stop, message)
+
+
+def _has_nan(values: np.ndarray) -> bool:
+    # The largest value is NaN if any is, and is found faster than all NaN are marked.
+    largest = np.maximum.reduce(values, axis=None)
+    return bool(largest != largest)
 
 
 def _cause(error: Exception) -> str:

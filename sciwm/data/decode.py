@@ -27,11 +27,9 @@ def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
     """
     stored = metadata.to_dict()
     if stored["zarr_format"] == 2:
-        dtype = np.dtype(stored["dtype"])
-        compressor = stored.get("compressor")
-        name = compressor["id"] if compressor else None
-        known = not stored.get("filters") and stored.get("order", "C") == "C" and name in _DECODERS
-        return (_DECODERS[name] if known else None), dtype
+        name = getattr(metadata.compressor, "codec_id", metadata.compressor)
+        known = not metadata.filters and metadata.order == "C" and name in _DECODERS
+        return (_DECODERS[name] if known else None), np.dtype(stored["dtype"])
     native = np.dtype(stored["data_type"]) if isinstance(stored["data_type"], str) else np.dtype(metadata.dtype)
     codecs = [(c["name"], c.get("configuration") or {}) for c in stored["codecs"]]
     names = [name for name, _ in codecs]
@@ -49,13 +47,22 @@ def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
 
 
 def _with_checksum(decode: Decode) -> Decode:
-    import google_crc32c  # What zarr itself uses.
+    try:
+        import google_crc32c  # What zarr itself uses,
+
+        checksum = google_crc32c.value
+    except ImportError:
+        import crc32c  # and what it used before 3.1.
+
+        checksum = crc32c.crc32c
 
     def verify(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
-        content, stored = memoryview(raw)[:-4], bytes(memoryview(raw)[-4:])
-        if google_crc32c.value(content) != int.from_bytes(stored, "little") or len(stored) < 4:
-            raise ValueError("its checksum (crc32c) does not match, so the bytes are damaged")
-        return decode(content, out)
+        if len(raw) < 4:
+            raise ValueError(f"it has {len(raw)} bytes, fewer than its checksum")
+        flat = np.frombuffer(raw, np.uint8)  # These libraries take no memoryview.
+        if checksum(flat[:-4]) != int.from_bytes(flat[-4:].tobytes(), "little"):
+            raise ValueError("its checksum (crc32c) does not match; it is damaged")
+        return decode(memoryview(raw)[:-4], out)
 
     return verify
 

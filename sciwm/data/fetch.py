@@ -181,7 +181,9 @@ class _Loop:
     """An event loop in a daemon thread that asks one store."""
 
     def __init__(self, store: Store, requests: int, attempts: int) -> None:
-        self._store, self._requests, self._attempts = store, requests, attempts
+        self._origin = self._store = store
+        self._requests, self._attempts = requests, attempts
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -207,7 +209,8 @@ class _Loop:
         with self._lock:
             if self._closed:
                 raise ValueError("got keys for a Fetch that is closed")
-            loop = self._loop or self._start()
+            # A forked process has the loop but not its thread.
+            loop = self._loop if self._loop is not None and self._process == os.getpid() else self._start()
             loop.call_soon_threadsafe(begin)
 
         def cancel_soon() -> None:
@@ -218,6 +221,7 @@ class _Loop:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.new_event_loop()
+        self._process = os.getpid()
         self._gate = asyncio.Semaphore(self._requests)
         # Stores without asynchronous calls are asked in threads of this executor; asyncio's own has few on small machines.
         self._executor = ThreadPoolExecutor(self._requests, thread_name_prefix="sciwm-fetch")
@@ -228,7 +232,7 @@ class _Loop:
         return loop
 
     def _reopen(self) -> None:
-        self._store = _reopened(self._store)
+        self._store = _reopened(self._origin)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)

@@ -22,9 +22,6 @@ from sciwm.times import infer_step, numeric_time
 
 __all__ = ["Source", "open_source"]
 
-_PACKING = {"_FillValue", "missing_value", "scale_factor", "add_offset", "dtype", "preferred_chunks", "chunks", "source"}
-
-
 @dataclass(frozen=True)
 class Source:
     """The states through ``reader``, everything else in memory.
@@ -155,7 +152,12 @@ def _open_piece(label: str, ds: xr.Dataset, variables: Sequence[str] | None, cac
     """Reader, shape, channels, time axis and copies of one store or Dataset."""
     if "time" not in ds.dims:
         raise ValueError(f"got {label} with dims {[str(d) for d in ds.dims]}, expected one called 'time'; rename it: ds.rename(valid_time='time')")
-    names = [str(n) for n, v in ds.data_vars.items() if "time" in v.dims and v.dtype.kind in "fiu"] if variables is None else list(variables)
+    if variables is None:
+        names = [str(n) for n, v in ds.data_vars.items() if "time" in v.dims and v.dtype.kind in "fiu"]
+        # The order in a store is that of a folder's listing; in a Dataset it is its maker's.
+        names = names if label.startswith(("the Dataset", "Dataset ")) else sorted(names)
+    else:
+        names = list(variables)
     available = sorted(str(n) for n in ds.variables)
     for name in names:
         if name not in ds.variables or "time" not in ds[name].dims:
@@ -211,8 +213,8 @@ def _zarr_pieces(label: str, ds: xr.Dataset, parts: Sequence[Part]) -> list[Piec
         found: Any = group.get(part.name)
         original = ds[part.name].variable
         packing = original.encoding
-        plain = {k for k in packing if k not in _PACKING | {"compressors", "compressor", "filters", "shards", "serializer", "object_codec"}}
-        if found is None or plain or found.shape != original.shape or part.variable.dims != original.dims or found.dtype.kind not in "fiu":
+        same = found is not None and found.shape == original.shape and part.variable.dims == original.dims
+        if not same or found.dtype.kind not in "fiu" or "_Unsigned" in packing:
             return []
         fill = packing.get("_FillValue", packing.get("missing_value"))
         fill = None if fill is None or (np.ndim(fill) == 0 and np.isnan(fill)) else fill

@@ -355,8 +355,9 @@ def stream(
     batch_size : int
         Windows per batch and rank.
     variables : sequence of str, optional
-        Variables, stacked in this order along the dim ``channel`` of the values; default all numeric ones along time. What only some
-        of them have beside the dims that all share, such as levels, becomes channels. ``positions`` alone keeps its shape.
+        Variables, stacked in this order along the dim ``channel`` of the values; default all numeric ones along time, of files in
+        the order of their names. What only some of them have beside the dims that all share, such as levels, becomes channels.
+        ``positions`` alone keeps its shape.
     which : {"train", "validation", "test"}
         Block of the split of a training store.
     period : (first, last), optional
