@@ -126,7 +126,7 @@ def section_rows(section: Section) -> Iterator[Row]:
 def memory_rows(stores: Stores, *, quick: bool) -> Iterator[Row]:
     """Peaks of fresh processes beyond their imports, by memory limit and by length of the store."""
     mebibytes, batches = 2**20, 4 if quick else 400
-    limits = (64, 32) if quick else (1024, 512, 256)
+    limits = (32,) if quick else (1024, 512, 256)
     peaks = {}
     for limit in limits:
         peaks[limit] = stream_memory.peak(stores.fields, memory_limit=limit * mebibytes, stride=6, batches=batches)
@@ -177,7 +177,8 @@ def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
         f"{sizes.times} times of {len(FIELDS)} variables on {grid} points, float32 in chunks of 32 times, Blosc-zstd 3: "
         f"{stores.ratio():.2f} times smaller than in memory.",
         f"Batches of 32 windows of 6 times. Medians of {rounds} rounds; {seconds / 60:.0f} minutes in all.",
-        "Ratios are to the best xbatcher row of the same round, or to the first row where there is none; in brackets the lowest and highest round.",
+        "Ratios are to the best xbatcher row of the same round, or to the first row where there is none; in brackets the lowest and "
+        "highest round.",
         "Reuse is the number of windows that share a decoded step. The limit is stride × (time to decode a step) + (time to gather a "
         "window), by two threads that do nothing else.",
         "CPU ms and value per window; the first batch counts from opening the data.",
