@@ -246,6 +246,8 @@ class _Plan:
 
     def unpack(self, values: np.ndarray, dest: np.ndarray) -> bool:
         """Turn stored values into float32; return whether one is missing."""
+        # Looked for before they are copied, while they are in the processor's cache.
+        missing = self.dtype == _FLOAT32 and _has_nan(values)
         if self.packed:
             numbers = values.astype(np.float64)
             numbers *= self.scale
@@ -253,13 +255,10 @@ class _Plan:
             dest[...] = numbers
         else:
             dest[...] = values
-        missing = False
         if self.fill is not None and (absent := values == self.fill).any():
             dest[absent] = np.nan
-            missing = True
-        if self.dtype.kind == "f" and not missing:
-            missing = _has_nan(values if self.dtype == _FLOAT32 else dest)
-        return missing
+            return True
+        return missing or (self.dtype.kind == "f" and self.dtype != _FLOAT32 and _has_nan(dest))
 
     def read_with_zarr(self, start: int, stop: int, out: np.ndarray) -> Found:
         """Read by zarr's own pipeline: rows of shards, and where one fails its rows of chunks, to lose no more than needed."""

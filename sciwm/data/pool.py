@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -57,7 +57,9 @@ class Filler:
         if found.failed and self._on_error == "raise":
             first, names = found.failed[0], self._source.names
             raise OSError(f"could not read the states of times {names[first.start]} … {names[first.stop - 1]}: {first.message}")
-        return found
+        # A chunk may begin before these times and end after them.
+        failed = [replace(f, start=max(f.start, start), stop=min(f.stop, stop)) for f in found.failed]
+        return Found(found.missing, tuple(failed))
 
 
 @dataclass

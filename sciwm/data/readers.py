@@ -85,7 +85,7 @@ class DaskReader:
         places = [list(self._places(i, start, stop)) for i in range(len(self._arrays))]
         keys = [[(a.name, *index) for index, _ in found] for a, found in zip(self._arrays, places, strict=True)]
         graph, _ = cull(self._graph, [k for some in keys for k in some])  # type: ignore[no-untyped-call]
-        results = get_sync(graph, keys)  # type: ignore[no-untyped-call]
+        results = get_sync(graph, keys)  # type: ignore[arg-type]
         for part, a, found, values in zip(self._parts, self._arrays, places, results, strict=True):
             whole = _view(out, part, (stop - start, *a.shape[1:]))
             for (_, (cut, where)), x in zip(found, values, strict=True):

@@ -89,6 +89,6 @@ def choose_sizes(
             return mode, BlockSizes(block, pool, span, int(slots - scratch), threads)
         least = min(least or 2**62, int(batches + needed * (block + span) * state))
     raise ValueError(
-        f"got a memory limit of {memory_limit / 2**20:.0f} MiB, expected at least {(least or 0) / 2**20:.0f} MiB, because several blocks of "
-        f"{chunk} times (the stored chunk) of {state / 2**20:.3g} MiB each are held; raise memory_limit, or store smaller chunks along time"
+        f"got a memory limit of {memory_limit / 2**20:.0f} MiB, expected at least {(least or 0) / 2**20:.0f} MiB, because several blocks "
+        f"of {chunk} times (the chunk) of {state / 2**20:.3g} MiB each are held; raise memory_limit, or make chunks shorter in time"
     )

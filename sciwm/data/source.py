@@ -22,6 +22,7 @@ from sciwm.times import infer_step, numeric_time
 
 __all__ = ["Source", "open_source"]
 
+
 @dataclass(frozen=True)
 class Source:
     """The states through ``reader``, everything else in memory.
@@ -90,20 +91,22 @@ def open_source(
     first = opened[0]
     for (label, _), (_, shape, channels, _, _) in zip(pieces, opened, strict=True):
         if (shape[1:], channels) != (first[1][1:], first[2]):
-            raise ValueError(f"got states {channels} {shape[1:]} in {label} and {first[2]} {first[1][1:]} in {pieces[0][0]}, expected the same")
+            raise ValueError(
+                f"got states {channels} {shape[1:]} in {label} and {first[2]} {first[1][1:]} in {pieces[0][0]}, expected the same"
+            )
     axis = _axis([(label, p[3]) for (label, _), p in zip(pieces, opened, strict=True)])
     values = axis["time"].values
-    label = np.full(len(values), LABELS["train"], np.int8)
+    used = np.full(len(values), LABELS["train"], np.int8)
     if period is not None:
         inside = _inside(axis["time"], period)
         if not inside.any():
             raise ValueError(f"got period {period[0]} … {period[1]}, expected times between {values.min()} and {values.max()}")
-        label[~inside] = -1
+        used[~inside] = -1
     return Source(
         reader=opened[0][0] if len(opened) == 1 else JoinedReader([p[0] for p in opened], [p[1][0] for p in opened]),
         shape=(len(values), *first[1][1:]),
         channels=first[2],
-        label=label,
+        label=used,
         segment=axis["segment"].values,
         time=torch.from_numpy(numeric_time(values)),
         condition=torch.from_numpy(_conditions(axis)),
@@ -151,7 +154,9 @@ _Piece = tuple[Reader, tuple[int, ...], tuple[str, ...], xr.Dataset, float]
 def _open_piece(label: str, ds: xr.Dataset, variables: Sequence[str] | None, cache: Cache | None) -> _Piece:
     """Reader, shape, channels, time axis and copies of one store or Dataset."""
     if "time" not in ds.dims:
-        raise ValueError(f"got {label} with dims {[str(d) for d in ds.dims]}, expected one called 'time'; rename it: ds.rename(valid_time='time')")
+        raise ValueError(
+            f"got {label} with dims {[str(d) for d in ds.dims]}, expected one called 'time'; rename it: ds.rename(valid_time='time')"
+        )
     if variables is None:
         names = [str(n) for n, v in ds.data_vars.items() if "time" in v.dims and v.dtype.kind in "fiu"]
         # The order in a store is that of a folder's listing; in a Dataset it is its maker's.
@@ -186,7 +191,8 @@ def _layout(ds: xr.Dataset, names: Sequence[str]) -> tuple[list[Part], tuple[int
         positions = fields["positions"].transpose("time", ...)
         return [Part(positions, "positions", None)], positions.shape, ()
     shared = [d for d in fields[names[0]].dims if d != "time" and all(d in v.dims for v in fields.values())]
-    parts, channels = [], []
+    parts: list[Part] = []
+    channels: list[str] = []
     for name, v in fields.items():
         own = [d for d in v.dims if d != "time" and d not in shared]
         v = v.transpose("time", *own, *shared)

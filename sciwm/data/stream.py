@@ -301,7 +301,9 @@ def _uses(plan: Plan, batch_size: int, length: int, count: int) -> _Uses:
     np.add.at(change, first, 1)
     np.add.at(change, last + 1, -1)
     live = int(np.cumsum(change).max(initial=0))
-    return _Uses(*(dict(zip(blocks.tolist(), v.tolist(), strict=True)) for v in (first, last, start, stop)), live)
+    names = blocks.tolist()
+    by_block = [dict(zip(names, v.tolist(), strict=True)) for v in (first, last, start, stop)]
+    return _Uses(by_block[0], by_block[1], by_block[2], by_block[3], live)
 
 
 @dataclass(frozen=True)
@@ -417,7 +419,8 @@ def stream(
     rank, world_size = _ranks(rank, world_size)
     if window < 1 or batch_size < 1 or not 0 <= rank < world_size:
         raise ValueError(
-            f"got window {window}, batch_size {batch_size} and rank {rank} of {world_size}, expected at least 1 and a rank below the world size"
+            f"got window {window}, batch_size {batch_size} and rank {rank} of {world_size}, expected at least 1 and a rank below the "
+            "world size"
         )
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"got dtype {dtype}, expected torch.float32 or torch.bfloat16")
@@ -461,7 +464,7 @@ def _window_weights(weights: np.ndarray | xr.DataArray, source: Source, windows:
     values = np.asarray(weights, dtype=np.float64)
     if values.shape != (source.shape[0],):
         raise ValueError(f"got weights of shape {values.shape}, expected one for each of the {source.shape[0]} times")
-    chosen = values[windows.starts]
+    chosen: np.ndarray = values[windows.starts]
     if not (np.isfinite(chosen).all() and (chosen >= 0).all() and chosen.any()):
         raise ValueError("got weights that are negative, not finite, or zero at every window, expected at least one positive")
     return chosen

@@ -65,7 +65,10 @@ def fit(path, folder, steps, *, resume=None, accumulate=1):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_goes_on_with_the_next_batch(paths, tmp_path, accumulate):
     path = paths[0]
-    expected = [b.index[:, 0].tolist() for b in islice(stream(path, window=3, lead_steps=[1, 2], batch_size=32, seed=5, epochs=None), 40 * accumulate)]
+    expected = [
+        b.index[:, 0].tolist()
+        for b in islice(stream(path, window=3, lead_steps=[1, 2], batch_size=32, seed=5, epochs=None), 40 * accumulate)
+    ]
     unbroken = fit(path, tmp_path, 40, accumulate=accumulate)
     assert unbroken.seen == expected
     assert unbroken.validated >= 4 * 95

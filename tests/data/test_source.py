@@ -192,13 +192,13 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="without a numeric variable along time"):
         open_source(xr.Dataset(coords=ds.coords))
     with pytest.raises(ValueError, match=r"got states .* in Dataset 1 and .* in Dataset 0, expected the same"):
-        open_source([ds, ds.isel(latitude=slice(3))]).reader  # noqa: B018
+        open_source([ds, ds.isel(latitude=slice(3))])
     with pytest.raises(ValueError, match="repeated times"):
         open_source(xr.concat([ds, ds.isel(time=[-1])], "time"))
     with pytest.raises(ValueError, match="out of order"):
         open_source(ds.isel(time=[0, 2, 1, 3]))
+    noleap = ds.assign_coords(time=xr.date_range("2000-01-01", periods=20, freq="6h", calendar="noleap", use_cftime=True))
     with pytest.raises(ValueError, match="different calendars"):
-        noleap = ds.assign_coords(time=xr.date_range("2000-01-01", periods=20, freq="6h", calendar="noleap", use_cftime=True))
         open_source([ds, noleap])
     with pytest.raises(FileNotFoundError):
         open_source(tmp_path / "none.zarr")

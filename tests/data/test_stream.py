@@ -1,5 +1,7 @@
 """Batches: right values in every mode, exact resumption, bounded memory, clean ends."""
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import fields, replace
@@ -235,7 +237,9 @@ def test_complete_data_has_a_mask_of_one_byte(complete):
 
 
 def test_bfloat16(complete):
-    plain, half = (list(stream(complete, window=3, batch_size=8, mode=m, dtype=d)) for m, d in (("block", torch.float32), ("block", torch.bfloat16)))
+    plain, half = (
+        list(stream(complete, window=3, batch_size=8, mode=m, dtype=d)) for m, d in (("block", torch.float32), ("block", torch.bfloat16))
+    )
     assert all(torch.equal(a.values.to(torch.bfloat16), b.values) for a, b in zip(plain, half, strict=True))
     resident = list(stream(complete, window=3, batch_size=8, stride=3, dtype=torch.bfloat16))
     assert resident[0].values.dtype == torch.bfloat16
@@ -295,7 +299,12 @@ def test_windows_that_cannot_be_read_are_skipped_and_counted(path, options):
     lost = [bool(((b.index >= low) & (b.index < high)).any()) for b in batches]
     assert not any(lost)
     whole = stream(path, **options)
-    kept = [i for b in whole for i, touched in zip(b.index[:, 0].tolist(), ((b.index >= low) & (b.index < high)).any(1), strict=True) if not touched]
+    kept = [
+        i
+        for b in whole
+        for i, touched in zip(b.index[:, 0].tolist(), ((b.index >= low) & (b.index < high)).any(1), strict=True)
+        if not touched
+    ]
     assert starts(batches) == kept
     assert damaged.skipped == len(expected) - len(kept) > 150
     everything = stream(damage(path, lambda start: True), **options, on_error="skip")
@@ -322,6 +331,12 @@ def test_an_error_in_the_loop_stops_the_readers(path):
     with pytest.raises(KeyboardInterrupt):
         train()
     assert not readers()
+
+
+def test_a_program_may_end_in_the_middle(complete):
+    code = f"from sciwm import stream; it = iter(stream({str(complete)!r}, window=3, batch_size=8, mode='block', epochs=None)); next(it)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
