@@ -15,9 +15,21 @@ import sciwm
 
 __all__ = ["Section", "make_sections"]
 
-WINDOW, BATCH = 6, 32
-FRAMES, FRAMES_BATCH = 64, 32
+WINDOW, FRAMES = 6, 64
 STEP = 0.02
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Windows per batch; most batches of a baseline, and of an epoch of a stream; whether there are rows with worker processes."""
+
+    batch: int = 32
+    baseline: int = 1000
+    most: int | None = None
+    workers: bool = True
+
+
+QUICK = Effort(batch=8, baseline=1, most=4, workers=False)
 
 
 @dataclass
@@ -36,23 +48,21 @@ class Section:
 
 
 def make_sections(stores: Stores, *, quick: bool) -> list[Section]:
-    """All sections; ``quick`` uses a few batches of each design."""
-    fewer = (lambda n: 2) if quick else (lambda n: n)
-    most = 4 if quick else None
+    """All sections; ``quick`` uses a few small batches of each design."""
+    effort = QUICK if quick else Effort()
     return [
-        _fields(stores, 1, fewer(6), most),
-        _fields(stores, 6, fewer(6), most),
-        _derived(stores, fewer(3), most),
-        *(_netcdf(stores, name, fewer(4), most) for name in ("packed", "contiguous")),
-        _far(stores, most),
-        *(_molecule(stores, stride, fewer(10), 4 if quick else 4000) for stride in (1, FRAMES)),
-        *(_steps(stores, kind, fewer(100), most) for kind in ("accelerator", "processor")),
+        *(_fields(stores, stride, effort) for stride in (1, WINDOW)),
+        _derived(stores, effort),
+        *(_netcdf(stores, name, effort) for name in ("packed", "contiguous")),
+        _far(stores, effort),
+        *(_molecule(stores, stride, effort) for stride in (1, FRAMES)),
+        *(_steps(stores, kind, effort) for kind in ("accelerator", "processor")),
     ]
 
 
-def _stream(data: Callable[[], object], stride: int | None, **options: object) -> Callable[[], "sciwm.data.stream.Stream"]:
+def _stream(data: Callable[[], object], stride: int, effort: Effort, **options: object) -> Callable[[], "sciwm.data.stream.Stream"]:
     """A stream in blocks even of data that would fit into memory, as these small examples do."""
-    chosen = {"window": WINDOW, "batch_size": BATCH, "mode": "block", **options}
+    chosen = {"window": WINDOW, "batch_size": effort.batch, "mode": "block", **options}
     return lambda: sciwm.stream(data(), stride=stride, epochs=None, **chosen)
 
 
@@ -61,15 +71,15 @@ def _from_store(ds: xr.Dataset) -> Callable[[np.ndarray], np.ndarray]:
     return lambda index: np.stack([stack(ds.isel(time=i).load()).numpy() for i in index])
 
 
-def _fields(stores: Stores, stride: int, batches: int, most: int | None) -> Section:
-    path = stores.fields
+def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
+    path, batches, most = stores.fields, min(6, effort.baseline), effort.most
     lazy, chunked = partial(xr.open_zarr, path, chunks=None), partial(xr.open_zarr, path)
     names = list(lazy().data_vars)
-    same = {"window": WINDOW, "stride": stride, "batch_size": BATCH}
+    same = {"window": WINDOW, "stride": stride, "batch_size": effort.batch}
     rows = xbatcher_rows(
         {
             "xbatcher, 0 workers": (lazy, 0, batches),
-            **({"xbatcher, 2 workers": (lazy, 2, 2 * batches)} if most is None else {}),
+            **({"xbatcher, 2 workers": (lazy, 2, 2 * batches)} if effort.workers else {}),
             "xbatcher on Dask, 0 workers": (chunked, 0, max(1, batches // 3)),
         },
         **same,
@@ -78,12 +88,14 @@ def _fields(stores: Stores, stride: int, batches: int, most: int | None) -> Sect
     dask, zarr = (50.0, 75.0) if reuse > 1 else (11.0, 18.0)
     rows += [
         Design("xarray, isel and load", "other" if rows else "reference", plain(lazy, **same, batches=batches)),
-        Design("stream(xr.open_zarr(path))", "ours", ours(_stream(chunked, stride), most=most), dask),
-        Design("stream(sciwm.open_dataset(path))", "ours", ours(_stream(partial(sciwm.open_dataset, path), stride), most=most), dask),
-        Design("stream(path)", "ours", ours(_stream(lambda: path, stride, variables=names), most=most), zarr, limit_bar=0.7),
+        Design("stream(xr.open_zarr(path))", "ours", ours(_stream(chunked, stride, effort), most=most), dask),
+        Design(
+            "stream(sciwm.open_dataset(path))", "ours", ours(_stream(partial(sciwm.open_dataset, path), stride, effort), most=most), dask
+        ),
+        Design("stream(path)", "ours", ours(_stream(lambda: path, stride, effort, variables=names), most=most), zarr, limit_bar=0.7),
         Design("limit: decode + gather, 2 threads", "limit", limit(path, names, **same)),
     ]
-    other = insitubatch(path, names, window=WINDOW, batch_size=BATCH, most=most or 2**62) if stride == 1 else None
+    other = insitubatch(path, names, window=WINDOW, batch_size=effort.batch, most=most or 2**62) if stride == 1 else None
     title = f"Zarr, windows of {WINDOW} at stride {stride}"
     return Section(title, str(reuse), rows + ([other] if other else []), _from_store(lazy()))
 
@@ -94,8 +106,8 @@ def _derive(ds: xr.Dataset, phase: xr.DataArray, mean: xr.Dataset, wave: xr.Data
     return out.assign(speed850=np.hypot(ds["u850"], ds["v850"]), speed10=np.hypot(ds["u10"], ds["v10"]))
 
 
-def _derived(stores: Stores, batches: int, most: int | None) -> Section:
-    path = stores.fields
+def _derived(stores: Stores, effort: Effort) -> Section:
+    path, batches, most = stores.fields, min(3, effort.baseline), effort.most
     some = ["z500", "t850", "q700", "msl", "t2m", "d2m"]
     sample = xr.open_zarr(path, chunks=None)[some].isel(time=slice(0, 640)).load()
     mean, wave = sample.mean("time"), sample.std("time")
@@ -105,22 +117,22 @@ def _derived(stores: Stores, batches: int, most: int | None) -> Section:
     def lazily() -> xr.Dataset:
         return _derive(xr.open_zarr(path), phase.chunk(time=32), mean, wave)
 
-    same = {"window": WINDOW, "stride": 1, "batch_size": BATCH}
-    two = {"xbatcher, 2 workers": (lazily, 2, 2 * batches)} if most is None else {}
+    same = {"window": WINDOW, "stride": 1, "batch_size": effort.batch}
+    two = {"xbatcher, 2 workers": (lazily, 2, 2 * batches)} if effort.workers else {}
     rows = xbatcher_rows({"xbatcher, 0 workers": (lazily, 0, batches)} | two, **same)
     rows += [
         Design("xarray, isel and load", "other" if rows else "reference", plain(lazily, **same, batches=batches)),
-        Design("stream(derived Dataset)", "ours", ours(_stream(lazily, 1), most=most), 25.0),
+        Design("stream(derived Dataset)", "ours", ours(_stream(lazily, 1, effort), most=most), 25.0),
     ]
     return Section("Zarr, derived lazily: speeds, anomalies", "6", rows, _from_store(lazily()))
 
 
-def _netcdf(stores: Stores, name: str, batches: int, most: int | None) -> Section:
-    path = getattr(stores, name)
+def _netcdf(stores: Stores, name: str, effort: Effort) -> Section:
+    path, batches, most = getattr(stores, name), min(4, effort.baseline), effort.most
     opened = partial(xr.open_dataset, path, chunks=None)
-    same = {"window": WINDOW, "stride": 1, "batch_size": BATCH}
+    same = {"window": WINDOW, "stride": 1, "batch_size": effort.batch}
     rows = xbatcher_rows({"xbatcher, 0 workers": (opened, 0, batches)}, **same)
-    stream = _stream(lambda: path, 1, variables=list(opened().data_vars))
+    stream = _stream(lambda: path, 1, effort, variables=list(opened().data_vars))
     rows += [
         Design("xarray, isel and load", "other" if rows else "reference", plain(opened, **same, batches=batches)),
         Design("stream(path)", "ours", ours(stream, most=most), 15.0 if name == "packed" else None),
@@ -129,39 +141,44 @@ def _netcdf(stores: Stores, name: str, batches: int, most: int | None) -> Sectio
     return Section(f"netCDF, {layout}", "6", rows, _from_store(opened()))
 
 
-def _far(stores: Stores, most: int | None) -> Section:
-    url = f"slow://{stores.fields.absolute()}"
+def _far(stores: Stores, effort: Effort) -> Section:
+    url, most = f"slow://{stores.fields.absolute()}", effort.most
     some = partial(xr.open_zarr, url)
     same = {"window": WINDOW, "stride": 1, "batch_size": 3, "batches": 1}
     first, names = {"time": slice(0, 8192)}, list(some().data_vars)
     rows = [
         Design("xarray, isel and load", "reference", plain(partial(some, chunks=None), **same)),
         Design("xarray on Dask, isel and load", "other", plain(some, **same)),
-        Design("stream(url)", "ours", ours(_stream(lambda: url, 1, variables=names), most=most), 500.0),
-        Design("stream(Dataset, threads=16)", "ours", ours(_stream(lambda: some().isel(first), 1, threads=16), most=most)),
+        Design("stream(url)", "ours", ours(_stream(lambda: url, 1, effort, variables=names), most=most), 500.0),
+        Design("stream(Dataset, threads=16)", "ours", ours(_stream(lambda: some().isel(first), 1, effort, threads=16), most=most)),
     ]
     return Section("Zarr, 30 ms for every read", "6", rows, _from_store(xr.open_zarr(stores.fields, chunks=None)))
 
 
-def _molecule(stores: Stores, stride: int, batches: int, most: int) -> Section:
-    path = stores.frames
+def _molecule(stores: Stores, stride: int, effort: Effort) -> Section:
+    path, batches, most = stores.frames, min(10, effort.baseline), effort.most or 4000
     lazy, chunked = partial(xr.open_zarr, path, chunks=None), partial(xr.open_zarr, path)
-    same = {"window": FRAMES, "stride": stride, "batch_size": FRAMES_BATCH, "batches": batches}
-    options = {"window": FRAMES, "batch_size": FRAMES_BATCH}
+    same = {"window": FRAMES, "stride": stride, "batch_size": effort.batch, "batches": batches}
+    options = {"window": FRAMES}
     rows = [
         Design("xarray on Dask, isel and load", "reference", plain(chunked, **same)),
         Design("xarray, isel and load", "other", plain(lazy, **same)),
-        Design("stream(path), blocks", "ours", ours(_stream(lambda: path, stride, **options), most=most), 200.0),
-        Design("stream(path), in memory", "ours", ours(_stream(lambda: path, stride, **options | {"mode": "resident"}), most=most), 200.0),
+        Design("stream(path), blocks", "ours", ours(_stream(lambda: path, stride, effort, **options), most=most), 200.0),
+        Design(
+            "stream(path), in memory",
+            "ours",
+            ours(_stream(lambda: path, stride, effort, **options | {"mode": "resident"}), most=most),
+            200.0,
+        ),
     ]
     title = f"Molecule, {FRAMES} frames × 10 atoms at stride {stride}"
     return Section(title, str(FRAMES // stride), rows, _from_store(lazy()))
 
 
-def _steps(stores: Stores, kind: str, count: int, most: int | None) -> Section:
+def _steps(stores: Stores, kind: str, effort: Effort) -> Section:
     """Steps on batches of the stream, beside the same steps on one batch that lies in memory."""
-    path = stores.fields
-    shape = (BATCH, WINDOW, len(xr.open_zarr(path, chunks=None).data_vars), *stores.sizes.grid)
+    path, count, most = stores.fields, min(100, effort.baseline), effort.most
+    shape = (effort.batch, WINDOW, len(xr.open_zarr(path, chunks=None).data_vars), *stores.sizes.grid)
     step = _step(kind, shape)
 
     def fixed(number: int) -> Measured:
@@ -173,7 +190,7 @@ def _steps(stores: Stores, kind: str, count: int, most: int | None) -> Section:
 
     def fed(stride: int) -> Callable[[int], Measured]:
         def measure(number: int) -> Measured:
-            stream = _stream(lambda: path, stride)()
+            stream = _stream(lambda: path, stride, effort)()
             batches = iter(stream)
             for _ in range(min(most or 2**62, stream.batches_per_epoch(0))):
                 next(batches)
