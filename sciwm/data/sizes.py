@@ -1,5 +1,6 @@
 """How much a stream holds in memory: everything, or a pool of blocks."""
 
+import math
 import os
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -67,21 +68,21 @@ def choose_sizes(
     """
     if threads is not None and threads < 1:
         raise ValueError(f"got {threads} threads, expected at least 1")
-    threads = threads or min(2, os.cpu_count() or 1)
+    threads = threads or min(4, os.cpu_count() or 1)
     state = source.state_bytes * item // 4
     batches = (_AHEAD + 2) * batch_size * windows.length * state
     span = windows.lead_steps[-1] * (windows.length - 1)
     chunk = source.reader.chunk
-    held = int(windows.touched(source.shape[0]).sum()) * state
-    mode = mode or ("resident" if held <= memory_limit // 2 else "block")
+    times = int(windows.touched(source.shape[0]).sum())
+    mode = mode or ("resident" if times * state <= memory_limit // 2 else "block")
     if mode == "resident":
         return mode, BlockSizes(chunk, 1, span, 1, threads)
-    taken = max(windows.length if stride is None else stride, 1)
+    per_time = len(windows) / times / (windows.length if stride is None else stride)
     least = None
-    for times, pool in _CHOICES:
-        block = -(-times // chunk) * chunk
+    for size, pool in _CHOICES:
+        block = -(-size // chunk) * chunk
         # A batch may end in the middle of a block, and reach over several if few windows lie in each.
-        live = pool + 1 + -(-batch_size * taken // block)
+        live = pool + 1 + math.ceil(batch_size / (block * per_time))
         scratch = threads * (source.copies * source.state_bytes + (source.state_bytes if item != 4 else 0)) / state
         slots = int((memory_limit - batches) // ((block + span) * state))
         needed = live + 1 + scratch

@@ -386,7 +386,7 @@ def stream(
     memory_limit : int
         Bytes for states held ready: blocks, those being read, and batches. States that fit into half of it are held as a whole.
     threads : int, optional
-        Reading threads; default 2, or 1 on a single core. The order does not depend on them.
+        Reading threads; default 4, or as many as there are cores. The order does not depend on them.
     dtype : torch.float32 or torch.bfloat16
         Of the values, in the pool and in the batches.
     pin_memory : bool

@@ -356,6 +356,27 @@ def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
     iterator.close()
 
 
+def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
+    from sciwm.data.pool import Filler, Pool
+    from sciwm.data.source import open_source
+
+    source = open_source(complete)
+    pool = Pool(Filler(source, torch.float32, "raise"), source.shape[1:], torch.float32, slot_times=40, slots=1, threads=1)
+    for epoch, start in ((0, 0), (0, 100), (1, 200)):
+        pool.submit((epoch, start), start, start + 40)
+    whole = np.empty(source.shape, np.float32)
+    source.reader.read(0, 1000, whole)
+    for key in ((0, 0), (0, 100), (1, 200)):
+        offset, missing = pool.wait(key)
+        assert not missing
+        np.testing.assert_array_equal(pool.states.values[key[1] + offset : key[1] + offset + 40].numpy(), whole[key[1] : key[1] + 40])
+    pool.release_epoch(0)
+    assert pool.has_room()
+    assert (1, 200) in pool
+    assert (0, 0) not in pool
+    pool.close()
+
+
 def test_not_in_worker_processes(complete):
     loader = torch.utils.data.DataLoader(stream(complete, window=3, batch_size=8), batch_size=None)
     assert next(iter(loader)).values.shape == (8, 3, 2, 6, 8)
