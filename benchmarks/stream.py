@@ -5,8 +5,8 @@
 
 writes its data to DIR (2.5 GB, kept and used again) and prints one table; about 10 minutes on two cores. Every round measures all
 designs once, in changing order; a ratio is the median over the rounds of the ratio to the best reference of the same round, so
-that other work on the machine counts for both. The first windows of every design are compared with the store. How the limit
-is measured is described in `stream_designs.limit`.
+that other work on the machine counts for both. The first windows of every design are compared with the store. Interrupted (Ctrl-C), it
+prints what the whole rounds gave. How the limit is measured is described in `stream_designs.limit`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from stream_sections import Section, make_sections
-from stream_stores import FIELDS, QUICK, Sizes, Stores, write_stores
+from stream_stores import FIELDS, QUICK, Sizes, SlowFileSystem, Stores, write_stores
 
 HEADINGS = ("design", "reuse", "value", "ratio [range]", "bar", "of the limit", "CPU ms", "first batch")
 
@@ -54,12 +54,11 @@ def main() -> None:
     for word in write_stores(stores):
         _say(word, began)
     wanted = options.only or ""
+    if options.quick:
+        SlowFileSystem.delay = 0.003
     sections = [s for s in make_sections(stores, quick=options.quick) if wanted in s.title]
     rounds = 1 if options.quick else options.rounds
-    for number in range(rounds):
-        for section in sections:
-            _say(f"round {number + 1} of {rounds}: {section.title}", began)
-            measure(section, number)
+    rounds = run_rounds(sections, rounds, began)
     rows = [row for section in sections for row in section_rows(section)]
     if wanted in "Memory":
         _say("memory", began)
@@ -70,6 +69,22 @@ def main() -> None:
         options.out.write_text(markdown(rows, about))
     if any(design.failed for section in sections for design in section.designs):
         sys.exit("some designs failed")
+
+
+def run_rounds(sections: list[Section], rounds: int, began: float) -> int:
+    """Measure everything so many times, or until interrupted; returns the number of whole rounds."""
+    for number in range(rounds):
+        try:
+            for section in sections:
+                _say(f"round {number + 1} of {rounds}: {section.title}", began)
+                measure(section, number)
+        except KeyboardInterrupt:
+            if not number:
+                raise
+            for design in (d for section in sections for d in section.designs):
+                del design.seen[number:]
+            return number
+    return rounds
 
 
 def _say(word: str, began: float) -> None:
@@ -133,9 +148,8 @@ def memory_rows(stores: Stores, *, quick: bool) -> Iterator[Row]:
     for limit in (1024, 512, 256):
         used = stream_memory.peak(stores.fields, memory_limit=limit * mebi, stride=6, batches=400)
         bar = _bar(used / limit, 1.2, "≤", "×")
-        yield Row(
-            title, (f"stream(path), memory_limit {limit} MiB", "1", f"{used:.0f} MiB", f"{used / limit:.2f}× the limit", bar, *[""] * 3)
-        )
+        name = f"stream(path), memory_limit {limit} MiB"
+        yield Row(title, (name, "1", f"{used:.0f} MiB", f"{used / limit:.2f}× the limit", bar, *[""] * 3))
     longer = stream_memory.peak(stores.longer, memory_limit=limit * mebi, stride=6, batches=400)
     bar = _bar(longer / used, 1.1, "≤", "×")
     name = f"the same with {limit} MiB, store 10 times as long"

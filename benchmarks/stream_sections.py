@@ -86,12 +86,11 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
     )
     reuse = WINDOW // stride
     dask, zarr = (50.0, 75.0) if reuse > 1 else (11.0, 18.0)
+    canonical = _stream(partial(sciwm.open_dataset, path), stride, effort)
     rows += [
         Design("xarray, isel and load", "other" if rows else "reference", plain(lazy, **same, batches=batches)),
         Design("stream(xr.open_zarr(path))", "ours", ours(_stream(chunked, stride, effort), most=most), dask),
-        Design(
-            "stream(sciwm.open_dataset(path))", "ours", ours(_stream(partial(sciwm.open_dataset, path), stride, effort), most=most), dask
-        ),
+        Design("stream(sciwm.open_dataset(path))", "ours", ours(canonical, most=most), dask),
         Design("stream(path)", "ours", ours(_stream(lambda: path, stride, effort, variables=names), most=most), zarr, limit_bar=0.7),
         Design("limit: decode + gather, 2 threads", "limit", limit(path, names, **same)),
     ]
@@ -159,17 +158,13 @@ def _molecule(stores: Stores, stride: int, effort: Effort) -> Section:
     path, batches, most = stores.frames, min(10, effort.baseline), effort.most or 4000
     lazy, chunked = partial(xr.open_zarr, path, chunks=None), partial(xr.open_zarr, path)
     same = {"window": FRAMES, "stride": stride, "batch_size": effort.batch, "batches": batches}
-    options = {"window": FRAMES}
+    blocks = _stream(lambda: path, stride, effort, window=FRAMES)
+    whole = _stream(lambda: path, stride, effort, window=FRAMES, mode="resident")
     rows = [
         Design("xarray on Dask, isel and load", "reference", plain(chunked, **same)),
         Design("xarray, isel and load", "other", plain(lazy, **same)),
-        Design("stream(path), blocks", "ours", ours(_stream(lambda: path, stride, effort, **options), most=most), 200.0),
-        Design(
-            "stream(path), in memory",
-            "ours",
-            ours(_stream(lambda: path, stride, effort, **options | {"mode": "resident"}), most=most),
-            200.0,
-        ),
+        Design("stream(path), blocks", "ours", ours(blocks, most=most), 200.0),
+        Design("stream(path), in memory", "ours", ours(whole, most=most), 200.0),
     ]
     title = f"Molecule, {FRAMES} frames × 10 atoms at stride {stride}"
     return Section(title, str(FRAMES // stride), rows, _from_store(lazy()))

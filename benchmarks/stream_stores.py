@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,9 @@ def write_stores(stores: Stores) -> Iterator[str]:
             yield f"writing {path.name}"
             part = path.with_name("part_" + path.name)
             shutil.rmtree(part, ignore_errors=True)
-            write(part, stores)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+                write(part, stores)
             part.rename(path)
 
 
