@@ -35,12 +35,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from sciwm.data.sizes import CHOICES
 from sciwm.data.windows import Order, Windows, find_windows, plan_epoch
 
 Schedule = Literal["cosine", "constant"]
 
 # As in sciwm/data/stream.py: times per block, blocks mixed, times per chunk of the store.
-BLOCK, POOL, CHUNK = 512, 16, 32
+(BLOCK, POOL), CHUNK = CHOICES[0], 32
 WINDOW = 6
 BATCH = 32
 # Chosen by validation loss of the global shuffle, 5 seeds.

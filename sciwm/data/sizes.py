@@ -8,12 +8,12 @@ from typing import Literal
 from sciwm.data.source import Source
 from sciwm.data.windows import Windows
 
-__all__ = ["BlockSizes", "Mode", "choose_sizes"]
+__all__ = ["CHOICES", "BlockSizes", "Mode", "choose_sizes"]
 
 Mode = Literal["resident", "block"]
 _AHEAD = 2  # batches assembled before they are asked for
 # Times per block and blocks mixed, from the best down. Larger blocks decode fewer chunks twice, more blocks shuffle better.
-_CHOICES = [(512, 16), (256, 16), (256, 8), (128, 8), (64, 8), (32, 8), (16, 8), (8, 8), (4, 8), (2, 8), (1, 8), (1, 4), (1, 2), (1, 1)]
+CHOICES = [(512, 16), (256, 16), (256, 8), (128, 8), (64, 8), (32, 8), (16, 8), (8, 8), (4, 8), (2, 8), (1, 8), (1, 4), (1, 2), (1, 1)]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def choose_sizes(
         return mode, BlockSizes(chunk, 1, span, 1, threads)
     per_time = len(windows) / times / (windows.length if stride is None else stride)
     least = None
-    for size, pool in _CHOICES:
+    for size, pool in CHOICES:
         block = -(-size // chunk) * chunk
         # A batch may end in the middle of a block, and reach over several if few windows lie in each.
         live = pool + 1 + math.ceil(batch_size / (block * per_time))
