@@ -1,6 +1,7 @@
 """The ways to get batches of windows that `benchmarks/stream.py` compares; each is measured and checked."""
 
 import importlib.util
+import itertools
 import multiprocessing
 import os
 import threading
@@ -19,8 +20,9 @@ import xarray as xr
 
 import sciwm
 
-__all__ = ["Design", "Measured", "insitubatch", "limit", "ours", "plain", "xbatcher_rows"]
+__all__ = ["Design", "Measured", "insitubatch", "limit", "ours", "plain", "stack", "xbatcher_map", "xbatcher_rows"]
 
+_LOADERS = itertools.count()
 Role = Literal["reference", "ours", "limit", "other"]
 
 
@@ -121,6 +123,7 @@ def from_loader(
 ) -> Callable[[int], Measured]:
     """Time some batches of a map-style dataset in a shuffled DataLoader; worker processes live through all rounds."""
     kept: list[Any] = []
+    own = next(_LOADERS)  # windows of its own: netCDF keeps the last chunks that anyone has read of a file
 
     def measure(number: int) -> Measured:
         began, first = time.perf_counter(), None
@@ -136,7 +139,7 @@ def from_loader(
             list(loaded)
         order, loader = kept
         total = len(loader.dataset)
-        chosen = np.random.default_rng([5, number]).choice(total, size=min(total, batches * batch_size), replace=False)
+        chosen = np.random.default_rng([own, number]).choice(total, size=min(total, batches * batch_size), replace=False)
         order.windows = chosen.tolist()
         children = _children(loader)
         cpu, start, count, head = time.process_time() + _cpu_of(children), time.perf_counter(), 0, None
