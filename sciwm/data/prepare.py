@@ -83,7 +83,7 @@ def prepare(
         If the disk is full or a piece of the source cannot be read; the message names its times.
     """
     path = Path(out)
-    if path.exists() and not _is_store(path):
+    if path.exists() and not is_training_store(path):
         raise FileExistsError(f"got {path}, which is no training store, expected a free name, because the folder would be replaced")
     molecule = "positions" in ds.data_vars
     fields = ds[["positions"]] if molecule else _grid_fields(ds)
@@ -124,7 +124,7 @@ def open_training_store(path: str | Path) -> xr.Dataset:
         partial = path.with_name(f".{path.name}.partial")
         hint = "an unfinished one lies beside it, `sciwm prepare` goes on with it" if partial.exists() else "write one with `sciwm prepare`"
         raise FileNotFoundError(f"got no training store at {path}; {hint}")
-    if not _is_store(path):
+    if not is_training_store(path):
         raise ValueError(
             f"got {path}, expected a complete training store as `sciwm prepare` writes, because its attribute 'complete' is not set"
         )
@@ -315,7 +315,7 @@ def _finish(partial: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_store(path: Path) -> bool:
+def is_training_store(path: Path) -> bool:
     try:
         attrs = json.loads((path / "zarr.json").read_text())["attributes"]
     except (OSError, ValueError, KeyError):
