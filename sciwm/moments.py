@@ -150,19 +150,17 @@ def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
         Basis values at its times.
     """
     import dask.array as da
-    from dask.base import compute, optimize
+    from dask.base import compute
     from dask.delayed import delayed
 
-    arrays = []
-    for variable in ds.data_vars.values():
-        x = variable.transpose("time", ...).data
-        x = x if isinstance(x, da.Array) else da.from_array(x, chunks=(len(x), *x.shape[1:]), name=False)  # type: ignore[no-untyped-call]
-        arrays.append(x.rechunk({0: _block_times(x)}))
     one, several = delayed(moments, pure=False), delayed(merge, pure=False)
     lazy: dict[Hashable, Any] = {}
-    # together, because variables may be levels of one array: apart, each would read the chunks of all of them
-    for name, x in zip(ds.data_vars, optimize(*arrays), strict=True):  # type: ignore[no-untyped-call]
+    for name, variable in ds.data_vars.items():
+        x = variable.transpose("time", ...).data
+        x = x if isinstance(x, da.Array) else da.from_array(x, chunks=(len(x), *x.shape[1:]), name=False)  # type: ignore[no-untyped-call]
+        x = x.rechunk({0: _block_times(x)})
         starts = np.concatenate([[0], np.cumsum(x.chunks[0])])
+        # optimized, every variable would get its own reading tasks, and levels of one array read each chunk once per level
         blocks = x.to_delayed(optimize_graph=False)
         out = np.empty(blocks.shape[1:], dtype=object)
         for place in np.ndindex(*out.shape):

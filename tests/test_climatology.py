@@ -104,7 +104,12 @@ def test_a_large_offset_loses_nothing(kind, nan):
             expected = plain.coefficients[{"coefficient": slice(None) if kind == "monthly" else 0}]
             xr.testing.assert_allclose(cycle, expected, rtol=0, atol=2 * np.spacing(offset))
             if kind == "harmonic":
-                xr.testing.assert_allclose(shifted.coefficients[{"coefficient": slice(1, None)}], plain.coefficients[{"coefficient": slice(1, None)}], rtol=0, atol=1e-12)
+                xr.testing.assert_allclose(
+                    shifted.coefficients[{"coefficient": slice(1, None)}],
+                    plain.coefficients[{"coefficient": slice(1, None)}],
+                    rtol=0,
+                    atol=1e-12,
+                )
 
 
 def test_parts_of_the_record_may_never_see_a_cell():

@@ -13,6 +13,7 @@ from sciwm.climatology import Climatology, Spread, evaluate_design, fit_climatol
 __all__ = ["Statistics", "fit_statistics", "from_channels", "to_channels"]
 
 _SPACE = ("latitude", "longitude")
+_PIECE_SIZE = 2**17
 _CONSTANT = 1e-7  # relative to the field's magnitude: what float32 cannot resolve
 
 
@@ -245,8 +246,15 @@ def from_channels(state: xr.DataArray) -> xr.Dataset:
 
 
 def _standardize(x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool) -> Any:
-    mean = evaluate_design(design, coefficients, monthly=monthly)
-    return ((x - mean) / np.asarray(scale)[..., None, None]).astype(np.float32)
+    out, divisor = np.empty(x.shape, np.float32), np.asarray(scale)[..., None, None]
+    step = max(1, _PIECE_SIZE // max(1, x[:1].size))
+    for start in range(0, len(x), step):  # in float64, a piece that stays in cache at a time
+        rows = slice(start, start + step)
+        piece = evaluate_design(design[rows], coefficients, monthly=monthly)
+        np.subtract(x[rows], piece, out=piece)
+        np.divide(piece, divisor, out=piece)
+        out[rows] = piece
+    return out
 
 
 def _restore(state: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool) -> Any:

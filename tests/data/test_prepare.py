@@ -15,11 +15,12 @@ import xarray as xr
 import zarr
 
 import sciwm.data.prepare as module
+import sciwm.data.write as write
 from sciwm.data.prepare import conditions, load_statistics, open_training_store, prepare
 from sciwm.times import Step
 
 SPLIT = {"by": "step", "train": [0, 450], "validation": [450, 520], "test": [520, 600], "gap_steps": 5}
-WRITE = module._write_chunk
+WRITE = write._write_chunk
 
 
 def grid(periods=600, calendar=None, freq="D"):
@@ -157,9 +158,10 @@ class Interrupted:
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, error):
     ds, out = grid(), tmp_path / "train.zarr"
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(write, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(write, "_CHUNKS_PER_THREAD", 2)
     writer = Interrupted(7, error)
-    monkeypatch.setattr(module, "_write_chunk", writer)
+    monkeypatch.setattr(write, "_write_chunk", writer)
     chunk = module._chunk_times(ds)
     assert chunk == 183
     monkeypatch.setattr(module, "_chunk_times", lambda fields: 30)
@@ -171,7 +173,7 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, err
     record = json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())
     assert record["done"] == 180  # three blocks of two chunks; the seventh chunk is repeated
     again = Interrupted(-1, error)
-    monkeypatch.setattr(module, "_write_chunk", again)
+    monkeypatch.setattr(write, "_write_chunk", again)
     monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
     prepare(ds, out, **SPLIT, harmonics=1, progress=False)
     assert min(again.starts) == 180
@@ -181,7 +183,7 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, err
 def test_other_arguments_start_over(tmp_path, monkeypatch):
     ds, out = grid(), tmp_path / "train.zarr"
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        patch.setattr(module, "_write_chunk", Interrupted(0, KeyboardInterrupt()))
+        patch.setattr(write, "_write_chunk", Interrupted(0, KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             prepare(ds, out, **SPLIT, harmonics=1, progress=False)
     calls = []
@@ -273,13 +275,14 @@ def test_a_killed_process_leaves_something_to_go_on_with(tmp_path):
     script = f"""
 import os, xarray as xr
 import sciwm.data.prepare as module
-record = module._record
+import sciwm.data.write as write
+record = write.record_progress
 def die(partial, key, done):
     record(partial, key, done)
     if done >= 366:
         os._exit(9)
     return done
-module._record, module._BLOCK_BYTES = die, 1
+write.record_progress, write._BLOCK_BYTES, write._CHUNKS_PER_THREAD = die, 1, 1
 with xr.open_dataset({str(source)!r}, engine="scipy", chunks={{"time": 50}}) as ds:
     module.prepare(ds, {str(out)!r}, **{SPLIT!r}, harmonics=1, progress=False)
 """
@@ -289,7 +292,7 @@ with xr.open_dataset({str(source)!r}, engine="scipy", chunks={{"time": 50}}) as 
     assert not out.exists()
     with xr.open_dataset(source, engine="scipy", chunks={"time": 50}) as ds, pytest.MonkeyPatch.context() as patch:
         writer = Interrupted(-1, None)
-        patch.setattr(module, "_write_chunk", writer)
+        patch.setattr(write, "_write_chunk", writer)
         prepare(ds, out, **SPLIT, harmonics=1, progress=False)
         assert writer.starts == [366, 549]
         np.testing.assert_array_equal(open_training_store(out).state.values, load_statistics(out).standardize(ds).values)
