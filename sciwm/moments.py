@@ -78,7 +78,8 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
     start : int
         Position of its first time in the record.
     """
-    x = block.reshape(len(block), -1)
+    # in C order, whatever they went through: BLAS sums in another order otherwise, and pickling changes the layout of slices
+    x, design = np.ascontiguousarray(block).reshape(len(block), -1), np.ascontiguousarray(design)
     num, width = x.shape[1], design.shape[1]
     missing = np.isnan(x)
     cells = np.flatnonzero(missing.any(axis=0))
@@ -97,7 +98,8 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
         normal = np.concatenate([normal, normal - (gone[:, one].T @ outer).reshape(-1, width, width)])
         total = np.concatenate([total, total - gone[:, one].T @ design])
     products, squares = np.zeros((width + 1, num)), np.zeros(num)
-    columns = np.column_stack([design, np.ones(len(design))])
+    columns = np.ones((len(design), width + 1))
+    columns[:, :-1] = design
     step = max(256, _PIECE_SIZE // (_PIECE_TIMES * (width + 1)))
     for left in range(0, num, step):
         own = slice(left, left + step)

@@ -247,6 +247,7 @@ def from_channels(state: xr.DataArray) -> xr.Dataset:
 
 def _standardize(x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool) -> Any:
     out, divisor = np.empty(x.shape, np.float32), np.asarray(scale)[..., None, None]
+    design, coefficients = np.ascontiguousarray(design), np.ascontiguousarray(coefficients)  # BLAS may sum in another order otherwise
     step = max(1, _PIECE_SIZE // max(1, x[:1].size))
     for start in range(0, len(x), step):  # in float64, a piece that stays in cache at a time
         rows = slice(start, start + step)
