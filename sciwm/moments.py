@@ -78,8 +78,8 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
     start : int
         Position of its first time in the record.
     """
-    # in C order, whatever they went through: BLAS sums in another order otherwise, and pickling changes the layout of slices
-    x, design = np.ascontiguousarray(block).reshape(len(block), -1), np.ascontiguousarray(design)
+    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and changes last bits
+    x, design = np.require(block, requirements=("C", "A")).reshape(len(block), -1), np.require(design, requirements=("C", "A"))
     num, width = x.shape[1], design.shape[1]
     missing = np.isnan(x)
     cells = np.flatnonzero(missing.any(axis=0))

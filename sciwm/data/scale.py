@@ -247,7 +247,8 @@ def from_channels(state: xr.DataArray) -> xr.Dataset:
 
 def _standardize(x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool) -> Any:
     out, divisor = np.empty(x.shape, np.float32), np.asarray(scale)[..., None, None]
-    design, coefficients = np.ascontiguousarray(design), np.ascontiguousarray(coefficients)  # BLAS may sum in another order otherwise
+    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and changes last bits
+    design, coefficients = np.require(design, requirements=("C", "A")), np.require(coefficients, requirements=("C", "A"))
     step = max(1, _PIECE_SIZE // max(1, x[:1].size))
     for start in range(0, len(x), step):  # in float64, a piece that stays in cache at a time
         rows = slice(start, start + step)

@@ -167,6 +167,11 @@ def _block_error(error: Exception, part: xr.Dataset, path: str) -> Exception:
     if isinstance(error, OSError) and (error.errno == errno.ENOSPC or error.filename == path):
         return error
     times = part["time"].values
+    if type(error).__module__.startswith("distributed"):
+        return OSError(
+            f"the cluster lost its work on times {times[0]} … {times[-1]}: {type(error).__name__}: {error}; "
+            "repeat when it runs again, what was written before is kept"
+        )
     return OSError(
         f"could not read or convert times {times[0]} … {times[-1]} of the source: {type(error).__name__}: {error}; "
         "repair that part of the source and repeat, what was written before it is kept"
