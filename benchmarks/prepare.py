@@ -83,14 +83,14 @@ def plain_xarray(source: Path, out: Path) -> None:
     own = basis.isel(time=slice(train.sizes["time"]))
     inverse = xr.DataArray(np.linalg.inv(own.values @ own.values.T), dims=("coefficient", "other"))
     cross = train.map(lambda x: xr.dot(own.rename(coefficient="other"), x, dim="time"))
-    coefficients = xr.dot(inverse, cross, dim="other").compute()
+    coefficients = cross.map(lambda c: xr.dot(inverse, c, dim="other")).compute()
     climatology = coefficients.map(lambda c: xr.dot(basis.chunk(time=32), c, dim="coefficient"))
     weights = np.cos(np.deg2rad(ds.latitude))
     std = ((train - climatology) ** 2).weighted(weights).mean().compute() ** 0.5
     state = ((ds - climatology) / std).astype("float32").to_array("channel").transpose("time", "channel", ...).rename("state")
     size = state.isel(time=0).size
     encoding = {"chunks": (min(32, max(1, 2**20 // size)), *state.shape[1:]), "compressors": BloscCodec(4, "zstd", 3, "bitshuffle")}  # type: ignore[call-arg]
-    lazy = state.drop_encoding().chunk(time=encoding["chunks"][0], channel=-1).to_dataset()
+    lazy = state.reset_coords(drop=True).drop_encoding().chunk(time=encoding["chunks"][0], channel=-1).to_dataset()
     lazy.to_zarr(out, zarr_format=3, encoding={"state": encoding}, consolidated=False)
 
 

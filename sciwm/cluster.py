@@ -1,7 +1,8 @@
 """Where Dask works: the threads of this process, worker processes for the time of a command, or a cluster that is there already."""
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -44,15 +45,29 @@ def dask_workers(*, scheduler: str | None = None, workers: int = 0) -> Iterator[
         distributed: Any = import_module("distributed")
     except ImportError:
         raise ImportError("got no package 'distributed', which Dask needs for a cluster: pip install 'sciwm[cloud]'") from None
-    if scheduler is not None:
-        with _connect(distributed, scheduler) as client:
+    with ExitStack() as stack:
+        if scheduler is not None:
+            client = stack.enter_context(_connect(distributed, scheduler))
+        else:
+            cluster = stack.enter_context(distributed.LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:0"))
+            client = stack.enter_context(distributed.Client(cluster))
+        try:
             yield client
-        return
-    with (
-        distributed.LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:0") as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
+        except KeyboardInterrupt:
+            stack.enter_context(_silence("asyncio", "distributed"))  # every task that was waited for would complain
+            client.close()
+            raise
+
+
+@contextmanager
+def _silence(*names: str) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 def _connect(distributed: Any, scheduler: str) -> Any:

@@ -76,7 +76,7 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
         return
     with dask_workers(scheduler=scheduler, workers=workers) as client:
         if client is not None:
-            _console.print(f"Dask: {len(client.nthreads())} workers, dashboard at {client.dashboard_link}", highlight=False, soft_wrap=True)
+            _console.print(f"workers: {len(client.nthreads())}, dashboard: {client.dashboard_link}", highlight=False, soft_wrap=True)
         series = target_series(ds, config.probe.targets) if config.probe.targets else None
         split = config.data.split
         write_training_store(

@@ -7,7 +7,6 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -100,8 +99,12 @@ def prepare(
                 _write_small(statistics.to_dataset(), partial, group="statistics")
             _write_skeleton(fields, small, partial, arguments)
             done = record_progress(partial, key, 0)
-        standardize = _positions if molecule else _on_dask(load_statistics(partial)).standardize
-        write_state(fields, standardize, partial, key, done, missing=missing, progress=progress)
+        if molecule:
+            standardize, design = _positions, np.empty((fields.sizes["time"], 0))
+        else:
+            statistics = load_statistics(partial)
+            standardize, design = statistics.kernel(), statistics.climatology.design(fields["time"]).values
+        write_state(fields, standardize, design, partial, key, done, missing=missing, progress=progress)
         _finish(partial, path)
     return path
 
@@ -135,21 +138,15 @@ def load_statistics(path: str | Path) -> Statistics:
         return Statistics.from_dataset(ds)
 
 
-def _positions(ds: xr.Dataset) -> xr.DataArray:
-    return ds["positions"].astype(np.float32)
-
-
-def _on_dask(statistics: Statistics) -> Statistics:
-    """With coefficients that a cluster keeps, instead of getting them anew with every block."""
-    coefficients = statistics.climatology.coefficients.chunk().persist()
-    return replace(statistics, climatology=replace(statistics.climatology, coefficients=coefficients))
+def _positions(fields: list[np.ndarray], design: np.ndarray) -> np.ndarray:
+    return fields[0].astype(np.float32)
 
 
 def _grid_fields(ds: xr.Dataset) -> xr.Dataset:
     names = [n for n, v in ds.data_vars.items() if {"time", "latitude", "longitude"} <= set(v.dims)]
     if not names:
         raise ValueError(f"got variables {list(ds.data_vars)}, expected fields (time, latitude, longitude) or 'positions'")
-    return ds[names]
+    return ds[names].transpose("time", ..., "latitude", "longitude", missing_dims="ignore")
 
 
 def _chunk_times(fields: xr.Dataset) -> int:

@@ -68,6 +68,15 @@ class Statistics:
             states[name] = self._apply(_standardize, x, design, scale[name], name)
         return to_channels(xr.Dataset(states)).rename("state")
 
+    def kernel(self) -> "Standardize":
+        """`standardize` for the arrays of one chunk, without labels: what a task of `sciwm.data.write` runs."""
+        coefficients, scale = self.climatology.coefficients, from_channels(self.scale)
+        return Standardize(
+            [coefficients[name].transpose("coefficient", ..., *_SPACE).values for name in self.variables],
+            [scale[name].values for name in self.variables],
+            self.climatology.kind == "monthly",
+        )
+
     def restore(self, state: xr.DataArray, time: xr.DataArray) -> xr.Dataset:
         """Turn standardized anomalies back into fields: the inverse of `standardize`.
 
@@ -153,6 +162,25 @@ class Statistics:
         kept = {k: ds.attrs[k] for k in ("climatology", "harmonics", "diurnal")}
         coefficients.attrs = json.loads(ds.attrs["dataset"]) | kept
         return cls(Climatology.from_dataset(coefficients), ds["scale"], ds["valid_fraction"])
+
+
+@dataclass(frozen=True)
+class Standardize:
+    """From arrays ``[time, (level), latitude, longitude]``, one per variable, to states ``[time, channel, latitude, longitude]``."""
+
+    coefficients: list[np.ndarray]
+    scales: list[np.ndarray]
+    monthly: bool
+
+    def __call__(self, fields: list[np.ndarray], design: np.ndarray) -> np.ndarray:
+        """States of the times whose basis values are the rows of ``design``."""
+        out = np.empty((len(design), sum(s.size for s in self.scales), *fields[0].shape[-2:]), np.float32)
+        place = 0
+        for x, coefficients, scale in zip(fields, self.coefficients, self.scales, strict=True):
+            into = out[:, place : place + scale.size]
+            _standardize(x, design, coefficients, scale, monthly=self.monthly, out=into if scale.ndim else into[:, 0])
+            place += scale.size
+        return out
 
 
 def fit_statistics(
@@ -245,8 +273,8 @@ def from_channels(state: xr.DataArray) -> xr.Dataset:
     return xr.Dataset(fields)
 
 
-def _standardize(x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool) -> Any:
-    out, divisor = np.empty(x.shape, np.float32), np.asarray(scale)[..., None, None]
+def _standardize(x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool, out: Any = None) -> Any:
+    out, divisor = np.empty(x.shape, np.float32) if out is None else out, np.asarray(scale)[..., None, None]
     # an array that came from another process may lie unaligned, which keeps numpy from BLAS and changes last bits
     design, coefficients = np.require(design, requirements=("C", "A")), np.require(coefficients, requirements=("C", "A"))
     step = max(1, _PIECE_SIZE // max(1, x[:1].size))

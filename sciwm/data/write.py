@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def create_state(partial: Path, *, shape: tuple[int, ...], chunk_times: int, dim
 
 def write_state(
     fields: xr.Dataset,
-    standardize: Callable[[xr.Dataset], xr.DataArray],
+    standardize: Callable[[list[np.ndarray], np.ndarray], np.ndarray],
+    design: np.ndarray,
     partial: Path,
     key: str,
     done: int,
@@ -54,9 +56,11 @@ def write_state(
     Parameters
     ----------
     fields : Dataset
-        Dask-backed fields of all times.
+        Dask-backed fields of all times, time first.
     standardize : callable
-        From fields to the states of the same times, lazily.
+        From the arrays of all fields, and the rows of ``design`` of the same times, to their states.
+    design : array, ``[time, ...]``
+        What it needs to know of the times.
     partial : Path
         The unfinished store.
     key : str
@@ -85,6 +89,7 @@ def write_state(
     chunk, total = array.chunks[0], array.shape[0]
     block = chunk * max(_CHUNKS_PER_THREAD * _count_threads(), _BLOCK_BYTES // (4 * int(np.prod(array.chunks))))
     write, keep, path = delayed(_write_chunk, pure=False), delayed(np.ascontiguousarray, pure=False), str(partial.resolve())
+    kernel = delayed(standardize, pure=False, traverse=False).persist()  # kept on a cluster, instead of sent with every block
     rests: dict[Hashable, Any] = {}
     with Progress(disable=not progress) as bar:
         task = bar.add_task("prepare", total=total, completed=done)
@@ -92,9 +97,9 @@ def write_state(
             stop = min(start + block, total)
             part, beyond = _cut(fields, rests, start, stop)
             # not optimized: that would give the rests, and variables that are levels of one array, reading tasks of their own
-            state = standardize(part.chunk(time=chunk))
-            chunks = state.data.rechunk(array.chunks).to_delayed(optimize_graph=False).ravel()
-            writes = [write(x, path, start + i * chunk) for i, x in enumerate(chunks)]
+            pieces = [x.data.rechunk((chunk, *x.shape[1:])).to_delayed(optimize_graph=False).ravel() for x in part.data_vars.values()]
+            times = range(start, stop, chunk)
+            writes = [write(list(x), kernel, design[t : min(t + chunk, stop)], path, t) for t, *x in zip(times, *pieces, strict=True)]
             kept = {name: keep(x.rechunk(x.shape).to_delayed(optimize_graph=False).item()) for name, x in beyond.items()}
             try:
                 writes, kept = persist(writes, kept)  # type: ignore[no-untyped-call]
@@ -104,9 +109,11 @@ def write_state(
             rests = {name: da.from_delayed(kept[name], x.shape, x.dtype) for name, x in beyond.items()}  # type: ignore[no-untyped-call]
             gone, infinite = zip(*found, strict=True)
             if any(count for count, _ in infinite):
-                raise ValueError(_place_message("infinite", infinite, state, start, "repair them in the source, or make them NaN"))
+                raise ValueError(_place_message("infinite", infinite, partial, start, stop, "repair them in the source, or make them NaN"))
             if missing == "error" and any(count for count, _ in gone):
-                raise ValueError(_place_message("missing", gone, state, start, "write `missing: mask` under `data` to carry a mask"))
+                raise ValueError(
+                    _place_message("missing", gone, partial, start, stop, "write `missing: mask` under `data` to carry a mask")
+                )
             record_progress(partial, key, stop)
             bar.update(task, completed=stop)
 
@@ -141,8 +148,8 @@ def _count_threads() -> int:
         return 1
 
 
-def _write_chunk(values: np.ndarray, path: str, start: int) -> tuple[_Found, _Found]:
-    """Write one chunk of the store; return how many values are missing, how many infinite, and the position of the first of each."""
+def _write_chunk(fields: list[np.ndarray], standardize: Any, design: np.ndarray, path: str, start: int) -> tuple[_Found, _Found]:
+    """Standardize and write one chunk of the store; return how many values are missing and infinite, each with the position of the first."""
     import zarr
 
     if not Path(path).is_dir():
@@ -151,6 +158,7 @@ def _write_chunk(values: np.ndarray, path: str, start: int) -> tuple[_Found, _Fo
         )
     # also a chunk of NaN alone: one that is not there counts as damage
     array = zarr.open_array(path, path="state", mode="r+").with_config({"write_empty_chunks": True})
+    values = standardize(fields, design)
     array[start : start + len(values)] = values
     if np.isfinite(values).all():
         return (0, ()), (0, ())
@@ -178,9 +186,12 @@ def _block_error(error: Exception, part: xr.Dataset, path: str) -> Exception:
     )
 
 
-def _place_message(what: str, found: Sequence[_Found], part: xr.DataArray, start: int, remedy: str) -> str:
+def _place_message(what: str, found: Sequence[_Found], partial: Path, start: int, stop: int, remedy: str) -> str:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=f"Object at {PROGRESS} is not recognized")
+        part = xr.open_zarr(partial, chunks=None, consolidated=False)["state"].isel(time=slice(start, stop))
     count, first = sum(c for c, _ in found), min(f for c, f in found if c)
-    channel = part["channel"].values[first[1]] if "channel" in part.coords else "positions"
+    channel = str(part["channel"].values[first[1]]) if "channel" in part.coords else "positions"
     place = ", ".join(
         f"{d} {part[d].values[i]}" for d, i in zip(part.dims[1:], first[1:], strict=True) if d != "channel" and d in part.coords
     )
