@@ -5,7 +5,7 @@ geopotential of 50,000 ± 1 loses no digit to its offset. Cells with missing val
 set per distinct pattern of missing times, so that a land mask costs next to nothing.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -115,7 +115,7 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
     return Moments(shift, products[:-1], products[-1], squares, count, first, pattern, normal, total, block.shape[1:])
 
 
-def merge(parts: Sequence[Moments]) -> Moments:
+def merge(*parts: Moments) -> Moments:
     """Sums over the times of all parts, which must be of the same cells and have no time in common."""
     whole = parts[0]
     for part in parts[1:]:
@@ -168,7 +168,7 @@ def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
         for place in np.ndindex(*out.shape):
             parts = [one(blocks[i, *place], design[s:e], int(s)) for i, (s, e) in enumerate(pairwise(starts))]
             while len(parts) > 1:
-                parts = [several(parts[i : i + 8]) for i in range(0, len(parts), 8)]
+                parts = [several(*parts[i : i + 8]) for i in range(0, len(parts), 8)]
             out[place] = parts[0]
         lazy[name] = out.tolist()
     return dict(compute(lazy)[0])  # type: ignore[no-untyped-call]

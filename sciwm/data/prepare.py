@@ -138,7 +138,7 @@ def load_statistics(path: str | Path) -> Statistics:
         return Statistics.from_dataset(ds)
 
 
-def _positions(fields: list[np.ndarray], design: np.ndarray) -> np.ndarray:
+def _positions(fields: Sequence[np.ndarray], design: np.ndarray) -> np.ndarray:
     return fields[0].astype(np.float32)
 
 

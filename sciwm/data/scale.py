@@ -1,7 +1,7 @@
 """Fields to standardized anomalies and back, with what was learnt on the training block only."""
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -172,7 +172,7 @@ class Standardize:
     scales: list[np.ndarray]
     monthly: bool
 
-    def __call__(self, fields: list[np.ndarray], design: np.ndarray) -> np.ndarray:
+    def __call__(self, fields: Sequence[np.ndarray], design: np.ndarray) -> np.ndarray:
         """States of the times whose basis values are the rows of ``design``."""
         out = np.empty((len(design), sum(s.size for s in self.scales), *fields[0].shape[-2:]), np.float32)
         place = 0

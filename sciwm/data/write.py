@@ -39,7 +39,7 @@ def create_state(partial: Path, *, shape: tuple[int, ...], chunk_times: int, dim
 
 def write_state(
     fields: xr.Dataset,
-    standardize: Callable[[list[np.ndarray], np.ndarray], np.ndarray],
+    standardize: Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray],
     design: np.ndarray,
     partial: Path,
     key: str,
@@ -99,7 +99,8 @@ def write_state(
             # not optimized: that would give the rests, and variables that are levels of one array, reading tasks of their own
             pieces = [x.data.rechunk((chunk, *x.shape[1:])).to_delayed(optimize_graph=False).ravel() for x in part.data_vars.values()]
             times = range(start, stop, chunk)
-            writes = [write(list(x), kernel, design[t : min(t + chunk, stop)], path, t) for t, *x in zip(times, *pieces, strict=True)]
+            # fields one by one, not as a list, whose graph Dask would merge and cull for every chunk
+            writes = [write(kernel, design[t : min(t + chunk, stop)], path, t, *x) for t, *x in zip(times, *pieces, strict=True)]
             kept = {name: keep(x.rechunk(x.shape).to_delayed(optimize_graph=False).item()) for name, x in beyond.items()}
             try:
                 writes, kept = persist(writes, kept)  # type: ignore[no-untyped-call]
@@ -108,12 +109,12 @@ def write_state(
                 raise _block_error(error, part, path) from error
             rests = {name: da.from_delayed(kept[name], x.shape, x.dtype) for name, x in beyond.items()}  # type: ignore[no-untyped-call]
             gone, infinite = zip(*found, strict=True)
-            if any(count for count, _ in infinite):
-                raise ValueError(_place_message("infinite", infinite, partial, start, stop, "repair them in the source, or make them NaN"))
-            if missing == "error" and any(count for count, _ in gone):
-                raise ValueError(
-                    _place_message("missing", gone, partial, start, stop, "write `missing: mask` under `data` to carry a mask")
-                )
+            for what, where, remedy in (
+                ("infinite", infinite, "repair them in the source, or make them NaN"),
+                ("missing", gone if missing == "error" else (), "write `missing: mask` under `data` to carry a mask"),
+            ):
+                if any(count for count, _ in where):
+                    raise ValueError(_place_message(what, where, partial, start, stop, remedy))
             record_progress(partial, key, stop)
             bar.update(task, completed=stop)
 
@@ -148,8 +149,8 @@ def _count_threads() -> int:
         return 1
 
 
-def _write_chunk(fields: list[np.ndarray], standardize: Any, design: np.ndarray, path: str, start: int) -> tuple[_Found, _Found]:
-    """Standardize and write one chunk of the store; return how many values are missing and infinite, each with the position of the first."""
+def _write_chunk(standardize: Any, design: np.ndarray, path: str, start: int, *fields: np.ndarray) -> tuple[_Found, _Found]:
+    """Standardize and write one chunk; return how many values are missing, how many infinite, each with the place of the first."""
     import zarr
 
     if not Path(path).is_dir():

@@ -153,12 +153,12 @@ class Interrupted:
     def __init__(self, after, error):
         self.left, self.error, self.starts, self.write = after, error, [], WRITE
 
-    def __call__(self, fields, standardize, design, path, start):
+    def __call__(self, standardize, design, path, start, *fields):
         if self.left == 0:
             raise self.error
         self.left -= 1
         self.starts.append(start)
-        return self.write(fields, standardize, design, path, start)
+        return self.write(standardize, design, path, start, *fields)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
@@ -411,7 +411,7 @@ def test_a_cluster_that_loses_its_work_leaves_something_to_go_on_with(tmp_path, 
 
 def test_a_worker_that_does_not_see_the_folder_is_told_plainly(tmp_path):
     with pytest.raises(FileNotFoundError, match="one file system that all workers share"):
-        WRITE([], None, np.zeros((1, 0)), str(tmp_path / "elsewhere"), 0)
+        WRITE(None, np.zeros((1, 0)), str(tmp_path / "elsewhere"), 0)
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "zip", "nc", "nc3"])
