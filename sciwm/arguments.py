@@ -89,6 +89,18 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     else:
         parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
         parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME, after the configuration's name)")
+    if verb in ("prepare", "run"):
+        where = parser.add_mutually_exclusive_group()
+        where.add_argument(
+            "--scheduler", metavar="ADDRESS", help="prepare on the Dask cluster at this address, such as tcp://10.0.0.1:8786"
+        )
+        where.add_argument("--workers", type=_positive, default=0, metavar="N", help="prepare in N processes of this machine")
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of processes, at least 1")
+    return int(text)
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:

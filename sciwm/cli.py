@@ -91,8 +91,11 @@ def _stage(options: argparse.Namespace, overrides: list[str]) -> int:
     run, config = _open(options, options.target, overrides)
     from sciwm import verbs
 
-    name = "run_all" if options.verb == "run" else options.verb
-    getattr(verbs, name)(run, config)
+    if options.verb in ("prepare", "run"):
+        stage = verbs.prepare if options.verb == "prepare" else verbs.run_all
+        stage(run, config, scheduler=options.scheduler, workers=options.workers)
+    else:
+        getattr(verbs, options.verb)(run, config)
     return 0
 
 

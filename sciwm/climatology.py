@@ -1,25 +1,23 @@
 """The mean annual cycle: fitted once on training times, evaluated at any time of the same calendar.
 
-One pass over the data accumulates normal equations per block of time; blocks merge, so that chunked equals whole and
-memory stays bounded by a few states. Cells with missing values get normal equations of their own, one set per distinct
-pattern of missing times, so that a land mask costs next to nothing.
+One pass over the data accumulates normal equations per block of time (`sciwm.moments`); blocks merge, so that chunked
+equals whole and memory stays bounded by a few states.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+from sciwm.moments import Moments, accumulate
 from sciwm.times import calendar_fields, numeric_time
 
 __all__ = ["Climatology", "Spread", "fit_climatology", "fit_climatology_and_spread"]
 
 Kind = Literal["harmonic", "monthly", "constant"]
 
-_BLOCK_BYTES = 2**25
 _SLAB_CELLS = 2**15
 _SMALLEST_EIGENVALUE = 0.02  # of the mean normal matrix; 0.5 for whole years, 0 for an undetermined cycle
 
@@ -181,16 +179,15 @@ def fit_climatology_and_spread(ds: xr.Dataset, *, kind: Kind = "harmonic", harmo
         raise ValueError("got no time, expected the training block")
     diurnal = kind == "harmonic" and _is_subdaily(time.values)
     design = _design(time.values, kind=kind, harmonics=harmonics, diurnal=diurnal)
-    gram = design.T @ design
-    _check_determined(gram, time, kind=kind, harmonics=harmonics)
+    _check_determined(design.T @ design, time, kind=kind, harmonics=harmonics)
     names = [name for name, v in ds.data_vars.items() if "time" in v.dims]
     if not names:
         raise ValueError(f"got variables {list(ds.data_vars)}, expected at least one with a time dimension")
-    blocks = _accumulate(ds[names], design)
+    blocks = accumulate(ds[names], design)
     fields: dict[str, dict[Hashable, xr.DataArray]] = {"coefficients": {}, "squares": {}, "count": {}, "first_missing": {}}
     for name in names:
         template = ds[name].isel(time=0, drop=True)
-        for key, values in _solve_blocks(blocks[name], gram, kind=kind, annual=1 + 2 * harmonics).items():
+        for key, values in _solve_blocks(blocks[name], kind=kind, annual=1 + 2 * harmonics, num_times=time.size).items():
             dims = ("coefficient", *template.dims) if key == "coefficients" else template.dims
             coords = {k: c for k, c in template.coords.items() if set(c.dims) <= set(dims) and c.ndim}
             attrs = template.attrs if key == "coefficients" else {}
@@ -241,125 +238,46 @@ def _check_determined(gram: np.ndarray, time: xr.DataArray, *, kind: Kind, harmo
         )
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Mergeable sums over times of one block of cells; ``pattern`` tells which Gram deficit belongs to a cell."""
-
-    cross: np.ndarray  # [coefficient, cell]
-    squares: np.ndarray  # [cell]
-    count: np.ndarray  # [cell]
-    first_missing: np.ndarray  # [cell]
-    pattern: np.ndarray  # [cell]
-    deficit: np.ndarray  # [pattern, coefficient, coefficient]
-    shape: tuple[int, ...]
-
-
-def _moments(block: np.ndarray, design: np.ndarray, start: int) -> _Moments:
-    shape = block.shape[1:]
-    x = block.reshape(len(block), -1).astype(np.float64)
-    missing = np.isnan(x)
-    cells = np.flatnonzero(missing.any(axis=0))
-    num, never = x.shape[1], np.iinfo(np.int64).max
-    count, first = np.full(num, len(x), dtype=np.int64), np.full(num, never, dtype=np.int64)
-    pattern, deficit = np.zeros(num, dtype=np.int64), np.zeros((1, design.shape[1], design.shape[1]))
-    if cells.size:
-        x[missing] = 0.0
-        gone = missing[:, cells]
-        count[cells] -= gone.sum(axis=0)
-        first[cells] = start + gone.argmax(axis=0)
-        packed = np.ascontiguousarray(np.packbits(gone, axis=0).T)
-        _, one, inverse = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True)
-        pattern[cells] = inverse + 1
-        outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
-        deficit = np.concatenate([deficit, (gone[:, one].T @ outer).reshape(-1, *deficit.shape[1:])])
-    return _Moments(design.T @ x, np.einsum("tc,tc->c", x, x), count, first, pattern, deficit, shape)
-
-
-def _merge(parts: Sequence[_Moments]) -> _Moments:
-    total = parts[0]
-    for part in parts[1:]:
-        num = len(part.deficit)
-        if num == 1:
-            pattern, deficit = total.pattern, total.deficit + part.deficit
-        else:
-            joint, pattern = np.unique(total.pattern * num + part.pattern, return_inverse=True)
-            deficit = total.deficit[joint // num] + part.deficit[joint % num]
-        first = np.minimum(total.first_missing, part.first_missing)
-        sums = (total.cross + part.cross, total.squares + part.squares, total.count + part.count)
-        total = _Moments(*sums, first, pattern, deficit, total.shape)
-    return total
-
-
-def _accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
-    """Moments of every variable as nested lists over its blocks of cells, from one pass through Dask."""
-    import dask.array as da
-    from dask.base import compute
-    from dask.delayed import delayed
-
-    moments, merge = delayed(_moments, pure=False), delayed(_merge, pure=False)
-    lazy: dict[Hashable, Any] = {}
-    for name, variable in ds.data_vars.items():
-        x = variable.transpose("time", ...).data
-        x = x if isinstance(x, da.Array) else da.from_array(x, chunks=(len(x), *x.shape[1:]), name=False)  # type: ignore[no-untyped-call]
-        x = x.rechunk({0: _block_times(x)})
-        starts = np.concatenate([[0], np.cumsum(x.chunks[0])])
-        blocks = x.to_delayed()
-        out = np.empty(blocks.shape[1:], dtype=object)
-        for place in np.ndindex(*out.shape):
-            parts = [moments(blocks[i, *place], design[s:e], int(s)) for i, (s, e) in enumerate(pairwise(starts))]
-            while len(parts) > 1:
-                parts = [merge(parts[i : i + 8]) for i in range(0, len(parts), 8)]
-            out[place] = parts[0]
-        lazy[name] = out.tolist()
-    return dict(compute(lazy)[0])  # type: ignore[no-untyped-call]
-
-
-def _block_times(x: Any) -> int:
-    """Times per block: whole chunks when they are small, pieces of them when they are large, about 32 MiB in float64."""
-    cells = int(np.prod([max(c) for c in x.chunks[1:]], dtype=np.int64))
-    times = max(1, min(x.shape[0], _BLOCK_BYTES // (8 * max(cells, 1))))
-    chunk = max(x.chunks[0])
-    return int(times // chunk * chunk) if times >= chunk else int(times)
-
-
-def _solve_blocks(blocks: Any, gram: np.ndarray, *, kind: Kind, annual: int) -> dict[str, np.ndarray]:
+def _solve_blocks(blocks: Any, *, kind: Kind, annual: int, num_times: int) -> dict[str, np.ndarray]:
     if isinstance(blocks, list):
-        solved = [_solve_blocks(b, gram, kind=kind, annual=annual) for b in blocks]
+        solved = [_solve_blocks(b, kind=kind, annual=annual, num_times=num_times) for b in blocks]
         # nesting depth tells the axis: the innermost lists run along the last dimension of the state
         depth, inner = 1, blocks[0]
         while isinstance(inner, list):
             depth, inner = depth + 1, inner[0]
         return {key: np.concatenate([s[key] for s in solved], axis=-depth) for key in solved[0]}
-    found = _solve(blocks, gram, kind=kind, annual=annual)
+    found = _solve(blocks, kind=kind, annual=annual, num_times=num_times)
     return {key: value.reshape((*value.shape[:-1], *blocks.shape)) for key, value in found.items()}
 
 
-def _solve(m: _Moments, gram: np.ndarray, *, kind: Kind, annual: int) -> dict[str, np.ndarray]:
-    normal = gram - m.deficit  # [pattern, coefficient, coefficient]
+def _solve(found: Moments, *, kind: Kind, annual: int, num_times: int) -> dict[str, np.ndarray]:
+    # about the mean of each cell, so that the result does not depend on how the record was cut
+    m = found.about(found.shift + found.sums / np.maximum(found.count, 1))
     if kind == "harmonic":
         # the pseudo-inverse, because e.g. 12-hourly times do not determine both diurnal coefficients
-        inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
-        seen = np.maximum(normal[:, 0, 0], 1.0)
-        smallest = np.linalg.eigvalsh(normal[:, :annual, :annual] / seen[:, None, None])[:, 0]
+        inverse = np.linalg.pinv(m.normal, rcond=1e-9, hermitian=True)
+        seen = np.maximum(m.normal[:, 0, 0], 1.0)
+        smallest = np.linalg.eigvalsh(m.normal[:, :annual, :annual] / seen[:, None, None])[:, 0]
         poor = smallest < _SMALLEST_EIGENVALUE
         inverse[poor] = 0.0
         inverse[poor, 0, 0] = 1.0 / seen[poor]
     else:
-        diagonal = np.diagonal(normal, axis1=1, axis2=2)
+        diagonal = np.diagonal(m.normal, axis1=1, axis2=2)
         with np.errstate(divide="ignore"):
-            inverse = np.where(diagonal > 0, 1.0 / diagonal, np.nan)[:, :, None] * np.eye(normal.shape[1])
-        inverse[..., ~np.eye(normal.shape[1], dtype=bool)] = 0.0
+            inverse = np.where(diagonal > 0, 1.0 / diagonal, np.nan)[:, :, None] * np.eye(m.normal.shape[1])
+        inverse[..., ~np.eye(m.normal.shape[1], dtype=bool)] = 0.0
     coefficients = np.empty_like(m.cross)
     for start in range(0, m.cross.shape[1], _SLAB_CELLS):
         cells = slice(start, start + _SLAB_CELLS)
         coefficients[:, cells] = np.einsum("cij,jc->ic", inverse[m.pattern[cells]], m.cross[:, cells])
-    coefficients[:, m.count == 0] = np.nan
     # for a least-squares fit the squared residuals are the squares less the part explained
     squares = np.maximum(m.squares - np.einsum("ic,ic->c", np.nan_to_num(coefficients), m.cross), 0.0)
-    total = int(gram.trace()) if kind == "monthly" else int(gram[0, 0])
+    # months add up to one, and so does the first of the other basis functions alone
+    coefficients[slice(None) if kind == "monthly" else slice(1)] += m.shift
+    coefficients[:, m.count == 0] = np.nan
     return {
         "coefficients": coefficients,
         "squares": squares,
         "count": m.count,
-        "first_missing": np.minimum(m.first_missing, total),
+        "first_missing": np.minimum(m.first_missing, num_times),
     }

@@ -13,6 +13,7 @@ import xarray as xr
 from rich.console import Console
 
 from sciwm import catalogue
+from sciwm.cluster import dask_workers
 from sciwm.config import Config, dump_config, load_config
 from sciwm.data.fingerprint import fingerprint
 from sciwm.data.open import open_forecast
@@ -62,8 +63,8 @@ _console = Console()
 _BATCH = 64
 
 
-def prepare(run: RunDir, config: Config) -> None:
-    """Write the training store."""
+def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
+    """Write the training store: with threads, on the Dask cluster at an address, or in processes started for it."""
     ds = open_data(config, run)
     if problems := config_problems(config, ds):
         raise ValueError("; ".join(problems))
@@ -73,24 +74,27 @@ def prepare(run: RunDir, config: Config) -> None:
     inputs = hash_inputs(config.data, config.probe.targets, gap, mark)
     if _is_fresh(run, "prepare", inputs):
         return
-    series = target_series(ds, config.probe.targets) if config.probe.targets else None
-    split = config.data.split
-    write_training_store(
-        ds,
-        run.train_store,
-        by=split.by,
-        train=split.train,
-        validation=split.validation,
-        test=split.test,
-        gap_steps=gap,
-        climatology=config.data.climatology,
-        harmonics=config.data.harmonics,
-        missing=config.data.missing,
-        static=_static_fields(ds) if config.data.static else None,
-        targets=series,
-        config_json=json.dumps(dataclasses.asdict(config.data)),
-        fingerprint=mark,
-    )
+    with dask_workers(scheduler=scheduler, workers=workers) as client:
+        if client is not None:
+            _console.print(f"workers: {len(client.nthreads())}, dashboard: {client.dashboard_link}", highlight=False, soft_wrap=True)
+        series = target_series(ds, config.probe.targets) if config.probe.targets else None
+        split = config.data.split
+        write_training_store(
+            ds,
+            run.train_store,
+            by=split.by,
+            train=split.train,
+            validation=split.validation,
+            test=split.test,
+            gap_steps=gap,
+            climatology=config.data.climatology,
+            harmonics=config.data.harmonics,
+            missing=config.data.missing,
+            static=_static_fields(ds) if config.data.static else None,
+            targets=series,
+            config_json=json.dumps(dataclasses.asdict(config.data)),
+            fingerprint=mark,
+        )
     run.record_stage("prepare", inputs, [run.train_store])
     counts = np.bincount(open_training_store(run.train_store)["split"].values + 1, minlength=4)
     _say(run.train_store, f"{counts[1]} training, {counts[2]} validation and {counts[3]} test times, {counts[0]} in none of them")
@@ -290,9 +294,10 @@ def report(run: RunDir, config: Config) -> None:
     _say(run.report_file, "open it in a browser")
 
 
-def run_all(run: RunDir, config: Config) -> None:
-    """All stages, skipping what is up to date."""
-    for stage in (prepare, train, probe, forecast, evaluate, report):
+def run_all(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
+    """All stages, skipping what is up to date; the first one on Dask's cluster or processes, as `prepare`."""
+    prepare(run, config, scheduler=scheduler, workers=workers)
+    for stage in (train, probe, forecast, evaluate, report):
         stage(run, config)
 
 

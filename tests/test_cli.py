@@ -128,6 +128,21 @@ def test_a_stage_gets_the_run_and_its_configuration(verb, name, verbs, catalogue
     assert run.read_config() == config
 
 
+@pytest.mark.parametrize("verb", ["prepare", "run"])
+def test_where_dask_works_reaches_the_verb(verb, era, verbs, capsys):
+    for flags, expected in [
+        ([], {"scheduler": None, "workers": 0}),
+        (["--workers", "3"], {"scheduler": None, "workers": 3}),
+        (["--scheduler=tcp://h:8786"], {"scheduler": "tcp://h:8786", "workers": 0}),
+    ]:
+        assert main([verb, "runs/era", *flags]) == 0
+        assert verbs.calls[-1][2] == expected
+    for flags, message in [(["--workers", "0"], "at least 1"), (["--workers=2", "--scheduler=tcp://h:1"], "not allowed with")]:
+        with pytest.raises(SystemExit, match="2"):
+            main([verb, "runs/era", *flags])
+        assert message in capsys.readouterr().err
+
+
 def test_a_run_directory_brings_its_own_configuration(era, verbs):
     assert main(["train", "runs/era"]) == 0
     assert verbs.calls == [("train", (era, load_config("train: {steps: 20}\n")), {})]
@@ -344,6 +359,8 @@ def test_python_dash_m(monkeypatch, capsys):
 
 def test_the_verbs_take_what_the_command_line_gives():
     module = pytest.importorskip("sciwm.verbs")
+    for name in ("prepare", "run_all"):
+        inspect.signature(getattr(module, name)).bind("run", "config", scheduler="tcp://h:1", workers=0)
     for name in ("prepare", "train", "probe", "forecast", "evaluate", "report", "run_all"):
         inspect.signature(getattr(module, name)).bind("run", "config")
     inspect.signature(module.check).bind("config")

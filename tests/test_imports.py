@@ -13,7 +13,7 @@ import sciwm
 
 PACKAGE = Path(sciwm.__file__).parent
 APART = {"data", "tokens", "model", "skill"}
-NEUTRAL = {"sample", "times", "climatology", "testing"}
+NEUTRAL = {"sample", "times", "climatology", "moments", "testing"}
 HEAVY = {"torch", "lightning", "xarray", "dask", "numpy", "pandas", "matplotlib"}
 
 
@@ -45,7 +45,7 @@ def violations(source: str, module: str) -> list[str]:
             wrong.append(f"{module} imports {name}: neutral modules import only each other")
         if part == "skill" and top in {"torch", "lightning"}:
             wrong.append(f"{module} imports {name}: skill knows nothing of torch")
-        if part in {"times", "climatology", "testing"} and top in {"torch", "lightning"}:
+        if part in {"times", "climatology", "moments", "testing"} and top in {"torch", "lightning"}:
             wrong.append(f"{module} imports {name}: it is free of torch")
         if top in {"lightning", "pytorch_lightning"} and part != "train" and module != "sciwm.data.datamodule":
             wrong.append(f"{module} imports {name}: Lightning appears only in train/ and data/datamodule.py")

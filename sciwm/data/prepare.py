@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,13 +17,10 @@ import xarray as xr
 from sciwm.data.conditions import conditions, small_arrays
 from sciwm.data.scale import Statistics, fit_statistics, to_channels
 from sciwm.data.split import split_times
+from sciwm.data.write import PROGRESS, create_state, read_progress, record_progress, write_state
 from sciwm.times import numeric_time
 
 __all__ = ["conditions", "is_training_store", "load_statistics", "open_training_store", "prepare"]
-
-_BLOCK_BYTES = 2**27
-_PROGRESS = "progress.json"
-_Found = tuple[int, tuple[int, ...]]  # how many values of a chunk, position of the first
 
 
 def prepare(
@@ -95,16 +91,20 @@ def prepare(
     key = _key(arguments, fields, small)
     partial = path.with_name(f".{path.name}.partial")
     with _clear_disk_errors(partial):
-        done = _done(partial, key)
+        done = read_progress(partial, key)
         if done is None:
             shutil.rmtree(partial, ignore_errors=True)
             if not molecule:
                 statistics = fit_statistics(fields, label=label, climatology=climatology, harmonics=harmonics, missing=missing)
                 _write_small(statistics.to_dataset(), partial, group="statistics")
             _write_skeleton(fields, small, partial, arguments)
-            done = _record(partial, key, 0)
-        state = fields["positions"].astype(np.float32) if molecule else load_statistics(partial).standardize(fields)
-        _write_state(state, partial, key, done, missing=missing, progress=progress)
+            done = record_progress(partial, key, 0)
+        if molecule:
+            standardize, design = _positions, np.empty((fields.sizes["time"], 0))
+        else:
+            statistics = load_statistics(partial)
+            standardize, design = statistics.kernel(), statistics.climatology.design(fields["time"]).values
+        write_state(fields, standardize, design, partial, key, done, missing=missing, progress=progress)
         _finish(partial, path)
     return path
 
@@ -138,11 +138,15 @@ def load_statistics(path: str | Path) -> Statistics:
         return Statistics.from_dataset(ds)
 
 
+def _positions(fields: Sequence[np.ndarray], design: np.ndarray) -> np.ndarray:
+    return fields[0].astype(np.float32)
+
+
 def _grid_fields(ds: xr.Dataset) -> xr.Dataset:
     names = [n for n, v in ds.data_vars.items() if {"time", "latitude", "longitude"} <= set(v.dims)]
     if not names:
         raise ValueError(f"got variables {list(ds.data_vars)}, expected fields (time, latitude, longitude) or 'positions'")
-    return ds[names]
+    return ds[names].transpose("time", ..., "latitude", "longitude", missing_dims="ignore")
 
 
 def _chunk_times(fields: xr.Dataset) -> int:
@@ -165,9 +169,6 @@ def _key(arguments: dict[str, Any], fields: xr.Dataset, small: xr.Dataset) -> st
 
 
 def _write_skeleton(fields: xr.Dataset, small: xr.Dataset, partial: Path, arguments: dict[str, Any]) -> None:
-    import zarr
-    from zarr.codecs import BloscCodec
-
     molecule = "positions" in fields.data_vars
     if molecule:
         shape, dims = fields["positions"].shape, fields["positions"].dims
@@ -183,93 +184,13 @@ def _write_skeleton(fields: xr.Dataset, small: xr.Dataset, partial: Path, argume
         "complete": False,
     }
     _write_small(small.assign_attrs(attrs), partial)
-    chunks = (_chunk_times(fields), *shape[1:])
-    zarr.open_group(partial, mode="r+").create_array(
-        "state",
-        shape=shape,
-        chunks=chunks,
-        dtype="float32",
-        fill_value=np.nan,
-        dimension_names=[str(d) for d in dims],
-        compressors=BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="bitshuffle"),
-    )
+    create_state(partial, shape=shape, chunk_times=_chunk_times(fields), dims=[str(d) for d in dims])
 
 
 def _write_small(ds: xr.Dataset, path: Path, group: str | None = None) -> None:
     for v in ds.variables.values():
         v.encoding = {}
     ds.to_zarr(path, group=group, mode="a", zarr_format=3, consolidated=False)
-
-
-def _write_state(state: xr.DataArray, partial: Path, key: str, done: int, *, missing: str, progress: bool) -> None:
-    import zarr
-    from dask.base import compute
-    from dask.delayed import delayed
-    from rich.progress import Progress
-
-    array = zarr.open_array(partial, path="state", mode="r")
-    write = delayed(_write_chunk, pure=False)
-    chunk, total = array.chunks[0], array.shape[0]
-    source = max(state.variable.chunksizes["time"])
-    # whole chunks of the store, and at least one of the source, which would otherwise be read once per block
-    block = chunk * max(1, _BLOCK_BYTES // (4 * chunk * int(np.prod(array.shape[1:]))), -(-source // chunk))
-    with Progress(disable=not progress) as bar:
-        task = bar.add_task("prepare", total=total, completed=done)
-        for start in range(done, total, block):
-            stop = min(start + block, total)
-            part = state.isel(time=slice(start, stop))
-            lazy = part.data.rechunk((chunk, *array.shape[1:])).to_delayed().ravel()
-            tasks = [write(x, str(partial), start + i * chunk) for i, x in enumerate(lazy)]
-            try:
-                found = compute(tasks)[0]  # type: ignore[no-untyped-call]
-            except Exception as error:
-                raise _block_error(error, part) from error
-            gone, infinite = zip(*found, strict=True)
-            if any(count for count, _ in infinite):
-                raise ValueError(_place_message("infinite", infinite, part, start, "repair them in the source, or make them NaN"))
-            if missing == "error" and any(count for count, _ in gone):
-                raise ValueError(_place_message("missing", gone, part, start, "write `missing: mask` under `data` to carry a mask"))
-            _record(partial, key, stop)
-            bar.update(task, completed=stop)
-
-
-def _write_chunk(values: np.ndarray, path: str, start: int) -> tuple[_Found, _Found]:
-    """Write one chunk of the store; return how many values are missing, how many infinite, and the position of the first of each."""
-    import zarr
-
-    zarr.open_array(path, path="state", mode="r+")[start : start + len(values)] = values
-    if np.isfinite(values).all():
-        return (0, ()), (0, ())
-    return _find(np.isnan(values), start), _find(np.isinf(values), start)
-
-
-def _find(odd: np.ndarray, start: int) -> _Found:
-    count = int(np.count_nonzero(odd))
-    first = np.unravel_index(int(odd.argmax()), odd.shape) if count else ()
-    return count, tuple(int(i) + (start if axis == 0 else 0) for axis, i in enumerate(first))
-
-
-def _block_error(error: Exception, part: xr.DataArray) -> Exception:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return error
-    times = part["time"].values
-    return OSError(
-        f"could not read or convert times {times[0]} … {times[-1]} of the source: {type(error).__name__}: {error}; "
-        "repair that part of the source and repeat, what was written before it is kept"
-    )
-
-
-def _place_message(what: str, found: Sequence[_Found], part: xr.DataArray, start: int, remedy: str) -> str:
-    count, first = sum(c for c, _ in found), min(f for c, f in found if c)
-    channel = part["channel"].values[first[1]] if "channel" in part.coords else "positions"
-    place = ", ".join(
-        f"{d} {part[d].values[i]}" for d, i in zip(part.dims[1:], first[1:], strict=True) if d != "channel" and d in part.coords
-    )
-    times = part["time"].values
-    return (
-        f"got {count} {what} values between {times[0]} and {times[-1]}, the first in {channel!r} at time {times[first[0] - start]}"
-        f"{', ' + place if place else ''}; expected none: {remedy}"
-    )
 
 
 @contextmanager
@@ -283,26 +204,10 @@ def _clear_disk_errors(partial: Path) -> Iterator[None]:
         raise OSError(errno.ENOSPC, message) from error
 
 
-def _done(partial: Path, key: str) -> int | None:
-    """Times written by an earlier, interrupted call with the same arguments; None if there are none to build on."""
-    try:
-        record = json.loads((partial / _PROGRESS).read_text())
-    except (OSError, ValueError):
-        return None
-    return int(record["done"]) if record["key"] == key else None
-
-
-def _record(partial: Path, key: str, done: int) -> int:
-    draft = partial / f"{_PROGRESS}.new"
-    draft.write_text(json.dumps({"key": key, "done": done}))
-    os.replace(draft, partial / _PROGRESS)
-    return done
-
-
 def _finish(partial: Path, path: Path) -> None:
     import zarr
 
-    (partial / _PROGRESS).unlink()
+    (partial / PROGRESS).unlink()
     zarr.open_group(partial, mode="r+").attrs["complete"] = True
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")

@@ -1,7 +1,7 @@
 """Fields to standardized anomalies and back, with what was learnt on the training block only."""
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from sciwm.climatology import Climatology, Spread, evaluate_design, fit_climatol
 __all__ = ["Statistics", "fit_statistics", "from_channels", "to_channels"]
 
 _SPACE = ("latitude", "longitude")
+_PIECE_SIZE = 2**17
 _CONSTANT = 1e-7  # relative to the field's magnitude: what float32 cannot resolve
 
 
@@ -66,6 +67,15 @@ class Statistics:
             x = ds[name].transpose("time", ...)
             states[name] = self._apply(_standardize, x, design, scale[name], name)
         return to_channels(xr.Dataset(states)).rename("state")
+
+    def kernel(self) -> "Standardize":
+        """`standardize` for the arrays of one chunk, without labels: what a task of `sciwm.data.write` runs."""
+        coefficients, scale = self.climatology.coefficients, from_channels(self.scale)
+        return Standardize(
+            [coefficients[name].transpose("coefficient", ..., *_SPACE).values for name in self.variables],
+            [scale[name].values for name in self.variables],
+            self.climatology.kind == "monthly",
+        )
 
     def restore(self, state: xr.DataArray, time: xr.DataArray) -> xr.Dataset:
         """Turn standardized anomalies back into fields: the inverse of `standardize`.
@@ -152,6 +162,25 @@ class Statistics:
         kept = {k: ds.attrs[k] for k in ("climatology", "harmonics", "diurnal")}
         coefficients.attrs = json.loads(ds.attrs["dataset"]) | kept
         return cls(Climatology.from_dataset(coefficients), ds["scale"], ds["valid_fraction"])
+
+
+@dataclass(frozen=True)
+class Standardize:
+    """From arrays ``[time, (level), latitude, longitude]``, one per variable, to states ``[time, channel, latitude, longitude]``."""
+
+    coefficients: list[np.ndarray]
+    scales: list[np.ndarray]
+    monthly: bool
+
+    def __call__(self, fields: Sequence[np.ndarray], design: np.ndarray) -> np.ndarray:
+        """States of the times whose basis values are the rows of ``design``."""
+        out = np.empty((len(design), sum(s.size for s in self.scales), *fields[0].shape[-2:]), np.float32)
+        place = 0
+        for x, coefficients, scale in zip(fields, self.coefficients, self.scales, strict=True):
+            into = out[:, place : place + scale.size]
+            _standardize(x, design, coefficients, scale, monthly=self.monthly, out=into if scale.ndim else into[:, 0])
+            place += scale.size
+        return out
 
 
 def fit_statistics(
@@ -244,9 +273,18 @@ def from_channels(state: xr.DataArray) -> xr.Dataset:
     return xr.Dataset(fields)
 
 
-def _standardize(x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool) -> Any:
-    mean = evaluate_design(design, coefficients, monthly=monthly)
-    return ((x - mean) / np.asarray(scale)[..., None, None]).astype(np.float32)
+def _standardize(x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool, out: Any = None) -> Any:
+    out, divisor = np.empty(x.shape, np.float32) if out is None else out, np.asarray(scale)[..., None, None]
+    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and changes last bits
+    design, coefficients = np.require(design, requirements=("C", "A")), np.require(coefficients, requirements=("C", "A"))
+    step = max(1, _PIECE_SIZE // max(1, x[:1].size))
+    for start in range(0, len(x), step):  # in float64, a piece that stays in cache at a time
+        rows = slice(start, start + step)
+        piece = evaluate_design(design[rows], coefficients, monthly=monthly)
+        np.subtract(x[rows], piece, out=piece)
+        np.divide(piece, divisor, out=piece)
+        out[rows] = piece
+    return out
 
 
 def _restore(state: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool) -> Any:

@@ -2,9 +2,14 @@
 
 import errno
 import json
+import logging
 import os
+import pickle
+import shutil
 import subprocess
 import sys
+import warnings
+from collections import Counter
 from pathlib import Path
 
 import dask
@@ -15,11 +20,13 @@ import xarray as xr
 import zarr
 
 import sciwm.data.prepare as module
+import sciwm.data.write as write
+from sciwm.data.open import open_dataset
 from sciwm.data.prepare import conditions, load_statistics, open_training_store, prepare
 from sciwm.times import Step
 
 SPLIT = {"by": "step", "train": [0, 450], "validation": [450, 520], "test": [520, 600], "gap_steps": 5}
-WRITE = module._write_chunk
+WRITE = write._write_chunk
 
 
 def grid(periods=600, calendar=None, freq="D"):
@@ -146,20 +153,21 @@ class Interrupted:
     def __init__(self, after, error):
         self.left, self.error, self.starts, self.write = after, error, [], WRITE
 
-    def __call__(self, values, path, start):
+    def __call__(self, standardize, design, path, start, *fields):
         if self.left == 0:
             raise self.error
         self.left -= 1
         self.starts.append(start)
-        return self.write(values, path, start)
+        return self.write(standardize, design, path, start, *fields)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, error):
     ds, out = grid(), tmp_path / "train.zarr"
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(write, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(write, "_CHUNKS_PER_THREAD", 2)
     writer = Interrupted(7, error)
-    monkeypatch.setattr(module, "_write_chunk", writer)
+    monkeypatch.setattr(write, "_write_chunk", writer)
     chunk = module._chunk_times(ds)
     assert chunk == 183
     monkeypatch.setattr(module, "_chunk_times", lambda fields: 30)
@@ -171,7 +179,7 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, err
     record = json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())
     assert record["done"] == 180  # three blocks of two chunks; the seventh chunk is repeated
     again = Interrupted(-1, error)
-    monkeypatch.setattr(module, "_write_chunk", again)
+    monkeypatch.setattr(write, "_write_chunk", again)
     monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
     prepare(ds, out, **SPLIT, harmonics=1, progress=False)
     assert min(again.starts) == 180
@@ -181,7 +189,7 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, err
 def test_other_arguments_start_over(tmp_path, monkeypatch):
     ds, out = grid(), tmp_path / "train.zarr"
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        patch.setattr(module, "_write_chunk", Interrupted(0, KeyboardInterrupt()))
+        patch.setattr(write, "_write_chunk", Interrupted(0, KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             prepare(ds, out, **SPLIT, harmonics=1, progress=False)
     calls = []
@@ -273,13 +281,14 @@ def test_a_killed_process_leaves_something_to_go_on_with(tmp_path):
     script = f"""
 import os, xarray as xr
 import sciwm.data.prepare as module
-record = module._record
+import sciwm.data.write as write
+record = write.record_progress
 def die(partial, key, done):
     record(partial, key, done)
     if done >= 366:
         os._exit(9)
     return done
-module._record, module._BLOCK_BYTES = die, 1
+write.record_progress, write._BLOCK_BYTES, write._CHUNKS_PER_THREAD = die, 1, 1
 with xr.open_dataset({str(source)!r}, engine="scipy", chunks={{"time": 50}}) as ds:
     module.prepare(ds, {str(out)!r}, **{SPLIT!r}, harmonics=1, progress=False)
 """
@@ -289,20 +298,135 @@ with xr.open_dataset({str(source)!r}, engine="scipy", chunks={{"time": 50}}) as 
     assert not out.exists()
     with xr.open_dataset(source, engine="scipy", chunks={"time": 50}) as ds, pytest.MonkeyPatch.context() as patch:
         writer = Interrupted(-1, None)
-        patch.setattr(module, "_write_chunk", writer)
+        patch.setattr(write, "_write_chunk", writer)
         prepare(ds, out, **SPLIT, harmonics=1, progress=False)
         assert writer.starts == [366, 549]
         np.testing.assert_array_equal(open_training_store(out).state.values, load_statistics(out).standardize(ds).values)
 
 
-def test_on_a_distributed_cluster(tmp_path):
+class Counted:
+    """An array that notes how often each of its chunks of time is read."""
+
+    def __init__(self, values, chunk):
+        self.values, self.chunk, self.reads = values, chunk, Counter()
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+    def __getitem__(self, key):
+        times = range(len(self.values))[key[0]]
+        if len(times):
+            self.reads.update(range(times[0] // self.chunk, times[-1] // self.chunk + 1))
+        return self.values[key]
+
+
+def counted(ds, name, chunk):
+    source = Counted(ds[name].values, chunk)
+    lazy = da.from_array(source, chunks=(chunk, *source.shape[1:]), name=False, asarray=False, meta=np.empty((0,) * source.ndim, "float32"))
+    return source, ds[name].copy(data=lazy)
+
+
+@pytest.mark.parametrize(("z_chunk", "t_chunk"), [(1, 32), (50, 50), (600, 33)])
+def test_the_source_is_read_once_for_the_statistics_and_once_for_the_writing(tmp_path, monkeypatch, z_chunk, t_chunk):
+    ds = grid().load()
+    z, lazy_z = counted(ds, "z500", z_chunk)
+    t, lazy_t = counted(ds, "t", t_chunk)
+    # levels taken one by one out of an array whose chunks hold them all
+    one, two = (lazy_t.isel(level=i, drop=True).drop_attrs() * 1.0 for i in (0, 1))
+    fields = xr.Dataset({"z500": lazy_z, "t500": one, "t850": two}, ds.drop_vars(["z500", "t"]).coords).drop_vars("level")
+    monkeypatch.setattr(write, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(write, "_CHUNKS_PER_THREAD", 2)
+    monkeypatch.setattr(module, "_chunk_times", lambda fields: 32)
+    after = {}
+    start = module._write_skeleton
+    monkeypatch.setattr(module, "_write_skeleton", lambda *a: after.update(z=z.reads.copy(), t=t.reads.copy()) or start(*a))
+    with dask.config.set(scheduler="threads"):
+        out = prepare(fields, tmp_path / "train.zarr", **SPLIT, harmonics=1, progress=False)
+    for source, reads, chunk in ((z, after["z"], z_chunk), (t, after["t"], t_chunk)):
+        assert reads == Counter(range(-(-450 // chunk)))  # of the training block, 0 … 449
+        assert source.reads - reads == Counter(range(-(-600 // chunk)))
+    expected = load_statistics(out).standardize(fields.compute())
+    np.testing.assert_allclose(open_training_store(out).state.values, expected.values, rtol=0, atol=3e-7)
+
+
+def test_a_chunk_without_a_value_is_written(tmp_path):
+    ds = grid().load()
+    ds.z500[550:] = np.nan
+    ds.t[550:] = np.nan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_chunk_times", lambda fields: 30)
+        out = prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing="mask", progress=False)
+    assert sorted(int(p.name) for p in (out / "state" / "c").iterdir()) == list(range(20))
+    assert zarr.open_array(out, path="state", mode="r").nchunks_initialized == 20
+    assert np.isnan(open_training_store(out).state.values[550:]).all()
+
+
+def files(store):
+    return {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+
+
+def test_worker_processes_write_the_same_bytes_though_one_is_killed(tmp_path):
     distributed = pytest.importorskip("distributed")
-    ds = grid()
+    ds, flag = grid(), tmp_path / "killed"
+
+    def die_once(block):
+        if not flag.exists():
+            flag.touch()
+            os._exit(1)
+        return block
+
+    mortal = ds.assign(z500=ds.z500.copy(data=ds.z500.data.map_blocks(die_once, dtype="float32", meta=np.empty((0, 0, 0), "float32"))))
+    threads_store = prepare(ds, tmp_path / "a.zarr", **SPLIT, harmonics=1, progress=False)
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster):
+        cluster_store = prepare(mortal, tmp_path / "b.zarr", **SPLIT, harmonics=1, progress=False)
+    assert flag.exists()
+    assert files(cluster_store) == files(threads_store)
+
+
+def test_a_cluster_that_loses_its_work_leaves_something_to_go_on_with(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    ds, out = grid(), tmp_path / "train.zarr"
+    monkeypatch.setattr(write, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(write, "_CHUNKS_PER_THREAD", 1)
+    monkeypatch.setattr(module, "_chunk_times", lambda fields: 30)
+    record = write.record_progress
+
+    def restart(partial, key, done):
+        if done == 240:
+            client.restart(wait_for_workers=False)
+        return record(partial, key, done)
+
     with (
-        dask.config.set({"distributed.worker.daemon": False}),
         distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
-        distributed.Client(cluster),
+        distributed.Client(cluster) as client,
+        monkeypatch.context() as patch,
     ):
-        cluster_store = prepare(ds, tmp_path / "a.zarr", **SPLIT, harmonics=1, progress=False)
-    threads_store = prepare(ds, tmp_path / "b.zarr", **SPLIT, harmonics=1, progress=False)
-    xr.testing.assert_identical(open_training_store(cluster_store).load(), open_training_store(threads_store).load())
+        patch.setattr(write, "record_progress", restart)
+        with pytest.raises(OSError, match=r"the cluster lost its work on times .* what was written before is kept"):
+            prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+        assert json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())["done"] == 240
+    monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
+    prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+    np.testing.assert_array_equal(open_training_store(out).state.values, load_statistics(out).standardize(ds).values)
+
+
+def test_a_worker_that_does_not_see_the_folder_is_told_plainly(tmp_path):
+    with pytest.raises(FileNotFoundError, match="one file system that all workers share"):
+        WRITE(None, np.zeros((1, 0)), str(tmp_path / "elsewhere"), 0)
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "zip", "nc", "nc3"])
+def test_what_reads_a_store_can_be_sent_to_a_worker(tmp_path, suffix):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    ds, path = grid(120).drop_vars("segment").load(), tmp_path / f"a.{suffix}"
+    if suffix == "zarr":
+        ds.to_zarr(path, zarr_format=3, consolidated=False)
+    elif suffix == "zip":
+        ds.to_zarr(tmp_path / "a", zarr_format=3, consolidated=False)
+        shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "a")
+    else:
+        ds.to_netcdf(path, engine="h5netcdf" if suffix == "nc" else "scipy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        opened = open_dataset(path)
+        again = pickle.loads(cloudpickle.dumps(opened))
+        xr.testing.assert_equal(again.compute(), opened.compute())

@@ -1,0 +1,182 @@
+"""Sums over time that least-squares climatologies and variances are made of, mergeable over blocks of time.
+
+Every cell has a shift of its own, a value observed in it, that is taken away before anything is summed in float64: a
+geopotential of 50,000 ± 1 loses no digit to its offset. Cells with missing values get normal equations of their own, one
+set per distinct pattern of missing times, so that a land mask costs next to nothing.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["Moments", "accumulate", "merge", "moments"]
+
+_BLOCK_BYTES = 2**25
+_PIECE_TIMES, _PIECE_SIZE = 64, 2**20  # of a product: in cache, and below what BLAS splits over threads, which changes last bits
+
+
+@dataclass(frozen=True)
+class Moments:
+    r"""Sums over the times a cell was observed at, of deviations from its shift, with the basis values d(t) of the times.
+
+    Parameters
+    ----------
+    shift : float64, ``[cell]``
+        What was taken away; 0 in a cell never observed.
+    cross : float64, ``[coefficient, cell]``
+        :math:`\sum_t d(t)\,(x(t) - \mathrm{shift})`
+    sums, squares : float64, ``[cell]``
+        Sum of deviations and of their squares.
+    count, first_missing : int64, ``[cell]``
+        Times observed, and position of the first that was not; a very large number if all were.
+    pattern : int64, ``[cell]``
+        Which entry of ``normal`` and ``total`` belongs to a cell.
+    normal : float64, ``[pattern, coefficient, coefficient]``
+        :math:`\sum_t d(t)\,d(t)^\top`
+    total : float64, ``[pattern, coefficient]``
+        :math:`\sum_t d(t)`
+    shape : tuple of int
+        The cells as they lie in a state.
+    """
+
+    shift: np.ndarray
+    cross: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray
+    count: np.ndarray
+    first_missing: np.ndarray
+    pattern: np.ndarray
+    normal: np.ndarray
+    total: np.ndarray
+    shape: tuple[int, ...]
+
+    def about(self, shift: np.ndarray) -> "Moments":
+        """The same sums of deviations from another shift, exact but for rounding."""
+        with np.errstate(invalid="ignore"):  # infinite values are told by what they leave: nan
+            change = np.where(self.count > 0, self.shift - shift, 0.0)
+            total = self.total if len(self.total) == 1 else self.total[self.pattern]
+            cross = self.cross + total.T * change
+            squares = self.squares + change * (2 * self.sums + self.count * change)
+            sums = self.sums + self.count * change
+        rest = (self.count, self.first_missing, self.pattern, self.normal, self.total, self.shape)
+        return Moments(shift, cross, sums, squares, *rest)
+
+
+def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
+    """Sums of one block of times.
+
+    Parameters
+    ----------
+    block : array, ``[time, ...]``
+        NaN where missing.
+    design : float64, ``[time, coefficient]``
+        Basis values at its times.
+    start : int
+        Position of its first time in the record.
+    """
+    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and changes last bits
+    x, design = np.require(block, requirements=("C", "A")).reshape(len(block), -1), np.require(design, requirements=("C", "A"))
+    num, width = x.shape[1], design.shape[1]
+    missing = np.isnan(x)
+    cells = np.flatnonzero(missing.any(axis=0))
+    count, first = np.full(num, len(x), dtype=np.int64), np.full(num, np.iinfo(np.int64).max)
+    pattern, normal, total = np.zeros(num, dtype=np.int64), (design.T @ design)[None], design.sum(axis=0)[None]
+    shift = x[0].astype(np.float64)
+    if cells.size:
+        gone = missing[:, cells]
+        count[cells] -= gone.sum(axis=0)
+        first[cells] = start + gone.argmax(axis=0)
+        shift[cells] = np.where(count[cells] > 0, x[(~gone).argmax(axis=0), cells], 0.0)
+        packed = np.ascontiguousarray(np.packbits(gone, axis=0).T)
+        _, one, inverse = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True)
+        pattern[cells] = inverse + 1
+        outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+        normal = np.concatenate([normal, normal - (gone[:, one].T @ outer).reshape(-1, width, width)])
+        total = np.concatenate([total, total - gone[:, one].T @ design])
+    products, squares = np.zeros((width + 1, num)), np.zeros(num)
+    columns = np.ones((len(design), width + 1))
+    columns[:, :-1] = design
+    step = max(256, _PIECE_SIZE // (_PIECE_TIMES * (width + 1)))
+    for left in range(0, num, step):
+        own = slice(left, left + step)
+        for early in range(0, len(x), _PIECE_TIMES):
+            rows = slice(early, early + _PIECE_TIMES)
+            piece = x[rows, own].astype(np.float64)
+            with np.errstate(invalid="ignore"):
+                piece -= shift[own]
+            if cells.size:
+                piece[missing[rows, own]] = 0.0
+            products[:, own] += columns[rows].T @ piece
+            squares[own] += np.einsum("tc,tc->c", piece, piece)
+    return Moments(shift, products[:-1], products[-1], squares, count, first, pattern, normal, total, block.shape[1:])
+
+
+def merge(*parts: Moments) -> Moments:
+    """Sums over the times of all parts, which must be of the same cells and have no time in common."""
+    whole = parts[0]
+    for part in parts[1:]:
+        shift = np.where(whole.count > 0, whole.shift, part.shift)
+        whole, part = whole.about(shift), part.about(shift)
+        num = len(part.normal)
+        if num == 1:
+            joint, pattern = np.arange(len(whole.normal)), whole.pattern
+        else:
+            joint, pattern = np.unique(whole.pattern * num + part.pattern, return_inverse=True)
+        whole = Moments(
+            shift=shift,
+            cross=whole.cross + part.cross,
+            sums=whole.sums + part.sums,
+            squares=whole.squares + part.squares,
+            count=whole.count + part.count,
+            first_missing=np.minimum(whole.first_missing, part.first_missing),
+            pattern=pattern,
+            normal=whole.normal[joint // num] + part.normal[joint % num],
+            total=whole.total[joint // num] + part.total[joint % num],
+            shape=whole.shape,
+        )
+    return whole
+
+
+def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
+    """Moments of every variable as nested lists over its blocks of cells, from one pass through Dask that reads each chunk once.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Variables with a time dimension, lazy or not.
+    design : float64, ``[time, coefficient]``
+        Basis values at its times.
+    """
+    import dask.array as da
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    one, several = delayed(moments, pure=False), delayed(merge, pure=False)
+    lazy: dict[Hashable, Any] = {}
+    for name, variable in ds.data_vars.items():
+        x = variable.transpose("time", ...).data
+        x = x if isinstance(x, da.Array) else da.from_array(x, chunks=(len(x), *x.shape[1:]), name=False)  # type: ignore[no-untyped-call]
+        x = x.rechunk({0: _block_times(x)})
+        starts = np.concatenate([[0], np.cumsum(x.chunks[0])])
+        # optimized, every variable would get its own reading tasks, and levels of one array read each chunk once per level
+        blocks = x.to_delayed(optimize_graph=False)
+        out = np.empty(blocks.shape[1:], dtype=object)
+        for place in np.ndindex(*out.shape):
+            parts = [one(blocks[i, *place], design[s:e], int(s)) for i, (s, e) in enumerate(pairwise(starts))]
+            while len(parts) > 1:
+                parts = [several(*parts[i : i + 8]) for i in range(0, len(parts), 8)]
+            out[place] = parts[0]
+        lazy[name] = out.tolist()
+    return dict(compute(lazy)[0])  # type: ignore[no-untyped-call]
+
+
+def _block_times(x: Any) -> int:
+    """Times per block: whole chunks when they are small, pieces of them when they are large, about 32 MiB in float64."""
+    cells = int(np.prod([max(c) for c in x.chunks[1:]], dtype=np.int64))
+    times = max(1, min(x.shape[0], _BLOCK_BYTES // (8 * max(cells, 1))))
+    chunk = max(x.chunks[0])
+    return int(times // chunk * chunk) if times >= chunk else int(times)
