@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -113,14 +112,25 @@ def test_ratios_are_taken_within_rounds(designs, monkeypatch):
     assert cells["fast"][2] == "500 /s"
 
 
-def test_the_limit_adds_decoding_of_new_steps_and_gathering(designs, tmp_path):
+def test_the_limit_adds_decoding_of_new_steps_and_gathering(designs, tmp_path, monkeypatch):
     stores = importlib.import_module("stream_stores")
     small = stores.Stores(tmp_path, stores.Sizes(times=128, netcdf_times=32, frames=4096, grid=(8, 16)))
     list(stores.write_stores(small))
-    torch.set_num_threads(1)
-    names = list(stores.FIELDS)
-    one, six = (designs.limit(small.fields, names, window=6, stride=s, batch_size=8)(0) for s in (1, 6))
-    assert one.seconds < six.seconds
-    ds = xr.open_zarr(small.longer, chunks=None)
-    np.testing.assert_array_equal(ds["t850"][128 * 3 + 5], xr.open_zarr(small.fields, chunks=None)["t850"][5])
-    assert ds.sizes["time"] == 1280
+    # 128 steps take 2 s of wall time to decode, 12 batches of 8 windows in each of 2 threads 0.5 s to gather.
+    monkeypatch.setattr(designs, "_together", lambda work, threads: {"decode": (2.0, 4.0), "gather": (0.5, 1.0)}[work.__name__])
+    for stride in (1, 6):
+        found = designs.limit(small.fields, list(stores.FIELDS), window=6, stride=stride, batch_size=8)(0)
+        assert found.seconds / found.windows == pytest.approx(stride * 2.0 / 128 + 0.5 / (12 * 2 * 8))
+        assert found.cpu / found.windows == pytest.approx(stride * 4.0 / 128 + 1.0 / (12 * 2 * 8))
+
+
+def test_the_longer_store_repeats_the_shorter(designs, tmp_path):
+    stores = importlib.import_module("stream_stores")
+    small = stores.Stores(tmp_path, stores.Sizes(times=128, netcdf_times=32, frames=4096, grid=(8, 16)))
+    list(stores.write_stores(small))
+    assert list(stores.write_stores(small)) == []  # what is there is used again
+    short, longer = (xr.open_zarr(p, chunks=None) for p in (small.fields, small.longer))
+    assert longer.sizes["time"] == 1280
+    for k in (0, 3, 9):
+        np.testing.assert_array_equal(longer["t850"][128 * k : 128 * k + 128], short["t850"])
+    assert small.ratio() > 1.2
