@@ -236,8 +236,8 @@ class Stream(IterableDataset[Batch]):
         waiting = next(reads, None)
         if waiting is None:
             return
-        # The first epoch tells how many blocks are in use at once; one more for each thread is read ahead.
-        slots = min(turns[0].uses.most_live + self.sizes.threads, max(self.sizes.slots, turns[0].uses.most_live + 1))
+        # The first epoch tells how many blocks are in use at once; what the limit leaves is read ahead.
+        slots = max(self.sizes.slots, turns[0].uses.most_live + 1)
         pool = Pool(
             self._filler(),
             self.source.shape[1:],
