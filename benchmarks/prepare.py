@@ -89,8 +89,9 @@ def plain_xarray(source: Path, out: Path) -> None:
     std = ((train - climatology) ** 2).weighted(weights).mean().compute() ** 0.5
     state = ((ds - climatology) / std).astype("float32").to_array("channel").transpose("time", "channel", ...).rename("state")
     size = state.isel(time=0).size
-    encoding = {"chunks": (min(32, max(1, 2**20 // size)), *state.shape[1:]), "compressors": BloscCodec(4, "zstd", 3, "bitshuffle")}  # type: ignore[call-arg]
-    lazy = state.reset_coords(drop=True).drop_encoding().chunk(time=encoding["chunks"][0], channel=-1).to_dataset()
+    chunks = (min(32, max(1, 2**20 // size)), *state.shape[1:])
+    encoding = {"chunks": chunks, "compressors": BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="bitshuffle")}
+    lazy = state.reset_coords(drop=True).drop_encoding().chunk(dict(zip(state.dims, chunks, strict=True))).to_dataset()
     lazy.to_zarr(out, zarr_format=3, encoding={"state": encoding}, consolidated=False)
 
 

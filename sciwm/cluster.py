@@ -50,9 +50,10 @@ def dask_workers(*, scheduler: str | None = None, workers: int = 0) -> Iterator[
             client = stack.enter_context(_connect(distributed, scheduler))
         else:
             cluster = stack.enter_context(distributed.LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:0"))
-            client = stack.enter_context(distributed.Client(cluster))
+            client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
         try:
-            yield client
+            with client.as_current():
+                yield client
         except KeyboardInterrupt:
             stack.enter_context(_silence("asyncio", "distributed"))  # every task that was waited for would complain
             client.close()
@@ -72,7 +73,7 @@ def _silence(*names: str) -> Iterator[None]:
 
 def _connect(distributed: Any, scheduler: str) -> Any:
     try:
-        client = distributed.Client(scheduler, timeout=_PATIENCE)
+        client = distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)  # one that fails would stay the default
     except Exception as error:  # whatever answers there, if anything does
         raise ConnectionError(
             f"got scheduler {scheduler!r}, which does not answer ({error or type(error).__name__}), expected the address of a "
