@@ -17,7 +17,7 @@ from sciwm.data.names import close_matches
 __all__ = ["Store", "chunk_lazily", "read_pieces"]
 
 Store = str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset]
-_BLOCK = 4 * 2**20
+_BLOCK = 2**20
 _WHOLE = 2**27
 _REMOTE_SUFFIXES = (".nc", ".nc4", ".h5", ".netcdf")
 
@@ -151,7 +151,7 @@ def _open_remote(url: str) -> xr.Dataset:
 def chunk_lazily(ds: xr.Dataset, chunks: Any, names: dict[str, str], *, label: str) -> xr.Dataset:
     """Make every variable dask-backed.
 
-    ``"auto"`` takes whole stored chunks, as many along time as fit 4 MiB, so that no stored chunk is decompressed twice and no task is
+    ``"auto"`` takes whole stored chunks, as many along time as fit 1 MiB, so that no stored chunk is decompressed twice and no task is
     tiny. A mapping gives sizes by canonical dimension name.
 
     Parameters

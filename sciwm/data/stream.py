@@ -72,6 +72,9 @@ class Stream(IterableDataset[Batch]):
     _begun: bool = field(default=False, repr=False)
     _resident: tuple[States, np.ndarray] | None = field(default=None, repr=False)
 
+    def __reduce__(self) -> Any:
+        raise RuntimeError("got a stream to be sent to another process, expected num_workers=0: its own threads read ahead")
+
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
             raise RuntimeError("got a stream inside a DataLoader worker, expected num_workers=0: its own threads read ahead")

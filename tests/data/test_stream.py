@@ -1,5 +1,6 @@
 """Batches: right values in every mode, exact resumption, bounded memory, clean ends."""
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -377,14 +378,15 @@ def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
     pool.close()
 
 
-def test_not_in_worker_processes(complete):
-    loader = torch.utils.data.DataLoader(stream(complete, window=3, batch_size=8), batch_size=None)
+def test_not_in_worker_processes(complete, monkeypatch):
+    batches = stream(complete, window=3, batch_size=8)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
     assert next(iter(loader)).values.shape == (8, 3, 2, 6, 8)
-    loader = torch.utils.data.DataLoader(
-        stream(complete, window=3, batch_size=8), batch_size=None, num_workers=1, multiprocessing_context="forkserver"
-    )
-    with pytest.raises(RuntimeError, match="expected num_workers=0"):
-        next(iter(loader))
+    with pytest.raises(RuntimeError, match="sent to another process, expected num_workers=0"):
+        pickle.dumps(batches)
+    monkeypatch.setattr("sciwm.data.stream.get_worker_info", lambda: 1)
+    with pytest.raises(RuntimeError, match="inside a DataLoader worker, expected num_workers=0"):
+        next(iter(batches))
 
 
 def test_refusals(path):
