@@ -18,7 +18,7 @@ store = prepare(
 
 network = torch.nn.Sequential(torch.nn.Conv2d(2, 32, 3, padding=1), torch.nn.GELU(), torch.nn.Conv2d(32, 2, 3, padding=1))
 optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-batches = sciwm.stream(store, length=2, batch_size=32, epochs=3, seed=0)
+batches = sciwm.stream(store, window=2, batch_size=32, epochs=3, seed=0)
 for step, batch in enumerate(batches):
     now, later = batch.values[:, 0], batch.values[:, 1]
     loss = (now + network(now) - later).square().mean()

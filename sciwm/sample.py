@@ -61,11 +61,22 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+        return replace(self, **{f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)})
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, for asynchronous copies to a GPU."""
-        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return replace(self, **{f.name: t if _constant(t := getattr(self, f.name)) else t.pin_memory() for f in fields(self)})
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
+
+
+def _constant(tensor: Tensor) -> bool:
+    """Whether one value stands for all, as in the mask of complete data: it then takes one byte."""
+    return tensor.numel() > 1 and not any(tensor.stride())
+
+
+def _moved(tensor: Tensor, device: torch.device | str, non_blocking: bool) -> Tensor:
+    if _constant(tensor):
+        return tensor.as_strided((), ()).to(device).expand(tensor.shape)
+    return tensor.to(device, non_blocking=non_blocking)

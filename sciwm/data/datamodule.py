@@ -1,14 +1,14 @@
 """The streams of a training store as Lightning wants them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import numpy as np
 
-from sciwm.data.prepare import open_training_store
+from sciwm.data.prepare import is_training_store, open_training_store
+from sciwm.data.read import Store
 from sciwm.data.split import LABELS
 from sciwm.data.stream import Stream, stream
 from sciwm.sample import Batch
@@ -17,16 +17,16 @@ __all__ = ["DataModule"]
 
 
 class DataModule(lightning.LightningDataModule):
-    """Training and validation batches of a training store.
+    """Training and validation batches of a training store, or of anything else that `sciwm.data.stream` reads.
 
-    A resumed run goes on with the very next batch: the position in the stream is the trainer's ``global_step`` times
-    ``accumulate_grad_batches``, read whenever Lightning asks for an iterator. (This presumes one optimizer.)
+    A resumed run goes on with the very next batch, also on another number of devices: the checkpoint holds the stream's state after
+    the trainer's ``global_step`` times ``accumulate_grad_batches`` batches, not after those read ahead. (This presumes one optimizer.)
 
     Parameters
     ----------
-    store : path
-        Training store as `sciwm.data.prepare` writes it.
-    length : int
+    data : path, Dataset or list
+        See `sciwm.data.stream`.
+    window : int
         States per window: history and rollout together.
     lead_steps : sequence of int
         Strides drawn for the windows.
@@ -40,33 +40,48 @@ class DataModule(lightning.LightningDataModule):
 
     def __init__(
         self,
-        store: str | Path,
+        data: Store,
         *,
-        length: int,
+        window: int,
         lead_steps: Sequence[int] = (1,),
         batch_size: int,
         seed: int = 0,
         memory_limit: int = 2**30,
     ) -> None:
         super().__init__()
-        self.store, self.length, self.lead_steps = Path(store), length, tuple(lead_steps)
+        self.data, self.window, self.lead_steps = data, window, tuple(lead_steps)
         self.batch_size, self.seed, self.memory_limit = batch_size, seed, memory_limit
+        self._train: TrainBatches | None = None
+        self._state: dict[str, Any] | None = None
 
     def train_dataloader(self) -> "TrainBatches":
         """Batches without end, from the one that the trainer needs next; iterated in one process, read in threads."""
-        return TrainBatches(self._stream("train"), self.trainer)
+        self._train = TrainBatches(self._stream("train"), self.trainer, self._state)
+        return self._train
 
     def val_dataloader(self) -> Any:
         """All validation batches in a fixed shuffled order, so that the first few are representative; none without such a block."""
-        label = open_training_store(self.store)["split"].values
-        return self._stream("validation") if np.any(label == LABELS["validation"]) else []
+        data = self.data
+        if isinstance(data, str | Path) and is_training_store(data):
+            if not np.any(open_training_store(data)["split"].values == LABELS["validation"]):
+                return []
+            return ValidationBatches(self._stream("validation"))
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position in the training batches, for the checkpoint."""
+        return self._train.state_dict() if self._train is not None else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._state = state or None
 
     def _stream(self, which: Literal["train", "validation"]) -> Stream:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return stream(
-            self.store,
+            self.data,
             which=which,
-            length=self.length,
+            window=self.window,
             lead_steps=self.lead_steps,
             batch_size=self.batch_size,
             seed=self.seed,
@@ -78,17 +93,40 @@ class DataModule(lightning.LightningDataModule):
         )
 
 
-@dataclass
 class TrainBatches:
     """An iterable that starts where the trainer stands.
 
-    It hides the stream's ``state_dict``, with which Lightning would otherwise restore the position of its prefetcher,
-    one batch further.
+    It keeps the stream's ``state_dict`` from Lightning's loops, which would restore the position of their prefetcher, one batch
+    further.
     """
 
-    source: Stream
-    trainer: Any
+    def __init__(self, source: Stream, trainer: Any, state: dict[str, Any] | None) -> None:
+        self._source, self._trainer = source, trainer
+        self._begin = state or {"step": 0, "stream": None}
 
     def __iter__(self) -> Iterator[Batch]:
-        self.source.start_batch = self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
-        return iter(self.source)
+        step = self._step()
+        if self._begin["stream"] is not None and self._begin["step"] == step:
+            self._source.load_state_dict(self._begin["stream"])
+        else:
+            self._source.seek(step)
+            self._begin = {"step": step, "stream": None}
+        return iter(self._source)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream's state after the batches that the trainer has used."""
+        return {"step": self._step(), "stream": self._source.state_after(max(0, self._step() - self._begin["step"]))}
+
+    def _step(self) -> int:
+        return int(self._trainer.global_step * self._trainer.accumulate_grad_batches) if self._trainer else 0
+
+
+class ValidationBatches:
+    """An iterable with the same batches every time."""
+
+    def __init__(self, source: Stream) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._source.seek(0)
+        return iter(self._source)

@@ -20,7 +20,7 @@ from sciwm.data.split import split_times
 from sciwm.data.write import PROGRESS, create_state, read_progress, record_progress, write_state
 from sciwm.times import numeric_time
 
-__all__ = ["conditions", "load_statistics", "open_training_store", "prepare"]
+__all__ = ["conditions", "is_training_store", "load_statistics", "open_training_store", "prepare"]
 
 
 def prepare(
@@ -220,9 +220,10 @@ def _finish(partial: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def is_training_store(path: Path) -> bool:
+def is_training_store(path: str | Path) -> bool:
+    """Whether a folder is a complete training store."""
     try:
-        attrs = json.loads((path / "zarr.json").read_text())["attributes"]
+        attrs = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
     except (OSError, ValueError, KeyError):
         return False
     return bool(attrs.get("complete"))

@@ -17,7 +17,8 @@ from sciwm.data.names import close_matches
 __all__ = ["Store", "chunk_lazily", "read_pieces"]
 
 Store = str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset]
-_BLOCK = 32 * 2**20
+_BLOCK = 2**20
+_WHOLE = 2**27
 _REMOTE_SUFFIXES = (".nc", ".nc4", ".h5", ".netcdf")
 
 
@@ -150,7 +151,7 @@ def _open_remote(url: str) -> xr.Dataset:
 def chunk_lazily(ds: xr.Dataset, chunks: Any, names: dict[str, str], *, label: str) -> xr.Dataset:
     """Make every variable dask-backed.
 
-    ``"auto"`` takes whole stored chunks, as many along time as fit 32 MiB, so that no stored chunk is decompressed twice and no task is
+    ``"auto"`` takes whole stored chunks, as many along time as fit 1 MiB, so that no stored chunk is decompressed twice and no task is
     tiny. A mapping gives sizes by canonical dimension name.
 
     Parameters
@@ -182,7 +183,7 @@ def _sizes(array: xr.DataArray, time: str | None) -> dict[Any, int]:
     sizes = {d: int(stored.get(d, n)) if d in stored else n for d, n in array.sizes.items()}
     whole = {d: (sizes[d] if d == time else n) for d, n in array.sizes.items()}
     item = max(array.dtype.itemsize, 4)
-    if np.prod(list(whole.values())) * item <= 4 * _BLOCK:
+    if np.prod(list(whole.values())) * item <= _WHOLE:
         sizes = whole
     if time in sizes and array.sizes[time]:
         step = sizes[time] if time in stored else 1

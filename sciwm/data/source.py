@@ -1,9 +1,8 @@
-"""States read from a training store by threads: all of a block of the split at once, or ahead of their use into a pool."""
+"""What a stream reads from: training stores, any Zarr store, netCDF files, Datasets, or several of these in a row."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,146 +10,261 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sciwm.data.prepare import open_training_store
-from sciwm.data.windows import Windows
-from sciwm.times import numeric_time
+from sciwm.data.cache import Cache
+from sciwm.data.chunks import ChunkReader, Piece
+from sciwm.data.conditions import conditions
+from sciwm.data.names import close_matches
+from sciwm.data.read import Store, read_pieces
+from sciwm.data.readers import DaskReader, JoinedReader, Part, Reader, SliceReader
+from sciwm.data.split import LABELS
+from sciwm.data.timeline import check_times
+from sciwm.times import infer_step, numeric_time
 
-__all__ = ["Pool", "Source", "load_states", "open_source"]
-
-_THREADS = 4
+__all__ = ["Source", "open_source"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a stream reads: the states through ``read(start, stop)``, everything else in memory."""
+    """The states through ``reader``, everything else in memory.
 
-    read: Callable[[int, int], np.ndarray]
+    Parameters
+    ----------
+    reader : Reader
+        Fills buffers with states.
+    shape : tuple of int
+        ``(time, *state)``.
+    channels : tuple of str
+        Names along the state's first dim; empty for molecules.
+    label, segment : int, ``[time]``
+        Block of the split (−1: in none) and piece of the record.
+    time, condition : Tensor, ``[time]`` and ``[time, condition]``
+        As in a `Batch`.
+    names : array, ``[time]``
+        Times as people read them.
+    copies : float
+        Blocks in memory, beside the pool, for each that is being read.
+    """
+
+    reader: Reader
     shape: tuple[int, ...]
-    chunk: int
+    channels: tuple[str, ...]
     label: np.ndarray
     segment: np.ndarray
     time: torch.Tensor
     condition: torch.Tensor
     names: np.ndarray
+    copies: float
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of one state."""
-        return 4 * int(np.prod(self.shape[1:]))
+        """Bytes of one state in float32."""
+        return 4 * math.prod(self.shape[1:])
 
 
-class Pool:
-    """Slots of one array that background threads fill with blocks of times."""
+def open_source(
+    data: Store, *, variables: Sequence[str] | None = None, period: tuple[Any, Any] | None = None, cache: Cache | None = None
+) -> Source:
+    """Open stores or Datasets for reading by a stream; no state is read.
 
-    def __init__(self, source: Source, slot_times: int, slots: int) -> None:
-        self._source, self._times = source, slot_times
-        self.states = torch.empty((slots * slot_times, *source.shape[1:]))
-        self._free = list(range(slots))
-        self._held: dict[tuple[int, int], tuple[int, int, Future[None]]] = {}
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="sciwm-read")
+    Parameters
+    ----------
+    data : path, glob, URL, Dataset, or a list of these
+        Pieces that follow one another make one record; the others, and what lies between gaps in time, are segments.
+    variables : sequence of str, optional
+        Variables, in the order of the channels; default all with a dim ``time``.
+    period : (first, last), optional
+        Times to use, both included.
+    cache : Cache, optional
+        Where chunks of Zarr stores are kept on local disk.
 
-    def __contains__(self, key: tuple[int, int]) -> bool:
-        return key in self._held
-
-    def has_room(self) -> bool:
-        """Whether a slot is free."""
-        return bool(self._free)
-
-    def submit(self, key: tuple[int, int], start: int, stop: int) -> None:
-        """Have a block read; the pool grows if every slot is in use, which the plan makes rare."""
-        if not self._free:
-            for _, _, future in self._held.values():
-                future.result()
-            self._free.append(len(self.states) // self._times)
-            self.states = torch.cat([self.states, torch.empty((self._times, *self.states.shape[1:]))])
-        slot = self._free.pop()
-        out = self.states[slot * self._times :][: stop - start].numpy()
-        self._held[key] = (slot, start, self._executor.submit(_read_into, self._source, start, stop, out))
-
-    def wait(self, key: tuple[int, int]) -> int:
-        """Return what must be added to a time to find it in `states`, once the block is there."""
-        slot, start, future = self._held[key]
-        future.result()
-        return slot * self._times - start
-
-    def release(self, keys: Sequence[tuple[int, int]]) -> None:
-        """Free the slots of blocks that no batch needs any more."""
-        for key in keys:
-            self._free.append(self._held.pop(key)[0])
-
-    def release_epoch(self, epoch: int) -> None:
-        """Free what is left of an epoch."""
-        self.release([k for k in self._held if k[0] == epoch])
-
-    def close(self) -> None:
-        """Stop the readers."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-
-def load_states(source: Source, windows: Windows) -> tuple[torch.Tensor, np.ndarray]:
-    """Read the states of all times that any window touches; return them and the row of every time."""
-    used = np.zeros(source.shape[0] + 1, np.int64)
-    span = (windows.length - 1) * np.asarray(windows.lead_steps)[windows.num_strides - 1]
-    np.add.at(used, windows.starts, 1)
-    np.add.at(used, windows.starts + span + 1, -1)
-    needed = np.cumsum(used[:-1]) > 0
-    place = np.cumsum(needed) - 1
-    states = torch.empty((int(needed.sum()), *source.shape[1:]))
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], needed, [False]])))
-    step = source.chunk * max(1, 2**24 // (source.chunk * source.state_bytes))
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sciwm-read") as executor:
-        tasks = []
-        for start, stop in edges.reshape(-1, 2).tolist():
-            cuts = [start, *range((start // step + 1) * step, stop, step), stop]
-            for a, b in pairwise(cuts):
-                tasks.append(executor.submit(_read_into, source, a, b, states[place[a] : place[a] + b - a].numpy()))
-        try:
-            for task in tasks:
-                task.result()
-        except BaseException:
-            executor.shutdown(wait=True, cancel_futures=True)
-            raise
-    return states, place
+    Raises
+    ------
+    ValueError
+        If variables are unknown or share no shape, pieces differ, or times are repeated or out of order.
+    """
+    if (trained := _training_store(data)) is not None:
+        if variables is not None or period is not None:
+            raise ValueError("got variables or period with a training store, expected neither: it holds prepared states and their split")
+        return _open_training(*trained, cache)
+    pieces = read_pieces(data)
+    opened = [_open_piece(label, ds, variables, cache) for label, ds in pieces]
+    first = opened[0]
+    for (label, _), (_, shape, channels, _, _) in zip(pieces, opened, strict=True):
+        if (shape[1:], channels) != (first[1][1:], first[2]):
+            raise ValueError(
+                f"got states {channels} {shape[1:]} in {label} and {first[2]} {first[1][1:]} in {pieces[0][0]}, expected the same"
+            )
+    axis = _axis([(label, p[3]) for (label, _), p in zip(pieces, opened, strict=True)])
+    values = axis["time"].values
+    used = np.full(len(values), LABELS["train"], np.int8)
+    if period is not None:
+        inside = _inside(axis["time"], period)
+        if not inside.any():
+            raise ValueError(f"got period {period[0]} … {period[1]}, expected times between {values.min()} and {values.max()}")
+        used[~inside] = -1
+    return Source(
+        reader=opened[0][0] if len(opened) == 1 else JoinedReader([p[0] for p in opened], [p[1][0] for p in opened]),
+        shape=(len(values), *first[1][1:]),
+        channels=first[2],
+        label=used,
+        segment=axis["segment"].values,
+        time=torch.from_numpy(numeric_time(values)),
+        condition=torch.from_numpy(_conditions(axis)),
+        names=values,
+        copies=max(p[4] for p in opened),
+    )
 
 
-def open_source(store: str | Path | xr.Dataset) -> Source:
-    """Open a training store, or take one opened, for reading from several threads."""
-    if isinstance(store, xr.Dataset):
-        ds = store
-        state = ds["state"]
-        chunk = max(state.chunksizes["time"]) if state.chunks else 32
+def _training_store(data: Store) -> tuple[str | Path | None, xr.Dataset] | None:
+    from sciwm.data.prepare import is_training_store, open_training_store
 
-        def read(start: int, stop: int) -> np.ndarray:
-            part = state[start:stop].data
-            return np.asarray(part.compute(scheduler="threads") if hasattr(part, "compute") else part)
-    else:
+    if isinstance(data, xr.Dataset):
+        return (None, data) if data.attrs.get("complete") and {"state", "split"} <= set(data.variables) else None
+    if isinstance(data, str | Path) and is_training_store(data):
+        return data, open_training_store(data)
+    return None
+
+
+def _open_training(path: str | Path | None, ds: xr.Dataset, cache: Cache | None) -> Source:
+    state = ds["state"]
+    reader: Reader
+    if path is not None:
         import zarr
 
-        ds = open_training_store(store)
-        array: Any = zarr.open_array(store, path="state", mode="r")
-        chunk = array.chunks[0]
-
-        def read(start: int, stop: int) -> np.ndarray:
-            return np.asarray(array[start:stop])
-
+        reader = ChunkReader([Piece(zarr.open_array(path, path="state", mode="r"), None)], cache=cache)
+    else:
+        parts = [Part(state.variable, "state", None)]
+        reader = DaskReader(parts, label="the training store") if state.chunks else SliceReader(parts, label="the training store")
     return Source(
-        read=read,
-        shape=tuple(ds["state"].shape),
-        chunk=int(chunk),
+        reader=reader,
+        shape=tuple(state.shape),
+        channels=tuple(str(c) for c in ds["channel"].values) if "channel" in ds.coords else (),
         label=ds["split"].values,
         segment=ds["segment"].values,
         time=torch.from_numpy(numeric_time(ds["time"].values)),
         condition=torch.from_numpy(np.ascontiguousarray(ds["condition"].values, dtype=np.float32)),
         names=ds["time"].values,
+        copies=0.0 if path is not None else 1.0,
     )
 
 
-def _read_into(source: Source, start: int, stop: int, out: np.ndarray) -> None:
+_Piece = tuple[Reader, tuple[int, ...], tuple[str, ...], xr.Dataset, float]
+
+
+def _open_piece(label: str, ds: xr.Dataset, variables: Sequence[str] | None, cache: Cache | None) -> _Piece:
+    """Reader, shape, channels, time axis and copies of one store or Dataset."""
+    if "time" not in ds.dims:
+        raise ValueError(
+            f"got {label} with dims {[str(d) for d in ds.dims]}, expected one called 'time'; rename it: ds.rename(valid_time='time')"
+        )
+    if variables is None:
+        names = [str(n) for n, v in ds.data_vars.items() if "time" in v.dims and v.dtype.kind in "fiu"]
+        # The order in a store is that of a folder's listing; in a Dataset it is its maker's.
+        names = names if label.startswith(("the Dataset", "Dataset ")) else sorted(names)
+    else:
+        names = list(variables)
+    available = sorted(str(n) for n in ds.variables)
+    for name in names:
+        if name not in ds.variables or "time" not in ds[name].dims:
+            raise ValueError(f"got variable {name!r}, which {label} does not have along time{close_matches(name, available)}")
+    if not names:
+        raise ValueError(f"got {label} without a numeric variable along time; it has {available}")
+    parts, shape, channels = _layout(ds, names)
+    axis = xr.Dataset(coords={"time": ds["time"] if "time" in ds.coords else ("time", np.arange(ds.sizes["time"], dtype=float))})
+    if "segment" in ds.coords:
+        axis = axis.assign_coords(segment=("time", ds["segment"].values))
+    sizes = [math.prod(p.variable.shape[1:]) for p in parts]
+    reader: Reader
+    if any(p.variable.chunks is not None for p in parts):
+        chunked = [p if p.variable.chunks is not None else Part(p.variable.chunk(time=256), p.name, p.place) for p in parts]
+        return DaskReader(chunked, label=label), shape, channels, axis, 1.0
+    if pieces := _zarr_pieces(label, ds, parts):
+        reader = ChunkReader(pieces, cache=cache)
+        return reader, shape, channels, axis, 0.0
+    return SliceReader(parts, label=label), shape, channels, axis, max(sizes) / sum(sizes)
+
+
+def _layout(ds: xr.Dataset, names: Sequence[str]) -> tuple[list[Part], tuple[int, ...], tuple[str, ...]]:
+    """Where each variable goes: dims that all share stay, what only some have (levels) becomes channels."""
+    fields = {n: ds[n].variable for n in names}
+    if names == ["positions"]:
+        positions = fields["positions"].transpose("time", ...)
+        return [Part(positions, "positions", None)], positions.shape, ()
+    shared = [d for d in fields[names[0]].dims if d != "time" and all(d in v.dims for v in fields.values())]
+    parts: list[Part] = []
+    channels: list[str] = []
+    for name, v in fields.items():
+        own = [d for d in v.dims if d != "time" and d not in shared]
+        v = v.transpose("time", *own, *shared)
+        labels = [""]
+        for d in own:
+            ticks = ds[d].values if d in ds.coords else np.arange(v.sizes[d])
+            labels = [f"{a}_{b:g}" if isinstance(b, np.number) else f"{a}_{b}" for a in labels for b in ticks]
+        parts.append(Part(v, name, slice(len(channels), len(channels) + len(labels))))
+        channels += [name + x for x in labels]
+    shape = (fields[names[0]].sizes["time"], len(channels), *(fields[names[0]].sizes[d] for d in shared))
+    return parts, shape, tuple(channels)
+
+
+def _zarr_pieces(label: str, ds: xr.Dataset, parts: Sequence[Part]) -> list[Piece]:
+    """The arrays behind a Zarr store as xarray opened it, if every variable is one of them, packed or not; else none."""
+    import zarr
+
     try:
-        out[...] = source.read(start, stop)
-    except Exception as error:
-        names = source.names
-        raise OSError(
-            f"could not read the states of times {names[start]} … {names[stop - 1]} (steps {start} to {stop - 1}) of the training store: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        group = zarr.open_group(label, mode="r")
+    except (FileNotFoundError, ValueError, OSError):
+        return []
+    pieces = []
+    for part in parts:
+        found: Any = group.get(part.name)
+        original = ds[part.name].variable
+        packing = original.encoding
+        same = found is not None and found.shape == original.shape and part.variable.dims == original.dims
+        if not same or found.dtype.kind not in "fiu" or "_Unsigned" in packing:
+            return []
+        fill = packing.get("_FillValue", packing.get("missing_value"))
+        fill = None if fill is None or (np.ndim(fill) == 0 and np.isnan(fill)) else fill
+        scale, offset = packing.get("scale_factor", 1.0), packing.get("add_offset", 0.0)
+        pieces.append(Piece(found, part.place, float(scale), float(offset), None if fill is None else float(fill)))
+    return pieces
+
+
+def _axis(pieces: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
+    """All times, one piece after the other, with ``segment`` raised where windows must not cross."""
+    times, segments, last, number = [], [], None, 0
+    for _, axis in pieces:
+        amount = numeric_time(axis["time"].values)
+        own = axis["segment"].values if "segment" in axis.coords else np.zeros(len(amount), int)
+        steps = np.concatenate([[0], np.cumsum(own[1:] != own[:-1])])[: len(own)]
+        number += last is not None and not (len(amount) and amount[0] > last)
+        segments.append(steps + number)
+        number = int(segments[-1].max(initial=number))
+        last = amount[-1] if len(amount) else last
+        times.append(axis["time"].values)
+    kinds = {t.dtype.kind for t in times}
+    if len(kinds) > 1:
+        raise ValueError("got pieces with times in different calendars, expected one, because their differences have no meaning")
+    attrs = pieces[0][1]["time"].attrs
+    if kinds <= set("iuf") and str(attrs.get("units", "")) not in ("fs", "ps", "ns"):
+        attrs = {**attrs, "units": "ps"}  # only so that plain numbers are checked for regularity like simulation time
+    coords = {"time": ("time", np.concatenate(times), attrs), "segment": ("time", np.concatenate(segments).astype(np.int32))}
+    labels = pieces[0][0] if len(pieces) == 1 else f"{len(pieces)} stores"
+    return check_times(xr.Dataset(coords=coords), split=True, label=labels)
+
+
+def _conditions(axis: xr.Dataset) -> np.ndarray:
+    time = axis["time"]
+    if time.dtype.kind in "iuf":
+        return np.zeros((time.size, 0), np.float32)
+    counts = np.bincount(axis["segment"].values)
+    longest = time[axis["segment"].values == int(counts.argmax())]
+    return conditions(time.values, infer_step(longest) if longest.size > 1 else infer_step(time))
+
+
+def _inside(time: xr.DataArray, period: tuple[Any, Any]) -> np.ndarray:
+    if time.dtype.kind in "iuf":
+        return np.asarray((time.values >= float(period[0])) & (time.values <= float(period[1])))
+    order = np.argsort(time.values, kind="stable")
+    inside = np.zeros(time.size, bool)
+    inside[order[time[order].to_index().slice_indexer(*period)]] = True  # as .sel(time=slice(...)) does: "2007" is the whole year
+    return inside

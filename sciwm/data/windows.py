@@ -39,6 +39,14 @@ class Windows:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def touched(self, num_times: int) -> np.ndarray:
+        """Which of so many times lie in any window."""
+        change = np.zeros(num_times + 1, np.int64)
+        span = (self.length - 1) * np.asarray(self.lead_steps)[self.num_strides - 1]
+        np.add.at(change, self.starts, 1)
+        np.add.at(change, self.starts + span + 1, -1)
+        return np.asarray(np.cumsum(change[:-1]) > 0)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -223,11 +231,14 @@ def _deal(
     row = np.argsort(place, kind="stable")[rank * size : (rank + 1) * size]
     if not len(row):
         return row, own
-    # Place in the rank's own row p = 0 … P−1. The windows of the block at p get sort keys spread evenly over [p − pool + 1, p + 1),
-    # cut to [0, P − pool + 1): everywhere, also at both ends, `pool` blocks are mixed, and each block is needed for one stretch only.
+    # Place in the rank's own row p = 0 … P−1. The windows of the block at p get sort keys spread evenly over an interval as long as the
+    # pool, so that each block is needed for one stretch only. An epoch begins and ends with half of the pool: while its last half is
+    # used, the first half of the next epoch is read into the slots that are free by then.
     p = np.unique(place[row], return_inverse=True)[1]
-    low = np.maximum(p - pool + 1, 0)
-    high = np.minimum(p + 1, max(int(p[-1]) - pool + 2, 1))
+    count, half = int(p[-1]) + 1, (pool + 1) // 2
+    low, high = np.maximum(p - half + 1, 0), np.minimum(p + 1 + pool - half, count)
+    if count <= pool:
+        low, high = np.zeros_like(p), np.ones_like(p)
     key = low + (high - low) * own.random(len(row))
     return row[np.argsort(key, kind="stable")], own
 

@@ -127,7 +127,7 @@ def fit_world(
     """
     config, folder = world.config, Path(folder)
     length = config.model.history + config.objective.rollout
-    data = DataModule(store, length=length, lead_steps=config.objective.lead_steps, batch_size=config.train.batch_size, seed=config.seed)
+    data = DataModule(store, window=length, lead_steps=config.objective.lead_steps, batch_size=config.train.batch_size, seed=config.seed)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     world.network.train()
     module = JEPAModule(world)
@@ -159,7 +159,7 @@ def _validation(store: str | Path, config: Config, length: int) -> Iterable[Batc
     batches = stream(
         store,
         which="validation",
-        length=length,
+        window=length,
         lead_steps=config.objective.lead_steps,
         batch_size=config.train.batch_size,
         seed=config.seed,

@@ -41,7 +41,7 @@ class Recorder(lightning.LightningModule):
 
 
 def fit(path, folder, steps, *, resume=None, accumulate=1):
-    module, data = Recorder(), DataModule(path, length=3, lead_steps=[1, 2], batch_size=32, seed=5)
+    module, data = Recorder(), DataModule(path, window=3, lead_steps=[1, 2], batch_size=32, seed=5)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", module="torch")
@@ -65,7 +65,10 @@ def fit(path, folder, steps, *, resume=None, accumulate=1):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_goes_on_with_the_next_batch(paths, tmp_path, accumulate):
     path = paths[0]
-    expected = [b.index[:, 0].tolist() for b in islice(stream(path, length=3, lead_steps=[1, 2], batch_size=32, seed=5), 40 * accumulate)]
+    expected = [
+        b.index[:, 0].tolist()
+        for b in islice(stream(path, window=3, lead_steps=[1, 2], batch_size=32, seed=5, epochs=None), 40 * accumulate)
+    ]
     unbroken = fit(path, tmp_path, 40, accumulate=accumulate)
     assert unbroken.seen == expected
     assert unbroken.validated >= 4 * 95
@@ -75,9 +78,9 @@ def test_a_resumed_run_goes_on_with_the_next_batch(paths, tmp_path, accumulate):
 
 
 def test_without_a_validation_block_or_a_trainer(paths):
-    data = DataModule(paths[1], length=3, batch_size=8)
+    data = DataModule(paths[1], window=3, batch_size=8)
     assert data.val_dataloader() == []
     assert len(next(iter(data.train_dataloader()))) == 8
-    shuffled = list(DataModule(paths[0], length=3, batch_size=8).val_dataloader())
+    shuffled = list(DataModule(paths[0], window=3, batch_size=8).val_dataloader())
     assert sum(len(b) for b in shuffled) == 100 - 3 - 2
     assert len(shuffled[0]) == 8

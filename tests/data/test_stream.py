@@ -1,7 +1,11 @@
 """Batches: right values in every mode, exact resumption, bounded memory, clean ends."""
 
+import pickle
+import subprocess
+import sys
 import threading
-from dataclasses import fields
+import time
+from dataclasses import fields, replace
 from itertools import islice
 
 import numpy as np
@@ -9,11 +13,11 @@ import pytest
 import torch
 import xarray as xr
 
-import sciwm.data.stream as module
 from sciwm.data.prepare import open_training_store, prepare
 from sciwm.data.stream import stream
 
-OPTIONS = {"length": 4, "lead_steps": (1, 3), "batch_size": 16, "seed": 7}
+OPTIONS = {"window": 4, "lead_steps": (1, 3), "batch_size": 16, "seed": 7}
+SMALL = {"mode": "block", "memory_limit": 3 * 2**20}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +39,30 @@ def path(tmp_path_factory):
     return prepare(ds, out, **split, harmonics=1, missing="mask", progress=False)
 
 
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """A Zarr store of 1,000 times without missing values, in small chunks."""
+    rng = np.random.default_rng(1)
+    ds = xr.Dataset(
+        {n: (("time", "y", "x"), rng.normal(size=(1000, 6, 8)).astype("f4")) for n in ("u", "v")},
+        {"time": xr.date_range("2000-01-01", periods=1000, freq="6h")},
+    )
+    out = tmp_path_factory.mktemp("complete") / "a.zarr"
+    ds.to_zarr(out, zarr_format=3, consolidated=False, encoding={n: {"chunks": (16, 6, 8)} for n in "uv"})
+    return out
+
+
 def same(a, b):
     return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+
+
+def all_same(a, b):
+    a, b = list(a), list(b)
+    return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def starts(batches):
+    return torch.cat([b.index[:, 0] for b in batches]).tolist()
 
 
 def check(batch, store):
@@ -52,11 +78,11 @@ def check(batch, store):
     assert batch.values.is_contiguous()
 
 
-@pytest.mark.parametrize("mode", ["resident", "block"])
-def test_values_and_labels(path, mode):
+@pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
+def test_values_and_labels(path, options):
     store = open_training_store(path).load()
-    batches = list(stream(path, **OPTIONS, epochs=2, mode=mode))
-    assert len(batches) > 8
+    batches = list(stream(path, **OPTIONS, epochs=2, stride=1, **options))
+    assert len(batches) > 100
     for batch in batches:
         check(batch, store)
         assert (store.split.values[batch.index.numpy()] == 0).all()
@@ -64,128 +90,320 @@ def test_values_and_labels(path, mode):
     assert {b.lead_steps.max().item() for b in batches} == {3}
 
 
-@pytest.mark.parametrize("order", ["block", "none"])
-def test_both_modes_serve_the_same_batches(path, order):
-    a, b = (list(stream(path, **OPTIONS, epochs=3, mode=m, order=order)) for m in ("resident", "block"))
-    assert len(a) == len(b)
-    assert all(same(x, y) for x, y in zip(a, b, strict=True))
-    ds = list(stream(open_training_store(path), **OPTIONS, epochs=3, mode="block", order=order))
-    assert all(same(x, y) for x, y in zip(a, ds, strict=True))
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_way_of_reading_serves_the_same_batches(path, shuffle):
+    options = OPTIONS | {"epochs": 3, "stride": 2, "shuffle": shuffle}
+    block = stream(path, **options, **SMALL)
+    expected = list(block)
+    assert block.mode == "block"
+    resident = replace(stream(path, **options, mode="resident"), order=block.order, sizes=block.sizes)
+    assert all_same(expected, resident)
+    opened = open_training_store(path)
+    assert all_same(expected, replace(stream(opened, **options, mode="block"), sizes=block.sizes))
+    assert all_same(expected, replace(stream(opened.load(), **options, mode="block"), sizes=block.sizes))
 
 
-@pytest.mark.parametrize("mode", ["resident", "block"])
-@pytest.mark.parametrize("start", [0, 3, 17, 18, 19, 100])
-def test_start_batch_continues_exactly(path, mode, start):
-    unbroken = list(islice(stream(path, **OPTIONS, mode=mode), start + 4))
-    resumed = stream(path, **OPTIONS, mode=mode, start_batch=start)
-    got = list(islice(resumed, 4))
-    assert all(same(x, y) for x, y in zip(unbroken[start:], got, strict=True))
-    assert resumed.state_dict() == {"seed": 7, "batches": start + 4}
+@pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
+@pytest.mark.parametrize("start", [0, 3, 17, 18, 19, 200])
+def test_seek_continues_exactly(path, options, start):
+    unbroken = islice(stream(path, **OPTIONS, **options, epochs=None), start, start + 4)
+    resumed = stream(path, **OPTIONS, **options, epochs=None)
+    resumed.seek(start)
+    assert all_same(unbroken, islice(resumed, 4))
 
 
-def test_state_dict_round_trip(path):
-    first = stream(path, **OPTIONS)
-    expected = list(islice(stream(path, **OPTIONS), 30))
-    seen = list(islice(first, 11))
-    second = stream(path, **OPTIONS)
-    second.load_state_dict(first.state_dict())
-    seen += list(islice(second, 19))
-    assert all(same(x, y) for x, y in zip(expected, seen, strict=True))
-    with pytest.raises(ValueError, match="seed 7, expected seed 8"):
-        stream(path, **OPTIONS | {"seed": 8}).load_state_dict(first.state_dict())
+def test_killed_and_resumed_anywhere_with_any_number_of_threads(path):
+    options = OPTIONS | SMALL | {"epochs": None, "stride": 2}
+    expected = list(islice(stream(path, **options), 120))
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, 110, 20).tolist():
+        before, after = rng.integers(1, 5, 2).tolist()
+        first = stream(path, **options, threads=before)
+        iterator = iter(first)
+        seen = list(islice(iterator, position))
+        state = first.state_dict()
+        iterator.close()
+        second = stream(path, **options, threads=after)
+        second.load_state_dict(state)
+        assert all_same(expected[position : position + 10], islice(second, 10))
+        assert all_same(expected[:position], seen)
+
+
+def test_a_state_fits_only_the_stream_it_came_from(path):
+    state = stream(path, **OPTIONS).state_dict()
+    with pytest.raises(ValueError, match="with seed 7, expected seed 8"):
+        stream(path, **OPTIONS | {"seed": 8}).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"with windows \d+, expected windows"):
+        stream(path, **OPTIONS | {"window": 3}).load_state_dict(state)
+    with pytest.raises(ValueError, match="with order global, expected order block"):
+        stream(path, **OPTIONS, mode="block", stride=1).load_state_dict(state)
+
+
+def test_a_state_brings_its_sizes_along(path):
+    wide, tight = (stream(path, **OPTIONS, mode="block", epochs=1, memory_limit=n * 2**20) for n in (40, 3))
+    expected = list(wide)
+    resumed = stream(path, **OPTIONS, mode="block", epochs=1, memory_limit=40 * 2**20)
+    iterator = iter(resumed)
+    next(iterator)
+    assert tight.sizes.block != wide.sizes.block
+    tight.load_state_dict(resumed.state_dict())
+    assert all_same(expected[1:], tight)
+
+
+@pytest.mark.parametrize("ranks", [(1, 2), (2, 1), (3, 2), (2, 4)])
+@pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
+def test_another_number_of_ranks_goes_on_without_repeating_a_window(path, ranks, options):
+    options = OPTIONS | options | {"epochs": 1, "drop_last": False, "stride": 1}
+    old = [stream(path, **options, rank=r, world_size=ranks[0]) for r in range(ranks[0])]
+    iterators = [iter(s) for s in old]
+    seen = [b for iterator in iterators for b in islice(iterator, 7)]
+    states = [s.state_dict() for s in old]
+    assert all(s == states[0] for s in states)
+    new = [stream(path, **options, rank=r, world_size=ranks[1]) for r in range(ranks[1])]
+    for s in new:
+        s.load_state_dict(states[0])
+    parts = [list(s) for s in new]
+    assert len({len(p) for p in parts}) == 1
+    together = starts(seen) + [x for p in parts for x in starts(p)]
+    whole = starts(stream(path, **options))
+    assert len(set(together)) == len(together) > len(whole) - ranks[1]
+    assert set(together) <= set(whole)
+    fresh = stream(path, **options | {"epochs": 2}, rank=0, world_size=ranks[1])
+    assert all_same(islice(fresh, fresh.batches_per_epoch(), None), new[0])  # the next epoch is an ordinary one
+
+
+def test_each_iteration_is_the_next_epoch(path):
+    a = stream(path, **OPTIONS)
+    epochs = [list(a), list(a)]
+    assert epochs[0][0].index.tolist() != epochs[1][0].index.tolist()
+    assert len(a) == len(epochs[0]) == a.batches_per_epoch()
+    assert all_same(epochs[0] + epochs[1], stream(path, **OPTIONS | {"epochs": 2}))
+    b = stream(path, **OPTIONS)
+    next(iter(b))  # an epoch left early is not gone on with
+    assert all_same(epochs[1], b)
+    with pytest.raises(TypeError, match="without end has no length"):
+        len(stream(path, **OPTIONS, epochs=None))
 
 
 @pytest.mark.parametrize("mode", ["resident", "block"])
 def test_ordered_windows_for_evaluation_cover_all(path, mode):
-    batches = list(stream(path, which="test", length=3, batch_size=16, shuffle=False, epochs=1, mode=mode))
-    starts = torch.cat([b.index[:, 0] for b in batches]).tolist()
-    assert starts == list(range(1359, 1498))
+    batches = list(stream(path, which="test", window=3, batch_size=16, shuffle=False, mode=mode))
+    assert starts(batches) == list(range(1359, 1498))
     assert len(batches[-1]) == 139 % 16
 
 
-@pytest.mark.parametrize("mode", ["resident", "block"])
-def test_ranks_are_disjoint_and_equally_long(path, mode):
-    ranks = [list(stream(path, **OPTIONS, epochs=1, rank=r, world_size=2, mode=mode)) for r in range(2)]
-    assert len(ranks[0]) == len(ranks[1])
-    starts = [set(torch.cat([b.index[:, 0] for b in batches]).tolist()) for batches in ranks]
-    assert not starts[0] & starts[1]
+@pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
+def test_ranks_are_disjoint_and_equally_long(path, options):
+    ranks = [list(stream(path, **OPTIONS, rank=r, world_size=3, **options)) for r in range(3)]
+    assert len({len(r) for r in ranks}) == 1
+    seen = [set(starts(batches)) for batches in ranks]
+    assert not seen[0] & seen[1] | seen[1] & seen[2] | seen[0] & seen[2]
 
 
-def test_memory_decides_the_mode_and_bounds_the_pool(path):
+def test_ranks_come_from_torch_distributed(path, tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        assert (stream(path, **OPTIONS).rank, stream(path, **OPTIONS).world_size) == (0, 1)
+        assert stream(path, **OPTIONS, rank=1, world_size=2).rank == 1
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_memory_decides_the_mode_and_bounds_the_pool(path, monkeypatch):
     state = 16 * 36 * 4
     assert stream(path, **OPTIONS, memory_limit=2 * 1200 * state).mode == "resident"
-    tight = stream(path, **OPTIONS, memory_limit=600 * state)
+    tight = stream(path, **OPTIONS, memory_limit=1200 * state, epochs=1, stride=1)
     assert (tight.mode, tight.order) == ("block", "block")
-    assert (tight.pool + 4) * (tight.block + 9) <= 600
-    store = open_training_store(path).load()
     made = []
-    original = module.Pool.__init__
-
-    def spy(self, *args):
-        original(self, *args)
-        made.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.Pool, "__init__", spy)
-        for batch in islice(tight, 60):
-            check(batch, store)
-    assert len(made[0].states) <= 600
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: made.append(empty(*a, **k)) or made[-1])
+    store = open_training_store(path).load()
+    for batch in tight:
+        check(batch, store)
+    largest = max(t.numel() * t.element_size() for t in made)
+    assert largest + 4 * 16 * 4 * state <= 1200 * state
 
 
-def test_a_pool_too_small_for_the_plan_grows(path):
-    loose = stream(path, **OPTIONS, mode="block", epochs=1)
-    expected = list(loose)
-    loose.block, loose.pool = 57, 4
-    other = list(loose)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_AHEAD", -5)
-        assert all(same(a, b) for a, b in zip(other, loose, strict=True))
-    assert len(expected) >= len(other) - 1
+def test_complete_data_has_a_mask_of_one_byte(complete):
+    ds = xr.open_zarr(complete, consolidated=False)
+    for options in ({"mode": "resident"}, {"mode": "block"}):
+        batches = list(stream(complete, window=3, batch_size=8, stride=3, **options))
+        assert len(batches) == 333 // 8
+        for batch in batches:
+            expected = np.stack([ds[n].values[batch.index.numpy()] for n in ("u", "v")], axis=2)
+            np.testing.assert_array_equal(batch.values.numpy(), expected)
+            assert batch.valid.all()
+            assert batch.valid.untyped_storage().nbytes() == 1
+            assert batch.to("cpu").valid.shape == batch.values.shape
+
+
+def test_bfloat16(complete):
+    plain, half = (
+        list(stream(complete, window=3, batch_size=8, mode=m, dtype=d)) for m, d in (("block", torch.float32), ("block", torch.bfloat16))
+    )
+    assert all(torch.equal(a.values.to(torch.bfloat16), b.values) for a, b in zip(plain, half, strict=True))
+    resident = list(stream(complete, window=3, batch_size=8, stride=3, dtype=torch.bfloat16))
+    assert resident[0].values.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"dtype torch.float64"):
+        stream(complete, window=3, batch_size=8, dtype=torch.float64)
+
+
+def test_weights_draw_some_times_more_often(complete):
+    weights = np.where(np.arange(1000) < 200, 4.0, 1.0)
+    drawn = np.bincount(starts(stream(complete, window=3, batch_size=10, weights=weights, epochs=30, mode="block")), minlength=1000)
+    assert drawn[:200].mean() / drawn[200:998].mean() == pytest.approx(4, rel=0.05)
+    with pytest.raises(ValueError, match=r"weights of shape \(3,\), expected one for each of the 1000 times"):
+        stream(complete, window=3, batch_size=10, weights=np.ones(3))
+    with pytest.raises(ValueError, match="expected at least one positive"):
+        stream(complete, window=3, batch_size=10, weights=np.zeros(1000))
 
 
 def test_small_blocks_of_windows_give_one_short_batch(path):
-    batches = list(stream(path, which="validation", length=3, batch_size=500, epochs=1))
+    batches = list(stream(path, which="validation", window=3, batch_size=500))
     assert [len(b) for b in batches] == [139]
-    assert len(list(stream(path, which="validation", length=3, batch_size=100, epochs=1))) == 1
-    assert len(list(stream(path, which="validation", length=3, batch_size=100, epochs=1, drop_last=False))) == 2
+    assert len(list(stream(path, which="validation", window=3, batch_size=100))) == 1
+    assert len(list(stream(path, which="validation", window=3, batch_size=100, drop_last=False))) == 2
 
 
 def readers():
-    return [t for t in threading.enumerate() if t.name.startswith("sciwm-read")]
+    return [t for t in threading.enumerate() if t.name.startswith("sciwm")]
 
 
-@pytest.mark.parametrize("mode", ["resident", "block"])
-def test_reader_errors_arrive_and_threads_end(path, mode):
-    damaged = open_training_store(path)
+def damage(path, when):
+    ds = open_training_store(path)
 
     def read(block, block_info=None):
-        if block_info[0]["array-location"][0][0] >= 400:
+        if when(block_info[0]["array-location"][0][0]):
             raise RuntimeError("bad checksum")
         return block
 
     meta = np.empty((0,) * 4, "float32")
-    damaged["state"] = damaged.state.copy(data=damaged.state.data.map_blocks(read, dtype="float32", meta=meta))
-    with pytest.raises(OSError, match=r"could not read the states of times 200.* bad checksum"):
-        list(stream(damaged, **OPTIONS, mode=mode, epochs=1))
+    ds["state"] = ds.state.copy(data=ds.state.data.map_blocks(read, dtype="float32", meta=meta))
+    return ds
+
+
+@pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
+def test_reader_errors_arrive_and_threads_end(path, options):
+    with pytest.raises(OSError, match=r"could not read the states of times 200.* steps \d+ to \d+ of the training store.* bad checksum"):
+        list(stream(damage(path, lambda start: start >= 400), **OPTIONS, **options))
     assert not readers()
 
 
+@pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
+def test_windows_that_cannot_be_read_are_skipped_and_counted(path, options):
+    options = OPTIONS | options | {"stride": 1, "epochs": 1}
+    expected = starts(stream(path, **options))
+    chunk = open_training_store(path).state.chunksizes["time"][0]
+    low, high = 400 // chunk * chunk, 600 // chunk * chunk
+    damaged = stream(damage(path, lambda start: low <= start < high), **options, on_error="skip")
+    batches = list(damaged)
+    lost = [bool(((b.index >= low) & (b.index < high)).any()) for b in batches]
+    assert not any(lost)
+    whole = stream(path, **options)
+    kept = [
+        i
+        for b in whole
+        for i, touched in zip(b.index[:, 0].tolist(), ((b.index >= low) & (b.index < high)).any(1), strict=True)
+        if not touched
+    ]
+    assert starts(batches) == kept
+    assert damaged.skipped == len(expected) - len(kept) > 150
+    everything = stream(damage(path, lambda start: True), **options, on_error="skip")
+    assert list(everything) == []
+    assert everything.skipped == len(expected)
+
+
 def test_an_early_end_stops_the_readers(path):
-    iterator = iter(stream(path, **OPTIONS, mode="block"))
+    iterator = iter(stream(path, **OPTIONS, **SMALL))
     next(iterator)
     assert readers()
     iterator.close()
     assert not readers()
+    for _ in stream(path, **OPTIONS, **SMALL):
+        break
+    assert not readers()
+
+
+def test_an_error_in_the_loop_stops_the_readers(path):
+    def train():
+        for _ in stream(path, **OPTIONS, **SMALL, epochs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert not readers()
+
+
+def test_a_program_may_end_in_the_middle(complete):
+    code = f"from sciwm import stream; it = iter(stream({str(complete)!r}, window=3, batch_size=8, mode='block', epochs=None)); next(it)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
+    from sciwm.data.pool import Filler
+
+    reads = []
+    original = Filler.fill
+    monkeypatch.setattr(Filler, "fill", lambda self, start, stop, out: reads.append(start) or original(self, start, stop, out))
+    batches = stream(complete, window=3, batch_size=8, mode="block", memory_limit=200_000, epochs=None)
+    iterator = iter(batches)
+    next(iterator)
+    time.sleep(0.3)
+    held = len(reads)
+    assert held <= batches.sizes.slots
+    time.sleep(0.3)
+    assert len(reads) == held
+    iterator.close()
+
+
+def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
+    from sciwm.data.pool import Filler, Pool
+    from sciwm.data.source import open_source
+
+    source = open_source(complete)
+    pool = Pool(Filler(source, torch.float32, "raise"), source.shape[1:], torch.float32, slot_times=40, slots=1, threads=1)
+    for epoch, start in ((0, 0), (0, 100), (1, 200)):
+        pool.submit((epoch, start), start, start + 40)
+    whole = np.empty(source.shape, np.float32)
+    source.reader.read(0, 1000, whole)
+    for key in ((0, 0), (0, 100), (1, 200)):
+        offset, missing = pool.wait(key)
+        assert not missing
+        np.testing.assert_array_equal(pool.states.values[key[1] + offset : key[1] + offset + 40].numpy(), whole[key[1] : key[1] + 40])
+    pool.release_epoch(0)
+    assert pool.has_room()
+    assert (1, 200) in pool
+    assert (0, 0) not in pool
+    pool.close()
+
+
+def test_not_in_worker_processes(complete, monkeypatch):
+    batches = stream(complete, window=3, batch_size=8)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    assert next(iter(loader)).values.shape == (8, 3, 2, 6, 8)
+    with pytest.raises(RuntimeError, match="sent to another process, expected num_workers=0"):
+        pickle.dumps(batches)
+    monkeypatch.setattr("sciwm.data.stream.get_worker_info", lambda: 1)
+    with pytest.raises(RuntimeError, match="inside a DataLoader worker, expected num_workers=0"):
+        next(iter(batches))
 
 
 def test_refusals(path):
-    with pytest.raises(ValueError, match="order 'global' while reading in blocks"):
-        stream(path, **OPTIONS, mode="block", order="global")
     with pytest.raises(ValueError, match="rank 2 of 2"):
         stream(path, **OPTIONS, rank=2, world_size=2)
+    with pytest.raises(ValueError, match="expected both or neither"):
+        stream(path, **OPTIONS, rank=2)
     with pytest.raises(ValueError, match=r"memory limit of 0 MiB, expected at least \d+ MiB"):
         stream(path, **OPTIONS, memory_limit=10_000)
     with pytest.raises(ValueError, match="at least one each"):
-        next(iter(stream(path, **OPTIONS, world_size=5000)))
+        next(iter(stream(path, **OPTIONS, rank=0, world_size=5000)))
     with pytest.raises(ValueError, match=r"141 times without 200 in a row"):
-        stream(path, which="validation", length=200, batch_size=4)
+        stream(path, which="validation", window=200, batch_size=4)
+    with pytest.raises(ValueError, match="expected neither: it holds prepared states"):
+        stream(path, **OPTIONS, variables=["sst"])
+    with pytest.raises(ValueError, match="got 0 threads"):
+        stream(path, **OPTIONS, threads=0)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="pin_memory=True without a GPU"):
+            stream(path, **OPTIONS, pin_memory=True)

@@ -1,0 +1,331 @@
+"""Blocks of times of Zarr arrays, their chunks decoded straight into one array of states."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sciwm.data.cache import Cache
+from sciwm.data.decode import decoding
+from sciwm.data.fetch import Raw, address, open_fetch
+
+__all__ = ["ChunkReader", "Failure", "Found", "Piece"]
+
+_FLOAT32 = np.dtype(np.float32)
+_ABSENT = (
+    "the store has no such key. Zarr leaves out chunks that hold only the fill value; to accept them, "
+    "open the store with xarray and stream the Dataset"
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One stored array and where it goes in the state.
+
+    Attributes
+    ----------
+    array : zarr.Array
+        Dims (time, …), in chunks of any shape.
+    place : slice, optional
+        Channels ``out[:, place]`` that it fills; an array with a level axis fills as many. None: it is the whole state.
+    scale, offset, fill : float
+        CF packing: values equal to ``fill`` are missing, the others are value · scale + offset, computed in float64 as xarray does.
+    """
+
+    array: Any
+    place: slice | None
+    scale: float = 1.0
+    offset: float = 0.0
+    fill: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Times [``start``, ``stop``) of the store that cannot be read because of one chunk, and why."""
+
+    start: int
+    stop: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a read met: whether any value that could be read is NaN, and the chunks that could not be."""
+
+    missing: bool
+    failed: tuple[Failure, ...]
+
+
+class ChunkReader:
+    """Reads blocks of times from Zarr arrays into states; used by several threads at once.
+
+    Chunks are asked for together, over all arrays of a store, and decoded as they arrive by numcodecs: into their place if it is
+    contiguous, else into a buffer of the thread and copied from there. This covers Zarr 2 (no filters, C order) and Zarr 3 (bytes, then
+    at most one of Blosc, Zstd and GZip, then possibly crc32c, which is verified). Other arrays (shards, transposed, filtered) are read
+    by zarr-python, one row of chunks after the other; zarr fills chunks that are absent, so those are no failure there.
+
+    Parameters
+    ----------
+    pieces : sequence of Piece
+        Arrays of equal length in time that together fill the state.
+    cache : Cache, optional
+        Where the bytes of remote chunks are kept.
+
+    Attributes
+    ----------
+    chunk : int
+        Times per chunk, the largest over the pieces. Blocks that start at its multiples decode no chunk of such pieces twice; where
+        pieces differ and no multiple fits, chunks of the others at the ends of a block are decoded for both blocks.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], *, cache: Cache | None = None) -> None:
+        if not pieces:
+            raise ValueError("got no pieces, expected at least one array")
+        if len({p.array.shape[0] for p in pieces}) > 1:
+            lengths = {p.array.path: p.array.shape[0] for p in pieces}
+            raise ValueError(f"got arrays with different numbers of times ({lengths}), expected one time axis")
+        self._length = int(pieces[0].array.shape[0])
+        self._plans = [_Plan(piece, i) for i, piece in enumerate(pieces)]
+        self.chunk = max(int(p.array.chunks[0]) for p in pieces)
+        groups: list[tuple[Any, list[_Plan]]] = []
+        for plan in (p for p in self._plans if p.decode is not None):
+            match = next((plans for store, plans in groups if store is plan.store or store == plan.store), None)
+            if match is None:
+                groups.append((plan.store, [plan]))
+            else:
+                match.append(plan)
+        self._groups = [(open_fetch(store, cache=cache), plans) for store, plans in groups]
+        self._local = threading.local()
+        self._named = cache is not None
+
+    def read(self, start: int, stop: int, out: np.ndarray) -> Found:
+        """Fill ``out`` with the states of times [start, stop).
+
+        Parameters
+        ----------
+        start, stop : int
+        out : array [stop - start, …], float32
+            Left at NaN where a chunk cannot be read.
+        """
+        if not 0 <= start < stop <= self._length:
+            raise ValueError(f"got times {start} to {stop}, expected a range within the {self._length} times of the store")
+        if len(out) != stop - start or out.dtype != _FLOAT32:
+            raise ValueError(f"got out {out.dtype} of {len(out)} times, expected float32 of {stop - start}")
+        missing, failed = False, list[Failure]()
+        # Values beyond float32 become infinite in silence, as when xarray casts.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for fetch, plans in self._groups:
+                jobs = [job for plan in plans for job in plan.jobs(start, stop, out)]
+                keys = [job.key for job in jobs]
+                names = [job.plan.name + job.key for job in jobs] if self._named and jobs[0].plan.name else None
+                with contextlib.closing(fetch.many(keys, names=names)) as arrivals:
+                    for position, raw in arrivals:
+                        found = self._decode(jobs[position], raw)
+                        if isinstance(found, Failure):
+                            failed.append(found)
+                        else:
+                            missing |= found
+            for plan in self._plans:
+                if plan.decode is None:
+                    more = plan.read_with_zarr(start, stop, out)
+                    missing |= more.missing
+                    failed += more.failed
+        return Found(missing, tuple(sorted(failed, key=lambda f: (f.start, f.message))))
+
+    def close(self) -> None:
+        """Cancel requests and close sessions."""
+        for fetch, _ in self._groups:
+            fetch.close()
+
+    def _decode(self, job: "_Job", raw: Raw | Exception | None) -> "bool | Failure":
+        try:
+            if raw is None:
+                raise LookupError(_ABSENT)
+            if isinstance(raw, Exception):
+                raise raw
+            return job.plan.decode_into(job, raw, self._scratch(job.plan))
+        except Exception as error:
+            job.dest[...] = np.nan
+            return job.plan.failure(job, error)
+
+    def _scratch(self, plan: "_Plan") -> np.ndarray:
+        # One buffer for all arrays, so that it stays in the processor's cache.
+        try:
+            views: list[np.ndarray] = self._local.views
+        except AttributeError:
+            buffer = np.empty(max(p.nbytes for p in self._plans), np.uint8)
+            views = self._local.views = [buffer[: p.nbytes] for p in self._plans]
+        return views[plan.index]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One cell of the chunk grid over all dimensions but time; ``place`` and ``part`` are empty where it spans them all."""
+
+    index: tuple[int, ...]
+    place: tuple[slice, ...]
+    part: tuple[slice, ...]
+    whole: bool
+
+
+@dataclass(slots=True)
+class _Job:
+    """One chunk of a read: its times ``low`` to ``high``, counted within the chunk, go to ``dest``."""
+
+    plan: "_Plan"
+    key: str
+    row: int
+    column: _Column
+    low: int
+    high: int
+    dest: np.ndarray
+
+
+class _Plan:
+    """How the chunks of one piece are found, decoded and unpacked."""
+
+    def __init__(self, piece: Piece, index: int) -> None:
+        array = piece.array
+        if np.dtype(array.dtype).kind not in "fiub":
+            raise ValueError(f"got array {array.path!r} of type {array.dtype}, expected numbers")
+        self.index, self.array, self.place = index, array, piece.place
+        self.store = array.store
+        self.prefix = f"{array.path}/" if array.path else ""
+        self.scale, self.offset = piece.scale, piece.offset
+        self.packed = piece.scale != 1 or piece.offset != 0
+        self.decode, self.dtype = decoding(array.metadata)
+        self.fill = _typed_fill(piece.fill, self.dtype)
+        self.straight = self.dtype == _FLOAT32 and not self.packed and self.fill is None
+        self.chunks = tuple(int(n) for n in array.chunks)
+        self.nbytes = int(np.prod(self.chunks)) * self.dtype.itemsize if self.decode is not None else 0
+        self.columns = _columns(array.shape[1:], self.chunks[1:])
+        where = address(self.store)
+        described = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
+        self.name = f"{where} {hashlib.blake2b(described.encode()).hexdigest()} " if where else ""
+
+    def view(self, out: np.ndarray) -> np.ndarray:
+        """The part of ``out`` that this array fills, in the array's shape."""
+        part = out if self.place is None else out[:, self.place]
+        shape = (len(out), *self.array.shape[1:])
+        if part.size == np.prod(shape) and np.may_share_memory(view := part.reshape(shape), out):
+            return view
+        raise ValueError(
+            f"got states of shape {out.shape[1:]}, in which {self.array.path!r} of shape {shape[1:]} cannot be placed at {self.place}"
+        )
+
+    def jobs(self, start: int, stop: int, out: np.ndarray) -> Iterator[_Job]:
+        """Every chunk that holds times of [start, stop)."""
+        view, step = self.view(out), self.chunks[0]
+        for row in range(start // step, -(-stop // step)):
+            first = row * step
+            low, high = max(start, first), min(stop, first + step)
+            times = slice(low - start, high - start)
+            for column in self.columns:
+                key = self.prefix + self.array.metadata.encode_chunk_key((row, *column.index))
+                yield _Job(self, key, row, column, low - first, high - first, view[(times, *column.place)])
+
+    def decode_into(self, job: _Job, raw: Raw, scratch: np.ndarray) -> bool:
+        """Decode one chunk into its place; return whether a value is missing."""
+        assert self.decode is not None
+        dest, column = job.dest, job.column
+        if self.straight and column.whole and job.high - job.low == self.chunks[0] and dest.flags.c_contiguous:
+            target = dest.reshape(-1).view(np.uint8)
+            flat = self.decode(raw, target)
+            if flat is target:
+                return _has_nan(dest)
+        else:
+            flat = self.decode(raw, scratch)
+        values = flat.view(self.dtype).reshape(self.chunks)
+        return self.unpack(values[(slice(job.low, job.high), *column.part)], dest)
+
+    def unpack(self, values: np.ndarray, dest: np.ndarray) -> bool:
+        """Turn stored values into float32; return whether one is missing."""
+        # Looked for before they are copied, while they are in the processor's cache.
+        missing = self.dtype == _FLOAT32 and _has_nan(values)
+        if self.packed:
+            numbers = values.astype(np.float64)
+            numbers *= self.scale
+            numbers += self.offset
+            dest[...] = numbers
+        else:
+            dest[...] = values
+        if self.fill is not None and (absent := values == self.fill).any():
+            dest[absent] = np.nan
+            return True
+        return missing or (self.dtype.kind == "f" and self.dtype != _FLOAT32 and _has_nan(dest))
+
+    def read_with_zarr(self, start: int, stop: int, out: np.ndarray) -> Found:
+        """Read by zarr's own pipeline: rows of shards, and where one fails its rows of chunks, to lose no more than needed."""
+        view, missing, failed = self.view(out), False, list[Failure]()
+        shard = int((self.array.shards or self.chunks)[0])
+        pending = [(a, b) for a, b in _rows(start, stop, shard)][::-1]
+        while pending:
+            a, b = pending.pop()
+            try:
+                missing |= self.unpack(np.asarray(self.array[a:b]), view[a - start : b - start])
+            except Exception as error:
+                if len(parts := list(_rows(a, b, self.chunks[0]))) > 1:
+                    pending += parts[::-1]
+                    continue
+                view[a - start : b - start] = np.nan
+                failed.append(
+                    Failure(a, b, f"times {a} to {b - 1} of array {self.array.path!r} in {self.store} cannot be read: {_cause(error)}")
+                )
+        return Found(missing, tuple(failed))
+
+    def failure(self, job: _Job, error: Exception) -> Failure:
+        """Say which times are lost, and why."""
+        start = job.row * self.chunks[0]
+        stop = min(start + self.chunks[0], self.array.shape[0])
+        corners = [
+            (i * n, min((i + 1) * n, size)) for i, n, size in zip(job.column.index, self.chunks[1:], self.array.shape[1:], strict=True)
+        ]
+        positions = ", ".join(f"{a}:{b}" for a, b in [(start, stop), *corners])
+        message = (
+            f"chunk {job.key!r} of array {self.array.path!r} in {self.store}, positions [{positions}], cannot be read: {_cause(error)}"
+        )
+        return Failure(start, stop, message)
+
+
+def _has_nan(values: np.ndarray) -> bool:
+    # The largest value is NaN if any is, and is found faster than all NaN are marked.
+    largest = np.maximum.reduce(values, axis=None)
+    return bool(largest != largest)
+
+
+def _cause(error: Exception) -> str:
+    return str(error) if isinstance(error, LookupError | OSError) else f"{type(error).__name__}: {error}"
+
+
+def _rows(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    for first in range(start // step * step, stop, step):
+        yield max(start, first), min(stop, first + step)
+
+
+def _columns(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[_Column]:
+    found = []
+    for index in itertools.product(*(range(-(-size // n)) for size, n in zip(shape, chunks, strict=True))):
+        place = tuple(slice(i * n, min((i + 1) * n, size)) for i, n, size in zip(index, chunks, shape, strict=True))
+        part = tuple(slice(0, s.stop - s.start) for s in place)
+        whole = all(s.stop - s.start == n for s, n in zip(place, chunks, strict=True))
+        spans = whole and tuple(chunks) == tuple(shape)
+        found.append(_Column(index, () if spans else place, () if spans else part, whole))
+    return found
+
+
+def _typed_fill(fill: float | None, dtype: np.dtype) -> Any:
+    """The fill value in the array's type, so that comparing casts nothing; None if no stored value can equal it."""
+    if fill is None or np.isnan(fill):
+        return None
+    if dtype.kind == "f":
+        return dtype.type(fill)
+    with contextlib.suppress(OverflowError):
+        if fill == int(fill) and int(dtype.type(int(fill))) == int(fill):
+            return dtype.type(int(fill))
+    return None

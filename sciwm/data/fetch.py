@@ -1,0 +1,339 @@
+"""Raw bytes of many keys of a Zarr store at once: plain reads from a local disk, concurrent requests to any other store."""
+
+import asyncio
+import contextlib
+import copy
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype  # also exported as zarr.buffer, but only since zarr 3.1
+from zarr.storage import LocalStore
+
+from sciwm.data.cache import Cache
+
+__all__ = ["Fetch", "Raw", "address", "open_fetch"]
+
+Raw = bytes | memoryview
+_Arrival = tuple[int, Raw | Exception | None]
+_FIRST_WAIT = 0.1
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_RETRIED_STATUS = (408, 425, 429)
+
+
+def open_fetch(store: Store, *, cache: Cache | None = None, requests: int = 64, attempts: int = 5) -> "Fetch":
+    """Return what fetches raw bytes from a store; nothing is requested, and no thread started, before the first key is asked for.
+
+    Parameters
+    ----------
+    store : zarr Store
+        A ``LocalStore`` is read by plain file calls in the thread that asks. Every other store is asked from one event loop in a
+        thread of its own. An ``FsspecStore`` is reopened there, because sessions belong to the event loop that first used them.
+    cache : Cache, optional
+        Where bytes are kept on disk; not used for a ``LocalStore``, which is on disk already.
+    requests : int
+        Most requests in flight at once, over all threads that ask.
+    attempts : int
+        How often a key is asked for when there are transient faults, with waits of about 0.1, 0.2, 0.4 … seconds between.
+    """
+    if requests < 1 or attempts < 1:
+        raise ValueError(f"got requests={requests} and attempts={attempts}, expected at least 1 each")
+    return Fetch(store, cache, requests, attempts)
+
+
+def address(store: Store) -> str | None:
+    """Return what tells a remote store from others, in this process and later ones; None for stores in memory or on a local disk."""
+    if isinstance(inner := getattr(store, "_store", None), Store):
+        return address(inner)
+    fs, path = getattr(store, "fs", None), getattr(store, "path", None)
+    if fs is not None and hasattr(fs, "storage_options"):
+        options = {**fs.storage_options, **(fs.storage_options.get("client_kwargs") or {})}
+        return f"{fs.unstrip_protocol(path)} {options.get('endpoint_url')}"
+    if type(store).__name__ == "ObjectStore":
+        remote: Any = store.store  # type: ignore[attr-defined]
+        return f"{remote!r} {getattr(remote, 'client_options', None)} {dict(getattr(remote, 'config', {})).get('endpoint')}"
+    return None
+
+
+class Fetch:
+    """Fetches the bytes of many keys; made by `open_fetch`, used by any number of threads."""
+
+    def __init__(self, store: Store, cache: Cache | None, requests: int, attempts: int) -> None:
+        self._attempts = attempts
+        # Not a subclass, which may override `get`.
+        self._root = str(store.root) if type(store) is LocalStore else None
+        self._cache = cache if self._root is None else None
+        self._loop = _Loop(store, requests, attempts)
+        self._close = weakref.finalize(self, self._loop.close)
+
+    def many(self, keys: Sequence[str], *, names: Sequence[str] | None = None) -> Generator[_Arrival, None, None]:
+        """Fetch the bytes of keys, and yield them as they arrive: all requested together, or read in order from a local disk.
+
+        Closing the generator cancels what is outstanding.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            Keys of the store.
+        names : sequence of str, optional
+            Name of each key's entry in the cache; without it the cache is not used.
+
+        Yields
+        ------
+        position : int
+            Position in ``keys``.
+        raw : bytes, memoryview, None or Exception
+            None if the store has no such key; the exception if fetching failed, after all attempts if the fault was transient.
+        """
+        if not self._close.alive:
+            raise ValueError("got keys for a Fetch that is closed")
+        if self._root is not None:
+            return self._local(keys, self._root)
+        if self._cache is None or names is None:
+            return self._remote(keys)
+        return self._cached(keys, names, self._cache)
+
+    def close(self) -> None:
+        """Cancel all requests, close the sessions and end the thread."""
+        self._close()
+
+    def _local(self, keys: Sequence[str], root: str) -> Generator[_Arrival, None, None]:
+        for position, key in enumerate(keys):
+            yield position, _read_file(f"{root}/{key}", self._attempts)
+
+    def _remote(self, keys: Sequence[str]) -> Generator[_Arrival, None, None]:
+        with contextlib.closing(self._loop.many(range(len(keys)), keys)) as arrivals:
+            yield from arrivals
+
+    def _cached(self, keys: Sequence[str], names: Sequence[str], cache: Cache) -> Generator[_Arrival, None, None]:
+        # Requests for what the cache has not are on their way while entries are read from it.
+        absent = [i for i, name in enumerate(names) if name not in cache]
+        present = sorted(set(range(len(keys))) - set(absent))
+        arrivals = self._loop.many(absent, [keys[i] for i in absent], eager=True)
+        try:
+            damaged = []
+            for i in present:
+                if (data := cache.get(names[i])) is None:
+                    damaged.append(i)
+                else:
+                    yield i, data
+            for source in (arrivals, self._loop.many(damaged, [keys[i] for i in damaged])):
+                with contextlib.closing(source):
+                    for i, raw in source:
+                        if raw is not None and not isinstance(raw, Exception):
+                            cache.put(names[i], raw)
+                        yield i, raw
+        finally:
+            arrivals.close()
+
+
+def _read_file(path: str, attempts: int) -> Raw | Exception | None:
+    for attempt in range(1, attempts + 1):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            try:
+                size = os.fstat(descriptor).st_size
+                data = os.read(descriptor, size)
+                # One call returns at most 2 GiB.
+                while len(data) < size and (more := os.read(descriptor, size - len(data))):
+                    data += more
+                return data
+            finally:
+                os.close(descriptor)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if attempt == attempts or not _is_transient(error):
+                return _given_up(path, attempt, error)
+            time.sleep(_wait(attempt))
+    raise AssertionError
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, _PERMANENT):
+        return False
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status >= 500 or status in _RETRIED_STATUS
+    names = {f"{c.__module__.partition('.')[0]}.{c.__name__}" for c in type(error).__mro__}
+    return isinstance(error, OSError) or bool(names & {"aiohttp.ClientError", "obstore.GenericError"})
+
+
+def _given_up(key: str, attempts: int, error: Exception) -> OSError:
+    failure = OSError(f"{key!r} could not be fetched in {attempts} attempt{'s' * (attempts > 1)}: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+def _wait(attempt: int) -> float:
+    return _FIRST_WAIT * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
+
+
+class _Loop:
+    """An event loop in a daemon thread that asks one store."""
+
+    def __init__(self, store: Store, requests: int, attempts: int) -> None:
+        self._origin = self._store = store
+        self._requests, self._attempts = requests, attempts
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def many(self, positions: Sequence[int], keys: Sequence[str], *, eager: bool = False) -> "_Arrivals":
+        return _Arrivals(partial(self._submit, positions, keys), len(keys), eager=eager)
+
+    def _submit(self, positions: Sequence[int], keys: Sequence[str], arrived: "SimpleQueue[_Arrival]") -> Callable[[], None]:
+        """Request keys; return what cancels the requests."""
+        tasks: set[asyncio.Task[Raw | Exception | None]] = set()
+
+        def begin() -> None:
+            for position, key in zip(positions, keys, strict=True):
+                task = loop.create_task(self._get(key))
+                tasks.add(task)
+                task.add_done_callback(partial(_deliver, tasks, arrived, position))
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
+        with self._lock:
+            if self._closed:
+                raise ValueError("got keys for a Fetch that is closed")
+            # A forked process has the loop but not its thread.
+            loop = self._loop if self._loop is not None and self._process == os.getpid() else self._start()
+            loop.call_soon_threadsafe(begin)
+
+        def cancel_soon() -> None:
+            with contextlib.suppress(RuntimeError):  # The loop is closed, so there is nothing to cancel.
+                loop.call_soon_threadsafe(cancel)
+
+        return cancel_soon
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        self._loop = loop = asyncio.new_event_loop()
+        self._process = os.getpid()
+        self._gate = asyncio.Semaphore(self._requests)
+        # Stores without asynchronous calls are asked in threads of this executor; asyncio's own has few on small machines.
+        self._executor = ThreadPoolExecutor(self._requests, thread_name_prefix="sciwm-fetch")
+        loop.set_default_executor(self._executor)
+        loop.call_soon(self._reopen)
+        self._thread = threading.Thread(target=self._serve, args=(loop,), name="sciwm-fetch", daemon=True)
+        self._thread.start()
+        return loop
+
+    def _reopen(self) -> None:
+        self._store = _reopened(self._origin)
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(_close_sessions(self._store))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            loop.close()
+
+    async def _get(self, key: str) -> Raw | Exception | None:
+        for attempt in range(1, self._attempts + 1):
+            try:
+                async with self._gate:
+                    buffer = await self._store.get(key, default_buffer_prototype())
+                return None if buffer is None else buffer.as_numpy_array().data
+            except Exception as error:
+                if attempt == self._attempts or not _is_transient(error):
+                    return _given_up(key, attempt, error)
+            await asyncio.sleep(_wait(attempt))
+        raise AssertionError
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._loop is not None and not self._loop.is_closed():
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+
+class _Arrivals:
+    """What `Fetch.many` yields from the loop: requests start with the first step, or at once if eager."""
+
+    def __init__(self, submit: Callable[["SimpleQueue[_Arrival]"], Callable[[], None]], count: int, *, eager: bool) -> None:
+        self._submit, self._left = submit, count
+        self._arrived: SimpleQueue[_Arrival] = SimpleQueue()
+        self._cancel: Callable[[], None] | None = submit(self._arrived) if eager and count else None
+
+    def __iter__(self) -> "_Arrivals":
+        return self
+
+    def __next__(self) -> _Arrival:
+        if not self._left:
+            raise StopIteration
+        if self._cancel is None:
+            self._cancel = self._submit(self._arrived)
+        arrival = self._arrived.get()
+        self._left -= 1
+        return arrival
+
+    def close(self) -> None:
+        if self._left and self._cancel is not None:
+            self._cancel()
+        self._left = 0
+
+
+def _deliver(tasks: "set[asyncio.Task[Any]]", arrived: "SimpleQueue[_Arrival]", position: int, task: "asyncio.Task[Any]") -> None:
+    tasks.discard(task)
+    error = OSError("cancelled, because the Fetch was closed") if task.cancelled() else task.exception()
+    arrived.put((position, task.result() if error is None else error if isinstance(error, Exception) else OSError(repr(error))))
+
+
+def _reopened(store: Store) -> Store:
+    """Copy a store for another event loop: a filesystem of its own, opened with the same arguments."""
+    inner = getattr(store, "_store", None)
+    if isinstance(inner, Store):  # A wrapper, as zarr.storage.WrapperStore.
+        if (again := _reopened(inner)) is inner:
+            return store
+        wrapper: Any = copy.copy(store)
+        wrapper._store = again
+        return wrapper  # type: ignore[no-any-return]
+    fs = getattr(store, "fs", None)
+    if fs is None or not hasattr(fs, "storage_options"):
+        return store
+    again_store: Any = copy.copy(store)
+    again_store.fs = _reopened_filesystem(fs)
+    return again_store  # type: ignore[no-any-return]
+
+
+def _reopened_filesystem(fs: Any) -> Any:
+    options = {**fs.storage_options, "asynchronous": True, "skip_instance_cache": True}
+    for name, value in options.items():
+        if getattr(value, "async_impl", False) and hasattr(value, "storage_options"):
+            options[name] = _reopened_filesystem(value)
+    return type(fs)(*fs.storage_args, **options)
+
+
+async def _close_sessions(store: Store) -> None:
+    inner = getattr(store, "_store", None)
+    if isinstance(inner, Store):
+        await _close_sessions(inner)
+    fs: Any = getattr(store, "fs", None)
+    for system in (fs, *getattr(fs, "storage_options", {}).values()):
+        if getattr(system, "async_impl", False) and hasattr(system, "set_session"):
+            with contextlib.suppress(Exception):  # Whatever goes wrong in closing, all bytes have been read.
+                session = await system.set_session()
+                await session.close()

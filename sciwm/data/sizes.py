@@ -1,0 +1,95 @@
+"""How much a stream holds in memory: everything, or a pool of blocks."""
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sciwm.data.source import Source
+from sciwm.data.windows import Windows
+
+__all__ = ["CHOICES", "BlockSizes", "Mode", "choose_sizes"]
+
+Mode = Literal["resident", "block"]
+_AHEAD = 2  # batches assembled before they are asked for
+# Times per block and blocks mixed, from the best down. Larger blocks decode fewer chunks twice, more blocks shuffle better.
+CHOICES = [(512, 16), (256, 16), (256, 8), (128, 8), (64, 8), (32, 8), (16, 8), (8, 8), (4, 8), (2, 8), (1, 8), (1, 4), (1, 2), (1, 1)]
+
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """Sizes of a pool.
+
+    Parameters
+    ----------
+    block : int
+        Times per block, a multiple of the stored chunk.
+    pool : int
+        Blocks mixed in a batch.
+    span : int
+        Times a window reaches beyond its first.
+    slots : int
+        Blocks that fit into the memory limit.
+    threads : int
+        Reading threads.
+    ahead : int
+        Batches assembled before they are asked for.
+    """
+
+    block: int
+    pool: int
+    span: int
+    slots: int
+    threads: int
+    ahead: int = _AHEAD
+
+    def with_order(self, block: int, pool: int) -> "BlockSizes":
+        """The same with blocks and pool of a stream that is resumed."""
+        return replace(self, block=block, pool=pool, slots=max(1, self.slots * (self.block + self.span) // (block + self.span)))
+
+
+def choose_sizes(
+    source: Source,
+    windows: Windows,
+    *,
+    batch_size: int,
+    stride: int | None,
+    mode: Mode | None,
+    memory_limit: int,
+    item: int,
+    threads: int | None,
+) -> tuple[Mode, BlockSizes]:
+    """Hold everything if that takes at most half of the limit, else the best pool that fits.
+
+    Raises
+    ------
+    ValueError
+        If the smallest pool does not fit; the message says what would.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"got {threads} threads, expected at least 1")
+    threads = threads or min(4, os.cpu_count() or 1)
+    state = source.state_bytes * item // 4
+    batches = (_AHEAD + 2) * batch_size * windows.length * state
+    span = windows.lead_steps[-1] * (windows.length - 1)
+    chunk = source.reader.chunk
+    times = int(windows.touched(source.shape[0]).sum())
+    mode = mode or ("resident" if times * state <= memory_limit // 2 else "block")
+    if mode == "resident":
+        return mode, BlockSizes(chunk, 1, span, 1, threads)
+    per_time = len(windows) / times / (windows.length if stride is None else stride)
+    least = None
+    for size, pool in CHOICES:
+        block = -(-size // chunk) * chunk
+        # A batch may end in the middle of a block, and reach over several if few windows lie in each.
+        live = pool + 1 + math.ceil(batch_size / (block * per_time))
+        scratch = threads * (source.copies * source.state_bytes + (source.state_bytes if item != 4 else 0)) / state
+        slots = int((memory_limit - batches) // ((block + span) * state))
+        needed = live + 1 + scratch
+        if slots - scratch >= live + 1:
+            return mode, BlockSizes(block, pool, span, int(slots - scratch), threads)
+        least = min(least or 2**62, int(batches + needed * (block + span) * state))
+    raise ValueError(
+        f"got a memory limit of {memory_limit / 2**20:.0f} MiB, expected at least {(least or 0) / 2**20:.0f} MiB, because several blocks "
+        f"of {chunk} times (the chunk) of {state / 2**20:.3g} MiB each are held; raise memory_limit, or make chunks shorter in time"
+    )
