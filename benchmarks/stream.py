@@ -145,7 +145,7 @@ def memory_rows(stores: Stores, *, quick: bool) -> Iterator[Row]:
         used = stream_memory.peak(stores.longer, memory_limit=32 * mebi, stride=6, batches=4)
         yield Row(title, ("stream(path), memory_limit 32 MiB", "1", f"{used:.0f} MiB", *[""] * 5))
         return
-    for limit in (1024, 512, 256):
+    for limit in (256, 512, 1024):
         used = stream_memory.peak(stores.fields, memory_limit=limit * mebi, stride=6, batches=400)
         bar = _bar(used / limit, 1.2, "≤", "×")
         name = f"stream(path), memory_limit {limit} MiB"

@@ -10,6 +10,8 @@ from sciwm.times import Step, calendar_fields, infer_step
 
 __all__ = ["conditions", "small_arrays"]
 
+_PIECE = 2**14
+
 
 def conditions(time: Any, step: Step) -> np.ndarray:
     """Calendar as known beforehand: sine and cosine of two annual harmonics, and of the hour when steps are below a day.
@@ -29,11 +31,14 @@ def conditions(time: Any, step: Step) -> np.ndarray:
     values = np.asarray(time)
     if step.unit == "ps":
         return np.zeros((*values.shape, 0), np.float32)
-    year, day, _ = calendar_fields(values)
-    angles = [2 * np.pi * year, 4 * np.pi * year]
-    if step.unit == "hours" and step.value < 24.0:
-        angles.append(2 * np.pi * day)
-    return np.stack([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1).astype(np.float32)
+    hourly = step.unit == "hours" and step.value < 24.0
+    out = np.empty((values.size, 6 if hourly else 4), np.float32)
+    flat = values.ravel()
+    for start in range(0, values.size, _PIECE):  # what is needed in between takes many times the memory of the result
+        year, day, _ = calendar_fields(flat[start : start + _PIECE])
+        angles = [2 * np.pi * year, 4 * np.pi * year, *([2 * np.pi * day] if hourly else [])]
+        out[start : start + _PIECE] = np.stack([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)
+    return out.reshape(*values.shape, out.shape[1])
 
 
 def small_arrays(

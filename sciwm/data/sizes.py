@@ -70,7 +70,8 @@ def choose_sizes(
         raise ValueError(f"got {threads} threads, expected at least 1")
     threads = threads or min(4, os.cpu_count() or 1)
     state = source.state_bytes * item // 4
-    batches = (_AHEAD + 2) * batch_size * windows.length * state
+    # Those that wait, one in hand, one being made, and two that were freed and that the allocator has not given back.
+    batches = (_AHEAD + 4) * batch_size * windows.length * state
     span = windows.lead_steps[-1] * (windows.length - 1)
     chunk = source.reader.chunk
     times = int(windows.touched(source.shape[0]).sum())
