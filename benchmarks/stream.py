@@ -1,7 +1,7 @@
 """Batches of windows per second: `sciwm.stream` beside xbatcher, xarray and the limit of the machine, in one run.
 
     pip install 'sciwm[bench]'
-    python benchmarks/stream.py --data DIR --out docs/performance_stream.md
+    python benchmarks/stream.py --data DIR --out table.md
 
 writes its data to DIR (2.5 GB, kept and used again) and prints one table; about 10 minutes on two cores. Every round measures all
 designs once, in changing order; a ratio is the median over the rounds of the ratio to the best reference of the same round, so
