@@ -21,12 +21,14 @@ def _stop_all() -> None:
         thread.join()
 
 
-def ahead(items: Generator[T | None, None, None], depth: int) -> Generator[tuple[int, T], None, None]:
-    """Yield what a generator makes in a thread, with its number from 1; ``depth`` items wait ready. None counts but is not handed over.
+def ahead(items: Generator[T | None, None, None], depth: int) -> Generator[tuple[int, T | None], None, None]:
+    """Yield what a generator makes in a thread, with its number from 1; ``depth`` items wait ready.
+
+    None counts but is not handed over, except at the end: with the number of all items.
 
     The generator is closed, and the thread has ended, when this iterator is exhausted, closed, or dropped; its exceptions arrive here.
     """
-    waiting: queue.Queue[tuple[int, T | BaseException | None]] = queue.Queue(depth)
+    waiting: queue.Queue[tuple[int, T | BaseException | None]] = queue.Queue(max(1, depth))
     gone = threading.Event()
 
     def put(entry: tuple[int, T | BaseException | None]) -> bool:
@@ -49,6 +51,7 @@ def ahead(items: Generator[T | None, None, None], depth: int) -> Generator[tuple
             put((number, error))
         finally:
             items.close()
+            _running.pop(thread, None)
 
     thread = threading.Thread(target=work, name="sciwm-read-ahead", daemon=True)
     _running[thread] = gone
@@ -56,12 +59,13 @@ def ahead(items: Generator[T | None, None, None], depth: int) -> Generator[tuple
     try:
         while True:
             number, item = waiting.get()
-            if item is None:
-                return
             if isinstance(item, BaseException):
                 raise item
             yield number, item
+            if item is None:
+                return
     finally:
         gone.set()
-        thread.join()
-        _running.pop(thread, None)
+        # The garbage collector may close this in any thread, also in one that the thread to be joined waits for.
+        if not threading.current_thread().name.startswith("sciwm"):
+            thread.join()

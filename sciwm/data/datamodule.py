@@ -35,7 +35,7 @@ class DataModule(lightning.LightningDataModule):
     seed : int
         Seed of the order.
     memory_limit : int
-        Bytes for states held ready, see `sciwm.data.stream`.
+        Bytes for states held ready, of training and of validation each, see `sciwm.data.stream`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class DataModule(lightning.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Position in the training batches, for the checkpoint."""
-        return self._train.state_dict() if self._train is not None else {}
+        return self._train.state_dict() if self._train is not None else self._state or {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -88,6 +88,7 @@ class DataModule(lightning.LightningDataModule):
             rank=rank,
             world_size=world_size,
             memory_limit=self.memory_limit,
+            stride=None if which == "train" else 1,
             epochs=None if which == "train" else 1,
             drop_last=which == "train",
         )
@@ -101,24 +102,21 @@ class TrainBatches:
     """
 
     def __init__(self, source: Stream, trainer: Any, state: dict[str, Any] | None) -> None:
-        self._source, self._trainer = source, trainer
-        self._begin = state or {"step": 0, "stream": None}
+        self._source, self._trainer, self._step_then = source, trainer, 0
+        if state is not None:
+            self._step_then = int(state["step"])
+            source.load_state_dict(state["stream"])
 
     def __iter__(self) -> Iterator[Batch]:
-        step = self._step()
-        if self._begin["stream"] is not None and self._begin["step"] == step:
-            self._source.load_state_dict(self._begin["stream"])
-        else:
-            self._source.seek(step)
-            self._begin = {"step": step, "stream": None}
+        state = self.state_dict()
+        self._source.load_state_dict(state["stream"])
+        self._step_then = state["step"]
         return iter(self._source)
 
     def state_dict(self) -> dict[str, Any]:
         """The stream's state after the batches that the trainer has used."""
-        return {"step": self._step(), "stream": self._source.state_after(max(0, self._step() - self._begin["step"]))}
-
-    def _step(self) -> int:
-        return int(self._trainer.global_step * self._trainer.accumulate_grad_batches) if self._trainer else 0
+        step = int(self._trainer.global_step * self._trainer.accumulate_grad_batches) if self._trainer else 0
+        return {"step": step, "stream": self._source.state_after(max(0, step - self._step_then))}
 
 
 class ValidationBatches:

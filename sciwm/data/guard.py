@@ -86,7 +86,7 @@ class _Guarded:
 def _is_plain_zarr(variable: xr.Variable) -> bool:
     """Whether the stored numbers are the values: float32, not packed, and no fill value but NaN."""
     packing = variable.encoding
-    fill = packing.get("_FillValue", packing.get("missing_value", np.nan))
+    fill = [packing[k] for k in ("_FillValue", "missing_value") if k in packing]
     packed = {"scale_factor", "add_offset", "_Unsigned"} & set(packing)
     whole = packing.get("chunks", (0,))[1:] == variable.shape[1:]  # else parts that nobody asked for would be decoded
     return (
@@ -94,7 +94,7 @@ def _is_plain_zarr(variable: xr.Variable) -> bool:
         and variable.ndim > 0
         and variable.dtype == np.float32
         and not packed
-        and bool(np.all(np.isnan(fill)))
+        and all(np.all(np.isnan(f)) for f in fill)
         and whole
     )
 

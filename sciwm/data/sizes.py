@@ -75,7 +75,8 @@ def choose_sizes(
     span = windows.lead_steps[-1] * (windows.length - 1)
     chunk = source.reader.chunk
     times = int(windows.touched(source.shape[0]).sum())
-    mode = mode or ("resident" if times * state <= memory_limit // 2 else "block")
+    fits = times * state <= memory_limit // 2 and times * state + batches <= memory_limit
+    mode = mode or ("resident" if fits else "block")
     if mode == "resident":
         return mode, BlockSizes(chunk, 1, span, 1, threads)
     per_time = len(windows) / times / (windows.length if stride is None else stride)

@@ -220,10 +220,12 @@ def _zarr_pieces(label: str, ds: xr.Dataset, parts: Sequence[Part]) -> list[Piec
         original = ds[part.name].variable
         packing = original.encoding
         same = found is not None and found.shape == original.shape and part.variable.dims == original.dims
-        if not same or found.dtype.kind not in "fiu" or "_Unsigned" in packing:
+        fills = [packing[k] for k in ("_FillValue", "missing_value") if k in packing]
+        # Two values that both mean missing, or several: xarray knows how to mask them.
+        several = any(np.ndim(f) for f in fills) or (len(fills) == 2 and not np.array_equal(fills[0], fills[1], equal_nan=True))
+        if not same or found.dtype.kind not in "fiu" or "_Unsigned" in packing or several:
             return []
-        fill = packing.get("_FillValue", packing.get("missing_value"))
-        fill = None if fill is None or (np.ndim(fill) == 0 and np.isnan(fill)) else fill
+        fill = fills[0] if fills and not np.isnan(fills[0]) else None
         scale, offset = packing.get("scale_factor", 1.0), packing.get("add_offset", 0.0)
         pieces.append(Piece(found, part.place, float(scale), float(offset), None if fill is None else float(fill)))
     return pieces
@@ -241,11 +243,11 @@ def _axis(pieces: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         number = int(segments[-1].max(initial=number))
         last = amount[-1] if len(amount) else last
         times.append(axis["time"].values)
-    kinds = {t.dtype.kind for t in times}
+    kinds = {t.flat[0].calendar if t.dtype.kind == "O" and t.size else "number" if t.dtype.kind in "iuf" else t.dtype.kind for t in times}
     if len(kinds) > 1:
         raise ValueError("got pieces with times in different calendars, expected one, because their differences have no meaning")
     attrs = pieces[0][1]["time"].attrs
-    if kinds <= set("iuf") and str(attrs.get("units", "")) not in ("fs", "ps", "ns"):
+    if kinds == {"number"} and str(attrs.get("units", "")) not in ("fs", "ps", "ns"):
         attrs = {**attrs, "units": "ps"}  # only so that plain numbers are checked for regularity like simulation time
     coords = {"time": ("time", np.concatenate(times), attrs), "segment": ("time", np.concatenate(segments).astype(np.int32))}
     labels = pieces[0][0] if len(pieces) == 1 else f"{len(pieces)} stores"

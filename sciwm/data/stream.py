@@ -6,6 +6,7 @@ from the pool. The plan (`sciwm.data.windows`) fixes the order before anything i
 next batches while the last one is used.
 """
 
+import zlib
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -78,22 +79,28 @@ class Stream(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
             raise RuntimeError("got a stream inside a DataLoader worker, expected num_workers=0: its own threads read ahead")
-        if self._begun:
-            now = self._position(self._served)
-            self._origin = _Position(now.epoch + (now.batch > 0 or bool(now.past)))
+        self._origin = self._next_origin()
         self._begun, self._served = True, 0
         first = self._origin
         batches = self._resident_batches(first) if self.mode == "resident" else self._block_batches(first)
         with closing(ahead(batches, self.sizes.ahead)) as numbered:
             for number, batch in numbered:
                 self._served = number  # before the batch is handed over: state_dict, called while it is used, counts it
-                yield batch
+                if batch is not None:
+                    yield batch
+
+    def _next_origin(self) -> _Position:
+        """Where the next iteration starts: at the next epoch, or where a state that was loaded says."""
+        if not self._begun:
+            return self._origin
+        now = self._position(self._served)
+        return _Position(now.epoch + (now.batch > 0 or bool(now.past)))
 
     def __len__(self) -> int:
         """Batches of one whole iteration from where the next one starts."""
         if self.epochs is None:
             raise TypeError("got no number of epochs, expected one: a stream without end has no length")
-        return sum(count - first for _, first, count, _ in self._epochs(self._origin if not self._begun else _Position(), plans=False))
+        return sum(count - first for _, first, count, _ in self._epochs(self._next_origin(), plans=False))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, in plain numbers: what it takes to serve exactly the batches that are left."""
@@ -105,6 +112,9 @@ class Stream(IterableDataset[Batch]):
         return {
             "seed": self.seed,
             "windows": len(self.windows),
+            "window": self.windows.length,
+            "lead_steps": list(self.windows.lead_steps),
+            "weights": None if self.weights is None else zlib.crc32(self.weights.tobytes()),
             "stride": self.stride,
             "order": self.order,
             "block": self.sizes.block,
@@ -119,18 +129,24 @@ class Stream(IterableDataset[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batches that were served when `state_dict` was called.
 
-        The remaining batches are the same bit for bit, with any number of threads and any ``memory_limit``. With another number of
-        ranks or another batch size, what is left of the epoch is dealt anew: no window comes twice in it.
+        The remaining batches are the same bit for bit, with any number of threads, and any ``memory_limit`` in the same ``mode``; block
+        and pool are those of the state. With another number of ranks or another batch size, what is left of the epoch is dealt anew: no
+        window comes twice in it.
 
         Raises
         ------
         ValueError
             If the state belongs to another order of windows; the message names the difference.
         """
-        for name, mine in (("seed", self.seed), ("windows", len(self.windows)), ("stride", self.stride), ("order", self.order)):
-            if state[name] != mine:
-                raise ValueError(f"got the state of a stream with {name} {state[name]}, expected {name} {mine}, because the order differs")
-        self.sizes = self.sizes.with_order(int(state["block"]), int(state["pool"]))
+        mine = self.state_after(0)
+        for name in ("seed", "windows", "window", "lead_steps", "weights", "order", "stride"):
+            if state[name] != mine[name]:
+                hint = "; pass the same mode, which memory_limit decides otherwise" if name in ("order", "stride") else ""
+                raise ValueError(
+                    f"got the state of a stream with {name} {state[name]}, expected {name} {mine[name]}, because the order differs{hint}"
+                )
+        if self.order == "block":
+            self.sizes = self.sizes.with_order(int(state["block"]), int(state["pool"]))
         past = tuple((int(ranks), int(served)) for ranks, served in state["past"])
         batch = int(state["batch"])
         if (state["world_size"], state["batch_size"]) != (self.world_size, self.batch_size) and batch:
@@ -272,11 +288,10 @@ class Stream(IterableDataset[Batch]):
         """Blocks of all epochs in the order of their first use: key, first time, end of times; every epoch begun joins ``turns``."""
         for plan, first, count, epoch in self._epochs(origin):
             assert plan is not None
-            uses = _uses(plan, self.batch_size, self.windows.length, count)
+            uses = _uses(plan, self.batch_size, self.windows.length, first, count)
             turns.append(_Turn(epoch, plan, first, count, uses))
             for b in sorted(uses.first, key=lambda b: (uses.first[b], b)):
-                if uses.last[b] >= first and uses.first[b] < count:
-                    yield (epoch, b), uses.start[b], uses.stop[b]
+                yield (epoch, b), uses.start[b], uses.stop[b]
 
 
 @dataclass(frozen=True)
@@ -290,15 +305,17 @@ class _Uses:
     most_live: int
 
 
-def _uses(plan: Plan, batch_size: int, length: int, count: int) -> _Uses:
-    blocks, inverse = np.unique(plan.blocks, return_inverse=True)
-    batch = np.arange(len(plan)) // batch_size
-    ends = plan.starts + plan.strides * (length - 1) + 1
+def _uses(plan: Plan, batch_size: int, length: int, first_batch: int, count: int) -> _Uses:
+    part = slice(first_batch * batch_size, count * batch_size)
+    starts, strides = plan.starts[part], plan.strides[part]
+    blocks, inverse = np.unique(plan.blocks[part], return_inverse=True)
+    batch = first_batch + np.arange(len(starts)) // batch_size
+    ends = starts + strides * (length - 1) + 1
     first, start = (np.full(len(blocks), np.iinfo(np.int64).max) for _ in range(2))
     last, stop = (np.zeros(len(blocks), np.int64) for _ in range(2))
     np.minimum.at(first, inverse, batch)
     np.maximum.at(last, inverse, batch)
-    np.minimum.at(start, inverse, plan.starts)
+    np.minimum.at(start, inverse, starts)
     np.maximum.at(stop, inverse, ends)
     change = np.zeros(max(count, int(last.max(initial=0)) + 1) + 1, np.int64)
     np.add.at(change, first, 1)

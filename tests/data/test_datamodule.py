@@ -84,3 +84,30 @@ def test_without_a_validation_block_or_a_trainer(paths):
     shuffled = list(DataModule(paths[0], window=3, batch_size=8).val_dataloader())
     assert sum(len(b) for b in shuffled) == 100 - 3 - 2
     assert len(shuffled[0]) == 8
+
+
+class Steps:
+    """As much of a trainer as the position in the batches depends on."""
+
+    def __init__(self, world_size):
+        self.global_step, self.accumulate_grad_batches, self.global_rank, self.world_size = 0, 1, 0, world_size
+
+
+def test_another_number_of_devices_goes_on_where_the_checkpoint_is(paths):
+    data = DataModule(paths[0], window=3, batch_size=8, seed=5)
+    data.trainer = Steps(1)
+    batches = data.train_dataloader()
+    seen = [b.index[:, 0].tolist() for b in islice(batches, 10)]
+    data.trainer.global_step = 10
+    state = data.state_dict()
+    again = DataModule(paths[0], window=3, batch_size=8, seed=5)
+    again.trainer = Steps(2)
+    again.trainer.global_step = 10
+    again.load_state_dict(state)
+    assert again.state_dict() == state  # also before anything asked for batches
+    resumed = again.train_dataloader()
+    assert again.state_dict()["stream"]["past"] == [[1, 80]]
+    rest = [b.index[:, 0].tolist() for b in islice(resumed, 20)]
+    again.trainer.global_step = 15  # Lightning asks for another iterator in the middle
+    assert [b.index[:, 0].tolist() for b in islice(resumed, 5)] == rest[5:10]
+    assert not {x for b in seen for x in b} & {x for b in rest for x in b}

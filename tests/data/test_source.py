@@ -7,6 +7,7 @@ import xarray as xr
 
 from sciwm.data.cache import Cache
 from sciwm.data.chunks import ChunkReader
+from sciwm.data.open import open_dataset
 from sciwm.data.readers import DaskReader, JoinedReader, SliceReader
 from sciwm.data.source import open_source
 from sciwm.data.stream import stream
@@ -62,6 +63,18 @@ def test_formats(tmp_path, kind):
     assert source.time[1] - source.time[0] == 6
     only = open_source(path, variables=["v"])
     np.testing.assert_array_equal(read(only), stacked(truth, "v"))
+
+
+def test_two_values_that_mean_missing(tmp_path):
+    ds = record(40)
+    ds["u"][3, 1, 1] = -9999.0
+    ds["u"][4, 1, 1] = np.nan
+    ds.u.attrs["missing_value"] = np.float32(-9999.0)
+    ds.to_zarr(tmp_path / "a.zarr", zarr_format=2, encoding={"u": {"_FillValue": np.float32(np.nan)}})
+    for data in (tmp_path / "a.zarr", open_dataset(tmp_path / "a.zarr")):
+        states = read(open_source(data))
+        assert np.isnan(states[3:5, 0, 1, 1]).all()
+        assert np.isnan(states).sum() == 2
 
 
 def test_lazily_derived_datasets_with_uneven_chunks():
@@ -200,5 +213,8 @@ def test_refusals(tmp_path):
     noleap = ds.assign_coords(time=xr.date_range("2000-01-01", periods=20, freq="6h", calendar="noleap", use_cftime=True))
     with pytest.raises(ValueError, match="different calendars"):
         open_source([ds, noleap])
+    days = ds.assign_coords(time=xr.date_range("2010-01-01", periods=20, freq="6h", calendar="360_day", use_cftime=True))
+    with pytest.raises(ValueError, match="different calendars"):
+        open_source([noleap, days])
     with pytest.raises(FileNotFoundError):
         open_source(tmp_path / "none.zarr")

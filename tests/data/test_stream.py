@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 
+from sciwm.data.ahead import ahead
 from sciwm.data.prepare import open_training_store, prepare
 from sciwm.data.stream import stream
 
@@ -135,7 +136,11 @@ def test_a_state_fits_only_the_stream_it_came_from(path):
         stream(path, **OPTIONS | {"seed": 8}).load_state_dict(state)
     with pytest.raises(ValueError, match=r"with windows \d+, expected windows"):
         stream(path, **OPTIONS | {"window": 3}).load_state_dict(state)
-    with pytest.raises(ValueError, match="with order global, expected order block"):
+    with pytest.raises(ValueError, match=r"with lead_steps \[1, 3\], expected lead_steps \[1\]"):
+        stream(path, **OPTIONS | {"lead_steps": (1,)}).load_state_dict(state)
+    with pytest.raises(ValueError, match="with weights None, expected weights"):
+        stream(path, **OPTIONS, weights=np.ones(1500)).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"with order global, expected order block.*pass the same mode"):
         stream(path, **OPTIONS, mode="block", stride=1).load_state_dict(state)
 
 
@@ -311,6 +316,7 @@ def test_windows_that_cannot_be_read_are_skipped_and_counted(path, options):
     everything = stream(damage(path, lambda start: True), **options, on_error="skip")
     assert list(everything) == []
     assert everything.skipped == len(expected)
+    assert (everything.state_dict()["epoch"], everything.state_dict()["batch"]) == (1, 0)  # batches that were lost count
 
 
 def test_an_early_end_stops_the_readers(path):
@@ -355,6 +361,28 @@ def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
     time.sleep(0.3)
     assert len(reads) == held
     iterator.close()
+
+
+def test_large_batches_are_part_of_the_memory(complete):
+    held = 1000 * 2 * 6 * 8 * 4
+    assert stream(complete, window=3, batch_size=8, memory_limit=3 * held).mode == "resident"
+    assert stream(complete, window=21, batch_size=32, memory_limit=5 * held).mode == "block"
+    with pytest.raises(ValueError, match=r"memory limit of 1 MiB, expected at least \d+ MiB"):
+        stream(complete, window=50, batch_size=8, memory_limit=3 * held)
+
+
+def test_the_thread_that_collects_garbage_never_waits_for_itself():
+    def items():
+        yield 1
+        yield 2
+
+    iterator = ahead(items(), 1)
+    assert next(iterator) == (1, 1)
+    collector = threading.Thread(target=iterator.close, name="sciwm-read_0")
+    collector.start()
+    collector.join(10)
+    assert not collector.is_alive()
+    assert list(ahead(items(), 1)) == [(1, 1), (2, 2), (2, None)]
 
 
 def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
