@@ -366,7 +366,7 @@ def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
 def test_large_batches_are_part_of_the_memory(complete):
     held = 1000 * 2 * 6 * 8 * 4
     assert stream(complete, window=3, batch_size=8, memory_limit=3 * held).mode == "resident"
-    assert stream(complete, window=21, batch_size=32, memory_limit=5 * held).mode == "block"
+    assert stream(complete, window=40, batch_size=8, stride=1, memory_limit=5 * held // 2).mode == "block"
     with pytest.raises(ValueError, match=r"memory limit of 1 MiB, expected at least \d+ MiB"):
         stream(complete, window=50, batch_size=8, memory_limit=3 * held)
 
