@@ -15,7 +15,7 @@ from sciwm.data.cache import Cache
 from sciwm.data.decode import decoding
 from sciwm.data.fetch import Raw, address, open_fetch
 
-__all__ = ["ChunkReader", "Failure", "Found", "Piece"]
+__all__ = ["ChunkReader", "Failure", "Found", "Piece", "cf_packing", "has_nan", "placed", "rows"]
 
 _FLOAT32 = np.dtype(np.float32)
 _ABSENT = (
@@ -211,13 +211,7 @@ class _Plan:
 
     def view(self, out: np.ndarray) -> np.ndarray:
         """The part of ``out`` that this array fills, in the array's shape."""
-        part = out if self.place is None else out[:, self.place]
-        shape = (len(out), *self.array.shape[1:])
-        if part.size == np.prod(shape) and np.may_share_memory(view := part.reshape(shape), out):
-            return view
-        raise ValueError(
-            f"got states of shape {out.shape[1:]}, in which {self.array.path!r} of shape {shape[1:]} cannot be placed at {self.place}"
-        )
+        return placed(out, self.place, (len(out), *self.array.shape[1:]), name=self.array.path)
 
     def jobs(self, start: int, stop: int, out: np.ndarray) -> Iterator[_Job]:
         """Every chunk that holds times of [start, stop)."""
@@ -238,7 +232,7 @@ class _Plan:
             target = dest.reshape(-1).view(np.uint8)
             flat = self.decode(raw, target)
             if flat is target:
-                return _has_nan(dest)
+                return has_nan(dest)
         else:
             flat = self.decode(raw, scratch)
         values = flat.view(self.dtype).reshape(self.chunks)
@@ -247,7 +241,7 @@ class _Plan:
     def unpack(self, values: np.ndarray, dest: np.ndarray) -> bool:
         """Turn stored values into float32; return whether one is missing."""
         # Looked for before they are copied, while they are in the processor's cache.
-        missing = self.dtype == _FLOAT32 and _has_nan(values)
+        missing = self.dtype == _FLOAT32 and has_nan(values)
         if self.packed:
             numbers = values.astype(np.float64)
             numbers *= self.scale
@@ -258,19 +252,19 @@ class _Plan:
         if self.fill is not None and (absent := values == self.fill).any():
             dest[absent] = np.nan
             return True
-        return missing or (self.dtype.kind == "f" and self.dtype != _FLOAT32 and _has_nan(dest))
+        return missing or (self.dtype.kind == "f" and self.dtype != _FLOAT32 and has_nan(dest))
 
     def read_with_zarr(self, start: int, stop: int, out: np.ndarray) -> Found:
         """Read by zarr's own pipeline: rows of shards, and where one fails its rows of chunks, to lose no more than needed."""
         view, missing, failed = self.view(out), False, list[Failure]()
         shard = int((self.array.shards or self.chunks)[0])
-        pending = [(a, b) for a, b in _rows(start, stop, shard)][::-1]
+        pending = [(a, b) for a, b in rows(start, stop, shard)][::-1]
         while pending:
             a, b = pending.pop()
             try:
                 missing |= self.unpack(np.asarray(self.array[a:b]), view[a - start : b - start])
             except Exception as error:
-                if len(parts := list(_rows(a, b, self.chunks[0]))) > 1:
+                if len(parts := list(rows(a, b, self.chunks[0]))) > 1:
                     pending += parts[::-1]
                     continue
                 view[a - start : b - start] = np.nan
@@ -293,8 +287,29 @@ class _Plan:
         return Failure(start, stop, message)
 
 
-def _has_nan(values: np.ndarray) -> bool:
-    # The largest value is NaN if any is, and is found faster than all NaN are marked.
+def cf_packing(encoding: dict[Any, Any]) -> tuple[float, float, float | None] | None:
+    """Scale, offset and fill value of a variable as xarray opened it; None where only xarray knows how to unpack it.
+
+    That is unsigned numbers kept as signed ones, and several values that mean missing. A fill value of NaN needs no unpacking.
+    """
+    fills = [encoding[k] for k in ("_FillValue", "missing_value") if k in encoding]
+    several = any(np.ndim(f) for f in fills) or (len(fills) == 2 and not np.array_equal(fills[0], fills[1], equal_nan=True))
+    if several or "_Unsigned" in encoding:
+        return None
+    fill = float(fills[0]) if fills and not np.isnan(fills[0]) else None
+    return float(encoding.get("scale_factor", 1.0)), float(encoding.get("add_offset", 0.0)), fill
+
+
+def placed(out: np.ndarray, place: slice | None, shape: tuple[int, ...], *, name: str) -> np.ndarray:
+    """The channels of ``out`` that an array of this shape fills, in its shape: a view, never a copy."""
+    part = out if place is None else out[:, place]
+    if part.size == np.prod(shape) and np.may_share_memory(view := part.reshape(shape), out):
+        return view
+    raise ValueError(f"got states of shape {out.shape[1:]}, in which {name!r} of shape {shape[1:]} cannot be placed at {place}")
+
+
+def has_nan(values: np.ndarray) -> bool:
+    """Whether any value is NaN: the largest then is, and is found faster than all NaN are marked."""
     largest = np.maximum.reduce(values, axis=None)
     return bool(largest != largest)
 
@@ -303,7 +318,8 @@ def _cause(error: Exception) -> str:
     return str(error) if isinstance(error, LookupError | OSError) else f"{type(error).__name__}: {error}"
 
 
-def _rows(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+def rows(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """Cut [``start``, ``stop``) at the multiples of ``step``."""
     for first in range(start // step * step, stop, step):
         yield max(start, first), min(stop, first + step)
 

@@ -13,7 +13,7 @@ from sciwm.data.split import LABELS
 from sciwm.data.stream import Stream, stream
 from sciwm.sample import Batch
 
-__all__ = ["DataModule"]
+__all__ = ["DataModule", "ValidationBatches"]
 
 
 class DataModule(lightning.LightningDataModule):

@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from sciwm.data.chunks import ChunkReader, Piece
+from sciwm.data.chunks import ChunkReader, Piece, cf_packing
 
 __all__ = ["chunk_guarded"]
 
@@ -85,18 +85,10 @@ class _Guarded:
 
 def _is_plain_zarr(variable: xr.Variable) -> bool:
     """Whether the stored numbers are the values: float32, not packed, and no fill value but NaN."""
-    packing = variable.encoding
-    fill = [packing[k] for k in ("_FillValue", "missing_value") if k in packing]
-    packed = {"scale_factor", "add_offset", "_Unsigned"} & set(packing)
-    whole = packing.get("chunks", (0,))[1:] == variable.shape[1:]  # else parts that nobody asked for would be decoded
-    return (
-        "compressors" in packing
-        and variable.ndim > 0
-        and variable.dtype == np.float32
-        and not packed
-        and all(np.all(np.isnan(f)) for f in fill)
-        and whole
-    )
+    stored = variable.encoding
+    whole = stored.get("chunks", (0,))[1:] == variable.shape[1:]  # else parts that nobody asked for would be decoded
+    plain = variable.ndim > 0 and variable.dtype == np.float32 and cf_packing(stored) == (1.0, 0.0, None)
+    return "compressors" in stored and plain and whole
 
 
 def chunk_guarded(array: xr.DataArray, sizes: dict[Any, int], *, label: str) -> xr.DataArray:

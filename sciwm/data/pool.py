@@ -4,13 +4,12 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
 
-from sciwm.data.chunks import Found
+from sciwm.data.chunks import Found, rows
 from sciwm.data.source import Source
 from sciwm.data.windows import Windows
 
@@ -137,8 +136,7 @@ def load_states(filler: Filler, source: Source, windows: Windows, dtype: torch.d
     with ThreadPoolExecutor(threads, thread_name_prefix="sciwm-read") as executor:
         tasks = []
         for start, stop in edges.reshape(-1, 2).tolist():
-            cuts = [start, *range((start // step + 1) * step, stop, step), stop]
-            for a, b in pairwise(cuts):
+            for a, b in rows(start, stop, step):
                 tasks.append(executor.submit(filler.fill, a, b, states.values[place[a] : place[a] + b - a]))
         try:
             for task in tasks:

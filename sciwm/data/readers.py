@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from sciwm.data.chunks import Failure, Found
+from sciwm.data.chunks import Failure, Found, has_nan, placed, rows
 
 __all__ = ["DaskReader", "JoinedReader", "Part", "Reader", "SliceReader"]
 
@@ -49,7 +49,8 @@ class SliceReader:
 
     def _fill(self, start: int, stop: int, out: np.ndarray) -> None:
         for part in self._parts:
-            _put(out, part, np.asarray(part.variable[start:stop].values))
+            values = np.asarray(part.variable[start:stop].values)
+            placed(out, part.place, values.shape, name=part.name)[...] = values
 
     def close(self) -> None:
         """Nothing is held."""
@@ -87,7 +88,7 @@ class DaskReader:
         graph, _ = cull(self._graph, [k for some in keys for k in some])  # type: ignore[no-untyped-call]
         results = get_sync(graph, keys)  # type: ignore[arg-type]
         for part, a, found, values in zip(self._parts, self._arrays, places, results, strict=True):
-            whole = _view(out, part, (stop - start, *a.shape[1:]))
+            whole = placed(out, part.place, (stop - start, *a.shape[1:]), name=part.name)
             for (_, (cut, where)), x in zip(found, values, strict=True):
                 whole[where] = np.asarray(x)[cut]
 
@@ -96,7 +97,7 @@ class DaskReader:
 
         values = compute(*(a[start:stop] for a in self._arrays), scheduler="sync")  # type: ignore[no-untyped-call]
         for part, x in zip(self._parts, values, strict=True):
-            _put(out, part, np.asarray(x))
+            placed(out, part.place, x.shape, name=part.name)[...] = x
 
     def _places(self, i: int, start: int, stop: int) -> Any:
         """Chunks of an array that overlap the block: index, what to take of the chunk, and where it goes."""
@@ -146,31 +147,15 @@ def _read_pieces(fill: Callable[[int, int, np.ndarray], None], start: int, stop:
     try:
         fill(start, stop, out)
     except Exception as error:
-        cuts = [start, *range((start // chunk + 1) * chunk, stop, chunk), stop]
-        if len(cuts) > 2:  # find out which chunk it is
-            found = [_read_pieces(fill, a, b, out[a - start : b - start], chunk, label) for a, b in pairwise(cuts)]
+        cuts = list(rows(start, stop, chunk))
+        if len(cuts) > 1:  # find out which chunk it is
+            found = [_read_pieces(fill, a, b, out[a - start : b - start], chunk, label) for a, b in cuts]
             return Found(any(f.missing for f in found), tuple(x for f in found for x in f.failed))
         out[...] = np.nan
         message = f"could not read steps {start} to {stop - 1} of {label}: {type(error).__name__}: {error}"
         return Found(True, (Failure(start, stop, message),))
-    # Numpy's maximum is NaN wherever a NaN is, and several times faster than isnan; a piece at a time stays in the cache.
-    size = max(1, 2**18 // max(1, out[0].nbytes))
-    return Found(any(bool(np.isnan(out[i : i + size].max())) for i in range(0, len(out), size)), ())
-
-
-def _view(out: np.ndarray, part: Part, shape: tuple[int, ...]) -> np.ndarray:
-    """The channels of ``out`` that a variable fills, in the variable's own shape."""
-    target = out if part.place is None else out[:, part.place]
-    if target.shape == shape:
-        return target
-    view = target.view()
-    view.shape = shape  # fails instead of copying
-    return view
-
-
-def _put(out: np.ndarray, part: Part, values: np.ndarray) -> None:
-    target = out if part.place is None else out[:, part.place]
-    target[...] = values.reshape(target.shape)
+    size = max(1, 2**18 // max(1, out[0].nbytes))  # a piece that is in the processor's cache
+    return Found(any(has_nan(out[i : i + size]) for i in range(0, len(out), size)), ())
 
 
 def _stored_chunk(variable: xr.Variable) -> int:

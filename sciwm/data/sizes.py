@@ -8,10 +8,10 @@ from typing import Literal
 from sciwm.data.source import Source
 from sciwm.data.windows import Windows
 
-__all__ = ["CHOICES", "BlockSizes", "Mode", "choose_sizes"]
+__all__ = ["AHEAD", "CHOICES", "BlockSizes", "Mode", "choose_sizes"]
 
 Mode = Literal["resident", "block"]
-_AHEAD = 2  # batches assembled before they are asked for
+AHEAD = 2  # batches assembled before they are asked for
 # Times per block and blocks mixed, from the best down. Larger blocks decode fewer chunks twice, more blocks shuffle better.
 CHOICES = [(512, 16), (256, 16), (256, 8), (128, 8), (64, 8), (32, 8), (16, 8), (8, 8), (4, 8), (2, 8), (1, 8), (1, 4), (1, 2), (1, 1)]
 
@@ -32,8 +32,6 @@ class BlockSizes:
         Blocks that fit into the memory limit.
     threads : int
         Reading threads.
-    ahead : int
-        Batches assembled before they are asked for.
     """
 
     block: int
@@ -41,7 +39,6 @@ class BlockSizes:
     span: int
     slots: int
     threads: int
-    ahead: int = _AHEAD
 
     def with_order(self, block: int, pool: int) -> "BlockSizes":
         """The same with blocks and pool of a stream that is resumed."""
@@ -71,7 +68,7 @@ def choose_sizes(
     threads = threads or min(4, os.cpu_count() or 1)
     state = source.state_bytes * item // 4
     # Those that wait, one in hand, one being made, and two that were freed and that the allocator has not given back.
-    batches = (_AHEAD + 4) * batch_size * windows.length * state
+    batches = (AHEAD + 4) * batch_size * windows.length * state
     span = windows.lead_steps[-1] * (windows.length - 1)
     chunk = source.reader.chunk
     times = int(windows.touched(source.shape[0]).sum())

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from sciwm.data.cache import Cache
-from sciwm.data.chunks import ChunkReader, Piece
+from sciwm.data.chunks import ChunkReader, Piece, cf_packing
 from sciwm.data.conditions import conditions
 from sciwm.data.names import close_matches
 from sciwm.data.read import Store, read_pieces
@@ -218,16 +218,11 @@ def _zarr_pieces(label: str, ds: xr.Dataset, parts: Sequence[Part]) -> list[Piec
     for part in parts:
         found: Any = group.get(part.name)
         original = ds[part.name].variable
-        packing = original.encoding
+        packing = cf_packing(original.encoding)
         same = found is not None and found.shape == original.shape and part.variable.dims == original.dims
-        fills = [packing[k] for k in ("_FillValue", "missing_value") if k in packing]
-        # Two values that both mean missing, or several: xarray knows how to mask them.
-        several = any(np.ndim(f) for f in fills) or (len(fills) == 2 and not np.array_equal(fills[0], fills[1], equal_nan=True))
-        if not same or found.dtype.kind not in "fiu" or "_Unsigned" in packing or several:
+        if packing is None or not same or found.dtype.kind not in "fiu":
             return []
-        fill = fills[0] if fills and not np.isnan(fills[0]) else None
-        scale, offset = packing.get("scale_factor", 1.0), packing.get("add_offset", 0.0)
-        pieces.append(Piece(found, part.place, float(scale), float(offset), None if fill is None else float(fill)))
+        pieces.append(Piece(found, part.place, *packing))
     return pieces
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sciwm.data.split import LABELS
 
-__all__ = ["Plan", "Windows", "find_windows", "plan_epoch", "plan_size", "window_starts"]
+__all__ = ["Order", "Plan", "Uses", "Windows", "block_uses", "find_windows", "plan_epoch", "plan_size", "window_starts"]
 
 Order = Literal["global", "block", "none"]
 
@@ -192,6 +192,39 @@ def plan_size(
     else:
         num = len(_chosen(num, seed, epoch, every, weights))
     return (num - sum(ranks * served for ranks, served in past)) // world_size
+
+
+@dataclass(frozen=True)
+class Uses:
+    """First and last batch that needs a block, and the times it must hold, by block number; most blocks in use at once."""
+
+    first: dict[int, int]
+    last: dict[int, int]
+    start: dict[int, int]
+    stop: dict[int, int]
+    most_live: int
+
+
+def block_uses(plan: Plan, batch_size: int, length: int, first_batch: int, count: int) -> Uses:
+    """When the batches of an epoch, from ``first_batch`` to before ``count``, need which blocks."""
+    part = slice(first_batch * batch_size, count * batch_size)
+    starts, strides = plan.starts[part], plan.strides[part]
+    blocks, inverse = np.unique(plan.blocks[part], return_inverse=True)
+    batch = first_batch + np.arange(len(starts)) // batch_size
+    ends = starts + strides * (length - 1) + 1
+    first, start = (np.full(len(blocks), np.iinfo(np.int64).max) for _ in range(2))
+    last, stop = (np.zeros(len(blocks), np.int64) for _ in range(2))
+    np.minimum.at(first, inverse, batch)
+    np.maximum.at(last, inverse, batch)
+    np.minimum.at(start, inverse, starts)
+    np.maximum.at(stop, inverse, ends)
+    change = np.zeros(max(count, int(last.max(initial=0)) + 1) + 1, np.int64)
+    np.add.at(change, first, 1)
+    np.add.at(change, last + 1, -1)
+    live = int(np.cumsum(change).max(initial=0))
+    names = blocks.tolist()
+    by_block = [dict(zip(names, v.tolist(), strict=True)) for v in (first, last, start, stop)]
+    return Uses(by_block[0], by_block[1], by_block[2], by_block[3], live)
 
 
 def _remaining(

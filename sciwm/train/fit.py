@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sciwm.climatology import Climatology
 from sciwm.config import Config
-from sciwm.data.datamodule import DataModule
+from sciwm.data.datamodule import DataModule, ValidationBatches
 from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.split import Split
 from sciwm.data.stream import stream
@@ -132,7 +132,9 @@ def fit_world(
     world.network.train()
     module = JEPAModule(world)
     watch = StopOnSignal()
-    health = Health(batches=lambda: _validation(store, config, length), record=record, every=config.train.validate_every)
+    validation = _validation(store, config, length)
+    most = max(1, _VALIDATION_WINDOWS // config.train.batch_size)
+    health = Health(batches=lambda: itertools.islice(validation, most), record=record, every=config.train.validate_every)
     callbacks: list[L.Callback] = [watch, health, Checkpoints(path=checkpoint, every=config.train.checkpoint_every)]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
@@ -156,6 +158,7 @@ def fit_world(
 
 
 def _validation(store: str | Path, config: Config, length: int) -> Iterable[Batch]:
+    """The same batches at every validation, from states that are read once."""
     batches = stream(
         store,
         which="validation",
@@ -166,7 +169,7 @@ def _validation(store: str | Path, config: Config, length: int) -> Iterable[Batc
         epochs=1,
         drop_last=False,
     )
-    return itertools.islice(batches, max(1, _VALIDATION_WINDOWS // config.train.batch_size))
+    return ValidationBatches(batches)
 
 
 def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progress: bool) -> L.Trainer:

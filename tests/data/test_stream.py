@@ -412,7 +412,7 @@ def test_not_in_worker_processes(complete, monkeypatch):
     assert next(iter(loader)).values.shape == (8, 3, 2, 6, 8)
     with pytest.raises(RuntimeError, match="sent to another process, expected num_workers=0"):
         pickle.dumps(batches)
-    monkeypatch.setattr("sciwm.data.stream.get_worker_info", lambda: 1)
+    monkeypatch.setattr("sciwm.data.batches.get_worker_info", lambda: 1)
     with pytest.raises(RuntimeError, match="inside a DataLoader worker, expected num_workers=0"):
         next(iter(batches))
 

@@ -1,0 +1,299 @@
+"""An iterable of batches, from memory or read ahead in blocks, resumable at the exact next batch.
+
+Two ways to the same batches. *Resident*: all states are read once and every batch is one gather. *Block*: background
+threads read the blocks of times that the plan needs next into a pool of bounded size, and every batch is one gather
+from the pool. The plan (`sciwm.data.windows`) fixes the order before anything is read; another thread assembles the
+next batches while the last one is used.
+"""
+
+import zlib
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from sciwm.data.ahead import ahead
+from sciwm.data.pool import Filler, Pool, States, load_states
+from sciwm.data.sizes import AHEAD, BlockSizes, Mode
+from sciwm.data.source import Source
+from sciwm.data.windows import Order, Plan, Uses, Windows, block_uses, plan_epoch, plan_size
+from sciwm.sample import Batch
+
+__all__ = ["Stream"]
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Where the next batch lies; ``past`` holds what other numbers of ranks have served of its epoch."""
+
+    epoch: int = 0
+    batch: int = 0
+    past: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Turn:
+    epoch: int
+    plan: Plan
+    first_batch: int
+    num_batches: int
+    uses: Uses
+
+
+@dataclass(eq=False)
+class Stream(IterableDataset[Batch]):
+    """An iterable of batches; made by `stream`, which documents the choices.
+
+    Every ``iter`` goes on with the next epoch, or, after `load_state_dict`, in the middle of the one it was in.
+
+    Parameters
+    ----------
+    skipped : int
+        Windows left out so far because a chunk could not be read (``on_error="skip"``).
+    """
+
+    source: Source
+    windows: Windows
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    mode: Mode
+    order: Order
+    sizes: BlockSizes
+    stride: int
+    weights: np.ndarray | None
+    epochs: int | None
+    drop_last: bool
+    dtype: torch.dtype
+    pin_memory: bool
+    on_error: Literal["raise", "skip"]
+    skipped: int = 0
+    _origin: _Position = field(default_factory=_Position, repr=False)
+    _served: int = field(default=0, repr=False)
+    _begun: bool = field(default=False, repr=False)
+    _resident: tuple[States, np.ndarray] | None = field(default=None, repr=False)
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("got a stream to be sent to another process, expected num_workers=0: its own threads read ahead")
+
+    def __iter__(self) -> Iterator[Batch]:
+        if get_worker_info() is not None:
+            raise RuntimeError("got a stream inside a DataLoader worker, expected num_workers=0: its own threads read ahead")
+        self._origin = self._next_origin()
+        self._begun, self._served = True, 0
+        first = self._origin
+        batches = self._resident_batches(first) if self.mode == "resident" else self._block_batches(first)
+        with closing(ahead(batches, AHEAD)) as numbered:
+            for number, batch in numbered:
+                self._served = number  # before the batch is handed over: state_dict, called while it is used, counts it
+                if batch is not None:
+                    yield batch
+
+    def _next_origin(self) -> _Position:
+        """Where the next iteration starts: at the next epoch, or where a state that was loaded says."""
+        if not self._begun:
+            return self._origin
+        now = self._position(self._served)
+        return _Position(now.epoch + (now.batch > 0 or bool(now.past)))
+
+    def __len__(self) -> int:
+        """Batches of one whole iteration from where the next one starts."""
+        if self.epochs is None:
+            raise TypeError("got no number of epochs, expected one: a stream without end has no length")
+        return sum(count - begin.batch for begin, count in self._epochs(self._next_origin()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, in plain numbers: what it takes to serve exactly the batches that are left."""
+        return self.state_after(self._served)
+
+    def state_after(self, batches: int) -> dict[str, Any]:
+        """The state when so many batches of the present iteration have been used (readers ahead of training count more)."""
+        now = self._position(batches)
+        return {
+            "seed": self.seed,
+            "windows": len(self.windows),
+            "window": self.windows.length,
+            "lead_steps": list(self.windows.lead_steps),
+            "weights": None if self.weights is None else zlib.crc32(self.weights.tobytes()),
+            "stride": self.stride,
+            "order": self.order,
+            "block": self.sizes.block,
+            "pool": self.sizes.pool,
+            "world_size": self.world_size,
+            "batch_size": self.batch_size,
+            "epoch": now.epoch,
+            "batch": now.batch,
+            "past": [list(p) for p in now.past],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were served when `state_dict` was called.
+
+        The remaining batches are the same bit for bit, with any number of threads, and any ``memory_limit`` in the same ``mode``; block
+        and pool are those of the state. With another number of ranks or another batch size, what is left of the epoch is dealt anew: no
+        window comes twice in it.
+
+        Raises
+        ------
+        ValueError
+            If the state belongs to another order of windows; the message names the difference.
+        """
+        mine = self.state_after(0)
+        for name in ("seed", "windows", "window", "lead_steps", "weights", "order", "stride"):
+            if state[name] != mine[name]:
+                hint = "; pass the same mode, which memory_limit decides otherwise" if name in ("order", "stride") else ""
+                raise ValueError(
+                    f"got the state of a stream with {name} {state[name]}, expected {name} {mine[name]}, because the order differs{hint}"
+                )
+        if self.order == "block":
+            self.sizes = self.sizes.with_order(int(state["block"]), int(state["pool"]))
+        past = tuple((int(ranks), int(served)) for ranks, served in state["past"])
+        batch = int(state["batch"])
+        if (state["world_size"], state["batch_size"]) != (self.world_size, self.batch_size) and batch:
+            past, batch = (*past, (int(state["world_size"]), batch * int(state["batch_size"]))), 0
+        self._origin, self._served, self._begun = _Position(int(state["epoch"]), batch, past), 0, False
+
+    def seek(self, batches: int) -> None:
+        """Start the next iteration after so many batches from the very first."""
+        self._origin, self._served, self._begun = _Position(), 0, False
+        self._origin = self._position(batches)
+
+    def batches_per_epoch(self, epoch: int = 0, past: tuple[tuple[int, int], ...] = ()) -> int:
+        """Batches in an epoch on every rank; a lone batch may be smaller than ``batch_size``."""
+        size = plan_size(
+            self.windows,
+            seed=self.seed,
+            epoch=epoch,
+            world_size=self.world_size,
+            every=self.stride,
+            weights=self.weights,
+            past=past,
+        )
+        if size == 0 and not past:
+            raise ValueError(f"got {len(self.windows)} windows for {self.world_size} ranks, expected at least one each; use fewer ranks")
+        least = 0 if past else 1
+        return max(least, size // self.batch_size if self.drop_last else -(-size // self.batch_size))
+
+    def _position(self, served: int) -> _Position:
+        epoch, past, batch = self._origin.epoch, self._origin.past, self._origin.batch + served
+        while batch >= (count := self.batches_per_epoch(epoch, past)):
+            epoch, past, batch = epoch + 1, (), batch - count
+        return _Position(epoch, batch, past)
+
+    def _plan(self, begin: _Position) -> Plan:
+        return plan_epoch(
+            self.windows,
+            seed=self.seed,
+            epoch=begin.epoch,
+            rank=self.rank,
+            world_size=self.world_size,
+            order=self.order,
+            block=self.sizes.block,
+            pool=self.sizes.pool,
+            every=self.stride,
+            weights=self.weights,
+            past=begin.past,
+        )
+
+    def _epochs(self, origin: _Position) -> Iterator[tuple[_Position, int]]:
+        """Where every epoch of an iteration begins, and its number of batches."""
+        end = None if self.epochs is None else (origin.epoch // self.epochs + 1) * self.epochs
+        while end is None or origin.epoch < end:
+            yield origin, self.batches_per_epoch(origin.epoch, origin.past)
+            origin = _Position(origin.epoch + 1)
+
+    def _index(self, plan: Plan, number: int) -> tuple[np.ndarray, np.ndarray, slice]:
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        strides = plan.strides[part]
+        return plan.starts[part, None] + strides[:, None] * np.arange(self.windows.length), strides, part
+
+    def _batch(self, states: States, rows: np.ndarray, index: np.ndarray, strides: np.ndarray, missing: bool) -> Batch | None:
+        """Gather a batch; None if not one of its windows could be read."""
+        if states.bad is not None and (lost := states.bad[rows].any(axis=1)).any():
+            self.skipped += int(lost.sum())
+            if lost.all():
+                return None
+            rows, index, strides = rows[~lost], index[~lost], strides[~lost]
+        values = torch.empty((*rows.shape, *self.source.shape[1:]), dtype=self.dtype)
+        source, out = (t.view(torch.int16) if self.dtype == torch.bfloat16 else t for t in (states.values, values))
+        # Numpy's take, not torch.index_select: that would start a second set of OpenMP threads in this background thread.
+        np.take(source.numpy(), rows.ravel(), axis=0, out=out.view(rows.size, *self.source.shape[1:]).numpy(), mode="clip")
+        if missing:
+            gone = torch.isnan(values)
+            values.masked_fill_(gone, 0.0)
+            valid = ~gone
+        else:
+            valid = torch.ones((), dtype=torch.bool).expand(values.shape)
+        places = torch.from_numpy(index)
+        batch = Batch(
+            values=values,
+            valid=valid,
+            time=self.source.time[places],
+            index=places,
+            lead_steps=torch.from_numpy(strides),
+            condition=self.source.condition[places],
+        )
+        return batch.pin_memory() if self.pin_memory else batch
+
+    def _filler(self) -> Filler:
+        return Filler(self.source, self.dtype, self.on_error)
+
+    def _resident_batches(self, origin: _Position) -> Generator[Batch | None, None, None]:
+        if self._resident is None:
+            self._resident = load_states(self._filler(), self.source, self.windows, self.dtype, threads=self.sizes.threads)
+        states, place = self._resident
+        for begin, count in self._epochs(origin):
+            plan = self._plan(begin)
+            for number in range(begin.batch, count):
+                index, strides, _ = self._index(plan, number)
+                yield self._batch(states, place[index], index, strides, states.missing)
+
+    def _block_batches(self, origin: _Position) -> Generator[Batch | None, None, None]:
+        turns: deque[_Turn] = deque()
+        reads = self._reads(turns, origin)
+        waiting = next(reads, None)
+        if waiting is None:
+            return
+        # The first epoch tells how many blocks are in use at once; what the limit leaves is read ahead.
+        slots = max(self.sizes.slots, turns[0].uses.most_live + 1)
+        pool = Pool(
+            self._filler(),
+            self.source.shape[1:],
+            self.dtype,
+            slot_times=self.sizes.block + self.sizes.span,
+            slots=slots,
+            threads=self.sizes.threads,
+        )
+        try:
+            while turns:
+                turn = turns[0]
+                for number in range(turn.first_batch, turn.num_batches):
+                    index, strides, part = self._index(turn.plan, number)
+                    needed, inverse = np.unique(turn.plan.blocks[part], return_inverse=True)
+                    keys = [(turn.epoch, int(b)) for b in needed]
+                    while waiting is not None and (pool.has_room() or not all(k in pool for k in keys)):
+                        pool.submit(*waiting)
+                        waiting = next(reads, None)
+                    places = [pool.wait(k) for k in keys]
+                    rows = index + np.array([p for p, _ in places])[inverse][:, None]
+                    yield self._batch(pool.states, rows, index, strides, any(m for _, m in places))
+                    pool.release([k for k in keys if turn.uses.last[k[1]] <= number])
+                pool.release_epoch(turn.epoch)
+                turns.popleft()
+        finally:
+            pool.close()
+
+    def _reads(self, turns: "deque[_Turn]", origin: _Position) -> Iterator[tuple[tuple[int, int], int, int]]:
+        """Blocks of all epochs in the order of their first use: key, first time, end of times; every epoch begun joins ``turns``."""
+        for begin, count in self._epochs(origin):
+            plan = self._plan(begin)
+            uses = block_uses(plan, self.batch_size, self.windows.length, begin.batch, count)
+            turns.append(_Turn(begin.epoch, plan, begin.batch, count, uses))
+            for b in sorted(uses.first, key=lambda b: (uses.first[b], b)):
+                yield (begin.epoch, b), uses.start[b], uses.stop[b]
