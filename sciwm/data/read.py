@@ -93,7 +93,9 @@ def _open(target: Any, *, engine: str, label: str = "") -> xr.Dataset:
             # Dates beyond 2262 become cftime, and a store without consolidated metadata is read anyway: both are fine.
             warnings.filterwarnings("ignore", category=xr.SerializationWarning)
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
-            return xr.open_dataset(target, engine=engine, chunks=None, decode_times=dates, decode_timedelta=False)
+            ds = xr.open_dataset(target, engine=engine, chunks=None, decode_times=dates, decode_timedelta=False)
+            # Without consolidated metadata Zarr lists the variables in the order of the file system, which differs between machines.
+            return ds[sorted(ds.data_vars)] if engine == "zarr" else ds
     except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
         name = label or str(target)
         if "decode time" in str(error):

@@ -44,6 +44,13 @@ def test_every_format_gives_the_same_canonical_fields(name: str, tmp_path: Path)
     assert ds["t850"].chunks is not None
 
 
+def test_variables_of_a_zarr_store_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    names = ["v850", "t850", "z500", "q850", "u850", "t2m", "msl"]
+    units = {"v": "m s-1", "t": "K", "z": "m2 s-2", "q": "kg kg-1", "u": "m s-1", "m": "Pa"}
+    grid({n: units[n[0]] for n in names}).to_zarr(tmp_path / "s.zarr", zarr_format=3, consolidated=False)
+    assert list(open_dataset(tmp_path / "s.zarr").data_vars) == sorted(names)
+
+
 @pytest.mark.parametrize("name", ["store.zarr", "four.nc", "three.nc"])
 def test_urls_open_through_fsspec(name: str) -> None:
     source = grid({"t850": "K"})
