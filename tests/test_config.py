@@ -157,7 +157,7 @@ finite = st.floats(min_value=1e-12, max_value=1e12)
 words = st.text(st.sampled_from("azAZ09 _-./:,#&*!|>'\"%@`[]{}?=~\\éß°µ水🌍"), min_size=1, max_size=12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     store=words | st.lists(words, min_size=1, max_size=4),
     variables=st.lists(words, max_size=4),

@@ -272,19 +272,25 @@ class Stream(IterableDataset[Batch]):
         )
         try:
             while turns:
-                turn = turns[0]
-                for number in range(turn.first_batch, turn.num_batches):
+                turn, uses = turns[0], turns[0].uses
+                batches = np.arange(turn.first_batch, turn.num_batches)
+                entered = np.searchsorted(uses.first, batches, side="right").tolist()
+                leaving = np.argsort(uses.last, kind="stable")
+                left = np.searchsorted(uses.last[leaving], batches, side="right").tolist()
+                row, missing = np.zeros(len(uses.first), np.int64), np.zeros(len(uses.first), bool)
+                here = gone = 0
+                for number, until, free in zip(batches.tolist(), entered, left, strict=True):
                     index, strides, part = self._index(turn.plan, number)
-                    needed, inverse = np.unique(turn.plan.blocks[part], return_inverse=True)
-                    keys = [(turn.epoch, int(b)) for b in needed]
-                    while waiting is not None and (pool.has_room() or not all(k in pool for k in keys)):
+                    while waiting is not None and (pool.has_room() or (until > here and (turn.epoch, until - 1) not in pool)):
                         pool.submit(*waiting)
                         waiting = next(reads, None)
-                    places = [pool.wait(k) for k in keys]
-                    rows = index + np.array([p for p, _ in places])[inverse][:, None]
-                    yield self._batch(pool.states, rows, index, strides, any(m for _, m in places))
-                    pool.release([k for k in keys if turn.uses.last[k[1]] <= number])
-                pool.release_epoch(turn.epoch)
+                    for b in range(here, until):
+                        row[b], missing[b] = pool.wait((turn.epoch, b))
+                    member = uses.member[part.start - turn.first_batch * self.batch_size :][: len(index)]
+                    rows = index + row[member][:, None]
+                    yield self._batch(pool.states, rows, index, strides, bool(missing[member].any()))
+                    pool.release([(turn.epoch, b) for b in leaving[gone:free].tolist()])
+                    here, gone = until, free
                 turns.popleft()
         finally:
             pool.close()
@@ -295,5 +301,5 @@ class Stream(IterableDataset[Batch]):
             plan = self._plan(begin)
             uses = block_uses(plan, self.batch_size, self.windows.length, begin.batch, count)
             turns.append(_Turn(begin.epoch, plan, begin.batch, count, uses))
-            for b in sorted(uses.first, key=lambda b: (uses.first[b], b)):
-                yield (begin.epoch, b), uses.start[b], uses.stop[b]
+            for b, (start, stop) in enumerate(zip(uses.start.tolist(), uses.stop.tolist(), strict=True)):
+                yield (begin.epoch, b), start, stop

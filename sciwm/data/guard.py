@@ -1,5 +1,6 @@
-"""Lazily opened variables for Dask: fast where they are plain Zarr arrays, with errors that name the store, variable and chunk."""
+"""Lazily opened variables in Dask graphs: decoded directly where they are plain Zarr arrays, with errors that say where they arose."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dask.array as da
@@ -8,7 +9,84 @@ import xarray as xr
 
 from sciwm.data.chunks import ChunkReader, Piece, cf_packing
 
-__all__ = ["chunk_guarded"]
+__all__ = ["chunk_guarded", "decode_directly", "stored_array"]
+
+# What xarray puts around an array of Zarr that it did not decode further; all are passed through by their `array`.
+_WRAPPERS = {"ImplicitToExplicitIndexingAdapter", "CopyOnWriteArray", "MemoryCachedArray", "LazilyIndexedArray"}
+
+
+class _Direct:
+    """Decodes ranges of a Zarr array whose stored numbers are the values, several times faster than through xarray and zarr."""
+
+    def __init__(self, array: Any) -> None:
+        self._reader, self._others = ChunkReader([Piece(array, None)]), tuple(array.shape[1:])
+
+    def read(self, ranges: Sequence[range]) -> np.ndarray | None:
+        """The values of contiguous ranges along every dimension; None where only xarray knows what they are."""
+        if not all(len(r) and r.step == 1 for r in ranges):
+            return None
+        times, *others = ranges
+        out = np.empty((len(times), *self._others), np.float32)
+        # A chunk that is absent means the fill value to xarray: it decides what is damage.
+        if self._reader.read(times.start, times.stop, out).failed:
+            return None
+        return out[:, *(slice(r.start, r.stop) for r in others)]
+
+
+def _ranges(key: Any, shape: Sequence[int]) -> list[range] | None:
+    """What a key asks for along every dimension, if it is made of slices."""
+    keys = key if isinstance(key, tuple) else (key,)
+    if len(keys) != len(shape) or not all(isinstance(k, slice) for k in keys):
+        return None
+    return [range(n)[k] for k, n in zip(keys, shape, strict=True)]
+
+
+class _Unwrapped:
+    """An array of a Dask graph made by xarray, and the same array without xarray in between."""
+
+    def __init__(self, wrapped: Any, array: Any) -> None:
+        self.wrapped, self.array, self._direct = wrapped, array, _Direct(array)
+        self.shape, self.dtype, self.ndim = tuple(array.shape), array.dtype, array.ndim
+
+    def __getitem__(self, key: Any) -> Any:
+        ranges = _ranges(key, self.shape)
+        values = self._direct.read(ranges) if ranges else None
+        return self.wrapped[key] if values is None else values
+
+
+def decode_directly(graph: dict[Any, Any]) -> dict[Any, Any]:
+    """Let the tasks of a graph that slice plain Zarr arrays opened by xarray decode their chunks directly.
+
+    Such an array stands in the graph of ``xr.open_zarr`` as a node of its own, without dependencies; it is replaced by one that gives the
+    same values. Where xarray decodes further (packing, fill values), or is arranged otherwise, nothing changes.
+    """
+    return {key: _unwrap(node) for key, node in graph.items()}
+
+
+def stored_array(array: da.Array, graph: dict[Any, Any]) -> Any | None:
+    """The Zarr array that a Dask array is, chunk by chunk and not computed from; ``graph`` went through `decode_directly`."""
+    original = f"original-{array.name}"  # so `dask.array.from_array` calls what it slices
+    source = getattr(graph.get(original), "value", None)
+    if isinstance(source, _Unwrapped) and set(array.dask.layers) == {array.name, original} and source.shape == array.shape:
+        return source.array
+    return None
+
+
+def _unwrap(node: Any) -> Any:
+    wrapped: Any = node.value if type(node).__name__ == "DataNode" else node
+    inner: Any = wrapped
+    layers = 0
+    while type(inner).__name__ in _WRAPPERS:
+        if not all(isinstance(k, slice) and k == slice(None) for k in getattr(getattr(inner, "key", None), "tuple", ())):
+            return node
+        inner, layers = inner.array, layers + 1
+    if not layers or type(inner).__name__ != "ZarrArrayWrapper":
+        return node
+    array = inner.get_array()
+    if not _holds_values(array.dtype, array.shape, array.chunks) or array.dtype != inner.dtype:
+        return node
+    direct = _Unwrapped(wrapped, array)
+    return direct if wrapped is node else type(node)(node.key, direct)
 
 
 class _Guarded:
@@ -17,11 +95,11 @@ class _Guarded:
     def __init__(self, variable: xr.Variable, name: str, label: str) -> None:
         self.variable, self.name, self.label = variable, name, label
         self.shape, self.dtype, self.ndim = variable.shape, variable.dtype, variable.ndim
-        self._reader: ChunkReader | None = None
+        self._direct: _Direct | None = None
         self._plain = _is_plain_zarr(variable)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_reader": None}
+        return self.__dict__ | {"_direct": None}
 
     def __getitem__(self, key: Any) -> np.ndarray:
         if self._plain and (values := self._read_directly(key)) is not None:
@@ -36,24 +114,16 @@ class _Guarded:
 
     def _read_directly(self, key: Any) -> np.ndarray | None:
         """Decode chunks in place, several times faster than through xarray and zarr; None where that is not possible."""
-        keys = key if isinstance(key, tuple) else (key,)
-        ranges = [range(n)[k] if isinstance(k, slice) else range(0) for k, n in zip(keys, self.shape, strict=True)]
-        if not all(len(r) and r.step == 1 for r in ranges):
-            return None
-        if self._reader is None:
+        if self._direct is None:
             import zarr
 
             try:
-                self._reader = ChunkReader([Piece(zarr.open_array(self.label, path=self.name, mode="r"), None)])
+                self._direct = _Direct(zarr.open_array(self.label, path=self.name, mode="r"))
             except Exception:  # xarray has opened it in another way, and will read it so
                 self._plain = False
                 return None
-        times, *others = ranges
-        out = np.empty((len(times), *self.shape[1:]), np.float32)
-        # A chunk that is absent means the fill value to xarray: it decides what is damage.
-        if self._reader.read(times.start, times.stop, out).failed:
-            return None
-        return out[:, *(slice(r.start, r.stop) for r in others)]
+        ranges = _ranges(key, self.shape)
+        return self._direct.read(ranges) if ranges else None
 
     def _narrow(self, key: Any) -> Any:
         """The first stored chunk along the first dimension, among those asked for, that cannot be read."""
@@ -84,11 +154,15 @@ class _Guarded:
 
 
 def _is_plain_zarr(variable: xr.Variable) -> bool:
-    """Whether the stored numbers are the values: float32, not packed, and no fill value but NaN."""
+    """Whether xarray opened it from Zarr and the stored numbers are the values: not packed, and no fill value but NaN."""
     stored = variable.encoding
-    whole = stored.get("chunks", (0,))[1:] == variable.shape[1:]  # else parts that nobody asked for would be decoded
-    plain = variable.ndim > 0 and variable.dtype == np.float32 and cf_packing(stored) == (1.0, 0.0, None)
-    return "compressors" in stored and plain and whole
+    plain = _holds_values(variable.dtype, variable.shape, stored.get("chunks", (0,)))
+    return "compressors" in stored and plain and cf_packing(stored) == (1.0, 0.0, None)
+
+
+def _holds_values(dtype: np.dtype, shape: Sequence[int], chunks: Sequence[int]) -> bool:
+    # Chunks that span all but time: else parts that nobody asked for would be decoded.
+    return bool(len(shape) and dtype == np.float32 and tuple(chunks[1:]) == tuple(shape[1:]))
 
 
 def chunk_guarded(array: xr.DataArray, sizes: dict[Any, int], *, label: str) -> xr.DataArray:

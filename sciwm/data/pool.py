@@ -117,10 +117,6 @@ class Pool:
         for key in keys:
             self._free.append(self._held.pop(key).number)
 
-    def release_epoch(self, epoch: int) -> None:
-        """Free what is left of an epoch."""
-        self.release([k for k in self._held if k[0] == epoch])
-
     def close(self) -> None:
         """Stop the readers."""
         self._executor.shutdown(wait=True, cancel_futures=True)

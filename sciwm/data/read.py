@@ -95,7 +95,7 @@ def _open(target: Any, *, engine: str, label: str = "") -> xr.Dataset:
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
             ds = xr.open_dataset(target, engine=engine, chunks=None, decode_times=dates, decode_timedelta=False)
             # Without consolidated metadata Zarr lists the variables in the order of the file system, which differs between machines.
-            return ds[sorted(ds.data_vars)] if engine == "zarr" else ds
+            return ds[sorted(ds.data_vars, key=str)] if engine == "zarr" else ds
     except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
         name = label or str(target)
         if "decode time" in str(error):

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from sciwm.data.chunks import Failure, Found, has_nan, placed, rows
+from sciwm.data.chunks import ChunkReader, Failure, Found, Piece, has_nan, placed, rows
+from sciwm.data.guard import decode_directly, stored_array
 
 __all__ = ["DaskReader", "JoinedReader", "Part", "Reader", "SliceReader"]
 
@@ -57,7 +58,10 @@ class SliceReader:
 
 
 class DaskReader:
-    """Computes blocks of lazily derived variables, each with the part of the graph that it needs, in the calling thread."""
+    """Computes blocks of lazily derived variables, each with the part of the graph that it needs, in the calling thread.
+
+    Variables that are the arrays of a Zarr store as they lie there, as from ``xr.open_zarr``, are decoded from it without Dask.
+    """
 
     def __init__(self, parts: Sequence[Part], *, label: str) -> None:
         from dask.base import optimize
@@ -66,14 +70,23 @@ class DaskReader:
         self.chunk = max(max(p.variable.chunksizes[p.variable.dims[0]]) for p in parts)
         arrays = [p.variable.data for p in parts]
         self._graph: dict[Any, Any] | None = None
+        self._stored: ChunkReader | None = None
         if sum(len(layer) for a in arrays for layer in a.dask.layers.values()) <= _WHOLE:
-            arrays = list(optimize(*arrays))  # type: ignore[no-untyped-call]
-            self._graph = {k: v for a in arrays for k, v in a.dask.items()}
+            optimized = list(optimize(*arrays))  # type: ignore[no-untyped-call]
+            self._graph = decode_directly({k: v for a in optimized for k, v in a.dask.items()})
+            stored = [stored_array(a, self._graph) for a in arrays]
+            if all(s is not None for s in stored):
+                self._stored = ChunkReader([Piece(s, p.place) for s, p in zip(stored, parts, strict=True)])
+                self.chunk = self._stored.chunk
+            arrays = optimized
         self._arrays = arrays
         self._edges = [np.concatenate([[0], np.cumsum(a.chunks[0])]) for a in arrays]
 
     def read(self, start: int, stop: int, out: np.ndarray) -> Found:
         """Fill ``out`` with the states of the times from ``start`` to before ``stop``."""
+        if self._stored is not None and not (found := self._stored.read(start, stop, out)).failed:
+            return found
+        # A chunk that is absent means the fill value to xarray: it decides what is damage.
         return _read_pieces(self._fill, start, stop, out, self.chunk, self._label)
 
     def _fill(self, start: int, stop: int, out: np.ndarray) -> None:
@@ -114,7 +127,9 @@ class DaskReader:
                 yield (k, *index), (slice(low - int(edges[k]), high - int(edges[k])), (slice(low - start, high - start), *rest))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Close the store, if it is read without Dask."""
+        if self._stored is not None:
+            self._stored.close()
 
 
 class JoinedReader:

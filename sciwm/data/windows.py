@@ -196,12 +196,25 @@ def plan_size(
 
 @dataclass(frozen=True)
 class Uses:
-    """First and last batch that needs a block, and the times it must hold, by block number; most blocks in use at once."""
+    """When the batches of (the rest of) an epoch need which blocks, in the order of their first use.
 
-    first: dict[int, int]
-    last: dict[int, int]
-    start: dict[int, int]
-    stop: dict[int, int]
+    Parameters
+    ----------
+    first, last : int64, ``[block]``
+        First (ascending) and last batch that needs the block.
+    start, stop : int64, ``[block]``
+        Times from ``start`` to before ``stop`` that it must hold.
+    member : int64, ``[sample]``
+        The block, by its place here, of every sample from the first batch on.
+    most_live : int
+        Most blocks in use at once.
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    member: np.ndarray
     most_live: int
 
 
@@ -209,22 +222,21 @@ def block_uses(plan: Plan, batch_size: int, length: int, first_batch: int, count
     """When the batches of an epoch, from ``first_batch`` to before ``count``, need which blocks."""
     part = slice(first_batch * batch_size, count * batch_size)
     starts, strides = plan.starts[part], plan.strides[part]
-    blocks, inverse = np.unique(plan.blocks[part], return_inverse=True)
+    _, leader, member = np.unique(plan.blocks[part], return_index=True, return_inverse=True)
+    place = np.empty(len(leader), np.int64)
+    place[np.argsort(leader)] = np.arange(len(leader))
+    member = place[member]
     batch = first_batch + np.arange(len(starts)) // batch_size
-    ends = starts + strides * (length - 1) + 1
-    first, start = (np.full(len(blocks), np.iinfo(np.int64).max) for _ in range(2))
-    last, stop = (np.zeros(len(blocks), np.int64) for _ in range(2))
-    np.minimum.at(first, inverse, batch)
-    np.maximum.at(last, inverse, batch)
-    np.minimum.at(start, inverse, starts)
-    np.maximum.at(stop, inverse, ends)
+    first, start = (np.full(len(leader), np.iinfo(np.int64).max) for _ in range(2))
+    last, stop = (np.zeros(len(leader), np.int64) for _ in range(2))
+    np.minimum.at(first, member, batch)
+    np.maximum.at(last, member, batch)
+    np.minimum.at(start, member, starts)
+    np.maximum.at(stop, member, starts + strides * (length - 1) + 1)
     change = np.zeros(max(count, int(last.max(initial=0)) + 1) + 1, np.int64)
     np.add.at(change, first, 1)
     np.add.at(change, last + 1, -1)
-    live = int(np.cumsum(change).max(initial=0))
-    names = blocks.tolist()
-    by_block = [dict(zip(names, v.tolist(), strict=True)) for v in (first, last, start, stop)]
-    return Uses(by_block[0], by_block[1], by_block[2], by_block[3], live)
+    return Uses(first, last, start, stop, member, int(np.cumsum(change).max(initial=0)))
 
 
 def _remaining(

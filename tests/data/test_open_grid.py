@@ -209,7 +209,7 @@ def _domains(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, bool]:
     return latitude[:: draw(st.sampled_from([1, -1]))], longitude, draw(st.booleans())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(_domains(), st.sampled_from([("time", "lat", "lon"), ("time", "longitude", "latitude"), ("nav_lon", "valid_time", "y")]))
 def test_canonical_and_back_is_the_identity(domain: tuple[np.ndarray, np.ndarray, bool], names: tuple[str, ...]) -> None:
     latitude, longitude, single = domain

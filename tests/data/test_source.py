@@ -91,6 +91,68 @@ def test_lazily_derived_datasets_with_uneven_chunks():
     np.testing.assert_allclose(read(source, 90, 140), expected[90:140], rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture
+def zarr_path(tmp_path):
+    """A Zarr store of u and v, in chunks of 32 times."""
+    ds = record()
+    ds["u"][7, 2, 3] = np.nan
+    ds.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False, encoding={n: {"chunks": (32, 5, 6)} for n in ds})
+    return tmp_path / "a.zarr"
+
+
+DERIVED = {
+    "as it is": lambda ds: ds,
+    "one": lambda ds: ds[["v"]],
+    "in large chunks": lambda ds: ds.chunk(time=-1),
+    "from a later time": lambda ds: ds.isel(time=slice(40, None)),
+    "every second": lambda ds: ds.isel(time=slice(None, None, 2)),
+    "turned": lambda ds: ds.isel(latitude=slice(None, None, -1)),
+    "a region": lambda ds: ds.isel(latitude=slice(1, 4), longitude=slice(0, 2)),
+    "computed": lambda ds: ds.assign(u=np.hypot(ds.u, ds.v) - ds.u[3]),
+    "filled": lambda ds: ds.fillna(1.0),
+}
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_dask_reads_plain_zarr_arrays_without_zarr(zarr_path, monkeypatch, name):
+    opened = xr.open_zarr(zarr_path, consolidated=False)[["u", "v"]]  # in any order otherwise
+    expected = stacked(DERIVED[name](opened.compute()), list(DERIVED[name](opened)))
+    source = open_source(DERIVED[name](opened))
+    monkeypatch.setattr("xarray.backends.zarr.ZarrArrayWrapper.__getitem__", None)  # whoever calls it fails
+    if name == "every second":  # asks for single steps of chunks, which are left to zarr
+        with pytest.raises(AssertionError):
+            read(source)
+        monkeypatch.undo()
+    np.testing.assert_array_equal(read(source), expected)
+    np.testing.assert_array_equal(read(source, 13, 101), expected[13:101])
+
+
+def test_dask_leaves_to_xarray_what_xarray_decodes(tmp_path, zarr_path):
+    ds = record()
+    packing = {"dtype": "int16", "scale_factor": 0.001, "add_offset": 10.0, "_FillValue": -32768, "chunks": (32, 5, 6)}
+    fill = {"chunks": (32, 5, 6), "_FillValue": np.float32(5.0)}
+    ds.to_zarr(tmp_path / "packed.zarr", zarr_format=3, consolidated=False, encoding={"u": packing, "v": fill})
+    lazy = xr.open_zarr(tmp_path / "packed.zarr", consolidated=False)
+    np.testing.assert_array_equal(read(open_source(lazy, variables="uv")), stacked(lazy.compute(), "uv"))
+    inline = xr.open_dataset(zarr_path, engine="zarr", chunks={}, inline_array=True, consolidated=False)
+    np.testing.assert_array_equal(read(open_source(inline, variables="uv")), stacked(inline.compute(), "uv"))
+    cached = xr.open_dataset(zarr_path, engine="zarr", consolidated=False)
+    np.testing.assert_array_equal(read(open_source(cached.chunk(time=32), variables="uv")), stacked(cached.compute(), "uv"))
+
+
+def test_dask_gives_the_fill_value_for_chunks_that_are_absent_and_names_damaged_ones(zarr_path):
+    (zarr_path / "u" / "c" / "2" / "0" / "0").unlink()
+    damaged = zarr_path / "v" / "c" / "5" / "0" / "0"
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    source = open_source(xr.open_zarr(zarr_path, consolidated=False), variables="uv")
+    states = read(source, 0, 128)
+    assert np.isnan(states[64:96, 0]).all()
+    np.testing.assert_array_equal(states[:, 1], xr.open_zarr(zarr_path, consolidated=False).v[:128])
+    found = source.reader.read(100, 250, np.empty((150, 2, 5, 6), np.float32))
+    assert [(f.start, f.stop) for f in found.failed] == [(160, 192)]
+    source.reader.close()
+
+
 def test_a_graph_too_large_to_lay_out_is_cut_block_by_block(monkeypatch):
     ds = record()
     expected = read(open_source(ds.chunk(time=16)))

@@ -399,7 +399,7 @@ def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
         offset, missing = pool.wait(key)
         assert not missing
         np.testing.assert_array_equal(pool.states.values[key[1] + offset : key[1] + offset + 40].numpy(), whole[key[1] : key[1] + 40])
-    pool.release_epoch(0)
+    pool.release([(0, 0), (0, 100)])
     assert pool.has_room()
     assert (1, 200) in pool
     assert (0, 0) not in pool

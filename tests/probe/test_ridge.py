@@ -40,7 +40,7 @@ def test_equals_the_normal_equations_on_standardized_features(strength):
         np.testing.assert_allclose(ridge(torch.from_numpy(x))[:, g], expected, rtol=1e-3, atol=2e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 9), st.integers(0, 100))
 def test_chunked_equals_whole(chunks, seed):
     x, y = data(seed=seed, samples=90)

@@ -20,7 +20,7 @@ def tokenizer_of(shape, patch, channels=2, *, globe=False):
     return GridTokenizer(latitude=latitude, longitude=longitude, num_channels=channels, patch_size=patch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.tuples(SIZES, SIZES), st.tuples(SIZES, SIZES), st.integers(1, 3), st.lists(st.integers(1, 3), max_size=2), st.booleans())
 def test_fields_invert_patches(shape, patch, channels, lead, globe):
     patch = (min(patch[0], shape[0]), min(patch[1], shape[1]))
@@ -47,7 +47,7 @@ def test_cells_are_ordered_channel_latitude_longitude():
     assert torch.equal(patches[2], values[:, 2:, :3].flatten())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(-5, 5), st.sampled_from([1, 2, 3, 4]))
 def test_rolling_longitude_by_whole_patches_permutes_tokens(by, width):
     longitude = np.arange(12) * 30.0
@@ -121,7 +121,7 @@ def test_a_periodic_grid_that_does_not_divide_is_refused():
     assert tokenizer_of((5, 10), (2, 5), globe=True).grid == (3, 2)  # latitudes may be padded anywhere
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.tuples(st.integers(3, 9), st.integers(3, 9)), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(0, 3), st.booleans())
 def test_surroundings_are_the_cells_around_each_patch(shape, patch, halo, globe):
     patch = (min(patch[0], shape[0]), min(patch[1], shape[1]))

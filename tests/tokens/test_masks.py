@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sciwm.tokens.masks import block_mask
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 5), st.floats(0, 0.999), st.integers(1, 4))
 def test_count_order_and_range(tokens, batch, ratio, num_blocks):
     visible = block_mask(torch.rand(tokens, 3), batch=batch, ratio=ratio, num_blocks=num_blocks)

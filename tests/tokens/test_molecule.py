@@ -26,7 +26,7 @@ POSITIONS = frames()
 TOKENIZER = MoleculeTokenizer(**dict(zip(("mean", "spread"), fit_distances(POSITIONS), strict=True)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.tuples(*[st.floats(-3, 3)] * 3))
 def test_invariant_to_rotation_and_translation(seed, shift):
     moved = POSITIONS[:20].astype(float) @ rotation(seed).T + np.array(shift)
