@@ -89,8 +89,8 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
     canonical = _stream(partial(sciwm.open_dataset, path), stride, effort)
     rows += [
         Design("xarray, isel and load", "other" if rows else "reference", plain(lazy, **same, batches=batches)),
-        Design("stream(xr.open_zarr(path))", "ours", ours(_stream(chunked, stride, effort), most=most), dask),
-        Design("stream(sciwm.open_dataset(path))", "ours", ours(canonical, most=most), dask),
+        Design("stream(xr.open_zarr(path)), decoded without Dask", "ours", ours(_stream(chunked, stride, effort), most=most), dask),
+        Design("stream(sciwm.open_dataset(path)), through Dask", "ours", ours(canonical, most=most), dask),
         Design("stream(path)", "ours", ours(_stream(lambda: path, stride, effort, variables=names), most=most), zarr, limit_bar=0.7),
         Design("limit: decode + gather, 2 threads", "limit", limit(path, names, **same)),
     ]
@@ -121,7 +121,7 @@ def _derived(stores: Stores, effort: Effort) -> Section:
     rows = xbatcher_rows({"xbatcher, 0 workers": (lazily, 0, batches)} | two, **same)
     rows += [
         Design("xarray, isel and load", "other" if rows else "reference", plain(lazily, **same, batches=batches)),
-        Design("stream(derived Dataset)", "ours", ours(_stream(lazily, 1, effort), most=most), 25.0),
+        Design("stream(derived Dataset), through Dask", "ours", ours(_stream(lazily, 1, effort), most=most), 25.0),
     ]
     return Section("Zarr, derived lazily: speeds, anomalies", "6", rows, _from_store(lazily()))
 
