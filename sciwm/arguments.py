@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sciwm
 
-__all__ = ["TAKES_OVERRIDES", "build_parser", "parse_init", "split_overrides"]
+__all__ = ["TAKES_OVERRIDES", "build_parser", "parse_init", "parse_period", "split_overrides"]
 
 # verb: (line in the overview, example)
 _VERBS = {
@@ -22,7 +22,11 @@ _VERBS = {
     ),
     "evaluate": (
         "score a run, or forecast stores, against baselines",
-        "sciwm evaluate fc.zarr --truth era_2015.nc --reference runs/erai --out skill.csv",
+        "sciwm evaluate fc.zarr --truth era.nc --train 2000:2006 --out skill.csv",
+    ),
+    "baselines": (
+        "forecast with climatology, persistence and linear models",
+        "sciwm baselines era.nc --train 2000:2006 --init 2008-01-01:2008-12-31 --lead-times '1 day, 3 days' --out baselines",
     ),
     "report": ("write report.html: skill, maps, curves", "sciwm report runs/erai"),
     "run": ("all of prepare … report, skipping what is up to date", "sciwm run erai_europe --train.steps=1000 --out runs/erai"),
@@ -84,8 +88,22 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     elif verb == "evaluate":
         parser.add_argument("target", nargs="+", metavar="RUN-or-STORE", help="one run, or forecast stores in WeatherBench 2 layout")
         parser.add_argument("--truth", nargs="+", metavar="STORE", help="the observed data: paths, globs or URLs")
-        parser.add_argument("--reference", type=Path, metavar="RUN", help="run whose training years give climatology and baselines")
+        parser.add_argument(
+            "--reference", type=Path, metavar="RUN", help="with --truth: run whose training years give climatology and baselines"
+        )
+        _add_fit(parser, "with --truth: ")
+        for name, known in (("metrics", "rmse,acc"), ("regions", "tropics,north:20,90,0,360"), ("baselines", "persistence,lim")):
+            semicolon = "; a box is NAME:S,N,W,E, and ';' separates" if name == "regions" else ""
+            parser.add_argument(f"--{name}", help=f"with --truth: such as {known.replace('tropics,', 'tropics;')}{semicolon}")
+        parser.add_argument("--allow-leakage", action="store_true", help="with --truth: score training times, too, marked as such")
         parser.add_argument("--out", type=Path, help="with --truth: the table to write (default: skill.csv); else the run directory")
+    elif verb == "baselines":
+        parser.add_argument("target", nargs="+", metavar="STORE", help="the observed data: paths, globs or URLs")
+        _add_fit(parser, "")
+        parser.add_argument("--init", help="initial times START:END[:STEP], ends included")
+        parser.add_argument("--lead-times", metavar="LEADS", help="such as '1 day, 5 days'")
+        parser.add_argument("--methods", help="some of climatology,persistence,damped_persistence,lim (default: all)")
+        parser.add_argument("--out", type=Path, metavar="DIR", help="folder for METHOD.zarr")
     else:
         parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
         parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME, after the configuration's name)")
@@ -95,6 +113,13 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
             "--scheduler", metavar="ADDRESS", help="prepare on the Dask cluster at this address, such as tcp://10.0.0.1:8786"
         )
         where.add_argument("--workers", type=_positive, default=0, metavar="N", help="prepare in N processes of this machine")
+
+
+def _add_fit(parser: argparse.ArgumentParser, when: str) -> None:
+    parser.add_argument("--train", metavar="START:END", help=f"{when}times to fit climatology and baselines on, ends included")
+    parser.add_argument(
+        "--validation", metavar="START:END", help=f"{when}times to choose the LIM with (default: the last fifth of --train)"
+    )
 
 
 def _positive(text: str) -> int:
@@ -155,6 +180,28 @@ def parse_init(text: str) -> tuple[str, str, str | None]:
                 f"got --init {text!r} with a step of {every}, expected a positive one, such as '5 days', or none for every time"
             )
     return start, end, every
+
+
+def parse_period(text: str, option: str) -> tuple[str, str]:
+    """Times ``START:END``, both ends included, as `parse_init` reads them.
+
+    Examples
+    --------
+    >>> parse_period("2000:2006", "--train")
+    ('2000', '2006')
+
+    Raises
+    ------
+    ValueError
+        If it is not of this form.
+    """
+    try:
+        start, end, every = parse_init(text)
+    except ValueError as error:
+        raise ValueError(f"{str(error).replace('--init', option)}") from None
+    if every:
+        raise ValueError(f"got {option} {text!r} with a step, expected START:END, such as '2000:2006'")
+    return start, end
 
 
 def _init_parts(text: str) -> tuple[str, str, str | None]:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sciwm.arguments import TAKES_OVERRIDES, build_parser, parse_init, split_overrides
+from sciwm.arguments import TAKES_OVERRIDES, build_parser, parse_init, parse_period, split_overrides
 
 if TYPE_CHECKING:
     from sciwm.config import Config
     from sciwm.rundir import RunDir
 
 __all__ = ["main"]
+
+_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "baselines", "allow_leakage")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,23 +138,69 @@ def _forecast(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.truth is None:
-        if len(options.target) > 1 or options.reference or options.target[0].rstrip("/").endswith((".zarr", ".nc")):
-            raise ValueError("got forecast stores without --truth, expected --truth STORE --reference RUN, or one run to evaluate")
+        given = [f"--{n.replace('_', '-')}" for n in _WITH_TRUTH if getattr(options, n)]
+        if len(options.target) > 1 or given or options.target[0].rstrip("/").endswith((".zarr", ".nc")):
+            raise ValueError(
+                f"got {' and '.join(given) or 'forecast stores'} without --truth, expected forecast stores with --truth STORE (and --train "
+                "START:END or --reference RUN), or one run to evaluate"
+            )
         run, config = _open(options, options.target[0], overrides)
         from sciwm import verbs
 
         verbs.evaluate(run, config)
         return 0
-    if options.reference is None or overrides:
-        raise ValueError(
-            "got --truth without --reference (or with --section.key flags), expected the RUN whose training years are the reference"
-        )
-    from sciwm import verbs
-    from sciwm.rundir import resolve_run
+    if overrides:
+        raise ValueError(f"got {' '.join(overrides)} with --truth, expected none: say --metrics, --regions or --baselines instead")
+    if options.reference is not None and (options.train or options.validation):
+        raise ValueError("got --reference and --train or --validation, expected one of them: a run has its own training years")
+    common = {
+        "truth": _one_or_many(options.truth),
+        "out": options.out or Path("skill.csv"),
+        "metrics": _names(options.metrics),
+        "regions": _names(options.regions, by=";"),
+        "baselines": None if options.baselines is None else _names(options.baselines),
+        "allow_leakage": options.allow_leakage,
+    }
+    if options.reference is not None:
+        from sciwm import verbs
+        from sciwm.rundir import resolve_run
 
-    reference, out = resolve_run(options.reference), options.out or Path("skill.csv")
-    verbs.evaluate_store(options.target, truth=_one_or_many(options.truth), reference=reference, out=out)
+        verbs.evaluate_store(options.target, reference=resolve_run(options.reference), **common)
+        return 0
+    from sciwm import verify
+
+    verify.evaluate_forecasts(options.target, **_periods(options), **common)
     return 0
+
+
+def _baselines(options: argparse.Namespace, overrides: list[str]) -> int:
+    absent = [f"--{n.replace('_', '-')}" for n in ("train", "init", "lead_times", "out") if not getattr(options, n)]
+    if absent:
+        raise ValueError(
+            f"got no {' and no '.join(absent)}, expected e.g. --train 2000:2006 --init 2008-01-01:2008-12-31 --lead-times '1 day, 5 days' "
+            "--out baselines"
+        )
+    init, periods = parse_init(options.init), _periods(options)
+    from sciwm import verify
+
+    verify.write_baselines(
+        _one_or_many(options.target),
+        init=init,
+        lead_times=_names(options.lead_times),
+        out=options.out,
+        methods=_names(options.methods),
+        **periods,
+    )
+    return 0
+
+
+def _periods(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in ("train", "validation")}
+    return {name: parse_period(text, f"--{name}") for name, text in given.items() if text}
+
+
+def _names(text: str | None, *, by: str = ",") -> list[str]:
+    return [part.strip() for part in (text or "").split(by) if part.strip()]
 
 
 def _data(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -225,6 +273,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "probe": _stage,
     "forecast": _forecast,
     "evaluate": _evaluate,
+    "baselines": _baselines,
     "report": _stage,
     "run": _stage,
     "data": _data,

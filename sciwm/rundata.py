@@ -31,7 +31,6 @@ __all__ = [
     "open_data",
     "reference_of",
     "series_climatology",
-    "times_between",
     "with_store",
 ]
 
@@ -163,12 +162,3 @@ def reference_of(run: RunDir) -> Reference:
     split = store["split"].values
     blocks = [whole.isel(time=np.flatnonzero(split == number)) for number in (0, 1)]
     return Reference(climatology=climatology, anomaly=blocks[0], validation=blocks[1] if blocks[1].sizes["time"] else None, step=step)
-
-
-def times_between(time: xr.DataArray, start: str, end: str) -> np.ndarray:
-    """Positions of the times from ``start`` to ``end``, both included: dates as text, or picoseconds."""
-    if time.dtype.kind in "iuf":
-        return np.flatnonzero((time.values >= float(start)) & (time.values <= float(end)))
-    index = time.to_index()
-    once = index.unique().sort_values()
-    return np.flatnonzero(index.isin(once[once.slice_indexer(start, end)]))

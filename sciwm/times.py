@@ -15,7 +15,7 @@ import cftime
 import numpy as np
 import xarray as xr
 
-__all__ = ["Step", "calendar_fields", "infer_step", "numeric_time", "parse_lead"]
+__all__ = ["Step", "calendar_fields", "infer_step", "numeric_time", "parse_lead", "times_between"]
 
 Unit = Literal["hours", "months", "ps"]
 
@@ -248,3 +248,12 @@ def calendar_fields(time: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise ValueError(f"got times of type {flat.dtype}, expected datetime64 or cftime, because only they have seasons")
     shape = values.shape
     return (hours / length).reshape(shape), (hours / 24.0 % 1.0).reshape(shape), month.reshape(shape)
+
+
+def times_between(time: xr.DataArray, start: str, end: str) -> np.ndarray:
+    """Positions of the times from ``start`` to ``end``, both included: dates as text, or picoseconds."""
+    if time.dtype.kind in "iuf":
+        return np.flatnonzero((time.values >= float(start)) & (time.values <= float(end)))
+    index = time.to_index()
+    once = index.unique().sort_values()
+    return np.flatnonzero(index.isin(once[once.slice_indexer(start, end)]))

@@ -33,15 +33,15 @@ from sciwm.rundata import (
     open_data,
     reference_of,
     series_climatology,
-    times_between,
     with_store,
 )
 from sciwm.rundir import RunDir, hash_inputs, open_run, provenance, write_atomically
 from sciwm.skill.frame import render, to_frame, write_skill
 from sciwm.skill.report import write_report
 from sciwm.skill.table import evaluate as score
-from sciwm.times import infer_step
+from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
+from sciwm.verify import method_names
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
 
@@ -234,28 +234,37 @@ def evaluate(run: RunDir, config: Config) -> None:
         render(skill.load(), metric=config.skill.metrics[0], console=_console)
 
 
-def evaluate_store(forecasts: Sequence[str], *, truth: str | list[str], reference: RunDir, out: Path) -> None:
-    """Score any forecast stores against any truth, with baselines learnt in the training years of a run."""
+def evaluate_store(
+    forecasts: Sequence[str],
+    *,
+    truth: str | list[str],
+    reference: RunDir,
+    out: Path,
+    metrics: Sequence[str] = (),
+    regions: Sequence[str] = (),
+    baselines: Sequence[str] | None = None,
+    allow_leakage: bool = False,
+) -> None:
+    """Score any forecast stores against any truth, with baselines learnt in the training years of a run, and its metrics and regions."""
     config = reference.read_config()
     if out.suffix != ".csv":
         raise ValueError(f"got --out {out}, expected a name that ends in .csv, because a table is written")
     molecule = "channel" not in open_training_store(reference.train_store)["state"].dims
     variables = [] if molecule else load_statistics(reference.train_store).variables
     observed = observations(config, open_data(with_store(config, truth, variables=variables)))
-    skill = _score([Path(f) for f in forecasts], observed, reference, config)
+    asked = {"metrics": list(metrics), "regions": list(regions), "baselines": None if baselines is None else list(baselines)}
+    own = {k: v for k, v in asked.items() if v or (k == "baselines" and v is not None)}
+    config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **own))  # type: ignore[arg-type]
+    skill = _score([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, to_frame(skill).to_csv(index=False))
     render(skill, metric=config.skill.metrics[0], console=_console)
     _say(out, "with intervals")
 
 
-def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config) -> xr.Dataset:
+def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config, *, allow_leakage: bool = False) -> xr.Dataset:
     opened = [open_forecast(str(store)) for store in stores]
-    names = [str(ds.attrs.get("method", store.name.removesuffix(".zarr"))) for ds, store in zip(opened, stores, strict=True)]
-    if len(set(names)) < len(names):
-        names = [store.name.removesuffix(".zarr") for store in stores]
-    if len(set(names)) < len(names):
-        raise ValueError(f"got forecast stores named {names}, expected distinct names, because the table tells methods apart by them")
+    names = method_names(stores, opened)
     return score(
         dict(zip(names, opened, strict=True)),
         observed,
@@ -266,6 +275,7 @@ def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Co
         lim_eofs=config.skill.lim_eofs,
         resamples=config.skill.resamples,
         seed=config.seed,
+        allow_leakage=allow_leakage,
     )
 
 

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import runpy
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,7 +16,7 @@ from sciwm.cli import main
 from sciwm.config import load_config
 from sciwm.rundir import RunDir, open_run
 
-VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "report", "run", "data"]
+VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines", "report", "run", "data"]
 
 
 class Recorder(ModuleType):
@@ -110,7 +111,7 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
         main([verb, "--help"])
     text = capsys.readouterr().out
     assert f"example:\n  sciwm {verb}" in text
-    example = text.partition("example:\n  sciwm ")[2].splitlines()[0].split()
+    example = shlex.split(text.partition("example:\n  sciwm ")[2].splitlines()[0])
     arguments, overrides = split_overrides(example)
     assert build_parser().parse_args(arguments).verb == verb
     load_config("", overrides)
@@ -180,7 +181,12 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
         (["train", "runs/era", "--out", "x"], "of the same configuration, give runs/era/config.yaml"),
         (["evaluate", "fc.zarr"], "without --truth"),
         (["evaluate", "runs/era", "more"], "without --truth"),
-        (["evaluate", "fc.zarr", "--truth", "a.nc"], "without --reference"),
+        (["evaluate", "runs/era", "--allow-leakage"], "got --allow-leakage without --truth"),
+        (["evaluate", "fc.zarr", "--truth", "a.nc", "--reference", "runs/era", "--train", "2000:2001"], "expected one of them"),
+        (["evaluate", "fc.zarr", "--truth", "a.nc", "--skill.resamples=1"], "say --metrics"),
+        (["evaluate", "fc.zarr", "--truth", "a.nc", "--train", "2000:2001:1 day"], "with a step"),
+        (["evaluate", "fc.zarr", "--truth", "a.nc", "--train", "summer"], "got --train 'summer'"),
+        (["baselines", "a.nc", "--train", "2000:2001"], "got no --init and no --lead-times and no --out"),
         (["data", "get"], "got data set None to get, expected one of era, qg"),
         (["data", "make", "qq"], "got data set 'qq' to make, expected one of era, qg"),
         (["data", "make", "era"], "not simulated here: from ECMWF"),
@@ -215,10 +221,40 @@ def test_forecasting_another_store(era, verbs):
     assert verbs.calls.pop()[2] == expected | {"store": ["a.nc", "b.nc"], "lead_times": ["1 day", "5 days"]}
 
 
-def test_evaluating_stores(era, verbs):
+def test_evaluating_stores(era, verbs, monkeypatch):
     assert main(["evaluate", "a.zarr", "b.zarr", "--truth", "t.nc", "--reference", "runs/era"]) == 0
-    expected = {"truth": "t.nc", "reference": era, "out": Path("skill.csv")}
-    assert verbs.calls == [("evaluate_store", (["a.zarr", "b.zarr"],), expected)]
+    common = {"truth": "t.nc", "out": Path("skill.csv"), "metrics": [], "regions": [], "baselines": None, "allow_leakage": False}
+    assert verbs.calls.pop() == ("evaluate_store", (["a.zarr", "b.zarr"],), common | {"reference": era})
+    monkeypatch.setattr("sciwm.verify.evaluate_forecasts", lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)))
+    assert main(["evaluate", "a.zarr", "--truth", "t.nc"]) == 0
+    assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common)
+    options = ["--train", "2000:2006", "--validation", "2007:2007", "--metrics", "rmse, acc", "--regions", "tropics; n:20,90,0,360"]
+    assert main(["evaluate", "a.zarr", "--truth", "t.nc", *options, "--baselines", "lim", "--allow-leakage", "--out", "s.csv"]) == 0
+    assert verbs.calls.pop()[2] == {
+        "truth": "t.nc",
+        "out": Path("s.csv"),
+        "train": ("2000", "2006"),
+        "validation": ("2007", "2007"),
+        "metrics": ["rmse", "acc"],
+        "regions": ["tropics", "n:20,90,0,360"],
+        "baselines": ["lim"],
+        "allow_leakage": True,
+    }
+
+
+def test_baselines(monkeypatch):
+    calls = []
+    monkeypatch.setattr("sciwm.verify.write_baselines", lambda *a, **k: calls.append((a, k)))
+    options = ["--train", "2000:2006", "--init", "2008-01-01:2008-12-31:5 days", "--lead-times", "1 day, 3 days", "--out", "b"]
+    assert main(["baselines", "t.nc", *options, "--methods", "lim"]) == 0
+    expected = {
+        "train": ("2000", "2006"),
+        "init": ("2008-01-01", "2008-12-31", "5 days"),
+        "lead_times": ["1 day", "3 days"],
+        "out": Path("b"),
+        "methods": ["lim"],
+    }
+    assert calls == [(("t.nc",), expected)]
 
 
 def test_demo_and_check(era, verbs, capsys):

@@ -159,15 +159,16 @@ def acc(means: xr.DataArray) -> xr.DataArray:
 
     Uncentred (anomalies from the training climatology, no mean removed), and pooled: the sums over initial times are
     taken before the ratio, so that days of large anomalies count more than in a mean of daily correlations.
-    NaN for a forecast that equals the climatology.
+    NaN for a forecast that equals the climatology, up to rounding in float32.
 
     Parameters
     ----------
     means : DataArray
         From `mean_over_inits`, with the dim ``statistic``.
     """
-    spread = (_get(means, "forecast_square") * _get(means, "observed_square")) ** 0.5
-    return (_get(means, "anomaly_product") / spread.where(spread > 0)).clip(-1.0, 1.0)
+    f, o = _get(means, "forecast_square"), _get(means, "observed_square")
+    alive = (o > 0) & (f > 1e-9 * o)  # what is left of a climatology that was stored in float32
+    return (_get(means, "anomaly_product") / (f * o).where(alive) ** 0.5).clip(-1.0, 1.0)
 
 
 def correlation(means: xr.DataArray) -> xr.DataArray:

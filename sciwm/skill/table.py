@@ -17,6 +17,7 @@ from sciwm.skill.baselines import (
     fit_reference,
     persistence_forecast,
 )
+from sciwm.skill.leakage import check_leakage
 from sciwm.skill.lim import Lim, fit_lim, lim_forecast
 from sciwm.skill.regions import region_weights
 from sciwm.skill.scores import ANOMALY_METRICS, METRICS, area_means, check_metrics, mean_over_inits, score_sums
@@ -52,6 +53,7 @@ def evaluate(
     against: str = "lim",
     resamples: int = 1000,
     seed: int = 0,
+    allow_leakage: bool = False,
 ) -> xr.Dataset:
     """Score forecasts, and baselines beside them, on the same initial times.
 
@@ -68,7 +70,7 @@ def evaluate(
     reference : Reference, optional
         From `fit_reference`: climatology and training anomalies, for the baselines and the anomaly scores.
     train : slice or ndarray of bool, optional
-        Instead of ``reference``: the training block of ``observed``; it must precede what is scored by more than the longest lead.
+        Instead of ``reference``: the training block of ``observed``.
     baselines : sequence of str
         Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``.
     metrics : sequence of str
@@ -83,6 +85,8 @@ def evaluate(
         Bootstrap resamples behind the 95 % intervals; 0 leaves them NaN.
     seed : int
         Seed of the bootstrap.
+    allow_leakage : bool
+        Score initial and valid times that are in the training block, too, and say so in ``attrs["leakage"]``.
 
     Returns
     -------
@@ -95,7 +99,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If grids differ, nothing is shared, or something unknown is asked for; the message names it.
+        If grids differ, nothing is shared, something unknown is asked for, or training times would be scored; the message names it.
     """
     check_metrics(metrics)
     unknown = [b for b in baselines if b not in BASELINES]
@@ -109,11 +113,15 @@ def evaluate(
     reference = _need_reference(reference, train, observed[names], baselines, metrics)
     step = infer_step(observed["time"]) if reference is None else reference.step
     times = _shared_times(methods, observed, step, needs_init=bool(set(baselines) - {"climatology"}))
-    notices: list[str] = []
+    leakage = ""
+    if reference is not None:
+        leakage = check_leakage(reference.anomaly["time"], times.init, observed["time"].values[times.positions], allow=allow_leakage)
+    notices = [leakage] if leakage else []
     chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
     made, lim = _make_baselines(baselines, reference, observed, names, times, lim_eofs, notices)
     sums = _all_sums({**chosen, **made}, observed[names], reference, times, regions)
     result = _summarise(sums, metrics, against=against, resamples=resamples, seed=seed)
+    result.attrs["leakage"] = leakage
     return _describe(result, observed, times, skipped, lim, notices, step)
 
 

@@ -1,0 +1,213 @@
+"""Verification without a model: scores of any forecast stores, and baselines as stores of the same layout. Needs no torch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+
+from sciwm.data.open import open_dataset, open_forecast
+from sciwm.forecast.store import write_forecast
+from sciwm.rundir import write_atomically
+from sciwm.skill.alignment import locate
+from sciwm.skill.baselines import (
+    Reference,
+    climatology_forecast,
+    damped_persistence_forecast,
+    fit_reference,
+    fit_slopes,
+    persistence_forecast,
+)
+from sciwm.skill.frame import render, to_frame
+from sciwm.skill.lim import fit_lim, lim_forecast
+from sciwm.skill.table import BASELINES, evaluate
+from sciwm.times import times_between
+
+__all__ = ["evaluate_forecasts", "method_names", "write_baselines"]
+
+_BLOCK = 16_000_000  # values of one block of a baseline that is written
+_LIM_EOFS = (10, 20, 30, 40, 60, 80)
+_console = Console()
+
+Period = tuple[str, str]
+
+
+def evaluate_forecasts(
+    forecasts: Sequence[str],
+    *,
+    truth: str | list[str],
+    out: Path,
+    train: Period | None = None,
+    validation: Period | None = None,
+    metrics: Sequence[str] = (),
+    regions: Sequence[str] = (),
+    baselines: Sequence[str] | None = None,
+    allow_leakage: bool = False,
+) -> xr.Dataset:
+    """Score forecast stores against a truth store, write the table and print it.
+
+    Parameters
+    ----------
+    forecasts : sequence of str
+        Stores in the WeatherBench 2 layout or with ``init_time`` and ``lead_time``.
+    truth : path, glob, URL, or a list of these
+        Observations on the same grid; of their levels, those that all forecasts have are used.
+    out : path
+        The table to write, ``*.csv``.
+    train, validation : (first, last), optional
+        Times of ``truth``, both included, to fit climatology and baselines on, and to choose the LIM's truncation with.
+    metrics, regions, baselines : sequence of str
+        As `sciwm.skill.evaluate` takes them. By default the errors and, with ``train``, the anomaly correlation; and every baseline that
+        can be made: without ``train`` that is persistence.
+    allow_leakage : bool
+        Score training times, too, and say so.
+
+    Returns
+    -------
+    Dataset
+        As `sciwm.skill.evaluate` returns it.
+
+    Raises
+    ------
+    ValueError
+        If stores do not fit together; the message names what differs.
+    """
+    if out.suffix != ".csv":
+        raise ValueError(f"got --out {out}, expected a name that ends in .csv, because a table is written")
+    if validation is not None and train is None:
+        raise ValueError("got --validation without --train, expected both or --train alone, because nothing is chosen without baselines")
+    opened = [open_forecast(store) for store in forecasts]
+    observed = _shared_levels(open_dataset(truth), opened)
+    reference = _fit(observed, train, validation)
+    if baselines is None:
+        started = (locate(observed["time"], opened[0]["init_time"].values) >= 0).all() if reference is None else True
+        baselines = BASELINES if reference is not None else ("persistence",) if started else ()
+    skill = evaluate(
+        dict(zip(method_names(forecasts, opened), opened, strict=True)),
+        observed,
+        reference=reference,
+        baselines=baselines,
+        metrics=metrics or ("rmse", "mae", "bias", *(["acc"] if reference is not None else [])),
+        regions=regions,
+        allow_leakage=allow_leakage,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, to_frame(skill).to_csv(index=False))
+    render(skill, metric=str(skill["metric"].values[0]), console=_console)
+    _console.print(f"[bold]{out}[/bold]: with intervals", highlight=False, soft_wrap=True)
+    return skill
+
+
+def write_baselines(
+    store: str | list[str],
+    *,
+    train: Period,
+    init: tuple[str, str, str | None],
+    lead_times: Sequence[str],
+    out: Path,
+    validation: Period | None = None,
+    methods: Sequence[str] = (),
+) -> list[Path]:
+    """Forecast with baselines only; write a store of each, in the same layout as every other forecast.
+
+    Parameters
+    ----------
+    store : path, glob, URL, or a list of these
+        Observations.
+    train, validation : (first, last)
+        As in `evaluate_forecasts`.
+    init : (first, last, step)
+        Initial times, both included; a step such as ``"5 days"`` or None for all.
+    lead_times : sequence of str
+        Such as ``["1 day", "5 days"]``.
+    out : path
+        Folder for ``METHOD.zarr``.
+    methods : sequence of str
+        Some of `BASELINES`; all by default.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    ValueError
+        If something unknown is asked for, or there is no initial time.
+    FileExistsError
+        If a store is there already.
+    """
+    methods = methods or BASELINES
+    unknown = [m for m in methods if m not in BASELINES]
+    if unknown:
+        raise ValueError(f"got methods {unknown}, expected some of {', '.join(BASELINES)}")
+    observed = open_dataset(store)
+    reference = _fit(observed, train, validation)
+    assert reference is not None
+    step = reference.step
+    leads = sorted({int(step.steps(lead)) for lead in lead_times})
+    lead_time = step.lead_times(np.array(leads))
+    start, end, every = init
+    index = times_between(observed["time"], start, end)[:: int(step.steps(every)) if every else 1]
+    if not len(index):
+        first, last = observed["time"].values[[0, -1]]
+        raise ValueError(f"got no initial time between {start} and {end}, expected some within {first} … {last}")
+    for path in (paths := [out / f"{m}.zarr" for m in methods]):
+        if path.exists():
+            raise FileExistsError(f"got {path}, which exists already, expected a new name: remove it or choose another")
+    per_init = len(leads) * sum(v.size // v.sizes["time"] for v in observed.data_vars.values() if "time" in v.dims)
+    size = max(1, _BLOCK // max(1, per_init))
+    for method, path in zip(methods, paths, strict=True):
+        forecast = _maker(method, reference, observed, lead_time)
+
+        def batches(forecast: Callable[[Any], xr.Dataset] = forecast) -> Iterator[xr.Dataset]:
+            for i in range(0, len(index), size):
+                made = forecast(observed["time"].isel(time=index[i : i + size]))
+                yield made.astype("float32").assign_attrs(observed.attrs).load()
+
+        write_forecast(batches(), path, total=-(-len(index) // size), attrs={"method": method}, progress=f"forecast, {method}")
+        _console.print(f"[bold]{path}[/bold]: {len(index)} initial times, {len(leads)} leads", highlight=False, soft_wrap=True)
+    return paths
+
+
+def method_names(stores: Sequence[str | Path], opened: Sequence[xr.Dataset]) -> list[str]:
+    """What to call forecasts in a table: their attribute ``method``, or the names of the stores where that is absent or not unique."""
+    stems = [Path(str(store).rstrip("/")).stem for store in stores]
+    names = [str(ds.attrs.get("method", stem)) for ds, stem in zip(opened, stems, strict=True)]
+    names = stems if len(set(names)) < len(names) else names
+    if len(set(names)) < len(names):
+        raise ValueError(f"got forecast stores named {names}, expected distinct names, because the table tells methods apart by them")
+    return names
+
+
+def _maker(method: str, reference: Reference, observed: xr.Dataset, lead_time: Any) -> Callable[[Any], xr.Dataset]:
+    """A function from initial times to forecasts; what is fitted is fitted once."""
+    if method == "lim":
+        model = fit_lim(reference, lead_time, eofs=_LIM_EOFS)
+        return partial(lim_forecast, model, reference, observed)
+    made = {"climatology": climatology_forecast, "persistence": persistence_forecast, "damped_persistence": damped_persistence_forecast}
+    more = {"slopes": fit_slopes(reference, lead_time).compute()} if method == "damped_persistence" else {}
+    return lambda init: made[method](reference, observed, init, lead_time, **more)
+
+
+def _fit(observed: xr.Dataset, train: Period | None, validation: Period | None) -> Reference | None:
+    if train is None:
+        return None
+
+    def inside(period: Period) -> np.ndarray:
+        mask = np.zeros(observed.sizes["time"], bool)
+        mask[times_between(observed["time"], *period)] = True
+        return mask
+
+    return fit_reference(observed, train=inside(train), validation=None if validation is None else inside(validation))
+
+
+def _shared_levels(observed: xr.Dataset, forecasts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The observations at the levels of the forecasts; a level that only some forecasts have is left to `evaluate` to refuse."""
+    if "level" not in observed.dims:
+        return observed
+    wanted = [ds["level"].values for ds in forecasts if "level" in ds.dims]
+    levels = [v for v in observed["level"].values if wanted and all(np.isclose(w, v).any() for w in wanted)]
+    return observed.sel(level=levels) if levels else observed

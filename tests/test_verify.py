@@ -1,0 +1,118 @@
+"""Stores of anybody's forecasts are scored with nothing but the truth; baselines become such stores."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from sciwm.data.open import open_dataset, open_forecast
+from sciwm.skill import evaluate
+from sciwm.testing import small_climate
+from sciwm.verify import evaluate_forecasts, write_baselines
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    """Four years of a small climate, as a file; returns its path and the first year."""
+    path = tmp_path_factory.mktemp("truth") / "truth.nc"
+    ds = small_climate(years=4)
+    ds.to_netcdf(path)
+    return path, int(ds["time"].dt.year[0])
+
+
+@pytest.fixture(scope="module")
+def baselines(truth, tmp_path_factory):
+    """All baselines as stores, for the last year."""
+    path, year = truth
+    out = tmp_path_factory.mktemp("baselines")
+    periods = {"train": (f"{year}", f"{year + 1}"), "validation": (f"{year + 2}", f"{year + 2}")}
+    init = (f"{year + 3}-01-05", f"{year + 3}-12-20", "5 days")
+    return periods, write_baselines(str(path), init=init, lead_times=["1 day", "3 days"], out=out, **periods)
+
+
+def test_baselines_scored_as_stores_equal_those_made_by_evaluate(truth, baselines, tmp_path):
+    (path, _), (periods, stores) = truth, baselines
+    assert [s.name for s in stores] == ["climatology.zarr", "persistence.zarr", "damped_persistence.zarr", "lim.zarr"]
+    skill = evaluate_forecasts([str(s) for s in stores], truth=str(path), out=tmp_path / "a.csv", baselines=(), **periods)
+    copy = open_forecast(str(stores[0]))
+    direct = evaluate({"copy": copy}, open_dataset(path), train=_mask(path, periods["train"]), resamples=0)
+    for method in ("climatology", "persistence"):
+        ours = skill.value.loc[{"method": method, "metric": direct.metric.values, "channel": direct.channel.values}]
+        np.testing.assert_allclose(ours, direct.value.loc[{"method": method}], rtol=1e-5, atol=1e-5)
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert set(table["method"]) == {"climatology", "persistence", "damped_persistence", "lim"}
+    rmse = skill.value.sel(metric="rmse")
+    assert (rmse.loc[{"method": "lim"}] < rmse.loc[{"method": "persistence"}]).all()
+    assert (rmse.loc[{"method": "damped_persistence"}] < rmse.loc[{"method": "climatology"}]).all()
+
+
+def _mask(path, period):
+    with xr.open_dataset(path) as ds:
+        years = ds["time"].dt.year.values
+    return (years >= int(period[0])) & (years <= int(period[1]))
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+def test_a_weatherbench_file_without_attributes_is_scored_without_configuration(tmp_path):
+    """Dims time, prediction_timedelta, level, latitude, longitude; a subset of the truth's levels, latitude from north to south."""
+    rng = np.random.default_rng(0)
+    time = np.datetime64("2020-01-01", "ns") + np.arange(60) * np.timedelta64(12, "h")
+    coords = {"time": time, "level": [300, 500, 850], "latitude": np.linspace(-90, 90, 7), "longitude": np.arange(0, 360, 45.0)}
+    field = rng.normal(250, 10, size=(60, 3, 7, 8)).astype("f4")
+    xr.Dataset({"temperature": (tuple(coords), field)}, coords).to_zarr(tmp_path / "truth.zarr", zarr_format=2)
+    lead = np.array([12, 24], "timedelta64[h]").astype("timedelta64[ns]")
+    place = np.arange(0, 50, 2)
+    values = np.stack([field[place + k][:, [1, 2], ::-1] for k in (1, 2)], axis=1)
+    values[:, 0] += 1.0
+    values[:, 1] -= 2.0
+    dims = ("time", "prediction_timedelta", "level", "latitude", "longitude")
+    other = {"time": time[place], "prediction_timedelta": lead, "level": [500, 850], "latitude": coords["latitude"][::-1]}
+    theirs = xr.Dataset({"temperature": (dims, values)}, {**other, "longitude": coords["longitude"]})
+    theirs.to_zarr(tmp_path / "model.zarr", zarr_format=2)
+    skill = evaluate_forecasts([str(tmp_path / "model.zarr")], truth=str(tmp_path / "truth.zarr"), out=tmp_path / "s.csv")
+    assert skill["method"].values.tolist() == ["model", "persistence"]
+    assert skill["level"].values.tolist() == [500, 850]
+    ours = skill.value.loc[{"method": "model"}].isel(region=0)
+    np.testing.assert_allclose(ours.sel(metric="rmse"), [[1, 2]] * 2, rtol=1e-4)
+    np.testing.assert_allclose(ours.sel(metric="bias"), [[1, -2]] * 2, rtol=1e-4)
+    assert pd.read_csv(tmp_path / "s.csv")["num_init"].unique().tolist() == [25]
+
+
+def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_path):
+    (path, year), (_, stores) = truth, baselines
+    options = {"truth": str(path), "out": tmp_path / "s.csv", "train": (f"{year}", f"{year + 3}"), "baselines": ("climatology",)}
+    lim = [str(s) for s in stores if s.name == "lim.zarr"]
+    with pytest.raises(ValueError, match=r"71 of 71 initial times have themselves or a valid time in the training block"):
+        evaluate_forecasts(lim, **options)
+    assert not (tmp_path / "s.csv").exists()
+    skill = evaluate_forecasts(lim, **options, allow_leakage=True)
+    assert skill.attrs["leakage"].startswith("71 of 71 initial times")
+    assert skill.attrs["leakage"] in skill.attrs["notices"]
+    crossing = {**options, "train": (f"{year}-01-01", f"{year + 3}-01-08")}
+    with pytest.raises(ValueError, match=r"1 of 71 initial times"):
+        evaluate_forecasts(lim, **crossing)
+
+
+def test_refusals(truth, baselines, tmp_path):
+    (path, year), (periods, stores) = truth, baselines
+    with pytest.raises(ValueError, match=r"ends in \.csv"):
+        evaluate_forecasts([str(stores[0])], truth=str(path), out=tmp_path / "s.txt")
+    with pytest.raises(ValueError, match="--validation without --train"):
+        evaluate_forecasts([str(stores[0])], truth=str(path), out=tmp_path / "s.csv", validation=("2000", "2001"))
+    with pytest.raises(ValueError, match="expected distinct names"):
+        evaluate_forecasts([str(stores[0])] * 2, truth=str(path), out=tmp_path / "s.csv")
+    options = {"init": (f"{year + 3}", f"{year + 3}", None), "lead_times": ["1 day"], **periods}
+    with pytest.raises(ValueError, match=r"got methods \['arima'\]"):
+        write_baselines(str(path), out=tmp_path, methods=["arima"], **options)
+    with pytest.raises(ValueError, match="no initial time between 1800 and 1801"):
+        write_baselines(str(path), out=tmp_path, **{**options, "init": ("1800", "1801", None)})
+    with pytest.raises(FileExistsError, match=r"lim\.zarr, which exists already"):
+        write_baselines(str(path), out=stores[0].parent, methods=["lim"], **options)
+
+
+def test_verification_needs_no_torch():
+    code = "import sys, sciwm.verify, sciwm.skill.table; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
