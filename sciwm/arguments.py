@@ -95,6 +95,7 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         for name, known in (("metrics", "rmse,acc"), ("regions", "tropics,north:20,90,0,360"), ("baselines", "persistence,lim")):
             semicolon = "; a box is NAME:S,N,W,E, and ';' separates" if name == "regions" else ""
             parser.add_argument(f"--{name}", help=f"with --truth: such as {known.replace('tropics,', 'tropics;')}{semicolon}")
+        parser.add_argument("--report", type=Path, metavar="FILE", help="with --truth: a page with figures, such as report.html")
         parser.add_argument("--allow-leakage", action="store_true", help="with --truth: score training times, too, marked as such")
         parser.add_argument("--out", type=Path, help="with --truth: the table to write (default: skill.csv); else the run directory")
     elif verb == "baselines":
@@ -107,12 +108,13 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     else:
         parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
         parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME, after the configuration's name)")
-    if verb in ("prepare", "run"):
+    if verb in ("prepare", "run", "evaluate", "baselines"):
+        what = "compute" if verb in ("evaluate", "baselines") else "prepare"
         where = parser.add_mutually_exclusive_group()
         where.add_argument(
-            "--scheduler", metavar="ADDRESS", help="prepare on the Dask cluster at this address, such as tcp://10.0.0.1:8786"
+            "--scheduler", metavar="ADDRESS", help=f"{what} on the Dask cluster at this address, such as tcp://10.0.0.1:8786"
         )
-        where.add_argument("--workers", type=_positive, default=0, metavar="N", help="prepare in N processes of this machine")
+        where.add_argument("--workers", type=_positive, default=0, metavar="N", help=f"{what} in N processes of this machine")
 
 
 def _add_fit(parser: argparse.ArgumentParser, when: str) -> None:

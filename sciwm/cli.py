@@ -6,7 +6,8 @@ Nothing heavy is imported until a verb needs it, so that ``sciwm --help`` answer
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "baselines", "allow_leakage")
+_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "baselines", "allow_leakage", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,7 +148,8 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
         run, config = _open(options, options.target[0], overrides)
         from sciwm import verbs
 
-        verbs.evaluate(run, config)
+        with _workers(options):
+            verbs.evaluate(run, config)
         return 0
     if overrides:
         raise ValueError(f"got {' '.join(overrides)} with --truth, expected none: say --metrics, --regions or --baselines instead")
@@ -161,15 +163,20 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
         "baselines": None if options.baselines is None else _names(options.baselines),
         "allow_leakage": options.allow_leakage,
     }
+    if options.reference is not None and options.report is not None:
+        raise ValueError("got --report with --reference, expected --train START:END instead: a run has a report of its own forecasts")
     if options.reference is not None:
         from sciwm import verbs
         from sciwm.rundir import resolve_run
 
-        verbs.evaluate_store(options.target, reference=resolve_run(options.reference), **common)
+        with _workers(options):
+            verbs.evaluate_store(options.target, reference=resolve_run(options.reference), **common)
         return 0
     from sciwm import verify
 
-    verify.evaluate_forecasts(options.target, **_periods(options), **common)
+    periods = _periods(options)
+    with _workers(options):
+        verify.evaluate_forecasts(options.target, **periods, **common, report=options.report)
     return 0
 
 
@@ -183,15 +190,23 @@ def _baselines(options: argparse.Namespace, overrides: list[str]) -> int:
     init, periods = parse_init(options.init), _periods(options)
     from sciwm import verify
 
-    verify.write_baselines(
-        _one_or_many(options.target),
-        init=init,
-        lead_times=_names(options.lead_times),
-        out=options.out,
-        methods=_names(options.methods),
-        **periods,
-    )
+    chosen = {"lead_times": _names(options.lead_times), "methods": _names(options.methods)}
+    with _workers(options):
+        verify.write_baselines(_one_or_many(options.target), init=init, out=options.out, **chosen, **periods)
     return 0
+
+
+@contextmanager
+def _workers(options: argparse.Namespace) -> Iterator[None]:
+    """Dask on the cluster, or in the processes, that were asked for; on threads without."""
+    if options.scheduler is None and not options.workers:
+        yield
+        return
+    from sciwm.cluster import dask_workers
+
+    with dask_workers(scheduler=options.scheduler, workers=options.workers) as client:
+        print(f"workers: {len(client.nthreads())}, dashboard: {client.dashboard_link}")
+        yield
 
 
 def _periods(options: argparse.Namespace) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sciwm.data.scale import from_channels
 from sciwm.forecast.rollout import lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir
-from sciwm.skill import BASELINES
+from sciwm.skill import MORE_BASELINES
 from sciwm.skill.baselines import Reference
 from sciwm.skill.regions import parse_region
 from sciwm.skill.scores import check_metrics
@@ -109,9 +109,9 @@ def _check_targets(config: Config, ds: xr.Dataset) -> None:
 
 def _check_scores(config: Config, ds: xr.Dataset) -> None:
     check_metrics(config.skill.metrics)
-    unknown = [b for b in config.skill.baselines if b not in BASELINES]
+    unknown = [b for b in config.skill.baselines if b not in MORE_BASELINES]
     if unknown:
-        raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(BASELINES)}")
+        raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")
 
 
 def observations(config: Config, ds: xr.Dataset) -> xr.Dataset:

@@ -9,10 +9,12 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
+import sciwm
 from sciwm.data.open import open_dataset, open_forecast
 from sciwm.forecast.store import write_forecast
 from sciwm.rundir import write_atomically
 from sciwm.skill.alignment import locate
+from sciwm.skill.analogs import analog_forecast, fit_analogs
 from sciwm.skill.baselines import (
     Reference,
     climatology_forecast,
@@ -23,7 +25,8 @@ from sciwm.skill.baselines import (
 )
 from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lim import fit_lim, lim_forecast
-from sciwm.skill.table import BASELINES, evaluate
+from sciwm.skill.report import write_report
+from sciwm.skill.table import BASELINES, MORE_BASELINES, evaluate
 from sciwm.times import times_between
 
 __all__ = ["evaluate_forecasts", "method_names", "write_baselines"]
@@ -46,6 +49,7 @@ def evaluate_forecasts(
     regions: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
     allow_leakage: bool = False,
+    report: Path | None = None,
 ) -> xr.Dataset:
     """Score forecast stores against a truth store, write the table and print it.
 
@@ -64,6 +68,8 @@ def evaluate_forecasts(
         can be made: without ``train`` that is persistence.
     allow_leakage : bool
         Score training times, too, and say so.
+    report : path, optional
+        Page to write with figures of the scores, and of a typical forecast of the first store.
 
     Returns
     -------
@@ -79,6 +85,8 @@ def evaluate_forecasts(
         raise ValueError(f"got --out {out}, expected a name that ends in .csv, because a table is written")
     if validation is not None and train is None:
         raise ValueError("got --validation without --train, expected both or --train alone, because nothing is chosen without baselines")
+    if report is not None and report.suffix != ".html":
+        raise ValueError(f"got --report {report}, expected a name that ends in .html, because a page is written")
     opened = [open_forecast(store) for store in forecasts]
     observed = _shared_levels(open_dataset(truth), opened)
     reference = _fit(observed, train, validation)
@@ -98,6 +106,21 @@ def evaluate_forecasts(
     write_atomically(out, to_frame(skill).to_csv(index=False))
     render(skill, metric=str(skill["metric"].values[0]), console=_console)
     _console.print(f"[bold]{out}[/bold]: with intervals", highlight=False, soft_wrap=True)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        periods = {name: " – ".join(block) for name, block in (("training block", train), ("validation block", validation)) if block}
+        write_report(
+            report,
+            title=f"Forecasts of {', '.join(method_names(forecasts, opened))}",
+            skill=skill,
+            forecast=opened[0],
+            observed=observed,
+            log=None,
+            config="",
+            provenance={"forecasts": ", ".join(forecasts), "truth": str(truth), **periods, "sciwm": sciwm.__version__},
+            skill_csv=out.read_text(encoding="utf-8"),
+        )
+        _console.print(f"[bold]{report}[/bold]: open it in a browser", highlight=False, soft_wrap=True)
     return skill
 
 
@@ -126,7 +149,7 @@ def write_baselines(
     out : path
         Folder for ``METHOD.zarr``.
     methods : sequence of str
-        Some of `BASELINES`; all by default.
+        Some of `MORE_BASELINES`; all but ``analogs`` by default.
 
     Returns
     -------
@@ -140,9 +163,9 @@ def write_baselines(
         If a store is there already.
     """
     methods = methods or BASELINES
-    unknown = [m for m in methods if m not in BASELINES]
+    unknown = [m for m in methods if m not in MORE_BASELINES]
     if unknown:
-        raise ValueError(f"got methods {unknown}, expected some of {', '.join(BASELINES)}")
+        raise ValueError(f"got methods {unknown}, expected some of {', '.join(MORE_BASELINES)}")
     observed = open_dataset(store)
     reference = _fit(observed, train, validation)
     assert reference is not None
@@ -187,6 +210,8 @@ def _maker(method: str, reference: Reference, observed: xr.Dataset, lead_time: A
     if method == "lim":
         model = fit_lim(reference, lead_time, eofs=_LIM_EOFS)
         return partial(lim_forecast, model, reference, observed)
+    if method == "analogs":
+        return partial(analog_forecast, fit_analogs(reference, lead_time), reference, observed)
     made = {"climatology": climatology_forecast, "persistence": persistence_forecast, "damped_persistence": damped_persistence_forecast}
     more = {"slopes": fit_slopes(reference, lead_time).compute()} if method == "damped_persistence" else {}
     return lambda init: made[method](reference, observed, init, lead_time, **more)

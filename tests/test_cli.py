@@ -184,6 +184,7 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
         (["evaluate", "runs/era", "--allow-leakage"], "got --allow-leakage without --truth"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--reference", "runs/era", "--train", "2000:2001"], "expected one of them"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--skill.resamples=1"], "say --metrics"),
+        (["evaluate", "fc.zarr", "--truth", "a.nc", "--reference", "runs/era", "--report", "r.html"], "got --report with --reference"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--train", "2000:2001:1 day"], "with a step"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--train", "summer"], "got --train 'summer'"),
         (["baselines", "a.nc", "--train", "2000:2001"], "got no --init and no --lead-times and no --out"),
@@ -227,9 +228,9 @@ def test_evaluating_stores(era, verbs, monkeypatch):
     assert verbs.calls.pop() == ("evaluate_store", (["a.zarr", "b.zarr"],), common | {"reference": era})
     monkeypatch.setattr("sciwm.verify.evaluate_forecasts", lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)))
     assert main(["evaluate", "a.zarr", "--truth", "t.nc"]) == 0
-    assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common)
+    assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common | {"report": None})
     options = ["--train", "2000:2006", "--validation", "2007:2007", "--metrics", "rmse, acc", "--regions", "tropics; n:20,90,0,360"]
-    assert main(["evaluate", "a.zarr", "--truth", "t.nc", *options, "--baselines", "lim", "--allow-leakage", "--out", "s.csv"]) == 0
+    assert main(["evaluate", "a.zarr", "--truth", "t.nc", *options, "--baselines", "lim", "--allow-leakage", "--out", "s.csv", "--report", "r.html"]) == 0
     assert verbs.calls.pop()[2] == {
         "truth": "t.nc",
         "out": Path("s.csv"),
@@ -239,6 +240,7 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "regions": ["tropics", "n:20,90,0,360"],
         "baselines": ["lim"],
         "allow_leakage": True,
+        "report": Path("r.html"),
     }
 
 

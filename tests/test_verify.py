@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from sciwm.cli import main
 from sciwm.data.open import open_dataset, open_forecast
 from sciwm.skill import evaluate
 from sciwm.testing import small_climate
@@ -72,13 +73,17 @@ def test_a_weatherbench_file_without_attributes_is_scored_without_configuration(
     other = {"time": time[place], "prediction_timedelta": lead, "level": [500, 850], "latitude": coords["latitude"][::-1]}
     theirs = xr.Dataset({"temperature": (dims, values)}, {**other, "longitude": coords["longitude"]})
     theirs.to_zarr(tmp_path / "model.zarr", zarr_format=2)
-    skill = evaluate_forecasts([str(tmp_path / "model.zarr")], truth=str(tmp_path / "truth.zarr"), out=tmp_path / "s.csv")
+    options = {"truth": str(tmp_path / "truth.zarr"), "out": tmp_path / "s.csv", "report": tmp_path / "r.html"}
+    skill = evaluate_forecasts([str(tmp_path / "model.zarr")], **options)
     assert skill["method"].values.tolist() == ["model", "persistence"]
     assert skill["level"].values.tolist() == [500, 850]
     ours = skill.value.loc[{"method": "model"}].isel(region=0)
     np.testing.assert_allclose(ours.sel(metric="rmse"), [[1, 2]] * 2, rtol=1e-4)
     np.testing.assert_allclose(ours.sel(metric="bias"), [[1, -2]] * 2, rtol=1e-4)
     assert pd.read_csv(tmp_path / "s.csv")["num_init"].unique().tolist() == [25]
+    page = (tmp_path / "r.html").read_text()
+    assert "Forecasts of model" in page
+    assert "Not a fair test" not in page
 
 
 def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_path):
@@ -88,12 +93,25 @@ def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_pa
     with pytest.raises(ValueError, match=r"71 of 71 initial times have themselves or a valid time in the training block"):
         evaluate_forecasts(lim, **options)
     assert not (tmp_path / "s.csv").exists()
-    skill = evaluate_forecasts(lim, **options, allow_leakage=True)
+    skill = evaluate_forecasts(lim, **options, allow_leakage=True, report=tmp_path / "r.html")
+    assert f"Not a fair test: {skill.attrs['leakage']}" in (tmp_path / "r.html").read_text()
     assert skill.attrs["leakage"].startswith("71 of 71 initial times")
     assert skill.attrs["leakage"] in skill.attrs["notices"]
     crossing = {**options, "train": (f"{year}-01-01", f"{year + 3}-01-08")}
     with pytest.raises(ValueError, match=r"1 of 71 initial times"):
         evaluate_forecasts(lim, **crossing)
+
+
+def test_two_worker_processes_give_the_same_scores(truth, baselines, tmp_path):
+    (path, _), (_, stores) = truth, baselines
+    lim = str(next(s for s in stores if s.name == "lim.zarr"))
+    years = f"{truth[1]}:{truth[1] + 1}"
+    tables = []
+    for name, more in (("threads", []), ("processes", ["--workers", "2"])):
+        out = tmp_path / f"{name}.csv"
+        assert main(["evaluate", lim, "--truth", str(path), "--train", years, "--out", str(out), *more]) == 0
+        tables.append(out.read_bytes())
+    assert tables[0] == tables[1]
 
 
 def test_refusals(truth, baselines, tmp_path):

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sciwm.skill.analogs import Analogs, analog_forecast, fit_analogs
     from sciwm.skill.baselines import (
         Reference,
         climatology_forecast,
@@ -12,25 +13,34 @@ if TYPE_CHECKING:
         fit_slopes,
         persistence_forecast,
     )
+    from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram
     from sciwm.skill.frame import render, to_frame, write_skill
     from sciwm.skill.lim import Lim, fit_lim, lim_forecast
     from sciwm.skill.regions import region_weights
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
-    from sciwm.skill.significance import block_counts, bootstrap_interval, decorrelation_time, paired_difference
-    from sciwm.skill.table import BASELINES, evaluate
+    from sciwm.skill.significance import block_counts, bootstrap_interval, decorrelation_time, false_discovery, paired_difference
+    from sciwm.skill.spectra import zonal_spectrum
+    from sciwm.skill.table import BASELINES, MORE_BASELINES, evaluate
 
 _HOME = {
+    "Analogs": "analogs",
     "BASELINES": "table",
+    "ENSEMBLE_METRICS": "ensemble",
     "METRICS": "scores",
     "Lim": "lim",
+    "MORE_BASELINES": "table",
     "Reference": "baselines",
+    "analog_forecast": "analogs",
     "area_means": "scores",
     "block_counts": "significance",
     "bootstrap_interval": "significance",
     "climatology_forecast": "baselines",
     "damped_persistence_forecast": "baselines",
     "decorrelation_time": "significance",
+    "ensemble_sums": "ensemble",
     "evaluate": "table",
+    "false_discovery": "significance",
+    "fit_analogs": "analogs",
     "fit_lim": "lim",
     "fit_reference": "baselines",
     "fit_slopes": "baselines",
@@ -38,25 +48,34 @@ _HOME = {
     "mean_over_inits": "scores",
     "paired_difference": "significance",
     "persistence_forecast": "baselines",
+    "rank_histogram": "ensemble",
     "region_weights": "regions",
     "render": "frame",
     "score_sums": "scores",
     "to_frame": "frame",
     "write_skill": "frame",
+    "zonal_spectrum": "spectra",
 }
 
 __all__ = [
+    "Analogs",
     "BASELINES",
+    "ENSEMBLE_METRICS",
     "METRICS",
+    "MORE_BASELINES",
     "Lim",
     "Reference",
+    "analog_forecast",
     "area_means",
     "block_counts",
     "bootstrap_interval",
     "climatology_forecast",
     "damped_persistence_forecast",
     "decorrelation_time",
+    "ensemble_sums",
     "evaluate",
+    "false_discovery",
+    "fit_analogs",
     "fit_lim",
     "fit_reference",
     "fit_slopes",
@@ -64,11 +83,13 @@ __all__ = [
     "mean_over_inits",
     "paired_difference",
     "persistence_forecast",
+    "rank_histogram",
     "region_weights",
     "render",
     "score_sums",
     "to_frame",
     "write_skill",
+    "zonal_spectrum",
 ]
 
 

@@ -102,8 +102,8 @@ def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -
     """
     name = forecast.name
     rest = [d for d in observed.dims if d != "time"]
-    expected = {"init_time", "lead_time", *rest}
-    if set(forecast.dims) != expected:
+    members = [d for d in ("number",) if d in forecast.dims]
+    if set(forecast.dims) != {"init_time", "lead_time", *members, *rest}:
         raise ValueError(f"got {name} of {method!r} with dims {forecast.dims}, expected init_time, lead_time and {rest}")
     for dim in rest:
         if forecast.sizes[dim] != observed.sizes[dim]:
@@ -120,4 +120,4 @@ def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -
             hint = "; it is in reverse order, open it with open_forecast" if got[0] != want[0] and got[0] == want[-1] else ""
             raise ValueError(f"got {dim} {got[bad]} at position {bad} in {name} of {method!r}, expected {want[bad]} as observed{hint}")
         forecast = forecast.assign_coords({dim: observed[dim].variable})
-    return forecast.transpose("init_time", "lead_time", *rest)
+    return forecast.transpose("init_time", "lead_time", *members, *rest)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.labels import HIGHER, LOWER, Leads, better, lead_axis, looks, short_name
+from sciwm.skill.labels import HIGHER, LOWER, NEITHER, ONE, ZERO, Leads, better, lead_axis, looks, short_name
 
 __all__ = ["Comparison", "channel_units", "compare", "cost", "main_method", "main_metric", "metric_order", "summarize"]
+
+_BASELINES = {"climatology", "persistence", "damped_persistence", "lim", "analogs", "random_encoder"}
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ def compare(skill: xr.Dataset, method: str) -> list[Comparison]:
 
 
 def summarize(skill: xr.Dataset) -> str:
-    """One sentence on where the JEPA is ahead of the best other method, and where it is not."""
+    """One sentence on where the method of interest is ahead of the best other method, and where it is not."""
     method = main_method(skill)
     metric = main_metric(skill)
     what = short_name(metric)
     leads = lead_axis(skill["lead_time"])
     if method is None:
-        return f"No JEPA is among the {skill.sizes['method']} methods scored here; the tables show their {what}."
+        return f"Only baselines are among the {skill.sizes['method']} methods scored here; the tables show their {what}."
     label = looks([method])[method].label
     comparisons = compare(skill, method)
     pairs = sum(int(np.isfinite(c.gain).sum()) for c in comparisons)
@@ -101,9 +103,10 @@ def _leads_text(leads: Leads, positions: np.ndarray) -> str:
 
 
 def main_method(skill: xr.Dataset) -> str | None:
-    """Name the method the report is about: ``jepa``, else the first whose name starts so, else None."""
+    """Name the method the report is about: ``jepa``, else the first whose name starts so, else the first that is no baseline."""
     names = [str(m) for m in skill["method"].values]
-    return "jepa" if "jepa" in names else next((m for m in names if m.startswith("jepa")), None)
+    ours = [m for m in names if m.startswith("jepa")] or [m for m in names if m not in _BASELINES]
+    return "jepa" if "jepa" in names else next(iter(ours), None)
 
 
 def main_metric(skill: xr.Dataset) -> str:
@@ -117,9 +120,10 @@ def metric_order(skill: xr.Dataset) -> list[str]:
 
 
 def cost(value: np.ndarray, metric: str) -> np.ndarray:
-    """Turn a metric into what is small when it is good."""
-    side = better(metric)
-    return value if side == LOWER else -value if side == HIGHER else np.abs(value)
+    """Turn a metric into what is small when it is good; NaN where no value is good in itself."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turned = {LOWER: value, HIGHER: -value, ZERO: np.abs(value), ONE: np.abs(np.log(value)), NEITHER: np.full_like(value, np.nan)}
+    return turned[better(metric)]
 
 
 def channel_units(skill: xr.Dataset) -> list[str]:

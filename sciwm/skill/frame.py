@@ -10,12 +10,10 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from sciwm.skill.scores import METRICS, UNITLESS_METRICS
+from sciwm.skill.comparison import cost
+from sciwm.skill.scores import ALL_METRICS, UNITLESS_METRICS
 
 __all__ = ["render", "to_frame", "write_skill"]
-
-_LARGER_IS_BETTER = frozenset({"acc", "correlation"})
-
 
 def _lead_column(skill: xr.Dataset) -> tuple[str, np.ndarray]:
     lead = skill["lead_time"].values
@@ -80,13 +78,6 @@ def write_skill(skill: xr.Dataset, csv_path: str | Path, nc_path: str | Path) ->
     os.replace(partial, nc)
 
 
-def _better(metric: str, values: np.ndarray) -> np.ndarray:
-    """Cost of values, smaller is better."""
-    if metric in _LARGER_IS_BETTER:
-        return -values
-    return np.abs(values) if metric == "bias" else values
-
-
 def _digits(values: np.ndarray) -> int:
     finite = np.abs(values[np.isfinite(values)])
     if not finite.size or finite.max() == 0:
@@ -104,7 +95,7 @@ def _title(channel: xr.Dataset, metric: str) -> str:
 def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> Table:
     """Methods × leads of one channel and region."""
     value, low, high = (part[n].transpose("method", "lead_time").values for n in ("value", "ci_low", "ci_high"))
-    cost = _better(metric, value)
+    small = cost(value, metric)
     digits = _digits(value)
     in_days = column == "lead_hours" and bool((leads % 24 == 0).all())
     region = str(part["region"].item())
@@ -117,7 +108,7 @@ def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> 
         for k in range(len(leads)):
             v, a, b = value[row, k], low[row, k], high[row, k]
             text = f"{v:.{digits}f}" if np.isfinite(v) else "–"
-            best = np.isfinite(v) and cost[row, k] <= np.nanmin(cost[:, k])
+            best = np.isfinite(small[row, k]) and small[row, k] <= np.nanmin(small[:, k])
             interval = f"\n[dim]{a:.{digits}f}–{b:.{digits}f}[/dim]" if np.isfinite(a) and np.isfinite(b) else ""
             cells.append((f"[bold]{text}[/bold]" if best else text) + interval)
         table.add_row(str(method), *cells)
@@ -138,7 +129,7 @@ def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None =
     """
     held = [str(m) for m in skill["metric"].values]
     if metric not in held:
-        hint = "" if metric in METRICS else f" (known: {', '.join(METRICS)})"
+        hint = "" if metric in ALL_METRICS else f" (known: {', '.join(ALL_METRICS)})"
         raise ValueError(f"got metric {metric!r}, expected one of this table: {', '.join(held)}{hint}")
     console = console or Console()
     column, leads = _lead_column(skill)

@@ -11,6 +11,8 @@ __all__ = [
     "HIGHER",
     "INK",
     "LOWER",
+    "NEITHER",
+    "ONE",
     "ZERO",
     "Leads",
     "Look",
@@ -25,9 +27,9 @@ __all__ = [
 ]
 
 INK = "#010203"  # stands for the page's text colour; replaced by currentColor in the SVG
-LOWER, HIGHER, ZERO = "lower", "higher", "zero"
+LOWER, HIGHER, ZERO, ONE, NEITHER = "lower", "higher", "zero", "one", "neither"
 
-_BETTER = {"bias": ZERO} | dict.fromkeys(("acc", "correlation", "r2", "msess", "skill_score", "explained_variance"), HIGHER)
+_BETTER = {"bias": ZERO, "spread_skill": ONE, "spread": NEITHER} | dict.fromkeys(("acc", "correlation", "r2", "msess", "skill_score", "explained_variance"), HIGHER)
 _METRICS = {
     "rmse": "Root-mean-square error",
     "mae": "Mean absolute error",
@@ -35,10 +37,13 @@ _METRICS = {
     "acc": "Anomaly correlation",
     "correlation": "Correlation",
     "nmse": "Normalized mean-square error",
-    "crps": "CRPS",
+    "crps": "Fair CRPS",
+    "energy_score": "Fair energy score",
+    "spread": "Ensemble spread",
+    "spread_skill": "Spread / error",
     "r2": "Explained variance R²",
 }
-_DIMENSIONLESS = {"acc", "correlation", "nmse", "r2", "msess", "skill_score", "explained_variance"}
+_DIMENSIONLESS = {"acc", "correlation", "nmse", "spread_skill", "r2", "msess", "skill_score", "explained_variance"}
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,10 @@ _LOOKS = {
     "persistence": Look("Persistence", "#56B4E9", (6.0, 1.8, 1.5, 1.8), "^"),
     "damped_persistence": Look("Damped persistence", "#0072B2", (4.0, 2.0), "v"),
     "lim": Look("Linear inverse model", "#009E73", "solid", "P"),
+    "analogs": Look("Analogs", "#8C510A", (2.0, 1.0), "<"),
     "supervised": Look("Supervised twin", INK, (3.0, 1.2), "X"),
 }
-_SPARE = (("#8C7A00", "*"), ("#7B3294", "h"), ("#8C510A", "<"), ("#4D4D4D", ">"), ("#01665E", "p"))
+_SPARE = (("#8C7A00", "*"), ("#7B3294", "h"), ("#4D4D4D", ">"), ("#01665E", "p"))
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
@@ -149,7 +155,7 @@ def pretty_units(units: str) -> str:
 
 
 def better(metric: str) -> str:
-    """Which values of a metric are good: "lower", "higher" or those near "zero"."""
+    """Which values of a metric are good: "lower", "higher", those near "zero" or "one", or "neither"."""
     return _BETTER.get(metric, LOWER)
 
 

@@ -27,7 +27,7 @@ from sciwm.skill.baselines import Reference, add_climatology, axes, init_anomaly
 from sciwm.skill.state import StateLayout, fit_layout
 from sciwm.times import Step
 
-__all__ = ["Lim", "Propagator", "fit_lim", "leading_eofs", "lim_forecast"]
+__all__ = ["Lim", "Propagator", "fit_lim", "leading_eofs", "lim_forecast", "split_off_validation"]
 
 _SMALL_STATE = 50
 _EXACT = 2000
@@ -188,7 +188,8 @@ def _candidates(eofs: Sequence[int], limit: int, cells: int) -> list[int]:
     return chosen or [limit]
 
 
-def _split_off_validation(reference: Reference) -> Reference:
+def split_off_validation(reference: Reference) -> Reference:
+    """Make the last fifth of the training block the validation block, to choose with; for a fit on all of it afterwards."""
     time = reference.anomaly.sizes["time"]
     cut = time - max(1, time // 5)
     return Reference(
@@ -228,7 +229,7 @@ def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10,
     """
     steps = [int(s) for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))]
     if reference.validation is None:
-        trial = _fit(_split_off_validation(reference), steps, eofs, None)
+        trial = _fit(split_off_validation(reference), steps, eofs, None)
         choice = {p.lead_steps: (p.eofs, p.kind, p.validation_nmse) for p in trial.propagators}
         return _warn_if_unstable(_fit(reference, steps, eofs, choice))
     return _warn_if_unstable(_fit(reference, steps, eofs, None))

@@ -60,13 +60,14 @@ def write_report(
     title : str
         Heading.
     skill : Dataset
-        Dims ``method, channel, region, lead_time, metric``; variables ``value, ci_low, ci_high, num_init``; coordinate ``units(channel)``.
+        Dims ``method, channel, region, lead_time, metric``; variables ``value, ci_low, ci_high, num_init``; coordinate ``units(channel)``;
+        ``attrs["leakage"]``, if not empty, is printed above everything.
     forecast, observed : Dataset or None
         Physical units, dims ``init_time, lead_time, …`` and ``time, …``; a typical forecast is drawn if both are given.
     log : list of dict or None
         Lines of ``log.jsonl``.
     config : str
-        YAML of the run.
+        YAML of the run; empty without one.
     provenance : dict
         What repeats the run: versions, fingerprint, split dates, seed…
     notes : sequence of str
@@ -93,13 +94,16 @@ def write_report(
         sections.append(("case", "Forecasts beside the truth", _case_section(forecast, observed)))
     if log:
         sections.append(("training", "Training", _training_section(log)))
-    sections.append(("configuration", "Configuration", f"<details><summary>Show the YAML</summary><pre>{escape(config)}</pre></details>"))
+    if config:
+        body = f"<details><summary>Show the YAML</summary><pre>{escape(config)}</pre></details>"
+        sections.append(("configuration", "Configuration", body))
     sections.append(("provenance", "Provenance", _provenance_section(provenance)))
     template = Template(files("sciwm.skill").joinpath("report.html.tmpl").read_text("utf-8"))
     page = template.substitute(
         title=escape(title),
         css=files("sciwm.skill").joinpath("report.css").read_text("utf-8"),
         summary=escape(summarize(skill)),
+        leakage=f'<p class="stamp">Not a fair test: {escape(leakage)}.</p>' if (leakage := skill.attrs.get("leakage")) else "",
         notes="<ul>" + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>" if notes else "",
         contents="\n".join(f'<li><a href="#{key}">{name}</a></li>' for key, name, _ in sections),
         sections="\n".join(f'<section id="{key}"><h2>{name}</h2>\n{body}\n</section>' for key, name, body in sections),

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from sciwm.skill.alignment import space_dims
+from sciwm.skill.ensemble import ENSEMBLE_METRICS
 
 __all__ = ["METRICS", "STATISTICS", "acc", "area_means", "bias", "correlation", "mae", "mean_over_inits", "nmse", "rmse", "score_sums"]
 
@@ -209,14 +210,15 @@ METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
     "correlation": correlation,
     "nmse": nmse,
 }
-"""Metric functions by name."""
+"""Metric functions of single-valued forecasts (and ensemble means) by name."""
 
 ANOMALY_METRICS = frozenset({"acc", "correlation", "nmse"})
-UNITLESS_METRICS = ANOMALY_METRICS
+UNITLESS_METRICS = ANOMALY_METRICS | {"spread_skill"}
+ALL_METRICS = METRICS | ENSEMBLE_METRICS
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
     """Refuse unknown metric names."""
     for name in metrics:
-        if name not in METRICS:
-            raise ValueError(f"got metric {name!r}, expected some of {', '.join(METRICS)}")
+        if name not in ALL_METRICS:
+            raise ValueError(f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}")

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.special
+import scipy.stats
 import xarray as xr
 
 from sciwm.skill.scores import area_means
 
-__all__ = ["PairedTest", "block_counts", "bootstrap_interval", "decorrelation_time", "paired_difference"]
+__all__ = ["PairedTest", "block_counts", "bootstrap_interval", "decorrelation_time", "false_discovery", "paired_difference"]
 
 
 def _autocorrelation(series: np.ndarray, lags: int) -> np.ndarray:
@@ -172,6 +173,29 @@ def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
     mean, p_value, effective = _ar2_test(difference.values)
     like = difference.isel(init_time=0, drop=True)
     return PairedTest(like.copy(data=mean), like.copy(data=p_value), like.copy(data=effective))
+
+
+def false_discovery(p_values: np.ndarray) -> np.ndarray:
+    """Adjust p-values for the number of tests: of the cells with a value of at most 0.05, on average at most 5 % are false discoveries.
+
+    Benjamini and Hochberg (1995, doi:10.1111/j.2517-6161.1995.tb02031.x), as Wilks (2016, doi:10.1175/BAMS-D-15-00267.1) recommends for
+    fields and scorecards.
+
+    Parameters
+    ----------
+    p_values : ndarray
+        All tests that are looked at together, in any shape; NaN are no tests.
+
+    Returns
+    -------
+    ndarray
+        In [0, 1], at least the p-value; NaN where that is.
+    """
+    adjusted = np.full(p_values.shape, np.nan)
+    tested = np.isfinite(p_values)
+    if tested.any():
+        adjusted[tested] = scipy.stats.false_discovery_control(p_values[tested])
+    return adjusted
 
 
 def _ar2_test(series: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

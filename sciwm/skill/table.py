@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciwm.skill.analogs import analog_forecast, fit_analogs
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
 from sciwm.skill.baselines import (
     Reference,
@@ -17,16 +18,18 @@ from sciwm.skill.baselines import (
     fit_reference,
     persistence_forecast,
 )
+from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, single_sums
 from sciwm.skill.leakage import check_leakage
 from sciwm.skill.lim import Lim, fit_lim, lim_forecast
 from sciwm.skill.regions import region_weights
-from sciwm.skill.scores import ANOMALY_METRICS, METRICS, area_means, check_metrics, mean_over_inits, score_sums
-from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, paired_difference
+from sciwm.skill.scores import ALL_METRICS, ANOMALY_METRICS, area_means, check_metrics, mean_over_inits, score_sums
+from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, false_discovery, paired_difference
 from sciwm.times import Step, infer_step
 
-__all__ = ["BASELINES", "evaluate"]
+__all__ = ["BASELINES", "MORE_BASELINES", "evaluate"]
 
 BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
+MORE_BASELINES = (*BASELINES, "analogs")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def evaluate(
     """Score forecasts, and baselines beside them, on the same initial times.
 
     Every method and lead is scored on the initial times that all forecasts share, that are observed themselves (if there are
-    baselines that start from them), and whose valid times are all observed. Ensembles (``number``) are scored by their mean.
+    baselines that start from them), and whose valid times are all observed.
 
     Parameters
     ----------
@@ -72,9 +75,10 @@ def evaluate(
     train : slice or ndarray of bool, optional
         Instead of ``reference``: the training block of ``observed``.
     baselines : sequence of str
-        Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``.
+        Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``.
     metrics : sequence of str
-        Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``nmse`` (`sciwm.skill.METRICS`).
+        Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``nmse`` (`sciwm.skill.METRICS`), which score the mean of an
+        ensemble, and ``crps``, ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`).
     regions : sequence of str
         As `region_weights` takes them; empty is the whole domain, ``all``.
     lim_eofs : sequence of int
@@ -92,7 +96,8 @@ def evaluate(
     -------
     Dataset
         Dims ``method, channel, region, lead_time, metric``: ``value``, ``ci_low``, ``ci_high``; ``p_value`` ``(method, channel,
-        region, lead_time)`` of a paired test of the squared errors; ``num_init`` ``(channel, region, lead_time)``. Coordinates
+        region, lead_time)`` of a paired test of the squared errors, and ``q_value``, the same for a scorecard of many tests
+        (`false_discovery` over all channels, regions and leads of a method); ``num_init`` ``(channel, region, lead_time)``. Coordinates
         ``variable``, ``level``, ``units`` of each channel. ``attrs`` count dropped initial times and missing valid times, and hold the
         bootstrap's block length and what the LIM chose.
 
@@ -102,9 +107,9 @@ def evaluate(
         If grids differ, nothing is shared, something unknown is asked for, or training times would be scored; the message names it.
     """
     check_metrics(metrics)
-    unknown = [b for b in baselines if b not in BASELINES]
+    unknown = [b for b in baselines if b not in MORE_BASELINES]
     if unknown:
-        raise ValueError(f"got baselines {unknown}, expected some of {', '.join(BASELINES)}")
+        raise ValueError(f"got baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")
     methods = _methods(forecasts)
     clash = sorted(set(methods) & set(baselines))
     if clash:
@@ -119,7 +124,8 @@ def evaluate(
     notices = [leakage] if leakage else []
     chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
     made, lim = _make_baselines(baselines, reference, observed, names, times, lim_eofs, notices)
-    sums = _all_sums({**chosen, **made}, observed[names], reference, times, regions)
+    asked = frozenset(metrics) & set(ENSEMBLE_METRICS)
+    sums = _all_sums({**chosen, **made}, observed[names], reference, times, regions, ensemble=asked)
     result = _summarise(sums, metrics, against=against, resamples=resamples, seed=seed)
     result.attrs["leakage"] = leakage
     return _describe(result, observed, times, skipped, lim, notices, step)
@@ -201,7 +207,6 @@ def _select(ds: xr.Dataset, observed: xr.Dataset, times: _Times, step: Step, *, 
     have = np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()
     lead = [have.index(s) for s in step.steps(times.lead.values)]
     ds = ds.isel(init_time=_find_init(ds, times.init), lead_time=lead)
-    ds = ds.mean("number") if "number" in ds.dims else ds
     ds = ds.drop_vars([c for c in ds.coords if c not in ds.dims]).assign_coords(init_time=times.init.values, lead_time=times.lead)
     return xr.Dataset({n: check_grid(ds[n], observed[n], method=method) for n in observed.data_vars})
 
@@ -215,7 +220,7 @@ def _make_baselines(
     lim_eofs: Sequence[int],
     notices: list[str],
 ) -> tuple[dict[str, xr.Dataset], Lim | None]:
-    """Forecasts of the baselines; only the LIM looks at variables that are not scored."""
+    """Forecasts of the baselines; only the LIM and the analogs look at variables that are not scored."""
     made: dict[str, xr.Dataset] = {}
     lim = None
     scored = None if reference is None else replace(reference, anomaly=reference.anomaly[list(names)])
@@ -229,6 +234,8 @@ def _make_baselines(
             made[name] = climatology_forecast(scored, observed, times.init, times.lead)
         elif name == "damped_persistence":
             made[name] = damped_persistence_forecast(scored, observed, times.init, times.lead)
+        elif name == "analogs":
+            made[name] = analog_forecast(fit_analogs(reference, times.lead), reference, observed, times.init)
         else:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
@@ -244,8 +251,10 @@ def _all_sums(
     reference: Reference | None,
     times: _Times,
     regions: Sequence[str],
+    *,
+    ensemble: frozenset[str],
 ) -> xr.DataArray:
-    """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``."""
+    """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``; of members, too, if ensemble scores are asked for."""
     names = [str(n) for n in observed.data_vars]
     normal = None
     if reference is not None:
@@ -258,7 +267,7 @@ def _all_sums(
         weights = region_weights(observed[name], regions)
         meaningful |= {str(r) for r in weights["region"].values[weights.sum(weights.dims[1:]).values > 0]}
         for method, ds in methods.items():
-            sums = score_sums(ds[name], truth, None if normal is None else normal[name], weights=weights)
+            sums = _sums(ds[name], truth, None if normal is None else normal[name], weights, ensemble)
             lazy[method].append(_as_channels(sums, name))
     empty = [str(r) for r in region_weights(observed[names[0]], regions)["region"].values if r not in meaningful]
     if empty:
@@ -266,6 +275,21 @@ def _all_sums(
     options: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
     joined = [xr.concat(parts, "channel", **options) for parts in lazy.values()]
     return xr.concat(joined, "method", **options).assign_coords(method=list(methods)).compute()
+
+
+def _sums(
+    forecast: xr.DataArray, truth: xr.DataArray, normal: xr.DataArray | None, weights: xr.DataArray, ensemble: frozenset[str]
+) -> xr.DataArray:
+    mean = forecast.mean("number", skipna=False) if "number" in forecast.dims else forecast
+    sums = score_sums(mean, truth, normal, weights=weights)
+    if not ensemble:
+        return sums
+    energy = "energy_score" in ensemble
+    if "number" in forecast.dims:
+        more = ensemble_sums(forecast, truth, normal, weights=weights, energy=energy)
+    else:
+        more = single_sums(sums, energy=energy)
+    return xr.concat([sums, more.transpose(*sums.dims)], "statistic", coords="minimal", compat="override", join="override")
 
 
 def _as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
@@ -279,7 +303,7 @@ def _as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
 
 def _summarise(sums: xr.DataArray, metrics: Sequence[str], *, against: str, resamples: int, seed: int) -> xr.Dataset:
     means = area_means(sums)
-    functions = {m: METRICS[m] for m in metrics}
+    functions = {m: ALL_METRICS[m] for m in metrics}
     average = mean_over_inits(means)
     value = xr.concat([f(average).assign_coords(metric=m) for m, f in functions.items()], "metric")
     squared = means.sel(statistic="squared_error", drop=True).transpose("init_time", ...)
@@ -293,6 +317,7 @@ def _summarise(sums: xr.DataArray, metrics: Sequence[str], *, against: str, resa
     if against in sums["method"].values:
         p_value = paired_difference(sums, sums.loc[{"method": against}].drop_vars("method")).p_value
     order = ("method", "channel", "region", "lead_time", "metric")
+    q_value = xr.concat([p_value.isel(method=[k]).copy(data=false_discovery(p_value.isel(method=[k]).values)) for k in range(p_value.sizes["method"])], "method")
     seen = (sums.sel(statistic="weight", drop=True).isel(method=0, drop=True) > 0).sum("init_time")
     result = xr.Dataset(
         {
@@ -300,6 +325,7 @@ def _summarise(sums: xr.DataArray, metrics: Sequence[str], *, against: str, resa
             "ci_low": low.transpose(*order),
             "ci_high": high.transpose(*order),
             "p_value": p_value.transpose(*order[:-1]),
+            "q_value": q_value.transpose(*order[:-1]),
             "num_init": seen.transpose("channel", "region", "lead_time").astype("int64"),
         }
     )

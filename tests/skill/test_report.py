@@ -299,7 +299,9 @@ def test_summary_says_what_the_numbers_say():
         "JEPA (residual readout) is not ahead of the best other method in RMSE at any of the 2 lead times; "
         "it is worse with non-overlapping 95 % intervals in 1."
     )
-    assert summarize(tiny_skill({"lim": [1.0], "climatology": [2.0]})).startswith("No JEPA")
+    assert summarize(tiny_skill({"lim": [1.0], "climatology": [2.0]})).startswith("Only baselines")
+    theirs = summarize(tiny_skill({"lim": [1.0], "graphcast": [0.5]}))
+    assert theirs.startswith("Graphcast has a better RMSE than every other method")
     assert "no other method" in summarize(tiny_skill({"jepa_latent": [1.0]}))
 
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+import scipy.stats
 import xarray as xr
 from scipy.signal import lfilter
 from truths import autoregressive, days
 
 from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
-from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, decorrelation_time, paired_difference
+from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, decorrelation_time, false_discovery, paired_difference
 
 
 def sums_of_errors(errors):
@@ -102,3 +103,19 @@ def test_paired_test_of_equal_or_too_few_forecasts_is_undefined():
     assert np.isnan(paired_difference(few, few * 2).p_value).all()
     with pytest.raises(ValueError, match="paired"):
         paired_difference(same, few)
+
+
+def test_false_discoveries_are_few_among_many_tests():
+    random = np.random.default_rng(0)
+    shares, powers = [], []
+    for _ in range(300):
+        real = random.random(200) < 0.2
+        p = scipy.stats.norm.sf(random.standard_normal(200) + 3.5 * real)
+        found = false_discovery(p.reshape(20, 10)).ravel() <= 0.05
+        shares.append((found & ~real).sum() / max(1, found.sum()))
+        powers.append((found & real).sum() / real.sum())
+    assert np.mean(shares) < 0.05
+    assert np.mean(powers) > 0.7
+    adjusted = false_discovery(np.array([0.01, np.nan, 0.04, 0.03]))
+    np.testing.assert_allclose(adjusted, [0.03, np.nan, 0.04, 0.04])
+    assert np.isnan(false_discovery(np.full(3, np.nan))).all()

@@ -1,0 +1,260 @@
+"""Scores of ensembles: weighted sums for each initial time, metrics from them, and rank histograms.
+
+The sums stand beside those of `sciwm.skill.scores` along ``statistic`` and are averaged and resampled with them. A forecast
+without members is an ensemble of one: its CRPS is the absolute error, its spread undefined.
+
+`scores` has a fair CRPS too (the tests compare); it compares every member with every other, here members are sorted: 50 members cost
+5 times as much as one pass over them, not 50.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from sciwm.skill.alignment import space_dims
+
+__all__ = ["ENSEMBLE_METRICS", "crps", "energy_score", "ensemble_sums", "rank_histogram", "single_sums", "spread", "spread_skill"]
+
+ENSEMBLE_STATISTICS = ("crps", "ensemble_variance", "expected_square")
+_BLOCK = 2_000_000  # values of one in-memory block
+
+
+def _present(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells that count, and those of them where a member is missing though something was observed."""
+    seen = np.isfinite(observed) & np.isfinite(climatology)
+    lost = seen & ~np.isfinite(forecast).all(axis=-1)
+    return seen & ~lost, lost
+
+
+def _flat(forecast: np.ndarray, *fields: np.ndarray, space: int) -> tuple[np.ndarray, ...]:
+    """``(..., *space, number)`` and ``(..., *space)`` with the dims of space joined, in float64."""
+    lead = forecast.shape[: forecast.ndim - 1 - space]
+    members = np.asarray(forecast, dtype=float).reshape(*lead, -1, forecast.shape[-1])
+    return members, *(np.asarray(f, dtype=float).reshape(*lead, -1) for f in fields)
+
+
+def _kernel(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray, *, energy: bool) -> np.ndarray:
+    """Sum over space; returns ``(..., region, statistic)``."""
+    f, o, c = _flat(forecast, observed, climatology, space=weights.ndim - 1)
+    area = weights.reshape(len(weights), -1).T.astype(float)
+    present, lost = _present(f, o, c)
+    o = np.where(present, o, 0.0)
+    deviation = np.where(present[..., None], f - o[..., None], 0.0)
+    number = deviation.shape[-1]
+    ordered = np.sort(deviation, axis=-1)
+    gaps = ordered @ (2.0 * np.arange(number) - (number - 1))  # sum of |x_i − x_j| over pairs
+    distance = gaps / (number * (number - 1)) if number > 1 else 0.0
+    variance = deviation.var(axis=-1, ddof=1) if number > 1 else np.full(o.shape, np.nan)
+    terms = [np.abs(deviation).mean(axis=-1) - distance, variance, variance * (1 + 1 / number)]
+    sums = np.stack([np.where(present, term, 0.0) @ area for term in terms], axis=-1)
+    if number == 1:
+        sums[..., 1:] = np.nan
+    if energy:
+        sums = np.concatenate([sums, _energy(deviation, present, area)[..., None]], axis=-1)
+    if lost.any():
+        sums = np.where((lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums)
+    return np.asarray(sums)
+
+
+def _energy(deviation: np.ndarray, present: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Fair energy score of each region times its observed weight: ``(..., region)``."""
+    number = deviation.shape[-1]
+    total = present.astype(float) @ area
+    out = np.empty(total.shape)
+    for region in range(area.shape[1]):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(total[..., region, None] > 0, area[:, region] / total[..., region, None], 0.0)
+        scaled = deviation * np.sqrt(share)[..., None]
+        gram = np.swapaxes(scaled, -1, -2) @ scaled
+        square = np.diagonal(gram, axis1=-2, axis2=-1)
+        apart = np.sqrt(np.maximum(square[..., :, None] + square[..., None, :] - 2 * gram, 0.0))
+        apart[..., np.arange(number), np.arange(number)] = 0.0
+        spread = apart.sum(axis=(-1, -2)) / (2 * number * (number - 1)) if number > 1 else 0.0
+        out[..., region] = (np.sqrt(square).mean(axis=-1) - spread) * total[..., region]
+    return out
+
+
+def ensemble_sums(
+    forecast: xr.DataArray, observed: xr.DataArray, climatology: xr.DataArray | None = None, *, weights: xr.DataArray, energy: bool = False
+) -> xr.DataArray:
+    """Weighted sums of ensemble statistics over each region, for every initial and lead time.
+
+    Cells are left out, and missing members punished, as `sciwm.skill.scores.score_sums` does it.
+
+    Parameters
+    ----------
+    forecast : DataArray
+        Dims ``(init_time, lead_time, number, [level], *space)``; may be lazy.
+    observed, climatology : DataArray
+        The same dims without ``number``. The climatology only tells which cells count.
+    weights : DataArray
+        Dims ``(region, *space)``, from `region_weights`.
+    energy : bool
+        Add the energy score, which compares every member with every other.
+
+    Returns
+    -------
+    DataArray
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy: the fair CRPS, the variance of the members (unbiased), the
+        squared error that the mean of so many reliable members has, and the fair energy score.
+    """
+    space = list(space_dims(observed))
+    reference = xr.zeros_like(observed) if climatology is None else climatology
+    dims = [d for d in forecast.dims if d != "number"]
+    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
+    chunks: dict[object, int] = dict.fromkeys([*dims, "number"], -1) | {"init_time": max(1, _BLOCK // per_init)}
+    fields = [forecast.transpose(*dims, "number"), *(a.transpose(*dims) for a in (observed, reference))]
+    fields = [a.chunk({d: n for d, n in chunks.items() if d in a.dims}) for a in fields]
+    fields = [a.drop_vars([c for c in a.coords if c not in fields[1].dims]) for a in fields]
+    names = [*ENSEMBLE_STATISTICS, *(["energy_score"] if energy else [])]
+    sums: xr.DataArray = xr.apply_ufunc(
+        _kernel,
+        *fields,
+        weights.drop_vars(list(weights.coords)),
+        input_core_dims=[[*space, "number"], space, space, ["region", *space]],
+        output_core_dims=[["region", "statistic"]],
+        kwargs={"energy": energy},
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"region": weights.sizes["region"], "statistic": len(names)}},
+        join="override",
+    )
+    return sums.assign_coords(region=weights["region"], statistic=names)
+
+
+def single_sums(sums: xr.DataArray, *, energy: bool = False) -> xr.DataArray:
+    """The same statistics of a forecast without members, from its `score_sums`."""
+    weight, square = (sums.sel(statistic=n, drop=True) for n in ("weight", "squared_error"))
+    undefined = xr.full_like(weight, np.nan)
+    parts = {"crps": sums.sel(statistic="absolute_error", drop=True), "ensemble_variance": undefined, "expected_square": undefined}
+    if energy:
+        parts["energy_score"] = (square * weight) ** 0.5
+    return xr.concat(list(parts.values()), "statistic").assign_coords(statistic=list(parts)).transpose(*sums.dims)
+
+
+def _get(means: xr.DataArray, name: str) -> xr.DataArray:
+    return means.sel(statistic=name, drop=True)
+
+
+def crps(means: xr.DataArray) -> xr.DataArray:
+    r"""Fair continuous ranked probability score, in the variable's units; range (−∞, ∞), smaller is better.
+
+    .. math:: \frac1M \sum_i |x_i - o| - \frac{1}{2 M (M-1)} \sum_{i,j} |x_i - x_j|
+
+    Its mean does not depend on the number of members M of a reliable ensemble (Ferro 2014, doi:10.1002/qj.2270); single values may be
+    negative. A forecast without members has its absolute error.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    return _get(means, "crps")
+
+
+def energy_score(means: xr.DataArray) -> xr.DataArray:
+    r"""Fair energy score of whole fields, in the variable's units; smaller is better.
+
+    .. math:: \frac1M \sum_i \lVert x_i - o \rVert - \frac{1}{2 M (M-1)} \sum_{i,j} \lVert x_i - x_j \rVert
+
+    with the norm :math:`\lVert d \rVert^2 = \sum_x w d^2 / \sum_x w` over the region, so that a forecast without members has its
+    root-mean-square error of the day (Gneiting and Raftery 2007, doi:10.1198/016214506000001437).
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    return _get(means, "energy_score")
+
+
+def spread(means: xr.DataArray) -> xr.DataArray:
+    """Root of the mean variance of the members (unbiased), in the variable's units; range [0, ∞). NaN without members.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    return _get(means, "ensemble_variance") ** 0.5
+
+
+def spread_skill(means: xr.DataArray) -> xr.DataArray:
+    r"""Spread over the error of the ensemble mean; unitless, range [0, ∞), 1 is reliable, less is overconfident.
+
+    .. math:: \sqrt{\frac{(1 + 1/M)\, \overline{s^2}}{\overline{(\bar x - o)^2}}}
+
+    The factor makes 1 the value of any number M of reliable members (Fortin et al. 2014, doi:10.1175/JHM-D-14-0008.1).
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    error = _get(means, "squared_error")
+    return (_get(means, "expected_square") / error.where(error > 0)) ** 0.5
+
+
+ENSEMBLE_METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
+    "crps": crps,
+    "energy_score": energy_score,
+    "spread": spread,
+    "spread_skill": spread_skill,
+}
+"""Metric functions by name."""
+
+
+def _ranks(forecast: np.ndarray, observed: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    f, o = _flat(forecast, observed, space=weights.ndim - 1)
+    area = weights.reshape(len(weights), -1).T.astype(float)
+    present, _ = _present(f, o, np.zeros_like(o))
+    below, equal = (f < o[..., None]).sum(axis=-1), (f == o[..., None]).sum(axis=-1)
+    share = np.where(present, 1.0 / (equal + 1), 0.0)
+    out = np.zeros((*o.shape[:-1], area.shape[1], f.shape[-1] + 1))
+    for rank in range(f.shape[-1] + 1):
+        out[..., rank] = (share * ((below <= rank) & (rank <= below + equal))) @ area
+    return out
+
+
+def rank_histogram(forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray) -> xr.DataArray:
+    """How often the observation has which rank among the members, weighted by area; flat (1 everywhere) if reliable.
+
+    U-shaped is overconfident, hump-shaped underconfident, sloped biased. An observation equal to members (zero rain) counts for each
+    of the ranks it could have, in equal parts. Cells at which it or a member is missing are left out.
+
+    Parameters
+    ----------
+    forecast : DataArray
+        Dims ``(init_time, lead_time, number, [level], *space)``; may be lazy.
+    observed : DataArray
+        The same dims without ``number``.
+    weights : DataArray
+        Dims ``(region, *space)``, from `region_weights`.
+
+    Returns
+    -------
+    DataArray
+        Dims ``(lead_time, [level], region, rank)`` with the M + 1 ranks; mean 1 over them, NaN where nothing was observed.
+    """
+    space = list(space_dims(observed))
+    dims = [d for d in forecast.dims if d != "number"]
+    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
+    chunks: dict[object, int] = dict.fromkeys([*dims, "number"], -1) | {"init_time": max(1, _BLOCK // per_init)}
+    fields = [forecast.transpose(*dims, "number"), observed.transpose(*dims)]
+    fields = [a.chunk({d: n for d, n in chunks.items() if d in a.dims}) for a in fields]
+    ranks = forecast.sizes["number"] + 1
+    counts: xr.DataArray = xr.apply_ufunc(
+        _ranks,
+        *(a.drop_vars([c for c in a.coords if c not in fields[1].dims]) for a in fields),
+        weights.drop_vars(list(weights.coords)),
+        input_core_dims=[[*space, "number"], space, ["region", *space]],
+        output_core_dims=[["region", "rank"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"region": weights.sizes["region"], "rank": ranks}},
+        join="override",
+    )
+    total = counts.sum("init_time")
+    mean = total.mean("rank")
+    return (total / mean.where(mean > 0)).assign_coords(region=weights["region"], rank=np.arange(ranks)).compute()

@@ -1,0 +1,78 @@
+"""Zonal power spectra: on which scales a forecast has how much variance, and where it is too smooth."""
+
+import numpy as np
+import xarray as xr
+
+from sciwm.skill.regions import region_weights
+
+__all__ = ["zonal_spectrum"]
+
+
+def _power(values: np.ndarray) -> np.ndarray:
+    count = values.shape[-1]
+    amplitude = np.fft.rfft(np.asarray(values, dtype=float), axis=-1) / count
+    power = np.abs(amplitude) ** 2
+    power[..., 1:] *= 2.0
+    if count % 2 == 0:
+        power[..., -1] /= 2.0  # the shortest wave stands for itself alone
+    return power
+
+
+def zonal_spectrum(field: xr.DataArray, *, regions: tuple[str, ...] = ("all",)) -> xr.DataArray:
+    r"""Power of the waves along each circle of latitude, averaged by area over the latitudes of a region.
+
+    .. math:: P_k = (2 - [k = 0]) \left| \frac1N \sum_j x_j e^{-2\pi i jk/N} \right|^2
+
+    (the shortest wave of an even number of longitudes counts once), so that the sum over k is the mean square of the field.
+
+    Parameters
+    ----------
+    field : DataArray
+        Dims with ``latitude`` and ``longitude``; longitudes go round the globe in equal steps; may be lazy.
+    regions : tuple of str
+        As `region_weights` takes them; boxes must span all longitudes.
+
+    Returns
+    -------
+    DataArray
+        Dims of the field with ``region`` and ``zonal_wavenumber`` (0 … N/2) in place of latitude and longitude, in squared units, lazy
+        for lazy fields. NaN where a circle of the region has a missing value.
+
+    Raises
+    ------
+    ValueError
+        If longitudes do not go round the globe, or a region does not.
+
+    Examples
+    --------
+    >>> longitude = np.arange(0, 360, 30.0)
+    >>> wave = 3 * np.cos(2 * np.deg2rad(longitude))
+    >>> circle = xr.DataArray([wave], {"latitude": [45.0], "longitude": longitude}, ("latitude", "longitude"))
+    >>> zonal_spectrum(circle).isel(region=0).values.round(3)
+    array([0. , 0. , 4.5, 0. , 0. , 0. , 0. ])
+    """
+    longitude = field["longitude"].values.astype(float)
+    step = np.diff(longitude)
+    if len(step) == 0 or not np.allclose(step, 360.0 / len(longitude), atol=1e-3):
+        raise ValueError(
+            f"got {len(longitude)} longitudes from {longitude[0]:g} to {longitude[-1]:g}, expected equal steps round the globe: waves on "
+            "part of a circle have no whole number"
+        )
+    area = region_weights(field, regions)
+    share = area.isel(longitude=0, drop=True)
+    if not np.allclose(area, share):
+        raise ValueError(f"got regions {list(regions)}, expected all longitudes in each, because waves go round the globe")
+    power = xr.apply_ufunc(
+        _power,
+        field.chunk(longitude=-1) if field.chunks is not None else field,
+        input_core_dims=[["longitude"]],
+        output_core_dims=[["zonal_wavenumber"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"zonal_wavenumber": len(longitude) // 2 + 1}},
+    )
+    used = power.where(share > 0, 0.0)  # a circle outside the region may be missing
+    spectrum = xr.dot(used, share / share.sum("latitude"), dim="latitude")
+    spectrum = spectrum.assign_coords(zonal_wavenumber=np.arange(len(longitude) // 2 + 1))
+    rest = [d for d in field.dims if d not in ("latitude", "longitude")]
+    return spectrum.transpose(*rest, "region", "zonal_wavenumber")

@@ -1,0 +1,146 @@
+"""Ensemble scores against other implementations, plain numpy, and what is known of reliable ensembles."""
+
+import numpy as np
+import pytest
+import scores
+import scoringrules
+import xarray as xr
+from truths import days
+
+from sciwm.skill import evaluate
+from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram, single_sums
+from sciwm.skill.regions import region_weights
+from sciwm.skill.scores import ALL_METRICS, area_means, mean_over_inits, score_sums
+
+
+def fields(*, inits=10, members=7, seed=0, spread=1.0, missing=0.0):
+    """Members and truth drawn from one distribution (with ``spread`` 1), dims of the forecast layout."""
+    random = np.random.default_rng(seed)
+    coords = {"init_time": days(inits), "lead_time": np.arange(1, 3), "latitude": np.linspace(-60, 60, 5), "longitude": np.arange(0, 360, 45.0)}
+    shape = tuple(len(v) for v in coords.values())
+    centre = random.normal(0, 3, shape)
+    truth = xr.DataArray(centre + random.standard_normal(shape), coords, tuple(coords))
+    ensemble = xr.DataArray(centre[..., None] + spread * random.standard_normal((*shape, members)), coords, (*coords, "number"))
+    return ensemble.transpose("init_time", "lead_time", "number", ...), truth.where(random.random(shape) >= missing)
+
+
+def means_of(ensemble, truth, *, energy=True, regions=()):
+    weights = region_weights(truth, regions)
+    single = score_sums(ensemble.mean("number", skipna=False), truth, weights=weights)
+    more = ensemble_sums(ensemble, truth, weights=weights, energy=energy)
+    return area_means(xr.concat([single, more.transpose(*single.dims)], "statistic").compute())
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_crps_and_spread_agree_with_other_libraries(missing):
+    ensemble, truth = fields(missing=missing)
+    means = means_of(ensemble, truth).isel(region=0)
+    area, keep = region_weights(truth).isel(region=0, drop=True), ["init_time", "lead_time"]
+    expected = scores.probability.crps_for_ensemble(ensemble, truth, "number", method="fair", preserve_dims=keep, weights=area)
+    np.testing.assert_allclose(means.sel(statistic="crps"), expected.transpose(*keep), rtol=1e-12)
+    cells = scoringrules.crps_ensemble(truth.values, ensemble.transpose(..., "number").values, estimator="fair")
+    w = np.broadcast_to(area.values, truth.shape) * np.isfinite(truth.values)
+    by_hand = (w * np.where(w > 0, cells, 0)).sum((2, 3)) / w.sum((2, 3))
+    np.testing.assert_allclose(means.sel(statistic="crps"), by_hand, rtol=1e-10)
+    variance = (w * ensemble.var("number", ddof=1).values).sum((2, 3)) / w.sum((2, 3))
+    np.testing.assert_allclose(means.sel(statistic="ensemble_variance"), variance, rtol=1e-12)
+    np.testing.assert_allclose(means.sel(statistic="expected_square"), variance * 8 / 7, rtol=1e-12)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_the_energy_score_agrees_with_scoringrules(missing):
+    ensemble, truth = fields(missing=missing)
+    box = "box:-10,70,40,300"
+    means = means_of(ensemble, truth, regions=["all", box])
+    for region in ("all", "box"):
+        area = region_weights(truth, ["all", box]).sel(region=region).values
+        for i, k in ((0, 0), (3, 1)):
+            seen = (np.isfinite(truth.values[i, k]) & (area > 0)).ravel()
+            root = np.sqrt(area.ravel()[seen] / area.ravel()[seen].sum())
+            members = ensemble.isel(init_time=i, lead_time=k).values.reshape(7, -1)[:, seen] * root
+            observed = truth.values[i, k].ravel()[seen] * root
+            expected = scoringrules.energy_score(observed, members, estimator="fair")
+            ours = means.sel(statistic="energy_score", region=region).isel(init_time=i, lead_time=k)
+            np.testing.assert_allclose(ours, expected, rtol=1e-9)
+
+
+def test_a_reliable_ensemble_is_found_reliable_whatever_its_size():
+    for members in (2, 5, 40):
+        average = mean_over_inits(means_of(*fields(inits=400, members=members), energy=False)).isel(region=0)
+        np.testing.assert_allclose(ENSEMBLE_METRICS["spread_skill"](average), 1.0, atol=0.03)
+        np.testing.assert_allclose(ENSEMBLE_METRICS["crps"](average), 1 / np.sqrt(np.pi), rtol=0.03)  # of a standard normal
+        np.testing.assert_allclose(ENSEMBLE_METRICS["spread"](average), 1.0, rtol=0.03)
+    narrow = mean_over_inits(means_of(*fields(inits=200, spread=0.5), energy=False)).isel(region=0)
+    assert (ENSEMBLE_METRICS["spread_skill"](narrow) < 0.6).all()
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    ensemble, truth = fields(missing=0.2)
+    whole = means_of(ensemble, truth)
+    monkeypatch.setattr("sciwm.skill.ensemble._BLOCK", 300)
+    cut = means_of(ensemble.chunk(init_time=3, number=2), truth.chunk(init_time=4, latitude=2))
+    xr.testing.assert_allclose(whole, cut, rtol=1e-12)
+
+
+def test_adversarial_ensembles():
+    ensemble, truth = fields(inits=4)
+    lost = ensemble.copy()
+    lost[1, 0, 2, 3, 3] = np.nan
+    means = means_of(lost, truth)
+    assert np.isnan(means.sel(statistic=["crps", "ensemble_variance", "energy_score"]).isel(init_time=1, lead_time=0)).all()
+    assert np.isfinite(means.isel(init_time=2)).all()
+    unseen = truth.copy()
+    unseen[1, 0, 3, 3] = np.nan
+    assert np.isfinite(means_of(lost, unseen)).all()
+    one = means_of(ensemble.isel(number=[0]), truth)
+    np.testing.assert_allclose(one.sel(statistic="crps"), one.sel(statistic="absolute_error"))
+    np.testing.assert_allclose(one.sel(statistic="energy_score"), one.sel(statistic="squared_error") ** 0.5)
+    assert np.isnan(one.sel(statistic=["ensemble_variance", "expected_square"])).all()
+    single = single_sums(score_sums(ensemble.isel(number=0), truth, weights=region_weights(truth)), energy=True)
+    again = ensemble_sums(ensemble.isel(number=[0]), truth, weights=region_weights(truth), energy=True)
+    xr.testing.assert_allclose(single.compute(), again.transpose(*single.dims).compute())
+    same = means_of(xr.concat([truth] * 3, "number").transpose(*ensemble.dims), truth)
+    np.testing.assert_allclose(same.sel(statistic=["crps", "ensemble_variance", "energy_score"]), 0.0, atol=1e-12)
+    alike = mean_over_inits(same)
+    assert np.isnan(ENSEMBLE_METRICS["spread_skill"](alike)).all()
+    alone = mean_over_inits(means_of(*fields(inits=1)))
+    assert all(np.isfinite(m(alone)).all() for n, m in ALL_METRICS.items() if n != "correlation")
+
+
+def test_rank_histograms():
+    ensemble, truth = fields(inits=300, members=4)
+    weights = region_weights(truth)
+    flat = rank_histogram(ensemble.chunk(init_time=50), truth, weights=weights)
+    assert flat.dims == ("lead_time", "region", "rank")
+    np.testing.assert_allclose(flat, 1.0, atol=0.08)
+    np.testing.assert_allclose(flat.mean("rank"), 1.0)
+    area = np.broadcast_to(weights.values[0], truth.shape)
+    below = (ensemble < truth).sum("number").transpose(*truth.dims).values
+    by_hand = np.array([[area[:, k][below[:, k] == r].sum() for r in range(5)] for k in range(2)])
+    np.testing.assert_allclose(flat.isel(region=0), by_hand / by_hand.mean(axis=1, keepdims=True))
+    narrow = rank_histogram(fields(inits=100, spread=0.3)[0], fields(inits=100)[1], weights=weights).isel(region=0)
+    assert (narrow.isel(rank=[0, -1]) > 2).all()
+    dry = rank_histogram(xr.zeros_like(ensemble), xr.zeros_like(truth), weights=weights)
+    np.testing.assert_allclose(dry, 1.0)
+    nothing = rank_histogram(ensemble, truth.where(False), weights=weights)
+    assert np.isnan(nothing).all()
+
+
+def test_ensembles_and_single_forecasts_in_one_table():
+    ensemble, truth = fields(inits=40, members=20)
+    lead = ensemble["lead_time"].values * np.timedelta64(24, "h").astype("timedelta64[ns]")
+    ensemble = ensemble.assign_coords(lead_time=lead)
+    time = np.unique(truth["init_time"].values[:, None] + lead)
+    random = np.random.default_rng(3)
+    observed = xr.DataArray(random.standard_normal((len(time), 5, 8)), {"time": time, **{d: truth[d] for d in ("latitude", "longitude")}},
+                            ("time", "latitude", "longitude"))
+    many = xr.Dataset({"t": ensemble})
+    one = xr.Dataset({"t": ensemble.isel(number=0)})
+    metrics = ["rmse", "mae", "crps", "energy_score", "spread", "spread_skill"]
+    skill = evaluate({"many": many, "one": one}, xr.Dataset({"t": observed}), baselines=(), metrics=metrics, resamples=50)
+    value = skill["value"].isel(channel=0, region=0)
+    np.testing.assert_allclose(value.loc[{"method": "one", "metric": "crps"}], value.loc[{"method": "one", "metric": "mae"}])
+    assert np.isnan(value.loc[{"method": "one", "metric": ["spread", "spread_skill"]}]).all()
+    assert np.isfinite(value.loc[{"method": "many"}]).all()
+    assert np.isfinite(skill["ci_low"].loc[{"method": "many"}]).all()
+    assert (value.loc[{"method": "many", "metric": "crps"}] < value.loc[{"method": "one", "metric": "crps"}]).all()
