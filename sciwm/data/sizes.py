@@ -29,7 +29,7 @@ class BlockSizes:
     span : int
         Times a window reaches beyond its first.
     slots : int
-        Blocks that fit into the memory limit.
+        Blocks held at most: those that fit into the memory limit, if fewer are not enough.
     threads : int
         Reading threads.
     """
@@ -78,7 +78,9 @@ def choose_sizes(
         return mode, BlockSizes(chunk, 1, span, 1, threads)
     per_time = len(windows) / times / (windows.length if stride is None else stride)
     least = None
-    for size, pool in CHOICES:
+    # The last chunk of a block is decoded for the next one, too: with long chunks and small states, take more of them.
+    many = min(8, times // (2 * CHOICES[0][1] * chunk)) if span else 0
+    for size, pool in [(many * chunk, CHOICES[0][1])] * (many * chunk > CHOICES[0][0]) + CHOICES:
         block = -(-size // chunk) * chunk
         # A batch may end in the middle of a block, and reach over several if few windows lie in each.
         live = pool + 1 + math.ceil(batch_size / (block * per_time))
@@ -86,7 +88,8 @@ def choose_sizes(
         slots = int((memory_limit - batches) // ((block + span) * state))
         needed = live + 1 + scratch
         if slots - scratch >= live + 1:
-            return mode, BlockSizes(block, pool, span, int(slots - scratch), threads)
+            # More blocks read ahead than these would only touch memory.
+            return mode, BlockSizes(block, pool, span, min(int(slots - scratch), live + 2 * pool), threads)
         least = min(least or 2**62, int(batches + needed * (block + span) * state))
     raise ValueError(
         f"got a memory limit of {memory_limit / 2**20:.0f} MiB, expected at least {(least or 0) / 2**20:.0f} MiB, because several blocks "

@@ -406,6 +406,18 @@ def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
     pool.close()
 
 
+def test_small_states_in_long_chunks_are_read_several_chunks_at_a_time(tmp_path):
+    time = np.arange(64_000) * 0.1
+    frames = xr.Dataset({"positions": (("time", "atom", "xyz"), np.zeros((64_000, 2, 3), "f4"))}, {"time": time})
+    frames.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False, encoding={"positions": {"chunks": (500, 2, 3)}})
+    sizes = stream(tmp_path / "a.zarr", window=64, batch_size=32, mode="block").sizes
+    assert (sizes.block, sizes.pool) == (2000, 16)  # half of the record in the pool
+    assert sizes.slots < 3 * sizes.pool + 5
+    assert stream(tmp_path / "a.zarr", window=1, batch_size=32, mode="block").sizes.block == 1000  # nothing is decoded twice
+    small = stream(tmp_path / "a.zarr", window=64, batch_size=32, mode="block", memory_limit=2**20).sizes
+    assert small.block < 2000
+
+
 def test_not_in_worker_processes(complete, monkeypatch):
     batches = stream(complete, window=3, batch_size=8)
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
