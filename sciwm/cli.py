@@ -190,7 +190,7 @@ def _baselines(options: argparse.Namespace, overrides: list[str]) -> int:
     init, periods = parse_init(options.init), _periods(options)
     from sciwm import verify
 
-    chosen = {"lead_times": _names(options.lead_times), "methods": _names(options.methods)}
+    chosen: dict[str, Any] = {"lead_times": _names(options.lead_times), "methods": _names(options.methods)}
     with _workers(options):
         verify.write_baselines(_one_or_many(options.target), init=init, out=options.out, **chosen, **periods)
     return 0

@@ -65,7 +65,7 @@ def evaluate_forecasts(
         Times of ``truth``, both included, to fit climatology and baselines on, and to choose the LIM's truncation with.
     metrics, regions, baselines : sequence of str
         As `sciwm.skill.evaluate` takes them. By default the errors and, with ``train``, the anomaly correlation; and every baseline that
-        can be made: without ``train`` that is persistence.
+        can be made and is not among the forecasts: without ``train`` that is persistence.
     allow_leakage : bool
         Score training times, too, and say so.
     report : path, optional
@@ -88,13 +88,15 @@ def evaluate_forecasts(
     if report is not None and report.suffix != ".html":
         raise ValueError(f"got --report {report}, expected a name that ends in .html, because a page is written")
     opened = [open_forecast(store) for store in forecasts]
+    names = method_names(forecasts, opened)
     observed = _shared_levels(open_dataset(truth), opened)
     reference = _fit(observed, train, validation)
     if baselines is None:
         started = (locate(observed["time"], opened[0]["init_time"].values) >= 0).all() if reference is None else True
-        baselines = BASELINES if reference is not None else ("persistence",) if started else ()
+        able = BASELINES if reference is not None else ("persistence",) if started else ()
+        baselines = [b for b in able if b not in names]
     skill = evaluate(
-        dict(zip(method_names(forecasts, opened), opened, strict=True)),
+        dict(zip(names, opened, strict=True)),
         observed,
         reference=reference,
         baselines=baselines,
@@ -111,7 +113,7 @@ def evaluate_forecasts(
         periods = {name: " – ".join(block) for name, block in (("training block", train), ("validation block", validation)) if block}
         write_report(
             report,
-            title=f"Forecasts of {', '.join(method_names(forecasts, opened))}",
+            title=f"Forecasts of {', '.join(names)}",
             skill=skill,
             forecast=opened[0],
             observed=observed,

@@ -230,7 +230,25 @@ def test_evaluating_stores(era, verbs, monkeypatch):
     assert main(["evaluate", "a.zarr", "--truth", "t.nc"]) == 0
     assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common | {"report": None})
     options = ["--train", "2000:2006", "--validation", "2007:2007", "--metrics", "rmse, acc", "--regions", "tropics; n:20,90,0,360"]
-    assert main(["evaluate", "a.zarr", "--truth", "t.nc", *options, "--baselines", "lim", "--allow-leakage", "--out", "s.csv", "--report", "r.html"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "a.zarr",
+                "--truth",
+                "t.nc",
+                *options,
+                "--baselines",
+                "lim",
+                "--allow-leakage",
+                "--out",
+                "s.csv",
+                "--report",
+                "r.html",
+            ]
+        )
+        == 0
+    )
     assert verbs.calls.pop()[2] == {
         "truth": "t.nc",
         "out": Path("s.csv"),

@@ -58,11 +58,11 @@ _HOME = {
 }
 
 __all__ = [
-    "Analogs",
     "BASELINES",
     "ENSEMBLE_METRICS",
     "METRICS",
     "MORE_BASELINES",
+    "Analogs",
     "Lim",
     "Reference",
     "analog_forecast",

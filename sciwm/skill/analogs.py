@@ -149,9 +149,7 @@ def _forecast(library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray,
     return out
 
 
-def _error(
-    library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, truth: np.ndarray, phase: np.ndarray | None
-) -> float:
+def _error(library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, truth: np.ndarray, phase: np.ndarray | None) -> float:
     channel = library.layout.channel
     error = np.bincount(channel, ((_forecast(library, lead, eofs, count, z, phase) - truth) ** 2).sum(axis=0))
     variance = np.bincount(channel, (truth**2).sum(axis=0))

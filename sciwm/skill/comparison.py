@@ -123,7 +123,7 @@ def cost(value: np.ndarray, metric: str) -> np.ndarray:
     """Turn a metric into what is small when it is good; NaN where no value is good in itself."""
     with np.errstate(divide="ignore", invalid="ignore"):
         turned = {LOWER: value, HIGHER: -value, ZERO: np.abs(value), ONE: np.abs(np.log(value)), NEITHER: np.full_like(value, np.nan)}
-    return turned[better(metric)]
+    return np.asarray(turned[better(metric)])
 
 
 def channel_units(skill: xr.Dataset) -> list[str]:

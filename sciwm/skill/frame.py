@@ -15,6 +15,7 @@ from sciwm.skill.scores import ALL_METRICS, UNITLESS_METRICS
 
 __all__ = ["render", "to_frame", "write_skill"]
 
+
 def _lead_column(skill: xr.Dataset) -> tuple[str, np.ndarray]:
     lead = skill["lead_time"].values
     if np.issubdtype(lead.dtype, np.timedelta64):

@@ -29,7 +29,9 @@ __all__ = [
 INK = "#010203"  # stands for the page's text colour; replaced by currentColor in the SVG
 LOWER, HIGHER, ZERO, ONE, NEITHER = "lower", "higher", "zero", "one", "neither"
 
-_BETTER = {"bias": ZERO, "spread_skill": ONE, "spread": NEITHER} | dict.fromkeys(("acc", "correlation", "r2", "msess", "skill_score", "explained_variance"), HIGHER)
+_BETTER = {"bias": ZERO, "spread_skill": ONE, "spread": NEITHER} | dict.fromkeys(
+    ("acc", "correlation", "r2", "msess", "skill_score", "explained_variance"), HIGHER
+)
 _METRICS = {
     "rmse": "Root-mean-square error",
     "mae": "Mean absolute error",

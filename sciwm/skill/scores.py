@@ -28,7 +28,7 @@ STATISTICS = (
     "forecast_anomaly",
     "observed_anomaly",
 )
-_MOMENTS = (*STATISTICS, "forecast_anomaly_square", "observed_anomaly_square", "area_product")
+_PRODUCTS = ("forecast_anomaly_square", "observed_anomaly_square", "area_product")
 _BLOCK = 2_000_000  # values of one in-memory block
 
 
@@ -102,7 +102,7 @@ def area_means(sums: xr.DataArray) -> xr.DataArray:
     means = (sums / weight.where(seen)).where(seen, 0.0)
     f, o = means.sel(statistic="forecast_anomaly", drop=True), means.sel(statistic="observed_anomaly", drop=True)
     joined = xr.concat([means.drop_vars("statistic"), f**2, o**2, f * o], dim="statistic", coords="minimal", compat="override")
-    return joined.assign_coords(statistic=list(_MOMENTS)).transpose(*sums.dims)
+    return joined.assign_coords(statistic=[*sums["statistic"].values.tolist(), *_PRODUCTS]).transpose(*sums.dims)
 
 
 def mean_over_inits(means: xr.DataArray) -> xr.DataArray:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.analogs import analog_forecast, fit_analogs
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
+from sciwm.skill.analogs import analog_forecast, fit_analogs
 from sciwm.skill.baselines import (
     Reference,
     axes,
@@ -254,7 +254,7 @@ def _all_sums(
     *,
     ensemble: frozenset[str],
 ) -> xr.DataArray:
-    """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``; of members, too, if ensemble scores are asked for."""
+    """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``, with those of members that ``ensemble`` needs."""
     names = [str(n) for n in observed.data_vars]
     normal = None
     if reference is not None:
@@ -317,7 +317,8 @@ def _summarise(sums: xr.DataArray, metrics: Sequence[str], *, against: str, resa
     if against in sums["method"].values:
         p_value = paired_difference(sums, sums.loc[{"method": against}].drop_vars("method")).p_value
     order = ("method", "channel", "region", "lead_time", "metric")
-    q_value = xr.concat([p_value.isel(method=[k]).copy(data=false_discovery(p_value.isel(method=[k]).values)) for k in range(p_value.sizes["method"])], "method")
+    tests = [p_value.isel(method=[k]) for k in range(p_value.sizes["method"])]
+    q_value = xr.concat([t.copy(data=false_discovery(t.values)) for t in tests], "method")
     seen = (sums.sel(statistic="weight", drop=True).isel(method=0, drop=True) > 0).sum("init_time")
     result = xr.Dataset(
         {

@@ -101,7 +101,7 @@ def test_unknown_metrics_are_named(skill):
     with pytest.raises(ValueError, match="got metric 'nmse', expected one of this table: rmse, mae, bias, acc"):
         render(skill, metric="nmse")
     with pytest.raises(ValueError, match=r"known: rmse"):
-        render(skill, metric="crps")
+        render(skill, metric="crpss")
 
 
 def test_nothing_but_dashes_and_hours_that_are_not_days(skill):

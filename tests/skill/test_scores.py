@@ -182,5 +182,5 @@ def test_an_index_needs_no_space():
 
 
 def test_unknown_metrics_are_named():
-    with pytest.raises(ValueError, match="got metric 'crps', expected some of rmse"):
-        check_metrics(["rmse", "crps"])
+    with pytest.raises(ValueError, match="got metric 'crpss', expected some of rmse"):
+        check_metrics(["rmse", "crpss"])

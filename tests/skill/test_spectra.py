@@ -33,7 +33,9 @@ def test_regions_chunks_and_missing_circles():
     spectrum = zonal_spectrum(field.chunk(time=1, longitude=5), regions=("all", "northern_extratropics"))
     assert spectrum.chunks is not None
     assert np.isnan(spectrum.sel(region="all")).all()
-    np.testing.assert_allclose(spectrum.sel(region="northern_extratropics"), zonal_spectrum(field, regions=("northern_extratropics",))[:, 0])
+    np.testing.assert_allclose(
+        spectrum.sel(region="northern_extratropics"), zonal_spectrum(field, regions=("northern_extratropics",))[:, 0]
+    )
 
 
 def test_parts_of_the_globe_are_refused():

@@ -187,8 +187,8 @@ def test_molecules_are_scored_by_trajectory(observed):
 
 def test_mistakes_are_named(observed, reference):
     forecast = forecast_of(observed, range(1100, 1140), LEADS)
-    with pytest.raises(ValueError, match="got metric 'crps'"):
-        evaluate(forecast, observed, reference=reference, metrics=("crps",))
+    with pytest.raises(ValueError, match="got metric 'crpss'"):
+        evaluate(forecast, observed, reference=reference, metrics=("crpss",))
     with pytest.raises(ValueError, match=r"got baselines \['arima'\]"):
         evaluate(forecast, observed, reference=reference, baselines=("arima",))
     with pytest.raises(ValueError, match=r"forecasts named \['lim'\]"):
