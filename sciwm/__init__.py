@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sciwm import skill
-    from sciwm.data.open import open_dataset
+    from sciwm.data.open import open_dataset, open_forecast
     from sciwm.data.stream import stream
     from sciwm.world import WorldModel, load
 
 __version__ = "0.1.0"
 
-__all__ = ["WorldModel", "__version__", "load", "open_dataset", "skill", "stream"]
+__all__ = ["WorldModel", "__version__", "load", "open_dataset", "open_forecast", "skill", "stream"]
 
-_HOME = {"WorldModel": "sciwm.world", "load": "sciwm.world", "open_dataset": "sciwm.data.open", "stream": "sciwm.data.stream"}
+_HOME = {
+    "WorldModel": "sciwm.world",
+    "load": "sciwm.world",
+    "open_dataset": "sciwm.data.open",
+    "open_forecast": "sciwm.data.open",
+    "stream": "sciwm.data.stream",
+}
 
 
 def __getattr__(name: str) -> Any:
