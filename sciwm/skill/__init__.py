@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sciwm.skill.alignment import observed_at
     from sciwm.skill.analogs import Analogs, analog_forecast, fit_analogs
     from sciwm.skill.baselines import (
         Reference,
@@ -46,6 +47,7 @@ _HOME = {
     "fit_slopes": "baselines",
     "lim_forecast": "lim",
     "mean_over_inits": "scores",
+    "observed_at": "alignment",
     "paired_difference": "significance",
     "persistence_forecast": "baselines",
     "rank_histogram": "ensemble",
@@ -81,6 +83,7 @@ __all__ = [
     "fit_slopes",
     "lim_forecast",
     "mean_over_inits",
+    "observed_at",
     "paired_difference",
     "persistence_forecast",
     "rank_histogram",

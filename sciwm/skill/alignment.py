@@ -5,9 +5,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import xarray as xr
 
-from sciwm.times import Step, numeric_time
+from sciwm.times import Step, infer_step, numeric_time
 
-__all__ = ["at_positions", "check_grid", "locate", "space_dims", "training_pairs", "valid_positions"]
+__all__ = ["at_positions", "check_grid", "locate", "observed_at", "space_dims", "training_pairs", "valid_positions"]
 
 _TOLERANCE = 1e-4  # hours or ps
 _NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
@@ -90,6 +90,47 @@ def at_positions(field: xr.DataArray, positions: np.ndarray, init_time: xr.DataA
     joined = xr.concat(picked, dim="lead_time", coords="minimal", compat="override", join="override")
     joined = joined.assign_coords(init_time=init_time.variable, lead_time=lead_time.variable)
     return joined.transpose("init_time", "lead_time", ...)
+
+
+def observed_at(observed: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
+    """Arrange observations like a forecast: at its valid times, on its initial and lead times; for scores of other libraries.
+
+    Parameters
+    ----------
+    observed : Dataset
+        Dims ``(time, [level], *space)``; may be lazy.
+    forecast : Dataset
+        Dims ``init_time`` and ``lead_time`` among them; its values are not read, and its grid is not looked at.
+
+    Returns
+    -------
+    Dataset
+        The variables of the forecast that are observed, dims ``(init_time, lead_time, [level], *space)``, NaN at valid times that are
+        not observed, lazy for lazy observations.
+
+    Raises
+    ------
+    ValueError
+        If no variable is observed.
+
+    Examples
+    --------
+    >>> days = np.arange("2000-01-01", "2000-01-06", dtype="M8[D]").astype("M8[ns]")
+    >>> observed = xr.Dataset({"t": ("time", np.arange(5.0))}, {"time": days})
+    >>> lead = np.array([1, 3], "m8[D]").astype("m8[ns]")
+    >>> forecast = xr.Dataset({"t": (("init_time", "lead_time"), np.zeros((2, 2)))}, {"init_time": days[[0, 2]], "lead_time": lead})
+    >>> observed_at(observed, forecast)["t"].values
+    array([[ 1.,  3.],
+           [ 3., nan]])
+    """
+    names = [n for n in forecast.data_vars if n in observed.data_vars]
+    if not names:
+        raise ValueError(f"got forecasts of {list(forecast.data_vars)}, expected some of what is observed: {list(observed.data_vars)}")
+    step = infer_step(observed["time"])
+    init, lead = forecast["init_time"], forecast["lead_time"]
+    positions = valid_positions(observed["time"], init, step.steps(lead.values), step)
+    there = xr.DataArray(positions >= 0, dims=("init_time", "lead_time"))
+    return xr.Dataset({n: at_positions(observed[n], np.maximum(positions, 0), init, lead).where(there.variable) for n in names})
 
 
 def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -> xr.DataArray:

@@ -1,10 +1,12 @@
 import cftime
 import numpy as np
 import pytest
+import scores
 import xarray as xr
 from truths import DAY, days, forecast_of, weather
 
-from sciwm.skill.alignment import at_positions, check_grid, locate, training_pairs, valid_positions
+from sciwm.skill import evaluate, region_weights
+from sciwm.skill.alignment import at_positions, check_grid, locate, observed_at, training_pairs, valid_positions
 from sciwm.times import Step, infer_step
 
 
@@ -73,3 +75,22 @@ def test_grids_must_match():
         check_grid(forecast.isel(latitude=slice(0, 2)), observed, method="m")
     with pytest.raises(ValueError, match="with dims"):
         check_grid(forecast.isel(latitude=0), observed, method="m")
+
+
+def test_observations_arranged_like_a_forecast_serve_other_libraries():
+    observed = weather(60).chunk(time=7)
+    forecast = forecast_of(observed.load(), np.arange(0, 50, 4), [1, 3])
+    at_valid = observed_at(observed, forecast)
+    assert at_valid["t850"].dims == forecast["t850"].dims
+    np.testing.assert_array_equal(at_valid["t850"][2, 1], observed["t850"][8 + 3])
+    error = scores.continuous.rmse(forecast, at_valid, preserve_dims=["lead_time"])
+    skill = evaluate({"f": forecast}, observed, baselines=(), metrics=["rmse"], resamples=0)
+    assert error["t850"].dims == ("lead_time",)
+    weights = region_weights(observed["t850"]).isel(region=0)
+    weighted = scores.continuous.mse(forecast["t850"], at_valid["t850"], preserve_dims=["lead_time"], weights=weights)
+    np.testing.assert_allclose(skill["value"].squeeze(), weighted**0.5, rtol=1e-6)
+    late = observed_at(observed.isel(time=slice(0, 20)), forecast)
+    assert np.isnan(late["t850"][-1]).all()
+    assert np.isfinite(late["t850"][0]).all()
+    with pytest.raises(ValueError, match="expected some of what is observed"):
+        observed_at(observed.rename(t850="other"), forecast)
