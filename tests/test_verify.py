@@ -50,6 +50,17 @@ def test_baselines_scored_as_stores_equal_those_made_by_evaluate(truth, baseline
     assert (rmse.loc[{"method": "damped_persistence"}] < rmse.loc[{"method": "climatology"}]).all()
 
 
+def test_stores_have_the_names_of_other_tools_after_one_rename(baselines):
+    with xr.open_zarr(baselines[1][0]) as ds:
+        assert ds["prediction_timedelta"].dtype.kind == "m"
+        weatherbench = ds.rename(time="init_time", prediction_timedelta="lead_time")
+        assert set(weatherbench["t850"].dims) == {"init_time", "lead_time", "latitude", "longitude"}
+        climpred = ds.rename(time="init", prediction_timedelta="lead")
+        assert climpred["init"].attrs["standard_name"] == "forecast_reference_time"
+        assert climpred["lead"].attrs["standard_name"] == "forecast_period"
+        assert climpred["t850"].dtype == np.float32
+
+
 def _mask(path, period):
     with xr.open_dataset(path) as ds:
         years = ds["time"].dt.year.values
