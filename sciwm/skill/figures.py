@@ -19,7 +19,22 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from sciwm.skill.labels import HIGHER, INK, LOWER, Leads, Look, better, join_words, looks, metric_name, metric_units, short_name
+from sciwm.skill.labels import (
+    HIGHER,
+    INK,
+    LOWER,
+    NEITHER,
+    ONE,
+    ZERO,
+    Leads,
+    Look,
+    better,
+    join_words,
+    looks,
+    metric_name,
+    metric_units,
+    short_name,
+)
 
 __all__ = ["Margins", "blank_figure", "in_report_style", "inline_svg", "skill_figure", "swatch", "training_figures"]
 
@@ -179,12 +194,13 @@ def _lead_ticks(ax: Axes, leads: Leads) -> None:
 
 def _value_limits(ax: Axes, metric: str) -> None:
     low, high = ax.get_ylim()
-    if better(metric) == LOWER and low > -0.2 * abs(high):
-        ax.set_ylim(0, high)
-    elif better(metric) == HIGHER:
+    side = better(metric)
+    if side in (LOWER, NEITHER, ONE) and low > -0.2 * abs(high):
+        ax.set_ylim(0, max(high, 1.05) if side == ONE else high)
+    elif side == HIGHER:
         ax.set_ylim(min(low, 0.0), 1.0)
-    if better(metric) != LOWER:
-        ax.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
+    if side in (HIGHER, ZERO, ONE):
+        ax.axhline(1 if side == ONE else 0, color=INK, linewidth=0.8, alpha=0.6)
 
 
 @in_report_style

@@ -12,7 +12,8 @@ __all__ = ["check_leakage"]
 def check_leakage(training: xr.DataArray, init: xr.DataArray, valid: np.ndarray, *, allow: bool = False) -> str:
     """Refuse scores at times that the training block holds.
 
-    Simulation times, and records in which a time occurs more than once (members), are not looked at: they are split by segment.
+    Simulation times, and records in which a time occurs more than once (members), are not looked at: they are split by segment. Nor
+    are forecasts whose segments are not those of the training block.
 
     Parameters
     ----------
@@ -44,6 +45,8 @@ def check_leakage(training: xr.DataArray, init: xr.DataArray, valid: np.ndarray,
     """
     amounts = numeric_time(training.values)
     if training.dtype.kind in "iuf" or not training.size or len(np.unique(amounts)) < training.size:
+        return ""
+    if all("segment" in t.coords for t in (training, init)) and not np.isin(init["segment"], training["segment"]).any():
         return ""
     times = np.concatenate([init.values[:, None], valid], axis=1)
     inside = (locate(training.drop_vars("segment", errors="ignore"), times) >= 0).any(axis=1)

@@ -203,7 +203,8 @@ def _region_block(skill: xr.Dataset, *, title: str, units: str, key: str, metric
 def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Leads) -> str:
     """Methods × leads, value over its interval, the best of a column bold."""
     value, low, high = (skill[v].values.astype(float) for v in ("value", "ci_low", "ci_high"))
-    typical = float(np.nanmedian(np.abs(value)))
+    seen = np.abs(value[np.isfinite(value)])
+    typical = float(np.median(seen)) if seen.size else 0.0
     digits = int(np.clip(2 - np.floor(np.log10(typical)), 0, 6)) if typical > 0 else 2
     small = np.round(cost(value, metric), digits)
     best = np.nanmin(np.where(np.isfinite(small), small, np.inf), axis=0)
@@ -222,7 +223,8 @@ def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Lea
         rows.append(f'<tr><th scope="row">{escape(look.label)}</th>{"".join(cells)}</tr>')
     unit = metric_units(metric, units)
     head = "".join(f'<th scope="col">{leads.text([k])}</th>' for k in range(len(leads.values)))
-    caption = f"{metric_name(metric)} of {title}{f' ({unit})' if unit else ''}; best in bold."
+    bold = "; best in bold" if np.isfinite(small).any() else ""
+    caption = f"{metric_name(metric)} of {title}{f' ({unit})' if unit else ''}{bold}."
     return (
         f'<div class="scroll"><table class="tall"><caption>{escape(caption)}</caption>'
         f'<thead><tr><th scope="col">Method</th>{head}</tr></thead>'

@@ -7,9 +7,10 @@ import scoringrules
 import xarray as xr
 from truths import days
 
-from sciwm.skill import evaluate
+from sciwm.skill import evaluate, render
 from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram, single_sums
 from sciwm.skill.regions import region_weights
+from sciwm.skill.report import write_report
 from sciwm.skill.scores import ALL_METRICS, area_means, mean_over_inits, score_sums
 
 
@@ -129,7 +130,7 @@ def test_rank_histograms():
     assert np.isnan(nothing).all()
 
 
-def test_ensembles_and_single_forecasts_in_one_table():
+def test_ensembles_and_single_forecasts_in_one_table(tmp_path):
     ensemble, truth = fields(inits=40, members=20)
     lead = ensemble["lead_time"].values * np.timedelta64(24, "h").astype("timedelta64[ns]")
     ensemble = ensemble.assign_coords(lead_time=lead)
@@ -150,3 +151,10 @@ def test_ensembles_and_single_forecasts_in_one_table():
     assert np.isfinite(value.loc[{"method": "many"}]).all()
     assert np.isfinite(skill["ci_low"].loc[{"method": "many"}]).all()
     assert (value.loc[{"method": "many", "metric": "crps"}] < value.loc[{"method": "one", "metric": "crps"}]).all()
+    empty = {"forecast": None, "observed": None, "log": None, "config": "", "provenance": {}}
+    for name, table in (("both", skill), ("one", skill.sel({"method": ["one"]}))):
+        page = write_report(tmp_path / f"{name}.html", title=name, skill=table, **empty).read_text()
+        assert "Fair CRPS" in page
+        assert "Configuration" not in page
+    render(skill, metric="spread")
+    render(skill, metric="spread_skill")
