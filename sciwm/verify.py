@@ -1,7 +1,6 @@
 """Verification without a model: scores of any forecast stores, and baselines as stores of the same layout. Needs no torch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,16 @@ from sciwm.data.open import open_dataset, open_forecast
 from sciwm.forecast.store import write_forecast
 from sciwm.rundir import write_atomically
 from sciwm.skill.alignment import locate
-from sciwm.skill.analogs import analog_forecast, fit_analogs
-from sciwm.skill.baselines import (
-    Reference,
-    climatology_forecast,
-    damped_persistence_forecast,
-    fit_reference,
-    fit_slopes,
-    persistence_forecast,
-)
+from sciwm.skill.baselines import Reference, fit_reference
 from sciwm.skill.frame import render, to_frame
-from sciwm.skill.lim import fit_lim, lim_forecast
+from sciwm.skill.methods import BASELINES, MORE_BASELINES, fit_baseline
 from sciwm.skill.report import write_report
-from sciwm.skill.table import BASELINES, MORE_BASELINES, evaluate
+from sciwm.skill.table import evaluate
 from sciwm.times import times_between
 
 __all__ = ["evaluate_forecasts", "method_names", "write_baselines"]
 
 _BLOCK = 16_000_000  # values of one block of a baseline that is written
-_LIM_EOFS = (10, 20, 30, 40, 60, 80)
 _console = Console()
 
 Period = tuple[str, str]
@@ -182,10 +172,11 @@ def write_baselines(
     for path in (paths := [out / f"{m}.zarr" for m in methods]):
         if path.exists():
             raise FileExistsError(f"got {path}, which exists already, expected a new name: remove it or choose another")
+    names = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
     per_init = len(leads) * sum(v.size // v.sizes["time"] for v in observed.data_vars.values() if "time" in v.dims)
     size = max(1, _BLOCK // max(1, per_init))
     for method, path in zip(methods, paths, strict=True):
-        forecast = _maker(method, reference, observed, lead_time)
+        forecast = fit_baseline(method, reference, observed, lead_time, variables=names).forecast
 
         def batches(forecast: Callable[[Any], xr.Dataset] = forecast) -> Iterator[xr.Dataset]:
             for i in range(0, len(index), size):
@@ -205,18 +196,6 @@ def method_names(stores: Sequence[str | Path], opened: Sequence[xr.Dataset]) -> 
     if len(set(names)) < len(names):
         raise ValueError(f"got forecast stores named {names}, expected distinct names, because the table tells methods apart by them")
     return names
-
-
-def _maker(method: str, reference: Reference, observed: xr.Dataset, lead_time: Any) -> Callable[[Any], xr.Dataset]:
-    """A function from initial times to forecasts; what is fitted is fitted once."""
-    if method == "lim":
-        model = fit_lim(reference, lead_time, eofs=_LIM_EOFS)
-        return partial(lim_forecast, model, reference, observed)
-    if method == "analogs":
-        return partial(analog_forecast, fit_analogs(reference, lead_time), reference, observed)
-    made = {"climatology": climatology_forecast, "persistence": persistence_forecast, "damped_persistence": damped_persistence_forecast}
-    more = {"slopes": fit_slopes(reference, lead_time).compute()} if method == "damped_persistence" else {}
-    return lambda init: made[method](reference, observed, init, lead_time, **more)
 
 
 def _fit(observed: xr.Dataset, train: Period | None, validation: Period | None) -> Reference | None:

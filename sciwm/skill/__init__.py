@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram
     from sciwm.skill.frame import render, to_frame, write_skill
     from sciwm.skill.lim import Lim, fit_lim, lim_forecast
+    from sciwm.skill.methods import BASELINES, MORE_BASELINES
     from sciwm.skill.regions import region_weights
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
     from sciwm.skill.significance import block_counts, bootstrap_interval, decorrelation_time, false_discovery, paired_difference
     from sciwm.skill.spectra import zonal_spectrum
-    from sciwm.skill.table import BASELINES, MORE_BASELINES, evaluate
+    from sciwm.skill.table import evaluate
 
 _HOME = {
     "Analogs": "analogs",
-    "BASELINES": "table",
+    "BASELINES": "methods",
     "ENSEMBLE_METRICS": "ensemble",
     "METRICS": "scores",
     "Lim": "lim",
-    "MORE_BASELINES": "table",
+    "MORE_BASELINES": "methods",
     "Reference": "baselines",
     "analog_forecast": "analogs",
     "area_means": "scores",

@@ -1,35 +1,28 @@
 """The skill table: every method, variable, region and lead on the same initial times, with intervals."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from rich.progress import track
 
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
-from sciwm.skill.analogs import analog_forecast, fit_analogs
-from sciwm.skill.baselines import (
-    Reference,
-    axes,
-    climatology_forecast,
-    damped_persistence_forecast,
-    fit_reference,
-    persistence_forecast,
-)
+from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
 from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, single_sums
 from sciwm.skill.leakage import check_leakage
-from sciwm.skill.lim import Lim, fit_lim, lim_forecast
+from sciwm.skill.lim import Lim
+from sciwm.skill.methods import BASELINES, LIM_EOFS, MORE_BASELINES, Baseline, fit_baseline
 from sciwm.skill.regions import region_weights
 from sciwm.skill.scores import ALL_METRICS, ANOMALY_METRICS, area_means, check_metrics, mean_over_inits, score_sums
 from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, false_discovery, paired_difference
 from sciwm.times import Step, infer_step
 
-__all__ = ["BASELINES", "MORE_BASELINES", "evaluate"]
+__all__ = ["evaluate"]
 
-BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
-MORE_BASELINES = (*BASELINES, "analogs")
+_BLOCK = 60_000_000  # values of forecasts that are scored together
+_JOIN: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ def evaluate(
     baselines: Sequence[str] = BASELINES,
     metrics: Sequence[str] = ("rmse", "mae", "bias", "acc"),
     regions: Sequence[str] = (),
-    lim_eofs: Sequence[int] = (10, 20, 30, 40, 60, 80),
+    lim_eofs: Sequence[int] = LIM_EOFS,
     against: str = "lim",
     resamples: int = 1000,
     seed: int = 0,
@@ -123,9 +116,11 @@ def evaluate(
         leakage = check_leakage(reference.anomaly["time"], times.init, observed["time"].values[times.positions], allow=allow_leakage)
     notices = [leakage] if leakage else []
     chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
-    made, lim = _make_baselines(baselines, reference, observed, names, times, lim_eofs, notices)
+    made = {name: fit_baseline(name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs) for name in baselines}
+    notices += [text for baseline in made.values() for text in baseline.notices]
+    lim = next((baseline.lim for baseline in made.values() if baseline.lim is not None), None)
     asked = frozenset(metrics) & set(ENSEMBLE_METRICS)
-    sums = _all_sums({**chosen, **made}, observed[names], reference, times, regions, ensemble=asked)
+    sums = _all_sums(chosen, made, observed[names], reference, times, regions, ensemble=asked)
     result = _summarise(sums, metrics, against=against, resamples=resamples, seed=seed)
     result.attrs["leakage"] = leakage
     return _describe(result, observed, times, skipped, lim, notices, step)
@@ -211,42 +206,9 @@ def _select(ds: xr.Dataset, observed: xr.Dataset, times: _Times, step: Step, *, 
     return xr.Dataset({n: check_grid(ds[n], observed[n], method=method) for n in observed.data_vars})
 
 
-def _make_baselines(
-    baselines: Sequence[str],
-    reference: Reference | None,
-    observed: xr.Dataset,
-    names: Sequence[str],
-    times: _Times,
-    lim_eofs: Sequence[int],
-    notices: list[str],
-) -> tuple[dict[str, xr.Dataset], Lim | None]:
-    """Forecasts of the baselines; only the LIM and the analogs look at variables that are not scored."""
-    made: dict[str, xr.Dataset] = {}
-    lim = None
-    scored = None if reference is None else replace(reference, anomaly=reference.anomaly[list(names)])
-    for name in baselines:
-        if name == "persistence":
-            made[name] = persistence_forecast(scored, observed[list(names)], times.init, times.lead)
-            continue
-        assert reference is not None
-        assert scored is not None
-        if name == "climatology":
-            made[name] = climatology_forecast(scored, observed, times.init, times.lead)
-        elif name == "damped_persistence":
-            made[name] = damped_persistence_forecast(scored, observed, times.init, times.lead)
-        elif name == "analogs":
-            made[name] = analog_forecast(fit_analogs(reference, times.lead), reference, observed, times.init)
-        else:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
-                lim = fit_lim(reference, times.lead, eofs=lim_eofs)
-            notices += [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-            made[name] = lim_forecast(lim, reference, observed, times.init)
-    return made, lim
-
-
 def _all_sums(
     methods: Mapping[str, xr.Dataset],
+    baselines: Mapping[str, Baseline],
     observed: xr.Dataset,
     reference: Reference | None,
     times: _Times,
@@ -254,27 +216,46 @@ def _all_sums(
     *,
     ensemble: frozenset[str],
 ) -> xr.DataArray:
-    """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``, with those of members that ``ensemble`` needs."""
-    names = [str(n) for n in observed.data_vars]
-    normal = None
-    if reference is not None:
-        scored = replace(reference, anomaly=reference.anomaly[names])
-        normal = climatology_forecast(scored, observed, times.init, times.lead)
-    lazy: dict[str, list[xr.DataArray]] = {m: [] for m in methods}
-    meaningful: set[str] = set()
-    for name in names:
-        truth = at_positions(observed[name], times.positions, times.init, times.lead)
-        weights = region_weights(observed[name], regions)
-        meaningful |= {str(r) for r in weights["region"].values[weights.sum(weights.dims[1:]).values > 0]}
-        for method, ds in methods.items():
-            sums = _sums(ds[name], truth, None if normal is None else normal[name], weights, ensemble)
-            lazy[method].append(_as_channels(sums, name))
-    empty = [str(r) for r in region_weights(observed[names[0]], regions)["region"].values if r not in meaningful]
-    if empty:
+    """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``, with those of members that ``ensemble`` needs.
+
+    Block by block of initial times, so that memory is bounded whatever Dask loads first.
+    """
+    weights = {str(n): region_weights(observed[n], regions) for n in observed.data_vars}
+    _check_regions(list(weights.values()))
+    scored = None if reference is None else replace(reference, anomaly=reference.anomaly[list(weights)])
+    size = _block_size(methods, len(baselines), times)
+    starts = range(0, times.init.size, size)
+    blocks = []
+    for start in track(starts, description="scores", transient=True, disable=len(starts) == 1):
+        part = slice(start, start + size)
+        init, positions = times.init[part], times.positions[part]
+        normal = None if scored is None else climatology_forecast(scored, observed, init, times.lead)
+        fields = {name: ds.isel(init_time=part) for name, ds in methods.items()}
+        fields |= {name: baseline.forecast(init) for name, baseline in baselines.items()}
+        lazy: dict[str, list[xr.DataArray]] = {m: [] for m in fields}
+        for name, weight in weights.items():
+            truth = at_positions(observed[name], positions, init, times.lead)
+            for method, ds in fields.items():
+                sums = _sums(ds[name], truth, None if normal is None else normal[name], weight, ensemble)
+                lazy[method].append(_as_channels(sums, name))
+        joined = [xr.concat(parts, "channel", **_JOIN) for parts in lazy.values()]
+        blocks.append(xr.concat(joined, "method", **_JOIN).assign_coords(method=list(lazy)).compute())
+    return blocks[0] if len(blocks) == 1 else xr.concat(blocks, "init_time", **_JOIN)
+
+
+def _block_size(methods: Mapping[str, xr.Dataset], baselines: int, times: _Times) -> int:
+    """Initial times that are scored together: whole chunks of the forecasts."""
+    values = sum(v.size // max(1, v.sizes["init_time"]) for ds in methods.values() for v in ds.data_vars.values())
+    values += baselines * (values // len(methods))
+    chunk = max((max(ds.chunksizes.get("init_time", (1,))) for ds in methods.values()), default=1)
+    size = max(1, _BLOCK // max(1, values))
+    return min(times.init.size, max(chunk, size // chunk * chunk))
+
+
+def _check_regions(weights: Sequence[xr.DataArray]) -> None:
+    used = {str(r) for w in weights for r in w["region"].values[w.sum(w.dims[1:]).values > 0]}
+    if empty := [str(r) for r in weights[0]["region"].values if r not in used]:
         raise ValueError(f"got regions {empty} without any cell of the domain, expected names, boxes or component prefixes that overlap it")
-    options: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
-    joined = [xr.concat(parts, "channel", **options) for parts in lazy.values()]
-    return xr.concat(joined, "method", **options).assign_coords(method=list(methods)).compute()
 
 
 def _sums(

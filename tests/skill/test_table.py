@@ -5,6 +5,7 @@ from truths import DAY, days, forecast_of, weather
 
 import sciwm.skill
 from sciwm.skill.baselines import fit_reference, persistence_forecast
+from sciwm.skill.methods import MORE_BASELINES
 from sciwm.skill.table import evaluate
 
 LEADS = np.array([1, 3])
@@ -254,3 +255,15 @@ def test_persistence_of_a_forecast_store_equals_the_baseline(observed, reference
 def test_exports_are_listed_and_found():
     assert set(dir(sciwm.skill)) == set(sciwm.skill.__all__)
     assert all(getattr(sciwm.skill, name) is not None for name in sciwm.skill.__all__)
+
+
+def test_blocks_of_initial_times_do_not_matter(monkeypatch):
+    observed = weather(600)
+    forecast = forecast_of(observed, np.arange(400, 560, 3), [1, 4]).chunk(init_time=7)
+    reference = fit_reference(observed, train=slice(None, observed.time[300]))
+    options = {"reference": reference, "baselines": MORE_BASELINES, "resamples": 20, "lim_eofs": [3, 5], "metrics": ("rmse", "acc", "crps")}
+    whole = evaluate(forecast, observed, **options)
+    monkeypatch.setattr("sciwm.skill.table._BLOCK", 2000)
+    cut = evaluate(forecast, observed, **options)
+    xr.testing.assert_allclose(whole, cut, rtol=1e-10)
+    assert cut.attrs == whole.attrs
