@@ -10,6 +10,7 @@ prints what the whole rounds gave. How the limit is measured is described in `st
 """
 
 import argparse
+import importlib.util
 import platform
 import sys
 import time
@@ -182,7 +183,7 @@ def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
     models = [value.strip() for key, _, value in lines if key.strip() == "model name"]
     packages = ", ".join(f"{p} {_version(p)}" for p in ("torch", "xarray", "zarr", "dask", "numcodecs", "xbatcher") if _version(p))
     grid, sizes = "×".join(map(str, stores.sizes.grid)), stores.sizes
-    missing = [] if _version("insitubatch") else ["insitubatch is not installed here: it needs Python ≥ 3.12."]
+    missing = [] if importlib.util.find_spec("insitubatch") else ["insitubatch is not installed here: it needs Python ≥ 3.12."]
     return [
         f"{len(models)} cores of {models[0] if models else platform.processor()}, Python {platform.python_version()}, {packages}.",
         f"{sizes.times} times of {len(FIELDS)} variables on {grid} points, float32 in chunks of 32 times, Blosc-zstd 3: "
