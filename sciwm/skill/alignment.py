@@ -1,15 +1,16 @@
 """Which observation belongs to which forecast: times looked up by value, never by position."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import xarray as xr
 
 from sciwm.times import Step, infer_step, numeric_time
 
-__all__ = ["at_positions", "check_grid", "locate", "observed_at", "space_dims", "training_pairs", "valid_positions"]
+__all__ = ["at_positions", "check_grid", "locate", "observed_at", "over_space", "space_dims", "training_pairs", "valid_positions"]
 
 _TOLERANCE = 1e-4  # hours or ps
+_BLOCK = 2_000_000  # values of one in-memory block
 _NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
 
 
@@ -131,6 +132,56 @@ def observed_at(observed: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     positions = valid_positions(observed["time"], init, step.steps(lead.values), step)
     there = xr.DataArray(positions >= 0, dims=("init_time", "lead_time"))
     return xr.Dataset({n: at_positions(observed[n], np.maximum(positions, 0), init, lead).where(there.variable) for n in names})
+
+
+def over_space(
+    kernel: Callable[..., np.ndarray],
+    forecast: xr.DataArray,
+    *others: xr.DataArray,
+    weights: xr.DataArray,
+    dim: str,
+    labels: Sequence[object],
+) -> xr.DataArray:
+    """Let a kernel sum over space what belongs together, lazily and in blocks of initial times.
+
+    Parameters
+    ----------
+    kernel : callable
+        From arrays ``(..., *space)``, of which that of the forecast may end with ``number``, and weights ``(region, *space)`` to
+        ``(..., region, dim)``.
+    forecast : DataArray
+        Dims ``(init_time, lead_time, [number], [level], *space)``.
+    others : DataArray
+        The same dims without ``number``.
+    weights : DataArray
+        Dims ``(region, *space)``.
+    dim, labels
+        Name and coordinate of what the kernel adds.
+
+    Returns
+    -------
+    DataArray
+        Dims ``(init_time, lead_time, [level], region, dim)``.
+    """
+    members = [d for d in forecast.dims if d == "number"]
+    dims = [d for d in forecast.dims if d != "number"]
+    space = list(space_dims(others[0]))
+    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
+    chunks: dict[Hashable, int] = dict.fromkeys(forecast.dims, -1) | {"init_time": max(1, _BLOCK // per_init)}
+    fields = [forecast.transpose(*dims, *members), *(a.transpose(*dims) for a in others)]
+    fields = [a.drop_vars([c for c in a.coords if c not in dims]).chunk({d: chunks[d] for d in a.dims}) for a in fields]
+    sums: xr.DataArray = xr.apply_ufunc(
+        kernel,
+        *fields,
+        weights.drop_vars(list(weights.coords)),
+        input_core_dims=[[*space, *members], *(space for _ in others), ["region", *space]],
+        output_core_dims=[["region", dim]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"region": weights.sizes["region"], dim: len(labels)}},
+        join="override",
+    )
+    return sums.assign_coords({"region": weights["region"], dim: list(labels)})
 
 
 def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -> xr.DataArray:

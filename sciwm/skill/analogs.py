@@ -7,6 +7,7 @@ nearest analogs' anomalies that much later. How many, and how many EOFs, is chos
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def fit_analogs(
         if not len(first):
             raise ValueError(f"got a validation block without times {s} steps apart, expected one longer than the longest lead")
         trials = [
-            (_error(library, k, e, n, held[first], held[later], None if phase is None else phase[first]), e, n)
+            (library.layout.nmse(_forecast(library, k, e, n, held[first], None if phase is None else phase[first]), held[later]), e, n)
             for e in sorted({min(e, len(library.patterns)) for e in eofs})
             for n in sorted({min(n, int((library.later[k] >= 0).sum())) for n in neighbours})
         ]
@@ -149,14 +150,6 @@ def _forecast(library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray,
     return out
 
 
-def _error(library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, truth: np.ndarray, phase: np.ndarray | None) -> float:
-    channel = library.layout.channel
-    error = np.bincount(channel, ((_forecast(library, lead, eofs, count, z, phase) - truth) ** 2).sum(axis=0))
-    variance = np.bincount(channel, (truth**2).sum(axis=0))
-    used = variance > 0
-    return float((error[used] / variance[used]).mean())
-
-
 def analog_forecast(analogs: Analogs, reference: Reference, observed: xr.Dataset, init_times: Any) -> xr.Dataset:
     """Forecast with analogs to the leads they were chosen for.
 
@@ -189,23 +182,11 @@ def analog_forecast(analogs: Analogs, reference: Reference, observed: xr.Dataset
         warnings.warn("analogs: initial times are in the training block, where each is its own best analog", stacklevel=2)
     z = analogs.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
     phase = _phase(init, analogs.step)
-    size = max(1, _BLOCK // (analogs.layout.keep.size * len(analogs.lead_steps)))
-    full = xr.apply_ufunc(
-        _all_leads,
-        xr.DataArray(z, dims=("init_time", "kept")).chunk(init_time=size),
-        xr.DataArray(np.zeros(len(z)) if phase is None else phase, dims="init_time").chunk(init_time=size),
-        kwargs={"analogs": analogs},
-        input_core_dims=[["kept"], []],
-        output_core_dims=[["lead_time", "cell"]],
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"lead_time": len(analogs.lead_steps), "cell": analogs.layout.keep.size}},
-    )
-    anomaly = analogs.layout.to_dataset(full.data, dims=("init_time", "lead_time"))
+    others = [] if phase is None else [phase]
+    anomaly = analogs.layout.forecast(partial(_all_leads, analogs=analogs), z, *others, leads=len(analogs.lead_steps))
     return add_climatology(anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed)
 
 
-def _all_leads(z: np.ndarray, phase: np.ndarray, analogs: Analogs) -> np.ndarray:
-    own = None if analogs.phase is None else phase
+def _all_leads(z: np.ndarray, phase: np.ndarray | None = None, *, analogs: Analogs) -> np.ndarray:
     leads = enumerate(zip(analogs.eofs, analogs.neighbours, strict=True))
-    return analogs.layout.scatter(np.stack([_forecast(analogs, k, e, n, z, own) for k, (e, n) in leads], axis=1))
+    return np.stack([_forecast(analogs, k, e, n, z, phase) for k, (e, n) in leads], axis=1)

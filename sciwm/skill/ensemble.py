@@ -8,16 +8,16 @@ without members is an ensemble of one: its CRPS is the absolute error, its sprea
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.alignment import space_dims
+from sciwm.skill.alignment import over_space
 
 __all__ = ["ENSEMBLE_METRICS", "crps", "energy_score", "ensemble_sums", "rank_histogram", "single_sums", "spread", "spread_skill"]
 
 ENSEMBLE_STATISTICS = ("crps", "ensemble_variance", "expected_square")
-_BLOCK = 2_000_000  # values of one in-memory block
 
 
 def _present(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,28 +99,9 @@ def ensemble_sums(
         Dims ``(init_time, lead_time, [level], region, statistic)``, lazy: the fair CRPS, the variance of the members (unbiased), the
         squared error that the mean of so many reliable members has, and the fair energy score.
     """
-    space = list(space_dims(observed))
     reference = xr.zeros_like(observed) if climatology is None else climatology
-    dims = [d for d in forecast.dims if d != "number"]
-    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
-    chunks: dict[object, int] = dict.fromkeys([*dims, "number"], -1) | {"init_time": max(1, _BLOCK // per_init)}
-    fields = [forecast.transpose(*dims, "number"), *(a.transpose(*dims) for a in (observed, reference))]
-    fields = [a.chunk({d: n for d, n in chunks.items() if d in a.dims}) for a in fields]
-    fields = [a.drop_vars([c for c in a.coords if c not in fields[1].dims]) for a in fields]
     names = [*ENSEMBLE_STATISTICS, *(["energy_score"] if energy else [])]
-    sums: xr.DataArray = xr.apply_ufunc(
-        _kernel,
-        *fields,
-        weights.drop_vars(list(weights.coords)),
-        input_core_dims=[[*space, "number"], space, space, ["region", *space]],
-        output_core_dims=[["region", "statistic"]],
-        kwargs={"energy": energy},
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"region": weights.sizes["region"], "statistic": len(names)}},
-        join="override",
-    )
-    return sums.assign_coords(region=weights["region"], statistic=names)
+    return over_space(partial(_kernel, energy=energy), forecast, observed, reference, weights=weights, dim="statistic", labels=names)
 
 
 def single_sums(sums: xr.DataArray, *, energy: bool = False) -> xr.DataArray:
@@ -237,24 +218,7 @@ def rank_histogram(forecast: xr.DataArray, observed: xr.DataArray, *, weights: x
     DataArray
         Dims ``(lead_time, [level], region, rank)`` with the M + 1 ranks; mean 1 over them, NaN where nothing was observed.
     """
-    space = list(space_dims(observed))
-    dims = [d for d in forecast.dims if d != "number"]
-    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
-    chunks: dict[object, int] = dict.fromkeys([*dims, "number"], -1) | {"init_time": max(1, _BLOCK // per_init)}
-    fields = [forecast.transpose(*dims, "number"), observed.transpose(*dims)]
-    fields = [a.chunk({d: n for d, n in chunks.items() if d in a.dims}) for a in fields]
-    ranks = forecast.sizes["number"] + 1
-    counts: xr.DataArray = xr.apply_ufunc(
-        _ranks,
-        *(a.drop_vars([c for c in a.coords if c not in fields[1].dims]) for a in fields),
-        weights.drop_vars(list(weights.coords)),
-        input_core_dims=[[*space, "number"], space, ["region", *space]],
-        output_core_dims=[["region", "rank"]],
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"region": weights.sizes["region"], "rank": ranks}},
-        join="override",
-    )
+    counts = over_space(_ranks, forecast, observed, weights=weights, dim="rank", labels=range(forecast.sizes["number"] + 1))
     total = counts.sum("init_time")
     mean = total.mean("rank")
-    return (total / mean.where(mean > 0)).assign_coords(region=weights["region"], rank=np.arange(ranks)).compute()
+    return (total / mean.where(mean > 0)).compute()

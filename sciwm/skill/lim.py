@@ -15,6 +15,7 @@ mean normalized error by 0.9 % with 10 EOFs and by 0.1 % with 30, and raised it 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import dask.array
@@ -31,7 +32,6 @@ __all__ = ["Lim", "Propagator", "fit_lim", "leading_eofs", "lim_forecast", "spli
 
 _SMALL_STATE = 50
 _EXACT = 2000
-_BLOCK = 2_000_000  # values of one in-memory block
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,6 @@ def _step_forward(z: np.ndarray, patterns: np.ndarray, propagator: Propagator) -
     return np.asarray(p @ propagator.matrix @ v + (z - p @ v) * propagator.damping)
 
 
-def _nmse(forecast: np.ndarray, truth: np.ndarray, channel: np.ndarray) -> float:
-    error = np.bincount(channel, ((forecast - truth) ** 2).sum(axis=0))
-    variance = np.bincount(channel, (truth**2).sum(axis=0))
-    used = variance > 0
-    return float((error[used] / variance[used]).mean())
-
-
 def _candidates(eofs: Sequence[int], limit: int, cells: int) -> list[int]:
     if cells <= _SMALL_STATE:
         return [min(cells, limit)]
@@ -262,7 +255,7 @@ def _fit(reference: Reference, steps: Sequence[int], eofs: Sequence[int], choice
             raise ValueError(f"got a validation block without times {s} steps apart, expected one longer than the longest lead")
         kinds: tuple[Literal["power", "direct"], ...] = ("power",) if s == 1 else ("power", "direct")
         trials = [_propagator(one, lagged, patterns, s, k, kind, np.nan) for k in candidates for kind in kinds]
-        errors = [_nmse(_step_forward(held[first], patterns, t), held[later], layout.channel) for t in trials]
+        errors = [layout.nmse(_step_forward(held[first], patterns, t), held[later]) for t in trials]
         best = trials[int(np.argmin(errors))]
         propagators.append(Propagator(s, best.eofs, best.kind, best.matrix, best.damping, float(min(errors))))
     return Lim(layout, patterns, share, tuple(propagators), reference.step)
@@ -311,20 +304,9 @@ def lim_forecast(lim: Lim, reference: Reference, observed: xr.Dataset, init_time
     """
     init, lead = axes(init_times, lim.step.lead_times([p.lead_steps for p in lim.propagators]), lim.step)
     z = lim.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
-    cells, leads = lim.layout.keep.size, len(lim.propagators)
-    full = xr.apply_ufunc(
-        _all_leads,
-        xr.DataArray(z, dims=("init_time", "kept")).chunk(init_time=max(1, _BLOCK // (cells * leads))),
-        kwargs={"lim": lim},
-        input_core_dims=[["kept"]],
-        output_core_dims=[["lead_time", "cell"]],
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"lead_time": leads, "cell": cells}},
-    )
-    anomaly = lim.layout.to_dataset(full.data, dims=("init_time", "lead_time"))
+    anomaly = lim.layout.forecast(partial(_all_leads, lim=lim), z, leads=len(lim.propagators))
     return add_climatology(anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed)
 
 
 def _all_leads(z: np.ndarray, lim: Lim) -> np.ndarray:
-    return lim.layout.scatter(np.stack([_step_forward(z, lim.patterns, p) for p in lim.propagators], axis=1))
+    return np.stack([_step_forward(z, lim.patterns, p) for p in lim.propagators], axis=1)

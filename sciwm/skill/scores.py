@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.alignment import space_dims
+from sciwm.skill.alignment import over_space
 from sciwm.skill.ensemble import ENSEMBLE_METRICS
 
 __all__ = ["METRICS", "STATISTICS", "acc", "area_means", "bias", "correlation", "mae", "mean_over_inits", "nmse", "rmse", "score_sums"]
@@ -29,7 +29,6 @@ STATISTICS = (
     "observed_anomaly",
 )
 _PRODUCTS = ("forecast_anomaly_square", "observed_anomaly_square", "area_product")
-_BLOCK = 2_000_000  # values of one in-memory block
 
 
 def _kernel(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -72,24 +71,8 @@ def score_sums(
     DataArray
         Dims ``(init_time, lead_time, [level], region, statistic)``, lazy; ``statistic`` as in `STATISTICS`.
     """
-    space = list(space_dims(observed))
     reference = xr.zeros_like(observed) if climatology is None else climatology
-    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
-    chunks: dict[object, int] = dict.fromkeys(forecast.dims, -1) | {"init_time": max(1, _BLOCK // per_init)}
-    fields = [a.transpose(*forecast.dims).chunk(chunks) for a in (forecast, observed, reference)]
-    fields = [a.drop_vars([c for c in a.coords if c not in fields[0].dims]) for a in fields]
-    sums: xr.DataArray = xr.apply_ufunc(
-        _kernel,
-        *fields,
-        weights.drop_vars(list(weights.coords)),
-        input_core_dims=[space, space, space, ["region", *space]],
-        output_core_dims=[["region", "statistic"]],
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"region": weights.sizes["region"], "statistic": len(STATISTICS)}},
-        join="override",
-    )
-    return sums.assign_coords(region=weights["region"], statistic=list(STATISTICS))
+    return over_space(_kernel, forecast, observed, reference, weights=weights, dim="statistic", labels=STATISTICS)
 
 
 def area_means(sums: xr.DataArray) -> xr.DataArray:

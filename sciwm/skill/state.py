@@ -1,5 +1,6 @@
 """Anomalies of all variables as rows of one matrix, standardized and weighted: what EOFs are made of."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import xarray as xr
 from sciwm.skill.regions import region_weights
 
 __all__ = ["StateLayout", "fit_layout"]
+
+_BLOCK = 2_000_000  # values of one in-memory block
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,31 @@ class StateLayout:
         full = np.zeros((*matrix.shape[:-1], self.keep.size))
         full[..., self.keep] = matrix / self.factor
         return full
+
+    def nmse(self, forecast: np.ndarray, truth: np.ndarray) -> float:
+        """Squared error of rows over that of the climatology, mean of all channels."""
+        error = np.bincount(self.channel, ((forecast - truth) ** 2).sum(axis=0))
+        variance = np.bincount(self.channel, (truth**2).sum(axis=0))
+        used = variance > 0
+        return float((error[used] / variance[used]).mean())
+
+    def forecast(self, kernel: Callable[..., np.ndarray], z: np.ndarray, *others: np.ndarray, leads: int) -> xr.Dataset:
+        """Forecast anomalies ``(init_time, lead_time, [level], *space)`` from rows, lazily and in blocks of initial times.
+
+        ``kernel`` gets a block of ``z`` and of the ``others`` (one value for each row), and returns ``(init, lead, kept cells)``.
+        """
+        size = max(1, _BLOCK // (self.keep.size * leads))
+        rows = [xr.DataArray(a, dims=("init_time", "kept")[: a.ndim]).chunk(init_time=size) for a in (z, *others)]
+        full = xr.apply_ufunc(
+            lambda *blocks: self.scatter(kernel(*blocks)),
+            *rows,
+            input_core_dims=[["kept"], *([] for _ in others)],
+            output_core_dims=[["lead_time", "cell"]],
+            dask="parallelized",
+            output_dtypes=[float],
+            dask_gufunc_kwargs={"output_sizes": {"lead_time": leads, "cell": self.keep.size}},
+        )
+        return self.to_dataset(full.data, dims=("init_time", "lead_time"))
 
     def to_dataset(self, full: Any, *, dims: tuple[str, ...]) -> xr.Dataset:
         """Split an array ``(*dims, all cells)`` into variables, lazy if it is."""

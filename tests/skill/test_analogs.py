@@ -85,7 +85,7 @@ def test_blocks_do_not_matter_and_nothing_is_computed_early(climate, monkeypatch
     ds, reference, init = climate
     analogs = fit_analogs(reference, np.array([1]) * DAY, eofs=[5], neighbours=[10])
     whole = analog_forecast(analogs, reference, ds, init)
-    monkeypatch.setattr("sciwm.skill.analogs._BLOCK", 3000)
+    monkeypatch.setattr("sciwm.skill.state._BLOCK", 3000)
     cut = analog_forecast(analogs, reference, ds, init)
     assert len(cut["t850"].chunks[0]) > 1
     xr.testing.assert_allclose(whole, cut)

@@ -83,7 +83,7 @@ def test_a_reliable_ensemble_is_found_reliable_whatever_its_size():
 def test_chunks_do_not_matter(monkeypatch):
     ensemble, truth = fields(missing=0.2)
     whole = means_of(ensemble, truth)
-    monkeypatch.setattr("sciwm.skill.ensemble._BLOCK", 300)
+    monkeypatch.setattr("sciwm.skill.alignment._BLOCK", 300)
     cut = means_of(ensemble.chunk(init_time=3, number=2), truth.chunk(init_time=4, latitude=2))
     xr.testing.assert_allclose(whole, cut, rtol=1e-12)
 

@@ -194,7 +194,7 @@ def test_forecasts_are_lazy_and_blocks_do_not_matter(monkeypatch):
     init = observed.time.values[1470:1490]
     whole = lim_forecast(lim, reference, observed, init).t850
     assert whole.chunks is not None
-    monkeypatch.setattr("sciwm.skill.lim._BLOCK", 300)
+    monkeypatch.setattr("sciwm.skill.state._BLOCK", 300)
     small = lim_forecast(lim, reference, observed, init).t850
     assert len(small.chunks[0]) > 1
     np.testing.assert_allclose(small, whole)
