@@ -92,9 +92,9 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
             "--reference", type=Path, metavar="RUN", help="with --truth: run whose training years give climatology and baselines"
         )
         _add_fit(parser, "with --truth: ")
-        for name, known in (("metrics", "rmse,acc"), ("regions", "tropics,north:20,90,0,360"), ("baselines", "persistence,lim")):
-            semicolon = "; a box is NAME:S,N,W,E, and ';' separates" if name == "regions" else ""
-            parser.add_argument(f"--{name}", help=f"with --truth: such as {known.replace('tropics,', 'tropics;')}{semicolon}")
+        parser.add_argument("--metrics", help="with --truth: such as rmse,acc")
+        parser.add_argument("--regions", help="with --truth: such as tropics;north:20,90,0,360; a box is NAME:S,N,W,E, and ';' separates")
+        parser.add_argument("--baselines", help="with --truth: such as persistence,lim")
         parser.add_argument("--report", type=Path, metavar="FILE", help="with --truth: a page with figures, such as report.html")
         parser.add_argument("--allow-leakage", action="store_true", help="with --truth: score training times, too, marked as such")
         parser.add_argument("--out", type=Path, help="with --truth: the table to write (default: skill.csv); else the run directory")
@@ -103,7 +103,7 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         _add_fit(parser, "")
         parser.add_argument("--init", help="initial times START:END[:STEP], ends included")
         parser.add_argument("--lead-times", metavar="LEADS", help="such as '1 day, 5 days'")
-        parser.add_argument("--methods", help="some of climatology,persistence,damped_persistence,lim (default: all)")
+        parser.add_argument("--methods", help="some of climatology,persistence,damped_persistence,lim,analogs (default: all but analogs)")
         parser.add_argument("--out", type=Path, metavar="DIR", help="folder for METHOD.zarr")
     else:
         parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
@@ -147,13 +147,15 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return arguments, overrides
 
 
-def parse_init(text: str) -> tuple[str, str, str | None]:
+def parse_init(text: str, option: str = "--init") -> tuple[str, str, str | None]:
     """Initial times ``START:END[:STEP]``, both ends included.
 
     Parameters
     ----------
     text : str
         Dates, ISO times or picoseconds; ``START/END[/STEP]`` says the same. ``STEP`` has a unit: ``5 days``.
+    option : str
+        Where it was written, for errors.
 
     Examples
     --------
@@ -167,19 +169,19 @@ def parse_init(text: str) -> tuple[str, str, str | None]:
     ValueError
         If it is not of this form, names a date of no calendar, or a step that is not positive.
     """
-    start, end, every = _init_parts(text)
+    start, end, every = _init_parts(text, option)
     for time in (start, end):
-        _check_date(text, time)
+        _check_date(text, time, option)
     if every:
         from sciwm.times import parse_lead
 
         try:
             amount, _ = parse_lead(every)
         except ValueError as error:
-            raise ValueError(f"{error} (the step of --init {text!r})") from None
+            raise ValueError(f"{error} (the step of {option} {text!r})") from None
         if not amount > 0:
             raise ValueError(
-                f"got --init {text!r} with a step of {every}, expected a positive one, such as '5 days', or none for every time"
+                f"got {option} {text!r} with a step of {every}, expected a positive one, such as '5 days', or none for every time"
             )
     return start, end, every
 
@@ -197,16 +199,13 @@ def parse_period(text: str, option: str) -> tuple[str, str]:
     ValueError
         If it is not of this form.
     """
-    try:
-        start, end, every = parse_init(text)
-    except ValueError as error:
-        raise ValueError(f"{str(error).replace('--init', option)}") from None
+    start, end, every = parse_init(text, option)
     if every:
         raise ValueError(f"got {option} {text!r} with a step, expected START:END, such as '2000:2006'")
     return start, end
 
 
-def _init_parts(text: str) -> tuple[str, str, str | None]:
+def _init_parts(text: str, option: str) -> tuple[str, str, str | None]:
     if "/" in text:
         parts = [part.strip() for part in text.split("/")]
         times_fit = len(parts) in (2, 3) and all(re.fullmatch(_TIME, part) for part in parts[:2])
@@ -214,10 +213,10 @@ def _init_parts(text: str) -> tuple[str, str, str | None]:
             return parts[0], parts[1], parts[2] if len(parts) == 3 else None
     elif match := _INIT.fullmatch(text):
         return match[1], match[2], match[3]
-    raise ValueError(f"got --init {text!r}, expected START:END or START:END:STEP, such as '2008-01-01:2008-12-31:5 days'")
+    raise ValueError(f"got {option} {text!r}, expected START:END or START:END:STEP, such as '2008-01-01:2008-12-31:5 days'")
 
 
-def _check_date(text: str, time: str) -> None:
+def _check_date(text: str, time: str, option: str) -> None:
     """Refuse what is in no calendar; 30 February is, in that of 360 days."""
     date, *clock = re.split("[T ]", time)
     month, day = [*(int(part) for part in date.lstrip("+-").split("-")[1:]), 1, 1][:2]
@@ -225,5 +224,5 @@ def _check_date(text: str, time: str) -> None:
     days = 31 if month in (1, 3, 5, 7, 8, 10, 12) else 30
     if not (1 <= month <= 12 and 1 <= day <= days and hour < 24 and minute < 60 and second < 60):
         raise ValueError(
-            f"got {time!r} in --init {text!r}, which is no date of any calendar, expected one such as 2008-12-31 or 2008-12-31T18:00"
+            f"got {time!r} in {option} {text!r}, which is no date of any calendar, expected one such as 2008-12-31 or 2008-12-31T18:00"
         )

@@ -202,10 +202,10 @@ def _workers(options: argparse.Namespace) -> Iterator[None]:
     if options.scheduler is None and not options.workers:
         yield
         return
-    from sciwm.cluster import dask_workers
+    from sciwm.cluster import dask_workers, describe
 
     with dask_workers(scheduler=options.scheduler, workers=options.workers) as client:
-        print(f"workers: {len(client.nthreads())}, dashboard: {client.dashboard_link}")
+        print(describe(client))
         yield
 
 

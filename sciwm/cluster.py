@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
-__all__ = ["dask_workers"]
+__all__ = ["dask_workers", "describe"]
 
 _PATIENCE = 10.0  # seconds
 
@@ -58,6 +58,11 @@ def dask_workers(*, scheduler: str | None = None, workers: int = 0) -> Iterator[
             stack.enter_context(_silence("asyncio", "distributed"))  # every task that was waited for would complain
             client.close()
             raise
+
+
+def describe(client: Any) -> str:
+    """One line on a cluster, for people."""
+    return f"workers: {len(client.nthreads())}, dashboard: {client.dashboard_link}"
 
 
 @contextmanager

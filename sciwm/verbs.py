@@ -13,7 +13,7 @@ import xarray as xr
 from rich.console import Console
 
 from sciwm import catalogue
-from sciwm.cluster import dask_workers
+from sciwm.cluster import dask_workers, describe
 from sciwm.config import Config, dump_config, load_config
 from sciwm.data.fingerprint import fingerprint
 from sciwm.data.open import open_forecast
@@ -35,13 +35,13 @@ from sciwm.rundata import (
     series_climatology,
     with_store,
 )
-from sciwm.rundir import RunDir, hash_inputs, open_run, provenance, write_atomically
-from sciwm.skill.frame import render, to_frame, write_skill
+from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
+from sciwm.skill.frame import render, write_skill
 from sciwm.skill.report import write_report
 from sciwm.skill.table import evaluate as score
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
-from sciwm.verify import method_names
+from sciwm.verify import check_table, method_names, write_table
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
 
@@ -76,7 +76,7 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
         return
     with dask_workers(scheduler=scheduler, workers=workers) as client:
         if client is not None:
-            _console.print(f"workers: {len(client.nthreads())}, dashboard: {client.dashboard_link}", highlight=False, soft_wrap=True)
+            _console.print(describe(client), highlight=False, soft_wrap=True)
         series = target_series(ds, config.probe.targets) if config.probe.targets else None
         split = config.data.split
         write_training_store(
@@ -247,19 +247,14 @@ def evaluate_store(
 ) -> None:
     """Score any forecast stores against any truth, with baselines learnt in the training years of a run, and its metrics and regions."""
     config = reference.read_config()
-    if out.suffix != ".csv":
-        raise ValueError(f"got --out {out}, expected a name that ends in .csv, because a table is written")
+    check_table(out)
     molecule = "channel" not in open_training_store(reference.train_store)["state"].dims
     variables = [] if molecule else load_statistics(reference.train_store).variables
     observed = observations(config, open_data(with_store(config, truth, variables=variables)))
-    asked = {"metrics": list(metrics), "regions": list(regions), "baselines": None if baselines is None else list(baselines)}
-    own = {k: v for k, v in asked.items() if v or (k == "baselines" and v is not None)}
-    config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **own))  # type: ignore[arg-type]
-    skill = _score([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, to_frame(skill).to_csv(index=False))
-    render(skill, metric=config.skill.metrics[0], console=_console)
-    _say(out, "with intervals")
+    asked: dict[str, Any] = {k: list(v) for k, v in (("metrics", metrics), ("regions", regions)) if v}
+    asked |= {} if baselines is None else {"baselines": list(baselines)}
+    config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **asked))
+    write_table(_score([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage), out)
 
 
 def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config, *, allow_leakage: bool = False) -> xr.Dataset:

@@ -1,8 +1,7 @@
 """Verification without a model: scores of any forecast stores, and baselines as stores of the same layout. Needs no torch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,7 +19,7 @@ from sciwm.skill.report import write_report
 from sciwm.skill.table import evaluate
 from sciwm.times import times_between
 
-__all__ = ["evaluate_forecasts", "method_names", "write_baselines"]
+__all__ = ["check_table", "evaluate_forecasts", "method_names", "write_baselines", "write_table"]
 
 _BLOCK = 16_000_000  # values of one block of a baseline that is written
 _console = Console()
@@ -71,8 +70,7 @@ def evaluate_forecasts(
     ValueError
         If stores do not fit together; the message names what differs.
     """
-    if out.suffix != ".csv":
-        raise ValueError(f"got --out {out}, expected a name that ends in .csv, because a table is written")
+    check_table(out)
     if validation is not None and train is None:
         raise ValueError("got --validation without --train, expected both or --train alone, because nothing is chosen without baselines")
     if report is not None and report.suffix != ".html":
@@ -94,10 +92,7 @@ def evaluate_forecasts(
         regions=regions,
         allow_leakage=allow_leakage,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, to_frame(skill).to_csv(index=False))
-    render(skill, metric=str(skill["metric"].values[0]), console=_console)
-    _console.print(f"[bold]{out}[/bold]: with intervals", highlight=False, soft_wrap=True)
+    write_table(skill, out)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         periods = {name: " – ".join(block) for name, block in (("training block", train), ("validation block", validation)) if block}
@@ -178,14 +173,25 @@ def write_baselines(
     for method, path in zip(methods, paths, strict=True):
         forecast = fit_baseline(method, reference, observed, lead_time, variables=names).forecast
 
-        def batches(forecast: Callable[[Any], xr.Dataset] = forecast) -> Iterator[xr.Dataset]:
-            for i in range(0, len(index), size):
-                made = forecast(observed["time"].isel(time=index[i : i + size]))
-                yield made.astype("float32").assign_attrs(observed.attrs).load()
-
-        write_forecast(batches(), path, total=-(-len(index) // size), attrs={"method": method}, progress=f"forecast, {method}")
+        parts = (observed["time"].isel(time=index[i : i + size]) for i in range(0, len(index), size))
+        batches = (forecast(part).astype("float32").assign_attrs(observed.attrs).load() for part in parts)
+        write_forecast(batches, path, total=-(-len(index) // size), attrs={"method": method}, progress=f"forecast, {method}")
         _console.print(f"[bold]{path}[/bold]: {len(index)} initial times, {len(leads)} leads", highlight=False, soft_wrap=True)
     return paths
+
+
+def check_table(out: Path) -> None:
+    """Refuse a name that is no table's, before anything is computed."""
+    if out.suffix != ".csv":
+        raise ValueError(f"got --out {out}, expected a name that ends in .csv, because a table is written")
+
+
+def write_table(skill: xr.Dataset, out: Path) -> None:
+    """Write the skill table as CSV, and print its first metric."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, to_frame(skill).to_csv(index=False))
+    render(skill, metric=str(skill["metric"].values[0]), console=_console)
+    _console.print(f"[bold]{out}[/bold]: with intervals", highlight=False, soft_wrap=True)
 
 
 def method_names(stores: Sequence[str | Path], opened: Sequence[xr.Dataset]) -> list[str]:

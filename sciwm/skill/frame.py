@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sciwm.skill.comparison import cost
-from sciwm.skill.scores import ALL_METRICS, UNITLESS_METRICS
+from sciwm.skill.labels import DIMENSIONLESS
+from sciwm.skill.scores import ALL_METRICS
 
 __all__ = ["render", "to_frame", "write_skill"]
 
@@ -43,7 +44,7 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
     sizes = [skill.sizes[d] for d in dims]
     channel, region, when, method, metric = (a.ravel() for a in np.indices(sizes))
     metrics = skill["metric"].values.astype(str)
-    unitless = np.isin(metrics, sorted(UNITLESS_METRICS))
+    unitless = np.isin(metrics, sorted(DIMENSIONLESS))
     frame = pd.DataFrame(
         {
             "variable": skill["variable"].values[channel],
@@ -89,7 +90,7 @@ def _digits(values: np.ndarray) -> int:
 def _title(channel: xr.Dataset, metric: str) -> str:
     level = float(channel["level"])
     name = str(channel["variable"].item()) + ("" if np.isnan(level) else f" at level {level:g}")
-    units = "" if metric in UNITLESS_METRICS else f", {channel['units'].item()}"
+    units = "" if metric in DIMENSIONLESS else f", {channel['units'].item()}"
     return f"{name}, {metric}{units}"
 
 

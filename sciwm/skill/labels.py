@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 __all__ = [
+    "DIMENSIONLESS",
     "HIGHER",
     "INK",
     "LOWER",
@@ -45,7 +46,7 @@ _METRICS = {
     "spread_skill": "Spread / error",
     "r2": "Explained variance R²",
 }
-_DIMENSIONLESS = {"acc", "correlation", "nmse", "spread_skill", "r2", "msess", "skill_score", "explained_variance"}
+DIMENSIONLESS = {"acc", "correlation", "nmse", "spread_skill", "r2", "msess", "skill_score", "explained_variance"}
 
 
 @dataclass(frozen=True)
@@ -173,4 +174,4 @@ def short_name(metric: str) -> str:
 
 def metric_units(metric: str, units: str) -> str:
     """Units in which a metric of a variable in ``units`` is given; empty if it has none."""
-    return "" if metric in _DIMENSIONLESS else pretty_units(units)
+    return "" if metric in DIMENSIONLESS else pretty_units(units)

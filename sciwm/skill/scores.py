@@ -196,7 +196,6 @@ METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
 """Metric functions of single-valued forecasts (and ensemble means) by name."""
 
 ANOMALY_METRICS = frozenset({"acc", "correlation", "nmse"})
-UNITLESS_METRICS = ANOMALY_METRICS | {"spread_skill"}
 ALL_METRICS = METRICS | ENSEMBLE_METRICS
 
 
