@@ -73,9 +73,9 @@ def stored_array(array: da.Array, graph: dict[Any, Any]) -> Any | None:
 
 
 def _unwrap(node: Any) -> Any:
-    wrapped: Any = node.value if type(node).__name__ == "DataNode" else node
-    inner: Any = wrapped
-    layers = 0
+    if type(node).__name__ != "DataNode":
+        return node
+    inner, layers = node.value, 0
     while type(inner).__name__ in _WRAPPERS:
         if not all(isinstance(k, slice) and k == slice(None) for k in getattr(getattr(inner, "key", None), "tuple", ())):
             return node
@@ -85,8 +85,7 @@ def _unwrap(node: Any) -> Any:
     array = inner.get_array()
     if not _holds_values(array.dtype, array.shape, array.chunks) or array.dtype != inner.dtype:
         return node
-    direct = _Unwrapped(wrapped, array)
-    return direct if wrapped is node else type(node)(node.key, direct)
+    return type(node)(node.key, _Unwrapped(node.value, array))
 
 
 class _Guarded:

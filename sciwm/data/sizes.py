@@ -80,7 +80,8 @@ def choose_sizes(
     least = None
     # The last chunk of a block is decoded for the next one, too: with long chunks and small states, take more of them.
     many = min(8, times // (2 * CHOICES[0][1] * chunk)) if span else 0
-    for size, pool in [(many * chunk, CHOICES[0][1])] * (many * chunk > CHOICES[0][0]) + CHOICES:
+    choices = [(many * chunk, CHOICES[0][1]), *CHOICES] if many * chunk > CHOICES[0][0] else CHOICES
+    for size, pool in choices:
         block = -(-size // chunk) * chunk
         # A batch may end in the middle of a block, and reach over several if few windows lie in each.
         live = pool + 1 + math.ceil(batch_size / (block * per_time))
