@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sciwm.data.ahead import ahead
 from sciwm.data.pool import Filler, Pool, States, load_states
+from sciwm.data.recycle import Recycled
 from sciwm.data.sizes import AHEAD, BlockSizes, Mode
 from sciwm.data.source import Source
 from sciwm.data.windows import Order, Plan, Uses, Windows, block_uses, plan_epoch, plan_size
@@ -78,6 +79,7 @@ class Stream(IterableDataset[Batch]):
     _served: int = field(default=0, repr=False)
     _begun: bool = field(default=False, repr=False)
     _resident: tuple[States, np.ndarray] | None = field(default=None, repr=False)
+    _memory: Recycled = field(default_factory=lambda: Recycled(most=AHEAD + 2), repr=False)
 
     def __reduce__(self) -> Any:
         raise RuntimeError("got a stream to be sent to another process, expected num_workers=0: its own threads read ahead")
@@ -220,7 +222,7 @@ class Stream(IterableDataset[Batch]):
             if lost.all():
                 return None
             rows, index, strides = rows[~lost], index[~lost], strides[~lost]
-        values = torch.empty((*rows.shape, *self.source.shape[1:]), dtype=self.dtype)
+        values = self._memory.take((*rows.shape, *self.source.shape[1:]), self.dtype)
         source, out = (t.view(torch.int16) if self.dtype == torch.bfloat16 else t for t in (states.values, values))
         # Numpy's take, not torch.index_select: that would start a second set of OpenMP threads in this background thread.
         np.take(source.numpy(), rows.ravel(), axis=0, out=out.view(rows.size, *self.source.shape[1:]).numpy(), mode="clip")
