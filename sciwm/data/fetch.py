@@ -25,11 +25,14 @@ __all__ = ["Fetch", "Raw", "address", "open_fetch"]
 Raw = bytes | memoryview
 _Arrival = tuple[int, Raw | Exception | None]
 _FIRST_WAIT = 0.1
+_TIMEOUT = 120.0
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _RETRIED_STATUS = (408, 425, 429)
+# Errors of clients that are no OSErrors, by package and name, so that none need be installed.
+_TRANSIENT = {"aiohttp.ClientError", "botocore.ConnectionError", "botocore.HTTPClientError", "obstore.GenericError"}
 
 
-def open_fetch(store: Store, *, cache: Cache | None = None, requests: int = 64, attempts: int = 5) -> "Fetch":
+def open_fetch(store: Store, *, cache: Cache | None = None, requests: int = 64, attempts: int = 5, timeout: float = _TIMEOUT) -> "Fetch":
     """Return what fetches raw bytes from a store; nothing is requested, and no thread started, before the first key is asked for.
 
     Parameters
@@ -43,10 +46,12 @@ def open_fetch(store: Store, *, cache: Cache | None = None, requests: int = 64, 
         Most requests in flight at once, over all threads that ask.
     attempts : int
         How often a key is asked for when there are transient faults, with waits of about 0.1, 0.2, 0.4 … seconds between.
+    timeout : float
+        Seconds after which a request without an answer counts as such a fault, where the client of the store does not give up before.
     """
     if requests < 1 or attempts < 1:
         raise ValueError(f"got requests={requests} and attempts={attempts}, expected at least 1 each")
-    return Fetch(store, cache, requests, attempts)
+    return Fetch(store, cache, requests, attempts, timeout)
 
 
 def address(store: Store) -> str | None:
@@ -66,12 +71,12 @@ def address(store: Store) -> str | None:
 class Fetch:
     """Fetches the bytes of many keys; made by `open_fetch`, used by any number of threads."""
 
-    def __init__(self, store: Store, cache: Cache | None, requests: int, attempts: int) -> None:
+    def __init__(self, store: Store, cache: Cache | None, requests: int, attempts: int, timeout: float) -> None:
         self._attempts = attempts
         # Not a subclass, which may override `get`.
         self._root = str(store.root) if type(store) is LocalStore else None
         self._cache = cache if self._root is None else None
-        self._loop = _Loop(store, requests, attempts)
+        self._loop = _Loop(store, requests, attempts, timeout)
         self._close = weakref.finalize(self, self._loop.close)
 
     def many(self, keys: Sequence[str], *, names: Sequence[str] | None = None) -> Generator[_Arrival, None, None]:
@@ -164,7 +169,7 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(status, int):
         return status >= 500 or status in _RETRIED_STATUS
     names = {f"{c.__module__.partition('.')[0]}.{c.__name__}" for c in type(error).__mro__}
-    return isinstance(error, OSError) or bool(names & {"aiohttp.ClientError", "obstore.GenericError"})
+    return isinstance(error, OSError) or bool(names & _TRANSIENT)
 
 
 def _given_up(key: str, attempts: int, error: Exception) -> OSError:
@@ -180,9 +185,9 @@ def _wait(attempt: int) -> float:
 class _Loop:
     """An event loop in a daemon thread that asks one store."""
 
-    def __init__(self, store: Store, requests: int, attempts: int) -> None:
+    def __init__(self, store: Store, requests: int, attempts: int, timeout: float) -> None:
         self._origin = self._store = store
-        self._requests, self._attempts = requests, attempts
+        self._requests, self._attempts, self._timeout = requests, attempts, timeout
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -252,7 +257,7 @@ class _Loop:
         for attempt in range(1, self._attempts + 1):
             try:
                 async with self._gate:
-                    buffer = await self._store.get(key, default_buffer_prototype())
+                    buffer = await asyncio.wait_for(self._store.get(key, default_buffer_prototype()), self._timeout)
                 return None if buffer is None else buffer.as_numpy_array().data
             except Exception as error:
                 if attempt == self._attempts or not _is_transient(error):

@@ -16,6 +16,7 @@ import xarray as xr
 from sciwm.data.ahead import ahead
 from sciwm.data.prepare import open_training_store, prepare
 from sciwm.data.stream import stream
+from tests.two_ranks import run_on_two_ranks
 
 OPTIONS = {"window": 4, "lead_steps": (1, 3), "batch_size": 16, "seed": 7}
 SMALL = {"mode": "block", "memory_limit": 3 * 2**20}
@@ -212,6 +213,27 @@ def test_ranks_come_from_torch_distributed(path, tmp_path):
         assert stream(path, **OPTIONS, rank=1, world_size=2).rank == 1
     finally:
         torch.distributed.destroy_process_group()
+
+
+def windows_of_a_rank(rank, path, options):
+    return [(b.index[:, 0].tolist(), b.lead_steps.tolist(), b.values) for b in stream(path, **options)]
+
+
+@pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
+def test_two_processes_of_a_group_see_together_what_one_sees(path, tmp_path, options):
+    options = OPTIONS | options | {"lead_steps": [1], "drop_last": False, "stride": 1}
+    ranks = run_on_two_ranks(windows_of_a_rank, tmp_path, path, options)
+    seen = [[start for starts, _, _ in rank for start in starts] for rank in ranks]
+    whole = list(stream(path, **options))
+    expected = starts(whole)
+    assert len(seen[0]) == len(seen[1]) == len(expected) // 2
+    assert len(set(seen[0] + seen[1])) == len(seen[0] + seen[1])
+    assert set(seen[0] + seen[1]) <= set(expected)
+    assert len(expected) - len(seen[0] + seen[1]) <= 1  # an odd one is left for another epoch
+    values = {int(b.index[i, 0]): b.values[i] for b in whole for i in range(len(b))}
+    for rank in ranks:
+        for starts_of, _, states in rank:
+            assert torch.equal(states, torch.stack([values[s] for s in starts_of]))
 
 
 def test_memory_decides_the_mode_and_bounds_the_pool(path, monkeypatch):
