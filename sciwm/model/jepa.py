@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sciwm.model.encoder import Encoder
 from sciwm.model.loss import latent_error, sigreg, vicreg
 from sciwm.model.predictor import Predictor
+from sciwm.model.ranks import total_over_ranks
 from sciwm.model.teacher import moving_average, update_average
 
 __all__ = ["JEPA"]
@@ -183,13 +184,14 @@ class JEPA(nn.Module):
         values = []
         for t in range(latents.shape[1]):
             samples = latents[:, t].flatten(0, 1) if valid is None else latents[:, t][valid[:, t]]
-            if not len(samples):  # nothing was observed at this time in the whole batch
+            count = int(total_over_ranks(len(samples), device=samples.device))
+            if not count:  # nothing was observed at this time in the whole batch
                 continue
             if self.kind == "vicreg":
                 values.append(vicreg(samples))
             else:
                 # strength is the product of the weight and the sample count, so the count cancels the statistic's factor.
-                values.append(sigreg(samples, num_directions=self.num_directions) * (self.strength / len(samples)))
+                values.append(sigreg(samples, num_directions=self.num_directions) * (self.strength / count))
         return torch.stack(values).mean() if values else latents.new_zeros(())
 
     def update_teacher(self) -> None:

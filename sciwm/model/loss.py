@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sciwm.model.ranks import first_rank_of, num_ranks, sum_over_ranks, total_over_ranks
+
 __all__ = ["latent_error", "sigreg", "vicreg"]
 
 _SAMPLES = 1024  # rows at once, so that the buffers of the recurrence fit the second-level cache
@@ -19,12 +21,16 @@ def latent_error(
     *,
     smooth: bool = False,
 ) -> Float[Tensor, ""]:
-    """Mean squared (or smooth absolute) difference of latents over valid tokens (all, if None); 0 is perfect."""
+    """Mean squared (or smooth absolute) difference of latents over valid tokens (all, if None); 0 is perfect.
+
+    On several ranks, what their mean over all valid tokens of all ranks is the mean of.
+    """
     error = nn.functional.smooth_l1_loss(predicted, target, reduction="none") if smooth else (predicted - target).square()
     if valid is None:
         return error.mean()
     weight = valid.to(error.dtype)
-    return (error.mean(-1) * weight).sum() / weight.sum().clamp_min(1)
+    total = torch.as_tensor(total_over_ranks(weight.sum())).clamp_min(1)
+    return (error.mean(-1) * weight).sum() / (total / num_ranks())
 
 
 def sigreg(
@@ -36,7 +42,8 @@ def sigreg(
 
     with the empirical characteristic function :math:`\hat\varphi` of the projected samples, averaged over directions.
     The factor n makes the value independent of the sample size: about 1 for a Gaussian, 0.402 n after a collapse
-    to the origin. Its gradient vanishes at the collapse: it prevents one and cannot repair one.
+    to the origin. Its gradient vanishes at the collapse: it prevents one and cannot repair one. On several ranks it is the statistic of
+    the samples of all, along the same directions.
 
     Parameters
     ----------
@@ -54,14 +61,18 @@ def sigreg(
     with torch.autocast(samples.device.type, enabled=False):
         samples = samples.float()
         direction = torch.randn(samples.shape[1], num_directions, generator=generator, device=samples.device)
-        projected = samples @ nn.functional.normalize(direction, dim=0)
+        projected = samples @ nn.functional.normalize(first_rank_of(direction), dim=0)
         node = torch.linspace(0, 3, knots, device=samples.device)
         gauss = (-node.square() / 2).exp()
         weight = torch.full_like(node, 6 / (knots - 1))
         weight[0] = weight[-1] = 3 / (knots - 1)
         real, imaginary = _characteristic(projected * node[1], knots)
+        count = len(samples)
+        if num_ranks() > 1:
+            count = int(total_over_ranks(count, device=samples.device))
+            real, imaginary = sum_over_ranks(torch.stack([real, imaginary]) * (len(samples) / max(count, 1))).unbind()
         statistic = ((real - gauss[:, None]).square() + imaginary.square()).mul((weight * gauss)[:, None]).sum(0)
-        out: Tensor = statistic.mean() * samples.shape[0]
+        out: Tensor = statistic.mean() * count
         return out
 
 
@@ -87,12 +98,13 @@ class _Characteristic(torch.autograd.Function):
             for k, (cosine, sine) in enumerate(_multiples(part, knots), start=1):
                 real[k] += cosine.sum(0)
                 imaginary[k] += sine.sum(0)
-        return real / len(angle), imaginary / len(angle)
+        count = max(len(angle), 1)  # a rank without samples takes part in the sums of the others
+        return real / count, imaginary / count
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (angle,) = ctx.saved_tensors
-        grad_real, grad_imaginary = (g / len(angle) for g in grads)
+        grad_real, grad_imaginary = (g / max(len(angle), 1) for g in grads)
         gradient = torch.zeros_like(angle)
         for part, out in zip(torch.split(angle, _SAMPLES), torch.split(gradient, _SAMPLES), strict=True):
             for k, (cosine, sine) in enumerate(_multiples(part, ctx.knots), start=1):
@@ -113,15 +125,17 @@ def _multiples(angle: Tensor, knots: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def vicreg(samples: Float[Tensor, "sample dim"], *, variance: float = 40.0, covariance: float = 2.0) -> Float[Tensor, ""]:
-    """Hinge on each dimension's standard deviation (at least 1) and penalty on covariances; 0 is perfect.
+    """Hinge on each dimension's standard deviation (at least 1) and penalty on covariances; 0 is perfect. Over the samples of all ranks.
 
     References
     ----------
     Bardes, Ponce & LeCun 2022, VICReg, arXiv:2105.04906.
     """
     with torch.autocast(samples.device.type, enabled=False):
-        centred = samples.float() - samples.float().mean(0)
-        spread = (centred.square().mean(0) + 1e-4).sqrt()
-        cov = centred.T @ centred / max(len(centred) - 1, 1)
+        samples, count = samples.float(), int(total_over_ranks(len(samples), device=samples.device))
+        centred = samples - sum_over_ranks(samples.sum(0)) / count
+        square = sum_over_ranks(centred.T @ centred)
+        spread = (square.diagonal() / count + 1e-4).sqrt()
+        cov = square / max(count - 1, 1)
         off = cov.square().sum() - cov.diagonal().square().sum()
         return variance * nn.functional.relu(1 - spread).mean() + covariance * off / cov.shape[0]

@@ -59,7 +59,8 @@ class JEPAModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        torch.manual_seed(hash((self.config.seed, self.global_step)) % 2**63)
+        # The same on every rank would be the same noise, masks and dropout on every part of the batch.
+        torch.manual_seed(hash((self.config.seed, self.global_step, *([self.global_rank] if self.global_rank else []))) % 2**63)
         objective = self.config.objective
         losses = self.losses(self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio)
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=False)

@@ -1,0 +1,102 @@
+"""Two processes that share a batch train as one process with the whole batch does."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sciwm.model.jepa import JEPA
+from sciwm.model.ranks import first_rank_of, num_ranks, sum_over_ranks, total_over_ranks
+from tests.two_ranks import run_on_two_ranks
+
+STEPS, BATCH, TOKENS, FEATURES = 50, 24, 6, 5
+
+
+class Loss(nn.Module):
+    """What DistributedDataParallel calls: the loss is the forward pass."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, features, valid, lead_steps):
+        condition = features.new_zeros(*features.shape[:2], 0)
+        return self.network.loss(features, valid, target_features=features, condition=condition, lead_steps=lead_steps)
+
+
+def network(kind):
+    torch.manual_seed(3)
+    sizes = {"token_dim": 16, "encoder_blocks": 1, "predictor_blocks": 1, "num_heads": 2, "dropout": 0.0, "history": 2}
+    position = torch.randn(TOKENS, 3)
+    jepa = JEPA(position=position, feature_dim=FEATURES, condition_dim=0, local_dim=0, kind=kind, ema_decay=0.9, num_directions=16, **sizes)
+    jepa.hidden.requires_grad_(False)  # stands for dropped tokens, and none is dropped here
+    return jepa
+
+
+def batches(missing):
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        values = torch.randn(BATCH, 4, TOKENS, FEATURES, generator=rng).cumsum(1)
+        valid = None
+        if missing:
+            valid = torch.rand(BATCH, 4, TOKENS, generator=rng) > 0.3
+            valid[: BATCH // 2, 3] = False  # the first rank has nothing at all at this time
+        yield values, valid, torch.ones(BATCH)
+
+
+def losses(rank, kind, missing, world_size=2):
+    jepa = network(kind)
+    loss = Loss(jepa) if world_size == 1 else DistributedDataParallel(Loss(jepa))
+    optimizer = torch.optim.AdamW(jepa.parameters(), lr=1e-3)
+    part = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
+    out = []
+    for step, (values, valid, lead_steps) in enumerate(batches(missing)):
+        torch.manual_seed(step + 1000 * rank)  # directions must be those of the first rank all the same
+        found = loss(values[part], None if valid is None else valid[part], lead_steps[part])
+        optimizer.zero_grad()
+        found["loss"].backward()
+        optimizer.step()
+        jepa.update_teacher()
+        out.append(float(found["loss"].detach()))
+    return out, {n: p.detach().clone() for n, p in jepa.named_parameters()}
+
+
+CASES = [(kind, missing) for kind in ("sigreg", "ema", "vicreg") for missing in (False, True)]
+
+
+def all_losses(rank):
+    return {case: losses(rank, *case) for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return run_on_two_ranks(all_losses, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{'missing' if case[1] else 'complete'}")
+def test_two_ranks_have_the_loss_curve_of_one(ranks, case):
+    whole, _ = losses(0, *case, world_size=1)
+    (first, mine), (second, other) = (rank[case] for rank in ranks)
+    torch.testing.assert_close((torch.tensor(first) + torch.tensor(second)) / 2, torch.tensor(whole), rtol=1e-5, atol=1e-5)
+    assert whole[-1] < 0.9 * whole[0]
+    for name in mine:
+        torch.testing.assert_close(mine[name], other[name], rtol=0, atol=0)
+
+
+def sums(rank):
+    part = torch.tensor([1.0, 2.0]) * (rank + 1)
+    part.requires_grad_()
+    total = sum_over_ranks(part)
+    (total**2).sum().backward()
+    shared = first_rank_of(torch.full((2,), float(rank)))
+    return total.tolist(), part.grad.tolist(), total_over_ranks(rank + 1), num_ranks(), shared.tolist()
+
+
+def test_sums_and_their_gradients(tmp_path):
+    for total, gradient, count, ranks, shared in run_on_two_ranks(sums, tmp_path):
+        assert (total, count, ranks, shared) == ([3.0, 6.0], 3, 2, [0.0, 0.0])
+        assert gradient == [12.0, 24.0]  # 2 · total, from the loss of each rank
+    assert num_ranks() == 1
+    assert total_over_ranks(5) == 5
+    part = torch.ones(2)
+    assert sum_over_ranks(part) is part
