@@ -7,7 +7,17 @@ import xarray as xr
 
 from sciwm.times import Step, infer_step, numeric_time
 
-__all__ = ["at_positions", "check_grid", "locate", "observed_at", "over_space", "space_dims", "training_pairs", "valid_positions"]
+__all__ = [
+    "at_positions",
+    "check_grid",
+    "evenly_spread",
+    "locate",
+    "observed_at",
+    "over_space",
+    "space_dims",
+    "training_pairs",
+    "valid_positions",
+]
 
 _TOLERANCE = 1e-4  # hours or ps
 _BLOCK = 2_000_000  # values of one in-memory block
@@ -17,6 +27,17 @@ _NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
 def space_dims(field: xr.DataArray) -> tuple[Hashable, ...]:
     """List the dimensions of one field: all but times, ``number`` and ``level``."""
     return tuple(d for d in field.dims if d not in _NOT_SPACE)
+
+
+def evenly_spread(count: int, most: int) -> list[int]:
+    """At most ``most`` positions out of ``count``, evenly spread from the first to the last.
+
+    Examples
+    --------
+    >>> evenly_spread(10, 4)
+    [0, 3, 6, 9]
+    """
+    return sorted(set(np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()))
 
 
 def locate(time: xr.DataArray, wanted: np.ndarray, *, segment: np.ndarray | None = None) -> np.ndarray:
