@@ -6,10 +6,9 @@ import xarray as xr
 
 from sciwm.sections import Config
 from sciwm.skill.labels import join_words
-from sciwm.skill.leads import channel_title
-from sciwm.skill.prose import describe_grid
+from sciwm.skill.prose import describe_grid, variable_names
 
-__all__ = ["describe_data", "describe_model", "variable_names"]
+__all__ = ["describe_data", "describe_model"]
 
 _OBJECTIVES = {
     "sigreg": (
@@ -19,24 +18,12 @@ _OBJECTIVES = {
     "ema": "a teacher network that is the moving average of the encoder (decay {decay:g}) and provides the targets",
     "vicreg": "penalties on the variance and the covariance of the latents (VICReg, weight {strength:g})",
 }
+_BLOCKS = {"train": "a training block", "validation": "a validation block", "test": "a test block"}
 _CLIMATOLOGIES = {
     "harmonic": "a mean annual cycle of {harmonics} harmonics",
     "monthly": "calendar-month means",
     "constant": "the mean",
 }
-
-
-def variable_names(data: xr.Dataset) -> list[str]:
-    """Variables of a canonical Dataset in words, levels included."""
-    out = []
-    for name, array in data.data_vars.items():
-        if "time" not in array.dims:
-            continue
-        title = channel_title(str(name), str(array.attrs.get("units", "")))
-        levels = [f"{v:g}" for v in array["level"].values] if "level" in array.dims else []
-        title = title[0].lower() + title[1:] if len(title) > 1 and title[1].islower() and title != name else title
-        out.append(f"{title} at levels {join_words(levels)}" if levels else title)
-    return out
 
 
 def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence[str]]) -> str:
@@ -52,13 +39,13 @@ def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence
     """
     title = str(data.attrs.get("title", "")).rstrip(".")
     store = config.data.store if isinstance(config.data.store, str) else f"{len(config.data.store)} stores"
-    what = title or ("simulated two-layer quasi-geostrophic turbulence" if store == "qg" else f"the data set {store.rsplit('/', 1)[-1]}")
+    what = f"The data set is “{title}”" if title else f"The data are those of {store.rstrip('/').rsplit('/', 1)[-1]}"
     grid = describe_grid(data)
-    parts = [f"Data: {what}; variables are {join_words(variable_names(data))}{f', on {grid}' if grid else ''}."]
-    blocks = [f"{name} from {_date(block[0])} to {_date(block[1])}" for name, block in split.items() if len(block) == 2]
+    parts = [f"{what}; its variables are {join_words(variable_names(data))}{f', on {grid}' if grid else ''}."]
+    blocks = [f"{_BLOCKS[name]} ({_date(block[0])} to {_date(block[1])})" for name, block in split.items() if len(block) == 2]
     if blocks:
-        gap = ", in whole members or trajectories" if config.data.split.by == "segment" else ""
-        parts.append(f"The record was split{gap} into blocks for {join_words(blocks)}.")
+        whole = ", each of whole members or trajectories" if config.data.split.by == "segment" else ""
+        parts.append(f"The record was split into {join_words(blocks)}{whole}.")
     normal = _CLIMATOLOGIES[config.data.climatology].format(harmonics=config.data.harmonics)
     parts.append(f"States are anomalies from {normal}, divided by their standard deviation, both of the training block.")
     return " ".join(parts)
@@ -80,7 +67,9 @@ def describe_model(config: Config, parameters: int) -> str:
     """
     m, o, t, p = config.model, config.objective, config.train, config.probe
     objective = _OBJECTIVES[o.kind].format(directions=o.num_directions, strength=o.strength, decay=o.ema_decay)
-    strides = join_words([str(s) for s in o.lead_steps])
+    strides = f"{join_words([str(s) for s in o.lead_steps])} time step{'s' if max(o.lead_steps) > 1 else ''}"
+    past = f"{m.history} successive states" if m.history > 1 else "one state"
+    ahead = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
     noise = f", with noise of standard deviation {o.input_noise:g} added to the input" if o.input_noise else ""
     masked = f", {100 * o.mask_ratio:.0f} % of the tokens of the context masked" if o.mask_ratio else ""
     scope = "patch by patch" if p.scope == "token" else "one for all patches"
@@ -88,9 +77,9 @@ def describe_model(config: Config, parameters: int) -> str:
     return (
         f"The forecast model is a joint-embedding predictive architecture with {parameters:,} parameters. A transformer encoder "
         f"({m.encoder_blocks} blocks, width {m.token_dim}, {m.num_heads} heads) turns each state into tokens of patches of "
-        f"{m.patch_size[0]} × {m.patch_size[1]} cells, and a predictor ({m.predictor_blocks} blocks) advances them from {m.history} "
-        f"state(s) by strides of {strides} time step(s). Training minimised the squared error of predicted latents over rollouts of "
-        f"{o.rollout} prediction(s) plus {objective}{noise}{masked}: {t.steps:,} steps of AdamW (learning rate {t.learning_rate:g}, weight "
+        f"{m.patch_size[0]} × {m.patch_size[1]} cells, and a predictor ({m.predictor_blocks} blocks) advances them from {past} "
+        f"by strides of {strides}. Training minimised the squared error of predicted latents over {ahead} "
+        f"plus {objective}{noise}{masked}: {t.steps:,} steps of AdamW (learning rate {t.learning_rate:g}, weight "
         f"decay {t.weight_decay:g}, batches of {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. Forecasts are read from the "
         f"predicted latents, and in the residual readout from the initial anomalies of the patch too, by ridge regressions of each lead "
         f"({scope}), fitted on the training block, with strengths chosen on the validation block{series}."

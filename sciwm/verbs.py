@@ -22,7 +22,7 @@ from sciwm.data.prepare import prepare as write_training_store
 from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
 from sciwm.forecast.store import write_forecast
-from sciwm.narrative import describe_data, describe_model, variable_names
+from sciwm.narrative import describe_data, describe_model
 from sciwm.probe.readout import fit_readouts
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import target_series
@@ -40,7 +40,7 @@ from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
 from sciwm.skill.diagnostics import diagnose, write_diagnostics
 from sciwm.skill.frame import render, write_skill
 from sciwm.skill.lineup import Lineup, line_up
-from sciwm.skill.prose import describe_scores
+from sciwm.skill.prose import describe_scores, variable_names
 from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
 from sciwm.times import infer_step, times_between

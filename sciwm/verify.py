@@ -17,7 +17,7 @@ from sciwm.skill.diagnostics import diagnose
 from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lineup import line_up
 from sciwm.skill.methods import BASELINES, MORE_BASELINES, fit_baseline
-from sciwm.skill.prose import describe_grid, describe_scores
+from sciwm.skill.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
 from sciwm.times import times_between
@@ -120,9 +120,14 @@ def evaluate_forecasts(
 def _methods(skill: xr.Dataset, observed: xr.Dataset, truth: str | list[str], train: Period | None, validation: Period | None) -> str:
     name = str(observed.attrs.get("title", "")) or (Path(truth).name if isinstance(truth, str) else f"{len(truth)} stores")
     grid = describe_grid(observed)
-    learnt = f" Climatology and baselines were fitted on {train[0]} to {train[1]}." if train else ""
-    learnt += f" Choices were made on {validation[0]} to {validation[1]}." if validation else ""
-    return f"{describe_scores(skill, truth=f'{name}, {grid}' if grid else name)}{learnt}"
+    learnt = f" Climatology and baselines were fitted on {_span(train)}." if train else ""
+    learnt += f" Choices were made on {_span(validation)}." if validation else ""
+    scored = observed[[n for n in observed.data_vars if n in skill["variable"].values]]
+    return f"{describe_scores(skill, truth=f'{name}, {grid},' if grid else name, variables=variable_names(scored))}{learnt}"
+
+
+def _span(period: Period) -> str:
+    return period[0] if period[0] == period[1] else f"{period[0]} to {period[1]}"
 
 
 def write_baselines(

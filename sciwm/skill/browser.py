@@ -44,10 +44,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Frame:
-    """What is seen at one setting of all choices: pictures, and a sentence on them."""
+    """What is seen at one setting of all choices: pictures, a sentence on them, and which set of colour bars belongs to them."""
 
     panels: Sequence[Panel]
     text: str
+    bars: int
 
 
 def browser(
@@ -70,24 +71,23 @@ def browser(
     maps : MapFrame
         From `map_frame`; its definition must be in the page.
     choices : sequence of Choice
-        The first one decides which colour bars are shown.
     frames : mapping of tuple of int to Frame
         By the positions of the options.
     bars : sequence of sequence of str
-        For each option of the first choice, the colour bar of each picture.
+        Sets of colour bars, one for each picture.
     """
     start = tuple(c.start for c in choices)
     shown = frames[start]
     controls = "".join(_control(f"{key}-{i}", choice, i) for i, choice in enumerate(choices))
     pictures = "".join(
         f"<figure><figcaption>{escape(panel.title)}</figcaption>{maps.panel(panel.image, f'{panel.title}. {shown.text}')}"
-        + "".join(f'<div data-group="{i}"{"" if i == start[0] else " hidden"}>{group[k]}</div>' for i, group in enumerate(bars))
+        + "".join(f'<div data-group="{i}"{"" if i == shown.bars else " hidden"}>{group[k]}</div>' for i, group in enumerate(bars))
         + "</figure>"
         for k, panel in enumerate(shown.panels)
     )
     images: dict[str, int] = {}
     packed = {
-        ",".join(map(str, position)): [f.text, *((images.setdefault(p.image, len(images)), p.title) for p in f.panels)]
+        ",".join(map(str, position)): [f.text, f.bars, *((images.setdefault(p.image, len(images)), p.title) for p in f.panels)]
         for position, f in frames.items()
     }
     return (

@@ -17,7 +17,7 @@ __all__ = ["case_section", "pick_cases"]
 
 _MOST_FIELDS = 4
 _MOST_LEADS = 10
-_MOST_PIXELS = 5_000_000  # of all maps together: about 3 MB of page
+_MOST_PIXELS = 3_500_000  # of all maps together: about 2.5 MB of page
 _COUNTS = (16, 15, 14, 13, 12)  # initial times to leaf through
 
 
@@ -46,7 +46,7 @@ def case_section(forecast: xr.Dataset, observed: xr.Dataset, *, method: str = ""
             truth_at(field.observed, field.forecast["init_time"], field.forecast["lead_time"])
         if maps:
             same = [f for f in maps if f.forecast.sizes == maps[0].forecast.sizes][:_MOST_FIELDS]
-            lines = coastlines() if observed.attrs.get("coastlines") != "none" else []
+            lines = coastlines() if observed.attrs.get("coastlines") != "none" else None
             text, html = _map_browser(same, lines, method)
             remarks.append(text)
             parts.append(html)
@@ -97,7 +97,7 @@ def _seasons(times: np.ndarray) -> set[int]:
     return {(t.month - 1) // 3 for t in times} if times.dtype == object else {0} if len(times) else set()
 
 
-def _map_browser(fields: Sequence[Field], lines: list[np.ndarray], method: str) -> tuple[str, str]:
+def _map_browser(fields: Sequence[Field], lines: list[np.ndarray] | None, method: str) -> tuple[str, str]:
     """A remark and the browser of the fields, which share a grid."""
     first = fields[0]
     typical = typical_case(first)
@@ -113,7 +113,7 @@ def _map_browser(fields: Sequence[Field], lines: list[np.ndarray], method: str) 
     frames: dict[tuple[int, ...], Frame] = {}
     bars = []
     for i, field in enumerate(fields):
-        scales, found = _field_frames(field, cases, shown, frame, leads)
+        scales, found = _field_frames(field, i, cases=cases, shown=shown, frame=frame, leads=leads)
         units = pretty_units(field.units)
         names = (f"{field.name}, forecast and truth", f"{field.name}, forecast and truth", f"{field.name}, forecast − truth")
         bars.append([color_bar(scale, f"{name} ({units})" if units else name) for scale, name in zip(scales, names, strict=True)])
@@ -127,16 +127,15 @@ def _map_browser(fields: Sequence[Field], lines: list[np.ndarray], method: str) 
     label = "Forecast, truth and difference; the arrow keys left and right change the lead time"
     html = browser("case-browser", label=label, maps=frame, choices=choices, frames=frames, bars=bars)
     whose = f"Forecasts of {method}" if method else "Forecasts"
-    mean = ", means of ensembles" if first.members else ""
     remark = (
-        f"{whose}{mean}, from {len(cases)} initial times spread over the test period. The page opens with {stamps[cases.index(typical)]}, "
+        f"{f'{whose} (means over members)' if first.members else whose} from {len(cases)} initial times spread over the test period. The page opens with {stamps[cases.index(typical)]}, "
         f"the one whose error in {first.name} is nearest the median. Colours are the same for all times of a variable."
     )
     return remark, frame.definition() + html
 
 
 def _field_frames(
-    field: Field, cases: Sequence[int], shown: Sequence[int], frame: MapFrame, leads: Leads
+    field: Field, number: int, *, cases: Sequence[int], shown: Sequence[int], frame: MapFrame, leads: Leads
 ) -> tuple[list[Scale], dict[tuple[int, int], Frame]]:
     """Colour scales, and frames by initial time and lead, of one field."""
     units = pretty_units(field.units)
@@ -164,5 +163,6 @@ def _field_frames(
                 Panel(scale.png(values[c, 1, k]), f"Truth, {valid}"),
                 Panel(error.png(values[c, 2, k]), f"Difference, RMSE {rmse_text}"),
             ]
-            frames[c, k] = Frame(panels, f"{field.name} from {init}, {when} ahead, valid {valid}: root-mean-square error {rmse_text}.")
+            text = f"{field.name} from {init}, {when} ahead, valid {valid}: root-mean-square error {rmse_text}."
+            frames[c, k] = Frame(panels, text, number)
     return [scale, scale, error], frames

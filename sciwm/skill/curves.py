@@ -63,7 +63,9 @@ def spectrum_figures(diagnostics: xr.Dataset) -> list[str]:
             bottom.set_xlabel("Zonal wavenumber")
             top.set_yscale("log")
             positive = observed[observed > 0]
-            top.set_ylim(positive.min() / 10, positive.max() * 4)
+            top.set_ylim(max(positive.min() / 10, positive.max() * 1e-8), positive.max() * 4)
+            top.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
+            top.yaxis.set_minor_locator(NullLocator())
             bottom.set_yscale("log")
             bottom.set_ylim(0.08, 2.2)
             bottom.set_yticks([0.1, 0.2, 0.5, 1, 2])
@@ -75,6 +77,10 @@ def spectrum_figures(diagnostics: xr.Dataset) -> list[str]:
             alt = _spectrum_words(one, observed, methods, f"{channel} at a lead of {leads.text([k])}")
             out.append(inline_svg(figure, key=f"spectrum{i}-{k}", alt=alt))
     return out
+
+
+def _power_of_ten(value: float, _: int) -> str:
+    return "10" + f"{round(np.log10(value))}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _wave_axis(ax: Axes, wave: np.ndarray) -> None:

@@ -120,7 +120,7 @@ def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Lea
     bold = "; best in bold" if np.isfinite(small).any() else ""
     caption = f"{metric_name(metric)} of {title}{f' ({unit})' if unit else ''}{bold}."
     return (
-        f'<div class="scroll"><table class="tall"><caption>{escape(caption)}</caption>'
+        f'<div class="scroll"><table class="tall"><caption><span class="stay">{escape(caption)}</span></caption>'
         f'<thead><tr><th scope="col">Method</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

@@ -10,7 +10,7 @@ from sciwm.skill.pixels import Scale
 
 __all__ = ["MapFrame", "coastlines", "color_bar", "map_frame"]
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 340.0, 38.0, 6.0, 4.0, 20.0
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 340.0, 38.0, 6.0, 7.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class MapFrame:
         """Hidden SVG that the panels refer to; once in the page."""
         return (
             f'<svg class="hidden" aria-hidden="true" width="0" height="0"><defs>'
-            f'<clipPath id="{self.key}-clip"><rect {self._extent()}/></clipPath><g id="{self.key}">{self.overlay}</g></defs></svg>'
+            f'<clipPath id="{self.key}-clip"><rect {self._extent()}/></clipPath>'
+            f'<g id="{self.key}" class="axes">{self.overlay}</g></defs></svg>'
         )
 
     def cells(self, field: np.ndarray) -> np.ndarray:
@@ -66,7 +67,9 @@ class MapFrame:
         return f'x="{_LEFT:g}" y="{_TOP:g}" width="{_WIDTH - _LEFT - _RIGHT:g}" height="{self.height:g}"'
 
 
-def map_frame(latitude: np.ndarray, longitude: np.ndarray, *, key: str, lines: list[np.ndarray], most_cells: int | None = None) -> MapFrame:
+def map_frame(
+    latitude: np.ndarray, longitude: np.ndarray, *, key: str, lines: list[np.ndarray] | None, most_cells: int | None = None
+) -> MapFrame:
     """Lay out maps of a grid.
 
     Parameters
@@ -75,8 +78,8 @@ def map_frame(latitude: np.ndarray, longitude: np.ndarray, *, key: str, lines: l
         Ascending; uneven ones take the nearest cell.
     key : str
         Unique in the page.
-    lines : list of ndarray
-        Coastlines, ``(point, 2)`` longitude and latitude.
+    lines : list of ndarray, or None
+        Coastlines, ``(point, 2)`` longitude and latitude; None for what is not the Earth: then cells are square, and there are no degrees.
     most_cells : int, optional
         Thin finer grids to about so many.
     """
@@ -89,15 +92,15 @@ def map_frame(latitude: np.ndarray, longitude: np.ndarray, *, key: str, lines: l
         edges.append((float(even[0] - half), float(even[-1] + half)))
     (south, north), (west, east) = edges
     wide = _WIDTH - _LEFT - _RIGHT
-    height = round(wide * _shape(latitude, longitude), 1)
+    height = round(wide * (_shape(latitude, longitude) if lines is not None else min(max(len(latitude) / len(longitude), 0.3), 1.1)), 1)
 
     def place(points: np.ndarray) -> np.ndarray:
         x = _LEFT + (points[:, 0] - west) / (east - west) * wide
         y = _TOP + (north - points[:, 1]) / (north - south) * height
         return np.stack([x, y], axis=1)
 
-    parts = [_coast(lines, (west, east, south, north), place, key)]
-    across, up = _ticks(west, east), _ticks(south, north)
+    parts = [_coast(lines or [], (west, east, south, north), place, key)]
+    across, up = (_ticks(west, east), _ticks(south, north)) if lines is not None else ([], [])
     for value in across:
         x = place(np.array([[value, south]]))[0, 0]
         text = _degree_text((value + 180) % 360 - 180 if abs(value) != 180 else 180, "E", "W")
@@ -152,7 +155,7 @@ def color_bar(scale: Scale, text: str) -> str:
 
 
 def _short(value: float) -> str:
-    text = f"{abs(value):.3g}" if abs(value) < 1e4 or abs(value) >= 1e6 else f"{abs(value):,.0f}"
+    text = f"{abs(value):,.0f}" if 1e3 <= abs(value) < 1e7 else f"{abs(value):.3g}"
     return f"−{text}" if value < 0 else text
 
 

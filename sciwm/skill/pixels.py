@@ -50,9 +50,9 @@ class Scale:
 
 
 def field_scale(values: np.ndarray) -> Scale:
-    """Scale of a field: symmetric and diverging if it has both signs in earnest, from the 0.5th to the 99.5th percentile."""
+    """Scale of a field: symmetric and diverging if it has both signs in earnest, from the 0.1st to the 99.9th percentile."""
     finite = values[np.isfinite(values)]
-    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
+    low, high = np.percentile(finite, [0.1, 99.9]) if finite.size else (0.0, 1.0)
     if low < 0 < high and min(-low, high) > 0.25 * max(-low, high):
         return _scale(-max(-low, high), max(-low, high), colormaps["RdBu_r"])
     return _scale(float(low), float(high), colormaps["viridis"])

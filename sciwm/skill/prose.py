@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.labels import join_words, lead_axis, metric_name
+from sciwm.skill.labels import Leads, join_words, lead_axis, metric_name
+from sciwm.skill.leads import channel_title
 
-__all__ = ["describe_grid", "describe_scores"]
+__all__ = ["describe_grid", "describe_scores", "variable_names"]
 
 _BASELINES = {
     "climatology": "climatology",
@@ -48,11 +49,9 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
     when = f" at {count:,} initial times" if count else ""
     when += f" from {first} to {last}" if count and first and last else ""
     base = f" were compared with {truth}" if truth else " were verified"
-    parts = [
-        f"Forecasts of {join_words(names)} at lead times of {leads.text(range(len(leads.values)))}{base}{when}, the same for every method."
-    ]
+    parts = [f"Forecasts of {join_words(names)} at lead times of {_each(leads)}{base}{when}, the same for every method."]
     metrics = [metric_name(str(m)).lower().replace("crps", "CRPS") for m in skill["metric"].values]
-    parts.append(f"The scores are {join_words(metrics)}, of fields weighted by the cosine of latitude and averaged over initial times.")
+    parts.append(f"The scores are {join_words(metrics)}, of fields weighted by the cosine of latitude, averaged over initial times.")
     regions = [str(r).replace("_", " ") for r in skill["region"].values]
     if len(regions) > 1:
         parts.append(f"They were computed for the regions {join_words(regions)}.")
@@ -78,6 +77,26 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
     return " ".join(parts)
 
 
+def _each(leads: Leads) -> str:
+    numbers = [f"{v:g}" for v in leads.values]
+    if len(numbers) > 10:
+        return f"{numbers[0]} to {numbers[-1]} {leads.unit} ({len(numbers)} of them)"
+    return f"{join_words(numbers)} {leads.unit}" if len(numbers) > 1 else leads.text([0])
+
+
+def variable_names(data: xr.Dataset) -> list[str]:
+    """Variables of a canonical Dataset in words, levels included."""
+    out = []
+    for name, array in data.data_vars.items():
+        if "time" not in array.dims:
+            continue
+        title = channel_title(str(name), str(array.attrs.get("units", "")))
+        levels = [f"{v:g}" for v in array["level"].values] if "level" in array.dims else []
+        title = title[0].lower() + title[1:] if len(title) > 1 and title[1].islower() and title != name else title
+        out.append(f"{title} at levels {join_words(levels)}" if levels else title)
+    return out
+
+
 def describe_grid(data: xr.Dataset) -> str:
     """Words for the grid of a Dataset: size, spacing and extent; empty without one.
 
@@ -89,12 +108,13 @@ def describe_grid(data: xr.Dataset) -> str:
     if not {"latitude", "longitude"} <= set(data.coords):
         return ""
     latitude, longitude = (data[d].values.astype(float) for d in ("latitude", "longitude"))
+    if data.attrs.get("coastlines") == "none":  # not the Earth: degrees are labels only
+        return f"a grid of {len(latitude)} × {len(longitude)} points"
     steps = [float(np.median(np.diff(a))) if len(a) > 1 else 0.0 for a in (latitude, longitude)]
     around = len(longitude) > 1 and abs(steps[1] * len(longitude) - 360) < 0.01 * 360
     where = [f"{_degrees(v, 'N', 'S')}" for v in latitude[[0, -1]]]
     span = "all longitudes" if around else " to ".join(_degrees((v + 180) % 360 - 180, "E", "W") for v in longitude[[0, -1]])
-    size = f"{len(latitude)} × {len(longitude)} points"
-    return f"a grid of {size} ({steps[0]:.3g}° × {steps[1]:.3g}°, {where[0]} to {where[1]}, {span})"
+    return f"a grid of {len(latitude)} × {len(longitude)} points ({steps[0]:.3g}° × {steps[1]:.3g}°, {where[0]} to {where[1]}, {span})"
 
 
 def _degrees(value: float, positive: str, negative: str) -> str:

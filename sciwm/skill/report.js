@@ -10,14 +10,13 @@
     const figures = [...root.querySelectorAll(".trio > figure")];
     const said = root.querySelector(".said");
     const show = () => {
-      const position = chosen(root);
-      const [text, ...panels] = data.frames[position.join(",")];
+      const [text, bars, ...panels] = data.frames[chosen(root).join(",")];
       figures.forEach((figure, k) => {
         const [image, title] = panels[k];
         figure.querySelector("figcaption").textContent = title;
         figure.querySelector("svg.map").setAttribute("aria-label", `${title}. ${text}`);
         figure.querySelector("image").setAttribute("href", "data:image/png;base64," + data.images[image]);
-        for (const bar of figure.querySelectorAll("[data-group]")) bar.hidden = Number(bar.dataset.group) !== position[0];
+        for (const bar of figure.querySelectorAll("[data-group]")) bar.hidden = Number(bar.dataset.group) !== bars;
       });
       said.textContent = text;
       for (const button of root.querySelectorAll("button[data-step]")) {

@@ -149,7 +149,7 @@ def scorecard_section(skill: xr.Dataset, *, download: str = "") -> str:
     ]
     a, b = methods.index(shown), methods.index(reference)
     several = skill.sizes["region"] > 1
-    head = f'<th scope="col">Variable</th>{"<th scope=col>Region</th>" if several else ""}'
+    head = f'<th scope="col">Variable</th>{"<th scope=col class=region>Region</th>" if several else ""}'
     head += "".join(f'<th scope="col">{leads.text([k])}</th>' for k in range(len(leads.values)))
     body = []
     for i, (c, r) in enumerate(rows):
@@ -167,8 +167,8 @@ def scorecard_section(skill: xr.Dataset, *, download: str = "") -> str:
     return (
         f"<p>{_explanation(table)}</p>{_legend(higher)}"
         f'<div class="controls" id="scorecard-controls" hidden>{controls}</div>'
-        f'<div class="scroll"><table class="card" id="scorecard"><caption>{escape(what)}: <span id="scorecard-said">'
-        f"{escape(labels[a])} against {escape(labels[b])}</span></caption><thead><tr>{head}</tr></thead>"
+        f'<div class="scroll"><table class="card" id="scorecard"><caption><span class="stay">{escape(what)}: <span id="scorecard-said">'
+        f"{escape(labels[a])} against {escape(labels[b])}</span></span></caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>{download}{data_block('scorecard-data', {'labels': labels, 'cells': cells})}"
     )
 
