@@ -17,7 +17,7 @@ __all__ = ["case_section", "pick_cases"]
 
 _MOST_FIELDS = 4
 _MOST_LEADS = 10
-_MOST_PIXELS = 3_500_000  # of all maps together: about 2.5 MB of page
+_MOST_PIXELS = 3_000_000  # of all maps together: about 2 MB of page
 _COUNTS = (16, 15, 14, 13, 12)  # initial times to leaf through
 
 

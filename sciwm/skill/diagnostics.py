@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.alignment import evenly_spread, over_space
+from sciwm.skill.alignment import evenly_spread, over_inits
 from sciwm.skill.ensemble import rank_counts
 from sciwm.skill.lineup import Block, Lineup, as_channels
 from sciwm.skill.regions import region_weights
-from sciwm.skill.spectra import goes_round, zonal_spectrum
+from sciwm.skill.spectra import goes_round, zonal_power
 
 __all__ = ["diagnose", "write_diagnostics"]
 
@@ -87,31 +87,26 @@ def _block_sums(block: Block, most_cells: int) -> xr.Dataset:
     observed: list[xr.DataArray] = []
     for name, array in block.observed.data_vars.items():
         truth = block.truth(str(name))
-        whole = region_weights(array)
         on_grid = {"latitude", "longitude"} <= set(array.dims)
         wavy = on_grid and goes_round(array)
         if wavy:
-            observed.append(_channels(zonal_spectrum(truth), str(name)))
+            observed.append(_channels(_spectra(truth), name))
         for method, ds in block.fields.items():
-            forecast = ds[name]
-            members = "number" in forecast.dims
             if on_grid:
-                mean = forecast.mean("number", skipna=False) if members else forecast
-                maps.setdefault(method, []).append(_channels(_error_maps(mean, truth, whole, most_cells), str(name)))
+                maps.setdefault(method, []).append(_channels(_error_maps(ds[name], truth, most_cells), name))
             if wavy:
-                power = zonal_spectrum(forecast)
-                spectra.setdefault(method, []).append(_channels(power.mean("number") if members else power, str(name)))
-            if members:
-                ranks.setdefault(method, []).append(_channels(rank_counts(forecast, truth, weights=whole), str(name)))
+                spectra.setdefault(method, []).append(_channels(_spectra(ds[name]), name))
+            if "number" in ds[name].dims:
+                counts = rank_counts(ds[name], truth, weights=region_weights(array)).isel(region=0, drop=True)
+                ranks.setdefault(method, []).append(_channels(counts.sum("init_time"), name))
     out = xr.Dataset({name: _joined(parts) for name, parts in (("maps", maps), ("spectrum", spectra), ("ranks", ranks)) if parts})
     if observed:
         out["observed_spectrum"] = xr.concat(observed, "channel", **_JOIN)
     return out
 
 
-def _channels(per_init: xr.DataArray, name: str) -> xr.DataArray:
-    summed = per_init.isel(region=0, drop=True).sum("init_time", skipna=False)
-    return as_channels(summed, name).drop_vars(("variable", "level"))
+def _channels(sums: xr.DataArray, name: object) -> xr.DataArray:
+    return as_channels(sums, str(name)).drop_vars(("variable", "level"))
 
 
 def _joined(parts: Mapping[str, list[xr.DataArray]]) -> xr.DataArray:
@@ -123,22 +118,39 @@ def _boxes(latitude: int, longitude: int, most_cells: int) -> int:
     return max(1, int(np.ceil(np.sqrt(latitude * longitude / most_cells))))
 
 
-def _error_maps(forecast: xr.DataArray, observed: xr.DataArray, weights: xr.DataArray, most_cells: int) -> xr.DataArray:
-    """Count, sum of squared errors and sum of errors in boxes of cells: ``(init_time, lead_time, [level], region, cell)``, flat."""
-    rows, columns = weights.sizes["latitude"], weights.sizes["longitude"]
+def _error_maps(forecast: xr.DataArray, observed: xr.DataArray, most_cells: int) -> xr.DataArray:
+    """Count, sum of squared errors and sum of errors in boxes of cells: ``(lead_time, [level], cell)``, flat."""
+    rows, columns = observed.sizes["latitude"], observed.sizes["longitude"]
     size = _boxes(rows, columns, most_cells)
-    boxes = -(-rows // size) * -(-columns // size)
-    return over_space(partial(_box_sums, size=size), forecast, observed, weights=weights, dim="cell", labels=range(3 * boxes))
+    cells = 3 * -(-rows // size) * -(-columns // size)
+    return over_inits(partial(_box_sums, size=size), forecast, observed, dim="cell", size=cells)
 
 
-def _box_sums(forecast: np.ndarray, observed: np.ndarray, weights: np.ndarray, *, size: int) -> np.ndarray:
+def _box_sums(forecast: np.ndarray, observed: np.ndarray, *, size: int) -> np.ndarray:
     seen = np.isfinite(observed)
-    error = np.where(seen, np.asarray(forecast, dtype=float) - observed, 0.0)
-    out = np.stack([seen.astype(float), error**2, error], axis=-3)
+    mean = forecast.mean(axis=-1, dtype=float) if forecast.ndim > observed.ndim else forecast
+    error = np.subtract(mean, observed, dtype=float)
+    error[~seen] = 0.0
+    out = np.stack([seen.sum(axis=0, dtype=float), np.einsum("i...,i...->...", error, error), error.sum(axis=0)], axis=-3)
     if size > 1:
         for axis in (-2, -1):
             out = np.add.reduceat(out, np.arange(0, out.shape[axis], size), axis=axis)
-    return np.asarray(out.reshape(*out.shape[:-3], 1, -1))
+    return np.asarray(out.reshape(*out.shape[:-3], -1))
+
+
+def _spectra(field: xr.DataArray) -> xr.DataArray:
+    """Sum over initial times of the mean `zonal_spectrum` of the members: ``(lead_time, [level], zonal_wavenumber)``."""
+    share = region_weights(field).isel(region=0, longitude=0).values
+    waves = field.sizes["longitude"] // 2 + 1
+    kernel = partial(_spectrum_sums, share=share / share.sum(), members="number" in field.dims)
+    return over_inits(kernel, field, dim="zonal_wavenumber", size=waves).assign_coords(zonal_wavenumber=range(waves))
+
+
+def _spectrum_sums(values: np.ndarray, *, share: np.ndarray, members: bool) -> np.ndarray:
+    used = share > 0  # a circle of no area may be missing
+    each = np.moveaxis(values, -1, 0) if members else values[None]
+    power = sum(zonal_power(one[..., used, :]).sum(axis=0) for one in each)
+    return np.asarray(share[used] @ power / len(each))
 
 
 def _finish(total: xr.Dataset, lineup: Lineup, most_cells: int) -> xr.Dataset:

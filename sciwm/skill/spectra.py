@@ -5,13 +5,15 @@ import xarray as xr
 
 from sciwm.skill.regions import region_weights
 
-__all__ = ["goes_round", "zonal_spectrum"]
+__all__ = ["goes_round", "zonal_power", "zonal_spectrum"]
 
 
-def _power(values: np.ndarray) -> np.ndarray:
+def zonal_power(values: np.ndarray) -> np.ndarray:
+    """Power of the waves along the last axis, ``(..., longitude)`` to ``(..., wavenumber)``; see `zonal_spectrum`."""
     count = values.shape[-1]
-    amplitude = np.fft.rfft(np.asarray(values, dtype=float), axis=-1) / count
-    power: np.ndarray = np.abs(amplitude) ** 2
+    amplitude = np.fft.rfft(np.asarray(values, dtype=float), axis=-1)
+    power: np.ndarray = amplitude.real**2 + amplitude.imag**2
+    power /= count**2
     power[..., 1:] *= 2.0
     if count % 2 == 0:
         power[..., -1] /= 2.0  # the shortest wave stands for itself alone
@@ -69,7 +71,7 @@ def zonal_spectrum(field: xr.DataArray, *, regions: tuple[str, ...] = ("all",)) 
     if float(abs(area - share).max()) > 1e-9:
         raise ValueError(f"got regions {list(regions)}, expected all longitudes in each, because waves go round the globe")
     power = xr.apply_ufunc(
-        _power,
+        zonal_power,
         field.chunk(longitude=-1) if field.chunks is not None else field,
         input_core_dims=[["longitude"]],
         output_core_dims=[["zonal_wavenumber"]],
