@@ -50,10 +50,11 @@ def error_map_section(diagnostics: xr.Dataset, *, against: str, method: str | No
     pictures = 3 * len(methods) * len(channels) * len(leads.values)
     maps = map_frame(latitude, longitude, key="error-grid", lines=lines, most_cells=_MOST_PIXELS // pictures)
     labels = [look.label for look in looks(methods).values()]
+    shown = method if method in methods and method != reference else next((m for m in methods if m != reference), reference)
     frames, bars = _frames(diagnostics.sel(channel=channels), reference, labels, maps)
     choices = [
         Choice("Variable", channels),
-        Choice("Method", labels, start=methods.index(method) if method in methods else 0),
+        Choice("Method", labels, start=methods.index(shown)),
         Choice("Lead time", [leads.text([k]) for k in range(len(leads.values))], buttons=True),
     ]
     size = int(diagnostics.attrs.get("cells_per_box", 1))
@@ -76,7 +77,8 @@ def _frames(
     methods = [str(m) for m in diagnostics["method"].values]
     base = labels[methods.index(reference)]
     # climatology and persistence are so much worse at some lead that nothing could be told apart on their scale
-    keen = [i for i, m in enumerate(methods) if m not in ("climatology", "persistence")] or list(range(len(methods)))
+    keen = [i for i, m in enumerate(methods) if m not in ("climatology", "persistence")]
+    keen = keen if {methods[i] for i in keen} - {reference} else list(range(len(methods)))
     rmse, bias = (diagnostics[n].transpose("channel", "method", "lead_time", ...) for n in ("rmse", "bias"))
     gain = relative_error(rmse, reference)
     gain = gain.where(gain["method"] != reference)

@@ -71,3 +71,12 @@ def test_more_variables_than_are_drawn_are_said():
     assert "2 further variable(s)" in error_map_section(table, against="lim", method="jepa")
     table["rmse"].loc[{"channel": "v0"}] = np.nan
     assert ">v0<" not in error_map_section(table, against="lim", method="jepa")
+
+
+def test_the_reference_is_not_what_is_shown_first():
+    table = diagnostics_table()
+    html = error_map_section(table, against="lim", method="lim")
+    assert re.search(r'id="error-maps-1".*?selected>([^<]*)<', html, re.DOTALL)[1] == "JEPA (residual readout)"
+    only = table.isel(method=[0, 1]).assign_coords(method=["lim", "persistence"])
+    _, frames = frames_of(error_map_section(only, against="lim", method="lim"))
+    assert frames["0,1,0"][4][1] == "Against Linear inverse model"
