@@ -377,6 +377,7 @@ def _dataset(psi: np.ndarray, time: np.ndarray, *, flow: Flow, seed: int, spinup
         "title": f"SIMULATED (not observed): {TITLE.split(',')[0]}",
         "source": "sciwm datasets/qg.py",
         "simulated": "true",
+        "coastlines": "none",
         "seed": seed,
         "spinup_days": spinup_days,
         "length_m": flow.length,

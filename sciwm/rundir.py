@@ -106,6 +106,11 @@ class RunDir:
         return self.path / "skill.csv"
 
     @property
+    def diagnostics_file(self) -> Path:
+        """``diagnostics.nc``: maps of error, spectra and rank histograms, for the report."""
+        return self.path / "diagnostics.nc"
+
+    @property
     def report_file(self) -> Path:
         """``report.html``: figures, curves and configuration in one file."""
         return self.path / "report.html"

@@ -22,6 +22,7 @@ from sciwm.data.prepare import prepare as write_training_store
 from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
 from sciwm.forecast.store import write_forecast
+from sciwm.narrative import describe_data, describe_model
 from sciwm.probe.readout import fit_readouts
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import target_series
@@ -36,9 +37,12 @@ from sciwm.rundata import (
     with_store,
 )
 from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
+from sciwm.skill.diagnostics import diagnose, write_diagnostics
 from sciwm.skill.frame import render, write_skill
+from sciwm.skill.lineup import Lineup, line_up
+from sciwm.skill.prose import describe_scores, variable_names
 from sciwm.skill.report import write_report
-from sciwm.skill.table import evaluate as score
+from sciwm.skill.table import score_lineup
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
 from sciwm.verify import check_table, method_names, write_table
@@ -226,9 +230,10 @@ def evaluate(run: RunDir, config: Config) -> None:
     inputs = _inputs(run, config, "evaluate")
     if not _is_fresh(run, "evaluate", inputs):
         stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
-        skill = _score(stores, observations(config, open_data(config, run)), run, config)
-        write_skill(skill, run.table_file, run.skill_file)
-        run.record_stage("evaluate", inputs, [run.table_file, run.skill_file])
+        lineup = _line_up(stores, observations(config, open_data(config, run)), run, config)
+        write_skill(_score(lineup, config), run.table_file, run.skill_file)
+        write_diagnostics(diagnose(lineup), run.diagnostics_file)
+        run.record_stage("evaluate", inputs, [run.table_file, run.skill_file, run.diagnostics_file])
         _say(run.table_file, "with intervals; the same as a Dataset in skill.nc")
     with xr.open_dataset(run.skill_file) as skill:
         render(skill.load(), metric=config.skill.metrics[0], console=_console)
@@ -254,24 +259,27 @@ def evaluate_store(
     asked: dict[str, Any] = {k: list(v) for k, v in (("metrics", metrics), ("regions", regions)) if v}
     asked |= {} if baselines is None else {"baselines": list(baselines)}
     config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **asked))
-    write_table(_score([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage), out)
+    lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage)
+    write_table(_score(lineup, config), out)
 
 
-def _score(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config, *, allow_leakage: bool = False) -> xr.Dataset:
+def _line_up(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config, *, allow_leakage: bool = False) -> Lineup:
     opened = [open_forecast(str(store)) for store in stores]
     names = method_names(stores, opened)
-    return score(
+    return line_up(
         dict(zip(names, opened, strict=True)),
         observed,
         reference=reference_of(run),
         baselines=config.skill.baselines,
         metrics=config.skill.metrics,
-        regions=config.skill.regions,
         lim_eofs=config.skill.lim_eofs,
-        resamples=config.skill.resamples,
-        seed=config.seed,
         allow_leakage=allow_leakage,
     )
+
+
+def _score(lineup: Lineup, config: Config) -> xr.Dataset:
+    chosen = config.skill
+    return score_lineup(lineup, metrics=chosen.metrics, regions=chosen.regions, resamples=chosen.resamples, seed=config.seed)
 
 
 def report(run: RunDir, config: Config) -> None:
@@ -283,16 +291,24 @@ def report(run: RunDir, config: Config) -> None:
     world = load_world(run.path)
     split = {f"{name} block": " – ".join(block) for name, block in world.about["split"].items()}
     facts = {k: str(v) for k, v in (world.about["provenance"] | split | {"seed": config.seed, "data": world.about["fingerprint"]}).items()}
+    observed = observations(config, open_data(config, run))
+    diagnostics = xr.load_dataset(run.diagnostics_file) if run.diagnostics_file.exists() else None  # of an older version
     with xr.open_dataset(run.skill_file) as skill:
         write_report(
             run.report_file,
             title=run.name,
             skill=skill.load(),
             forecast=open_forecast(str(run.forecast_store)),
-            observed=observations(config, open_data(config, run)),
+            observed=observed,
             log=run.read_log(),
             config=dump_config(config),
             provenance=facts,
+            diagnostics=diagnostics,
+            methods=[
+                describe_data(config, observed, world.about["split"]),
+                describe_model(config, sum(weight.numel() for weight in world.network.parameters())),
+                describe_scores(skill, truth="the data", variables=variable_names(observed)),
+            ],
             skill_csv=run.table_file.read_text(encoding="utf-8"),
         )
     run.record_stage("report", inputs, [run.report_file])

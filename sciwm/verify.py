@@ -13,10 +13,13 @@ from sciwm.forecast.store import write_forecast
 from sciwm.rundir import write_atomically
 from sciwm.skill.alignment import locate
 from sciwm.skill.baselines import Reference, fit_reference
+from sciwm.skill.diagnostics import diagnose
 from sciwm.skill.frame import render, to_frame
+from sciwm.skill.lineup import line_up
 from sciwm.skill.methods import BASELINES, MORE_BASELINES, fit_baseline
+from sciwm.skill.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.report import write_report
-from sciwm.skill.table import evaluate
+from sciwm.skill.table import score_lineup
 from sciwm.times import times_between
 
 __all__ = ["check_table", "evaluate_forecasts", "method_names", "write_baselines", "write_table"]
@@ -83,15 +86,16 @@ def evaluate_forecasts(
         started = (locate(observed["time"], opened[0]["init_time"].values) >= 0).all() if reference is None else True
         able = BASELINES if reference is not None else ("persistence",) if started else ()
         baselines = [b for b in able if b not in names]
-    skill = evaluate(
+    metrics = metrics or ("rmse", "mae", "bias", *(["acc"] if reference is not None else []))
+    lineup = line_up(
         dict(zip(names, opened, strict=True)),
         observed,
         reference=reference,
         baselines=baselines,
-        metrics=metrics or ("rmse", "mae", "bias", *(["acc"] if reference is not None else [])),
-        regions=regions,
+        metrics=metrics,
         allow_leakage=allow_leakage,
     )
+    skill = score_lineup(lineup, metrics=metrics, regions=regions)
     write_table(skill, out)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +108,26 @@ def evaluate_forecasts(
             observed=observed,
             log=None,
             config="",
+            diagnostics=diagnose(lineup),
+            methods=[_methods(skill, observed, truth, train, validation)],
             provenance={"forecasts": ", ".join(forecasts), "truth": str(truth), **periods, "sciwm": sciwm.__version__},
             skill_csv=out.read_text(encoding="utf-8"),
         )
         _console.print(f"[bold]{report}[/bold]: open it in a browser", highlight=False, soft_wrap=True)
     return skill
+
+
+def _methods(skill: xr.Dataset, observed: xr.Dataset, truth: str | list[str], train: Period | None, validation: Period | None) -> str:
+    name = str(observed.attrs.get("title", "")) or (Path(truth).name if isinstance(truth, str) else f"{len(truth)} stores")
+    grid = describe_grid(observed)
+    learnt = f" Climatology and baselines were fitted on {_span(train)}." if train else ""
+    learnt += f" Choices were made on {_span(validation)}." if validation else ""
+    scored = observed[[n for n in observed.data_vars if n in skill["variable"].values]]
+    return f"{describe_scores(skill, truth=f'{name}, {grid},' if grid else name, variables=variable_names(scored))}{learnt}"
+
+
+def _span(period: Period) -> str:
+    return period[0] if period[0] == period[1] else f"{period[0]} to {period[1]}"
 
 
 def write_baselines(

@@ -4,10 +4,22 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import xarray as xr
+from dask.array import blockwise
 
 from sciwm.times import Step, infer_step, numeric_time
 
-__all__ = ["at_positions", "check_grid", "locate", "observed_at", "over_space", "space_dims", "training_pairs", "valid_positions"]
+__all__ = [
+    "at_positions",
+    "check_grid",
+    "evenly_spread",
+    "locate",
+    "observed_at",
+    "over_inits",
+    "over_space",
+    "space_dims",
+    "training_pairs",
+    "valid_positions",
+]
 
 _TOLERANCE = 1e-4  # hours or ps
 _BLOCK = 2_000_000  # values of one in-memory block
@@ -17,6 +29,17 @@ _NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
 def space_dims(field: xr.DataArray) -> tuple[Hashable, ...]:
     """List the dimensions of one field: all but times, ``number`` and ``level``."""
     return tuple(d for d in field.dims if d not in _NOT_SPACE)
+
+
+def evenly_spread(count: int, most: int) -> list[int]:
+    """At most ``most`` positions out of ``count``, evenly spread from the first to the last.
+
+    Examples
+    --------
+    >>> evenly_spread(10, 4)
+    [0, 3, 6, 9]
+    """
+    return sorted(set(np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()))
 
 
 def locate(time: xr.DataArray, wanted: np.ndarray, *, segment: np.ndarray | None = None) -> np.ndarray:
@@ -164,12 +187,8 @@ def over_space(
         Dims ``(init_time, lead_time, [level], region, dim)``.
     """
     members = [d for d in forecast.dims if d == "number"]
-    dims = [d for d in forecast.dims if d != "number"]
     space = list(space_dims(others[0]))
-    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
-    chunks: dict[Hashable, int] = dict.fromkeys(forecast.dims, -1) | {"init_time": max(1, _BLOCK // per_init)}
-    fields = [forecast.transpose(*dims, *members), *(a.transpose(*dims) for a in others)]
-    fields = [a.drop_vars([c for c in a.coords if c not in dims]).chunk({d: chunks[d] for d in a.dims}) for a in fields]
+    fields = _in_blocks(forecast, *others)
     sums: xr.DataArray = xr.apply_ufunc(
         kernel,
         *fields,
@@ -182,6 +201,48 @@ def over_space(
         join="override",
     )
     return sums.assign_coords({"region": weights["region"], dim: list(labels)})
+
+
+def over_inits(kernel: Callable[..., np.ndarray], *fields: xr.DataArray, dim: str, size: int) -> xr.DataArray:
+    """Let a kernel sum over initial times, lazily and in blocks of them; what it gives must add up.
+
+    Parameters
+    ----------
+    kernel : callable
+        From arrays ``(init_time, lead_time, [level], *space, [number])`` to ``(lead_time, [level], dim)``.
+    fields : DataArray
+        Dims ``(init_time, lead_time, [number], [level], *space)``; all but the first without ``number``.
+    dim, size
+        Name and length of what is left of the space.
+
+    Returns
+    -------
+    DataArray
+        Dims ``(lead_time, [level], dim)``.
+    """
+    arrays = _in_blocks(*fields)
+    kept = [d for d in arrays[0].dims if d in ("init_time", "lead_time", "level")]
+    pairs = [part for a in arrays for part in (a.data, a.dims)]
+
+    def summed(*blocks: np.ndarray) -> np.ndarray:
+        return kernel(*blocks)[None]
+
+    parts = blockwise(  # type: ignore[no-untyped-call]
+        summed, (*kept, dim), *pairs, new_axes={dim: size}, adjust_chunks={"init_time": 1}, concatenate=True, dtype=float, meta=np.empty(0)
+    )
+    coords = {d: fields[0][d].variable for d in kept[1:] if d in fields[0].coords}
+    return xr.DataArray(parts.sum(axis=0), coords, (*kept[1:], dim))
+
+
+def _in_blocks(*fields: xr.DataArray) -> list[xr.DataArray]:
+    """The fields with the same dims in the same order, ``number`` last, chunked along initial times only, without other coordinates."""
+    forecast = fields[0]
+    members = [d for d in forecast.dims if d == "number"]
+    dims = [d for d in forecast.dims if d != "number"]
+    per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
+    chunks: dict[Hashable, int] = dict.fromkeys(forecast.dims, -1) | {"init_time": max(1, _BLOCK // per_init)}
+    ordered = [forecast.transpose(*dims, *members), *(a.transpose(*dims) for a in fields[1:])]
+    return [a.drop_vars([c for c in a.coords if c not in dims]).chunk({d: chunks[d] for d in a.dims}) for a in ordered]
 
 
 def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -> xr.DataArray:

@@ -15,7 +15,17 @@ import xarray as xr
 
 from sciwm.skill.alignment import over_space
 
-__all__ = ["ENSEMBLE_METRICS", "crps", "energy_score", "ensemble_sums", "rank_histogram", "single_sums", "spread", "spread_skill"]
+__all__ = [
+    "ENSEMBLE_METRICS",
+    "crps",
+    "energy_score",
+    "ensemble_sums",
+    "rank_counts",
+    "rank_histogram",
+    "single_sums",
+    "spread",
+    "spread_skill",
+]
 
 ENSEMBLE_STATISTICS = ("crps", "ensemble_variance", "expected_square")
 
@@ -198,6 +208,17 @@ def _ranks(forecast: np.ndarray, observed: np.ndarray, weights: np.ndarray) -> n
     return out
 
 
+def rank_counts(forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray) -> xr.DataArray:
+    """Weight of the cells at which the observation has each rank among the members; arguments as of `rank_histogram`.
+
+    Returns
+    -------
+    DataArray
+        Dims ``(init_time, lead_time, [level], region, rank)``, lazy; may be added up.
+    """
+    return over_space(_ranks, forecast, observed, weights=weights, dim="rank", labels=range(forecast.sizes["number"] + 1))
+
+
 def rank_histogram(forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray) -> xr.DataArray:
     """How often the observation has which rank among the members, weighted by area; flat (1 everywhere) if reliable.
 
@@ -218,7 +239,6 @@ def rank_histogram(forecast: xr.DataArray, observed: xr.DataArray, *, weights: x
     DataArray
         Dims ``(lead_time, [level], region, rank)`` with the M + 1 ranks; mean 1 over them, NaN where nothing was observed.
     """
-    counts = over_space(_ranks, forecast, observed, weights=weights, dim="rank", labels=range(forecast.sizes["number"] + 1))
-    total = counts.sum("init_time")
+    total = rank_counts(forecast, observed, weights=weights).sum("init_time")
     mean = total.mean("rank")
     return (total / mean.where(mean > 0)).compute()

@@ -253,7 +253,7 @@ def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             ax.yaxis.set_minor_formatter(NullFormatter())
         else:
-            ax.set_ylim(bottom=min(0.0, values.min()))
+            ax.set_ylim(min(0.0, values.min()), 1.0 if quantity == "probe_r2" else None)
         ax.set_xlim(left=0)
         ax.set_xlabel("Optimizer step")
         ax.set_ylabel(label)

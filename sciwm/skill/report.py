@@ -1,7 +1,7 @@
-"""The run's report: one HTML page that holds its figures, tables and data and loads nothing from anywhere."""
+"""The report: one HTML page that holds its figures, tables, data and script and loads nothing from anywhere."""
 
 import base64
-import re
+import hashlib
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -11,31 +11,19 @@ from string import Template
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.comparison import channel_units, compare, cost, main_method, main_metric, metric_order, summarize
-from sciwm.skill.figures import skill_figure, swatch, training_figures
-from sciwm.skill.labels import HIGHER, Leads, better, lead_axis, looks, metric_name, metric_units, pretty_units, short_name
-from sciwm.skill.maps import case_figures
+from sciwm.skill.cases import case_section
+from sciwm.skill.comparison import compare, main_method, main_metric, summarize
+from sciwm.skill.curves import rank_figures, rank_frame, spectrum_figures, spectrum_frame
+from sciwm.skill.errormaps import error_map_section
+from sciwm.skill.figures import training_figures
+from sciwm.skill.labels import HIGHER, better, lead_axis, looks, short_name
+from sciwm.skill.leads import lead_section, method_legend
+from sciwm.skill.scorecard import has_scorecard, scorecard_frame, scorecard_section
 
 __all__ = ["write_report"]
 
 _DIMS = ("method", "channel", "region", "lead_time", "metric")
-_NAMES = {
-    "z": "Geopotential",
-    "gh": "Geopotential height",
-    "t": "Temperature",
-    "u": "Eastward wind",
-    "v": "Northward wind",
-    "q": "Specific humidity",
-    "t2m": "2 m temperature",
-    "d2m": "2 m dew point",
-    "u10": "10 m eastward wind",
-    "v10": "10 m northward wind",
-    "msl": "Mean sea-level pressure",
-    "sp": "Surface pressure",
-    "sst": "Sea-surface temperature",
-    "ssta": "Sea-surface temperature anomaly",
-    "tp": "Precipitation",
-}
+Section = tuple[str, str, str]  # id, heading, HTML
 
 
 def write_report(
@@ -48,10 +36,12 @@ def write_report(
     log: list[dict[str, object]] | None,
     config: str,
     provenance: dict[str, str],
+    diagnostics: xr.Dataset | None = None,
+    methods: Sequence[str] = (),
     notes: Sequence[str] = (),
     skill_csv: str = "",
 ) -> Path:
-    """Write the report of a run as one self-contained HTML file: no script, no network.
+    """Write the report of a run as one self-contained HTML file: no network, and readable without its script.
 
     Parameters
     ----------
@@ -63,13 +53,17 @@ def write_report(
         Dims ``method, channel, region, lead_time, metric``; variables ``value, ci_low, ci_high, num_init``; coordinate ``units(channel)``;
         ``attrs["leakage"]``, if not empty, is printed above everything.
     forecast, observed : Dataset or None
-        Physical units, dims ``init_time, lead_time, …`` and ``time, …``; a typical forecast is drawn if both are given.
+        Physical units, dims ``init_time, lead_time, …`` and ``time, …``; if both are given, some forecasts are shown beside the truth.
     log : list of dict or None
         Lines of ``log.jsonl``.
     config : str
         YAML of the run; empty without one.
     provenance : dict
         What repeats the run: versions, fingerprint, split dates, seed…
+    diagnostics : Dataset, optional
+        From `diagnose`: maps of error, spectra, rank histograms.
+    methods : sequence of str
+        Paragraphs on how everything was made, e.g. from `describe_scores`.
     notes : sequence of str
         Caveats shown under the summary.
     skill_csv : str
@@ -89,25 +83,15 @@ def write_report(
     if lacking:
         raise ValueError(f"got a skill table without {', '.join(lacking)}, expected dims {', '.join(_DIMS)} and value, ci_low, ci_high")
     skill = skill.load()
-    sections = [("glance", "At a glance", _glance(skill)), ("skill", "Skill by lead time", _skill_section(skill, skill_csv))]
+    sections = _score_sections(skill, skill_csv)
+    if diagnostics is not None:
+        sections += _diagnostic_sections(diagnostics.load(), skill)
     if forecast is not None and observed is not None:
-        sections.append(("case", "Forecasts beside the truth", _case_section(forecast, observed)))
-    if log:
-        sections.append(("training", "Training", _training_section(log)))
-    if config:
-        body = f"<details><summary>Show the YAML</summary><pre>{escape(config)}</pre></details>"
-        sections.append(("configuration", "Configuration", body))
-    sections.append(("provenance", "Provenance", _provenance_section(provenance)))
-    template = Template(files("sciwm.skill").joinpath("report.html.tmpl").read_text("utf-8"))
-    page = template.substitute(
-        title=escape(title),
-        css=files("sciwm.skill").joinpath("report.css").read_text("utf-8"),
-        summary=escape(summarize(skill)),
-        leakage=f'<p class="stamp">Not a fair test: {escape(leakage)}.</p>' if (leakage := skill.attrs.get("leakage")) else "",
-        notes="<ul>" + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>" if notes else "",
-        contents="\n".join(f'<li><a href="#{key}">{name}</a></li>' for key, name, _ in sections),
-        sections="\n".join(f'<section id="{key}"><h2>{name}</h2>\n{body}\n</section>' for key, name, body in sections),
-    )
+        place = next((i for i, s in enumerate(sections) if s[0] == "spectra"), len(sections))
+        label = looks([method])[method].label if (method := str(forecast.attrs.get("method", ""))) else ""
+        sections.insert(place, ("case", "Forecasts beside the truth", case_section(forecast, observed, method=label)))
+    sections += _background_sections(log, methods, config, provenance)
+    page = _page(title, summarize(skill), str(skill.attrs.get("leakage", "")), notes, sections)
     out = Path(out)
     partial = out.with_name(out.name + ".partial")
     partial.write_text(page, "utf-8")
@@ -115,19 +99,89 @@ def write_report(
     return out
 
 
-def _channel_title(channel: str, units: str) -> str:
-    """Name of a channel in words where it is known; ``z`` in metres is a height."""
-    match = re.fullmatch(r"(gh|[ztuvqwr])(\d+)", channel)
-    base = match[1] if match and channel not in _NAMES else channel
-    name = _NAMES.get("gh" if base == "z" and units == "m" else base)
-    if name is None:
-        return channel
-    return f"{name} at {match[2]} hPa ({channel})" if match and base != channel else f"{name} ({channel})"
+def _page(title: str, summary: str, leakage: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
+    source = {name: files("sciwm.skill").joinpath(name).read_text("utf-8") for name in ("report.html.tmpl", "report.css", "report.js")}
+    script = source["report.js"]
+    return Template(source["report.html.tmpl"]).substitute(
+        title=escape(title),
+        css=source["report.css"],
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        summary=escape(summary),
+        leakage=f'<p class="stamp">Not a fair test: {escape(leakage)}.</p>' if leakage else "",
+        notes="<ul>" + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>" if notes else "",
+        contents="\n".join(f'<li><a href="#{key}">{name}</a></li>' for key, name, _ in sections),
+        sections="\n".join(f'<section id="{key}"><h2>{name}</h2>\n{body}\n</section>' for key, name, body in sections),
+    )
+
+
+def _download(name: str, text: str, what: str) -> str:
+    if not text:
+        return ""
+    data = base64.b64encode(text.encode()).decode()
+    return f'<p class="screen"><a download="{name}" href="data:text/csv;charset=utf-8;base64,{data}">Download {name}</a>, {what}.</p>'
+
+
+def _score_sections(skill: xr.Dataset, skill_csv: str) -> list[Section]:
+    sections = [("glance", "At a glance", _glance(skill))]
+    if has_scorecard(skill):
+        link = _download("scorecard.csv", scorecard_frame(skill).to_csv(index=False), "every method against every other")
+        sections.append(("card", "Scorecard", scorecard_section(skill, download=link)))
+    link = _download("skill.csv", skill_csv, "all numbers below as one table")
+    return [*sections, ("skill", "Skill by lead time", lead_section(skill, download=link))]
+
+
+def _diagnostic_sections(diagnostics: xr.Dataset, skill: xr.Dataset) -> list[Section]:
+    sections = []
+    if "rmse" in diagnostics:
+        against = str(skill.attrs.get("against", "lim"))
+        sections.append(("maps", "Maps of error and of skill", error_map_section(diagnostics, against=against, method=main_method(skill))))
+    drawn = spectrum_figures(diagnostics) if "spectrum" in diagnostics else []
+    if drawn:
+        link = _download("spectra.csv", spectrum_frame(diagnostics).to_csv(index=False), "all leads of these maps")
+        text = (
+            "<p>Variance of the waves round the globe, a mean over latitudes by area, of the forecasts and of the truth (thin line in the "
+            "colour of the text). Below 1 in the lower panel, a forecast is too smooth on that scale; the error alone does not tell.</p>"
+        )
+        body = f'{text}{method_legend(diagnostics, key="spectra")}<div class="pair">{_figures(drawn)}</div>{link}'
+        sections.append(("spectra", "Spectra", body))
+    elif "rmse" in diagnostics:
+        text = "<p>Left out: waves round the globe need a grid that goes round it, and fields without missing values.</p>"
+        sections.append(("spectra", "Spectra", text))
+    if "rank_frequency" in diagnostics:
+        link = _download("rank_histograms.csv", rank_frame(diagnostics).to_csv(index=False), "all of these leads")
+        text = (
+            "<p>How often the truth has which rank among the members, relative to a reliable ensemble (1, line). U-shaped: the members "
+            "are too close together; hump-shaped: too far apart; sloped: biased.</p>"
+        )
+        sections.append(("ranks", "Rank histograms", f'{text}<div class="pair">{_figures(rank_figures(diagnostics))}</div>{link}'))
+    return sections
+
+
+def _figures(drawings: Sequence[str]) -> str:
+    return "".join(f"<figure>{svg}</figure>" for svg in drawings)
+
+
+def _background_sections(
+    log: list[dict[str, object]] | None, methods: Sequence[str], config: str, provenance: dict[str, str]
+) -> list[Section]:
+    sections = []
+    if log:
+        sections.append(("training", "Training", _training_section(log)))
+    if methods:
+        paragraphs = "".join(f"<p>{escape(text)}</p>" for text in methods)
+        sections.append(
+            ("methods", "Methods", f'<p class="soft">From the configuration, to be pasted.</p><div class="prose">{paragraphs}</div>')
+        )
+    if config:
+        body = f"<details><summary>Show the YAML</summary><pre>{escape(config)}</pre></details>"
+        sections.append(("configuration", "Configuration", body))
+    return [*sections, ("provenance", "Provenance", _provenance_section(provenance))]
 
 
 def _glance(skill: xr.Dataset) -> str:
     method = main_method(skill)
-    comparisons = compare(skill, method) if method else []
+    comparisons = [c for c in compare(skill, method) if np.isfinite(c.gain).any()] if method else []
     if not comparisons or method is None:
         return "<p>Nothing to compare.</p>"
     metric = main_metric(skill)
@@ -156,109 +210,10 @@ def _glance(skill: xr.Dataset) -> str:
     )
 
 
-def _skill_section(skill: xr.Dataset, skill_csv: str) -> str:
-    methods = [str(m) for m in skill["method"].values]
-    legend = "".join(f"<li>{swatch(look)}{escape(look.label)}</li>" for look in looks(methods).values())
-    regions = [str(r) for r in skill["region"].values]
-    parts = [f"<p>{_sample_text(skill)}{f' Region: {escape(regions[0])}.' if len(regions) > 1 else ''}</p>"]
-    if skill_csv:
-        data = base64.b64encode(skill_csv.encode()).decode()
-        link = f'<a download="skill.csv" href="data:text/csv;charset=utf-8;base64,{data}">Download skill.csv</a>'
-        parts.append(f'<p class="screen">{link}, all numbers below as one table.</p>')
-    channels = [str(c) for c in skill["channel"].values]
-    links = "".join(f'<li><a href="#channel{i}">{escape(c)}</a></li>' for i, c in enumerate(channels))
-    parts.append(f'<nav aria-label="Variables"><ul class="sub">{links}</ul></nav>' if len(channels) > 1 else "")
-    for i, channel in enumerate(channels):
-        units = channel_units(skill)[i]
-        title = _channel_title(channel, units)
-        tail = f", {pretty_units(units)}" if pretty_units(units) else ""
-        one = skill.isel(channel=i)
-        body = [_region_block(one.isel(region=0), title=channel, units=units, key=f"c{i}", metrics=metric_order(skill))]
-        for j, region in enumerate(regions[1:], start=1):
-            inner = _region_block(
-                one.isel(region=j), title=f"{channel}, {region}", units=units, key=f"c{i}r{j}", metrics=metric_order(skill)[:1]
-            )
-            body.append(f"<details><summary>{escape(channel)}, {escape(region)}</summary>{inner}</details>")
-        marks = legend.replace("swatch-", f"c{i}-swatch-")
-        heading = f'<h3 id="channel{i}">{escape(title)}{escape(tail)}</h3>\n<ul class="legend" aria-label="Methods">{marks}</ul>'
-        parts.append(heading + "\n" + "\n".join(body))
-    return "\n".join(parts)
-
-
-def _region_block(skill: xr.Dataset, *, title: str, units: str, key: str, metrics: Sequence[str]) -> str:
-    """Figures and tables of one channel in one region: dims ``method, lead_time, metric``."""
-    leads = lead_axis(skill["lead_time"])
-    figures, tables = [], []
-    for metric in metrics:
-        one = skill.sel(metric=metric).transpose("method", "lead_time", ...)
-        if not np.isfinite(one["value"].values.astype(float)).any():
-            continue
-        svg = skill_figure(one, title=title, units=units, metric=metric, leads=leads, key=f"{key}-{re.sub(r'[^A-Za-z0-9]', '-', metric)}")
-        figures.append(f"<figure>{svg}</figure>")
-        tables.append(_table(one, title=title, units=units, metric=metric, leads=leads))
-    rest = f"<details><summary>Tables of the other metrics</summary>{''.join(tables[1:])}</details>" if tables[1:] else ""
-    return f'<div class="pair">{"".join(figures)}</div>{"".join(tables[:1])}{rest}'
-
-
-def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Leads) -> str:
-    """Methods × leads, value over its interval, the best of a column bold."""
-    value, low, high = (skill[v].values.astype(float) for v in ("value", "ci_low", "ci_high"))
-    seen = np.abs(value[np.isfinite(value)])
-    typical = float(np.median(seen)) if seen.size else 0.0
-    digits = int(np.clip(2 - np.floor(np.log10(typical)), 0, 6)) if typical > 0 else 2
-    small = np.round(cost(value, metric), digits)
-    best = np.nanmin(np.where(np.isfinite(small), small, np.inf), axis=0)
-    style = looks(str(m) for m in skill["method"].values)
-    rows = []
-    for i, look in enumerate(style.values()):
-        cells = []
-        for k in range(value.shape[1]):
-            if not np.isfinite(value[i, k]):
-                cells.append("<td>–</td>")
-                continue
-            text = _number(value[i, k], digits)
-            text = f"<b>{text}</b>" if small[i, k] == best[k] else text
-            span = f"<small>[{_number(low[i, k], digits)}, {_number(high[i, k], digits)}]</small>" if np.isfinite(low[i, k]) else ""
-            cells.append(f"<td>{text}{span}</td>")
-        rows.append(f'<tr><th scope="row">{escape(look.label)}</th>{"".join(cells)}</tr>')
-    unit = metric_units(metric, units)
-    head = "".join(f'<th scope="col">{leads.text([k])}</th>' for k in range(len(leads.values)))
-    bold = "; best in bold" if np.isfinite(small).any() else ""
-    caption = f"{metric_name(metric)} of {title}{f' ({unit})' if unit else ''}{bold}."
-    return (
-        f'<div class="scroll"><table class="tall"><caption>{escape(caption)}</caption>'
-        f'<thead><tr><th scope="col">Method</th>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _number(value: float, digits: int) -> str:
-    text = f"{abs(value):.{digits}f}"
-    return f"−{text}" if value < 0 and float(text) else text
-
-
-def _sample_text(skill: xr.Dataset) -> str:
-    if "num_init" not in skill:
-        return ""
-    counts = skill["num_init"].values
-    counts = counts[np.isfinite(counts.astype(float)) & (counts > 0)]
-    if not counts.size:
-        return ""
-    least, most = int(counts.min()), int(counts.max())
-    return f"Scored over {least:,} initial times." if least == most else f"Scored over {least:,} to {most:,} initial times."
-
-
-def _case_section(forecast: xr.Dataset, observed: xr.Dataset) -> str:
-    figures, remarks = case_figures(forecast, observed)
-    text = "".join(f"<p>{escape(r)}</p>" for r in remarks)
-    return text + "".join(f'<figure class="wide"><div class="scroll">{svg}</div></figure>' for svg in figures)
-
-
 def _training_section(log: Sequence[dict[str, object]]) -> str:
     steps = [int(str(r["step"])) for r in log if str(r.get("step", "")).isdigit()]
-    figures = "".join(f"<figure>{svg}</figure>" for svg in training_figures(log))
     text = f"<p>{max(steps):,} optimizer steps. A collapse shows as an effective rank or a smallest standard deviation near zero.</p>"
-    return (text if steps else "") + f'<div class="pair">{figures}</div>'
+    return (text if steps else "") + f'<div class="pair">{_figures(training_figures(log))}</div>'
 
 
 def _provenance_section(provenance: dict[str, str]) -> str:

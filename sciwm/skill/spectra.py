@@ -5,17 +5,26 @@ import xarray as xr
 
 from sciwm.skill.regions import region_weights
 
-__all__ = ["zonal_spectrum"]
+__all__ = ["goes_round", "zonal_power", "zonal_spectrum"]
 
 
-def _power(values: np.ndarray) -> np.ndarray:
+def zonal_power(values: np.ndarray) -> np.ndarray:
+    """Power of the waves along the last axis, ``(..., longitude)`` to ``(..., wavenumber)``; see `zonal_spectrum`."""
     count = values.shape[-1]
-    amplitude = np.fft.rfft(np.asarray(values, dtype=float), axis=-1) / count
-    power: np.ndarray = np.abs(amplitude) ** 2
+    amplitude = np.fft.rfft(np.asarray(values, dtype=float), axis=-1)
+    power: np.ndarray = amplitude.real**2 + amplitude.imag**2
+    power /= count**2
     power[..., 1:] *= 2.0
     if count % 2 == 0:
         power[..., -1] /= 2.0  # the shortest wave stands for itself alone
     return power
+
+
+def goes_round(field: xr.DataArray) -> bool:
+    """Whether the longitudes of a field go round the globe in equal steps, so that waves along them have whole numbers."""
+    longitude = field["longitude"].values.astype(float)
+    step = np.diff(longitude)
+    return len(step) > 0 and bool(np.allclose(step, 360.0 / len(longitude), atol=1e-3))
 
 
 def zonal_spectrum(field: xr.DataArray, *, regions: tuple[str, ...] = ("all",)) -> xr.DataArray:
@@ -51,9 +60,8 @@ def zonal_spectrum(field: xr.DataArray, *, regions: tuple[str, ...] = ("all",)) 
     >>> zonal_spectrum(circle).isel(region=0).values.round(3)
     array([0. , 0. , 4.5, 0. , 0. , 0. , 0. ])
     """
-    longitude = field["longitude"].values.astype(float)
-    step = np.diff(longitude)
-    if len(step) == 0 or not np.allclose(step, 360.0 / len(longitude), atol=1e-3):
+    longitude = field["longitude"].values
+    if not goes_round(field):
         raise ValueError(
             f"got {len(longitude)} longitudes from {longitude[0]:g} to {longitude[-1]:g}, expected equal steps round the globe: waves on "
             "part of a circle have no whole number"
@@ -63,7 +71,7 @@ def zonal_spectrum(field: xr.DataArray, *, regions: tuple[str, ...] = ("all",)) 
     if float(abs(area - share).max()) > 1e-9:
         raise ValueError(f"got regions {list(regions)}, expected all longitudes in each, because waves go round the globe")
     power = xr.apply_ufunc(
-        _power,
+        zonal_power,
         field.chunk(longitude=-1) if field.chunks is not None else field,
         input_core_dims=[["longitude"]],
         output_core_dims=[["zonal_wavenumber"]],

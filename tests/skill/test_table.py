@@ -263,7 +263,7 @@ def test_blocks_of_initial_times_do_not_matter(monkeypatch):
     reference = fit_reference(observed, train=slice(None, observed.time[300]))
     options = {"reference": reference, "baselines": MORE_BASELINES, "resamples": 20, "lim_eofs": [3, 5], "metrics": ("rmse", "acc", "crps")}
     whole = evaluate(forecast, observed, **options)
-    monkeypatch.setattr("sciwm.skill.table._BLOCK", 2000)
+    monkeypatch.setattr("sciwm.skill.lineup._BLOCK", 2000)
     cut = evaluate(forecast, observed, **options)
     xr.testing.assert_allclose(whole, cut, rtol=1e-10)
     assert cut.attrs == whole.attrs

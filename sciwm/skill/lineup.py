@@ -1,0 +1,293 @@
+"""What is scored: every forecast and every baseline on the same initial times, handed out block by block."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.progress import track
+
+from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
+from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
+from sciwm.skill.leakage import check_leakage
+from sciwm.skill.methods import BASELINES, LIM_EOFS, MORE_BASELINES, Baseline, fit_baseline
+from sciwm.skill.scores import ANOMALY_METRICS
+from sciwm.times import Step, infer_step
+
+__all__ = ["Block", "Lineup", "Times", "as_channels", "line_up"]
+
+_BLOCK = 60_000_000  # values of forecasts that are scored together
+
+
+@dataclass(frozen=True)
+class Times:
+    """The initial and lead times all methods share.
+
+    Parameters
+    ----------
+    init, lead : DataArray
+        1-D, as `sciwm.skill.baselines.axes` makes them.
+    positions : ndarray of int, shape (init, lead)
+        Of the valid times on the observations' time axis.
+    dropped : int
+        Initial times that were offered and are not among them.
+    missing_valid : int
+        Valid times that are not observed.
+    """
+
+    init: xr.DataArray
+    lead: xr.DataArray
+    positions: np.ndarray
+    dropped: int
+    missing_valid: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some initial times of a `Lineup`: forecasts of all methods, lazy, and what was observed.
+
+    Parameters
+    ----------
+    fields : mapping of str to Dataset
+        Dims ``(init_time, lead_time, [number], [level], *space)``, stores first, then baselines.
+    observed : Dataset
+        The observations of the lineup.
+    init, lead : DataArray
+    positions : ndarray of int, shape (init, lead)
+    normal : Dataset or None
+        Climatology at the valid times.
+    """
+
+    fields: Mapping[str, xr.Dataset]
+    observed: xr.Dataset
+    init: xr.DataArray
+    lead: xr.DataArray
+    positions: np.ndarray
+    normal: xr.Dataset | None
+
+    def truth(self, name: str) -> xr.DataArray:
+        """Observations of a variable at the valid times, in the forecast layout, lazy for lazy observations."""
+        return at_positions(self.observed[name], self.positions, self.init, self.lead)
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """Forecasts and fitted baselines beside the observations, from `line_up`.
+
+    Parameters
+    ----------
+    methods : mapping of str to Dataset
+        Forecasts at the shared times, on the observations' coordinates, lazy for lazy stores.
+    baselines : mapping of str to Baseline
+    observed : Dataset
+        Shared variables only.
+    reference : Reference or None
+    times : Times
+    step : Step
+        Of the observations.
+    skipped : tuple of str
+        Variables that not every forecast has, or that are not observed.
+    leakage : str
+        Training times among the scored ones, in words; empty without any.
+    notices : tuple of str
+        What else a reader of the scores should know.
+    """
+
+    methods: Mapping[str, xr.Dataset]
+    baselines: Mapping[str, Baseline]
+    observed: xr.Dataset
+    reference: Reference | None
+    times: Times
+    step: Step
+    skipped: tuple[str, ...]
+    leakage: str
+    notices: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Methods in the order of the table: stores, then baselines."""
+        return [*self.methods, *self.baselines]
+
+    def at_leads(self, keep: Sequence[int]) -> "Lineup":
+        """The same with some lead times only, by position."""
+        leads = list(keep)
+        times = replace(self.times, lead=self.times.lead[leads], positions=self.times.positions[:, leads])
+        methods = {name: ds.isel(lead_time=leads) for name, ds in self.methods.items()}
+        baselines = {name: replace(b, forecast=_thinned(b, leads)) for name, b in self.baselines.items()}
+        return replace(self, methods=methods, baselines=baselines, times=times)
+
+    def blocks(self, *, normal: bool = True, progress: str = "scores") -> Iterator[Block]:
+        """Go through the initial times in blocks of whole chunks of the forecasts, so that memory is bounded whatever Dask loads first.
+
+        Parameters
+        ----------
+        normal : bool
+            Give the climatology, too, if there is a reference.
+        progress : str
+            What to call the work on the terminal.
+        """
+        own = None if self.reference is None or not normal else self.reference
+        scored = None if own is None else replace(own, anomaly=own.anomaly[list(self.observed.data_vars)])
+        size = _block_size(self.methods, len(self.baselines), self.times)
+        starts = range(0, self.times.init.size, size)
+        for start in track(starts, description=progress, transient=True, disable=len(starts) == 1):
+            part = slice(start, start + size)
+            init = self.times.init[part]
+            fields = {name: ds.isel(init_time=part) for name, ds in self.methods.items()}
+            fields |= {name: baseline.forecast(init) for name, baseline in self.baselines.items()}
+            mean = None if scored is None else climatology_forecast(scored, self.observed, init, self.times.lead)
+            yield Block(fields, self.observed, init, self.times.lead, self.times.positions[part], mean)
+
+
+def _thinned(baseline: Baseline, leads: list[int]) -> Any:
+    return lambda init: baseline.forecast(init).isel(lead_time=leads)
+
+
+def line_up(
+    forecasts: Mapping[str, xr.Dataset] | xr.Dataset,
+    observed: xr.Dataset,
+    *,
+    reference: Reference | None = None,
+    train: Any = None,
+    baselines: Sequence[str] = BASELINES,
+    metrics: Sequence[str] = (),
+    lim_eofs: Sequence[int] = LIM_EOFS,
+    allow_leakage: bool = False,
+) -> Lineup:
+    """Bring forecasts, baselines and observations together on the initial times that all share; nothing is scored yet.
+
+    Baselines are fitted here, once for everything that is computed of them (`sciwm.skill.score_lineup`, `sciwm.skill.diagnose`).
+
+    Parameters
+    ----------
+    forecasts, observed, reference, train, baselines, lim_eofs, allow_leakage
+        As `sciwm.skill.evaluate` takes them.
+    metrics : sequence of str
+        Only to say early which of them need a reference.
+
+    Returns
+    -------
+    Lineup
+
+    Raises
+    ------
+    ValueError
+        If grids differ, nothing is shared, something unknown is asked for, or training times would be scored; the message names it.
+    """
+    unknown = [b for b in baselines if b not in MORE_BASELINES]
+    if unknown:
+        raise ValueError(f"got baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")
+    methods = _methods(forecasts)
+    clash = sorted(set(methods) & set(baselines))
+    if clash:
+        raise ValueError(f"got forecasts named {clash}, expected other names, because baselines of these names are added")
+    names, skipped = _shared_variables(methods, observed)
+    reference = _need_reference(reference, train, observed[names], baselines, metrics)
+    step = infer_step(observed["time"]) if reference is None else reference.step
+    times = _shared_times(methods, observed, step, needs_init=bool(set(baselines) - {"climatology"}))
+    leakage = ""
+    if reference is not None:
+        leakage = check_leakage(reference.anomaly["time"], times.init, observed["time"].values[times.positions], allow=allow_leakage)
+    chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
+    made = {name: fit_baseline(name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs) for name in baselines}
+    notices = [*([leakage] if leakage else []), *(text for baseline in made.values() for text in baseline.notices)]
+    return Lineup(chosen, made, observed[names], reference, times, step, tuple(skipped), leakage, tuple(notices))
+
+
+def _methods(forecasts: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
+    methods = {"forecast": forecasts} if isinstance(forecasts, xr.Dataset) else dict(forecasts)
+    for name, ds in methods.items():
+        if not {"init_time", "lead_time"} <= set(ds.dims):
+            hint = "; open files in the WeatherBench layout with open_forecast" if "prediction_timedelta" in ds.dims else ""
+            raise ValueError(f"got forecast {name!r} with dims {tuple(ds.dims)}, expected init_time and lead_time among them{hint}")
+    if not methods:
+        raise ValueError("got no forecasts, expected at least one: initial and lead times are taken from them")
+    return methods
+
+
+def _shared_variables(methods: Mapping[str, xr.Dataset], observed: xr.Dataset) -> tuple[list[str], list[str]]:
+    seen = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
+    names = [n for n in seen if all(n in ds.data_vars for ds in methods.values())]
+    if not names:
+        held = {name: list(ds.data_vars) for name, ds in methods.items()}
+        raise ValueError(f"got no variable that every forecast and the observations share: observed {seen}, forecasts {held}")
+    offered = sorted({str(n) for ds in methods.values() for n in ds.data_vars})
+    return names, [n for n in offered if n not in names]
+
+
+def _need_reference(
+    reference: Reference | None, train: Any, observed: xr.Dataset, baselines: Sequence[str], metrics: Sequence[str]
+) -> Reference | None:
+    if reference is not None and train is not None:
+        raise ValueError("got both reference and train, expected one of them")
+    if train is not None:
+        return fit_reference(observed, train=train)
+    wanted = sorted(set(baselines) - {"persistence"}) + sorted(set(metrics) & ANOMALY_METRICS)
+    absent = [] if reference is None else [str(n) for n in observed.data_vars if n not in reference.anomaly.data_vars]
+    if absent:
+        raise ValueError(f"got a reference without {absent}, expected one fitted on every variable that is scored")
+    if reference is None and wanted:
+        raise ValueError(
+            f"got neither reference nor train, expected one for {', '.join(wanted)}, because they are fitted on training years; or pass "
+            "baselines=() and metrics=('rmse', 'mae', 'bias')"
+        )
+    return reference
+
+
+def _shared_times(methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step: Step, *, needs_init: bool) -> Times:
+    counts = [set(np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()) for ds in methods.values()]
+    lead_steps = np.array(sorted(set.intersection(*counts)), int)
+    if not lead_steps.size:
+        raise ValueError(f"got forecasts without a common lead time: {[sorted(c) for c in counts]} steps of {step}")
+    datasets = list(methods.values())
+    first = datasets[0]["init_time"]
+    offered = max(ds.sizes["init_time"] for ds in datasets)
+    kept = np.ones(first.size, bool)
+    for ds in datasets[1:]:
+        kept &= _find_init(ds, first) >= 0
+    if not kept.any():
+        raise ValueError("got forecasts without a common initial time, expected some, because all methods are scored on the same ones")
+    first = first[kept]
+    positions = valid_positions(observed["time"], first, lead_steps, step)
+    complete = (positions >= 0).all(axis=1)
+    if needs_init:
+        complete &= valid_positions(observed["time"], first, [0], step)[:, 0] >= 0
+    if not complete.any():
+        raise ValueError(
+            f"got no initial time between {first.values[0]} and {first.values[-1]} whose valid times up to {lead_steps[-1]} steps are all "
+            f"observed ({observed['time'].values[0]} to {observed['time'].values[-1]})"
+        )
+    init, lead = axes(first[complete], step.lead_times(lead_steps), step)
+    return Times(init, lead, positions[complete], offered - int(complete.sum()), int((positions < 0).sum()))
+
+
+def _find_init(ds: xr.Dataset, init: xr.DataArray) -> np.ndarray:
+    segment = init["segment"].values if "segment" in init.coords and "segment" in ds["init_time"].coords else None
+    return locate(ds["init_time"], init.values, segment=segment)
+
+
+def _select(ds: xr.Dataset, observed: xr.Dataset, times: Times, step: Step, *, method: str) -> xr.Dataset:
+    have = np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()
+    lead = [have.index(s) for s in step.steps(times.lead.values)]
+    ds = ds.isel(init_time=_find_init(ds, times.init), lead_time=lead)
+    ds = ds.drop_vars([c for c in ds.coords if c not in ds.dims]).assign_coords(init_time=times.init.values, lead_time=times.lead)
+    return xr.Dataset({n: check_grid(ds[n], observed[n], method=method) for n in observed.data_vars})
+
+
+def _block_size(methods: Mapping[str, xr.Dataset], baselines: int, times: Times) -> int:
+    """Initial times that are scored together: whole chunks of the forecasts."""
+    values = sum(v.size // max(1, v.sizes["init_time"]) for ds in methods.values() for v in ds.data_vars.values())
+    values += baselines * (values // len(methods))
+    chunk = max((max(ds.chunksizes.get("init_time", (1,))) for ds in methods.values()), default=1)
+    size = max(1, _BLOCK // max(1, values))
+    return min(times.init.size, max(chunk, size // chunk * chunk))
+
+
+def as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
+    """Give sums of one variable the dim ``channel``: one for each level, or one; with its ``variable`` and ``level``."""
+    levels = np.atleast_1d(sums["level"].values).astype(float) if "level" in sums.dims else np.array([np.nan])
+    labels = [name if np.isnan(v) else f"{name}_{v:g}" for v in levels]
+    sums = sums.rename(level="channel") if "level" in sums.dims else sums.expand_dims("channel")
+    sums = sums.drop_vars([c for c in sums.coords if c == "channel" or c not in sums.dims])
+    return sums.assign_coords(channel=labels, variable=("channel", [name] * len(labels)), level=("channel", levels))
