@@ -247,6 +247,7 @@ def evaluate_store(
     out: Path,
     metrics: Sequence[str] = (),
     regions: Sequence[str] = (),
+    events: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
     allow_leakage: bool = False,
 ) -> None:
@@ -256,7 +257,7 @@ def evaluate_store(
     molecule = "channel" not in open_training_store(reference.train_store)["state"].dims
     variables = [] if molecule else load_statistics(reference.train_store).variables
     observed = observations(config, open_data(with_store(config, truth, variables=variables)))
-    asked: dict[str, Any] = {k: list(v) for k, v in (("metrics", metrics), ("regions", regions)) if v}
+    asked: dict[str, Any] = {k: list(v) for k, v in (("metrics", metrics), ("regions", regions), ("events", events)) if v}
     asked |= {} if baselines is None else {"baselines": list(baselines)}
     config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **asked))
     lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage)
@@ -279,7 +280,8 @@ def _line_up(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: 
 
 def _score(lineup: Lineup, config: Config) -> xr.Dataset:
     chosen = config.skill
-    return score_lineup(lineup, metrics=chosen.metrics, regions=chosen.regions, resamples=chosen.resamples, seed=config.seed)
+    asked: dict[str, Any] = {"metrics": chosen.metrics, "regions": chosen.regions, "events": chosen.events}
+    return score_lineup(lineup, **asked, resamples=chosen.resamples, seed=config.seed)
 
 
 def report(run: RunDir, config: Config) -> None:

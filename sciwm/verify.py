@@ -19,6 +19,7 @@ from sciwm.skill.lineup import line_up
 from sciwm.skill.methods import BASELINES, MORE_BASELINES, fit_baseline
 from sciwm.skill.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.report import write_report
+from sciwm.skill.scores import is_event_metric
 from sciwm.skill.table import score_lineup
 from sciwm.times import times_between
 
@@ -39,6 +40,7 @@ def evaluate_forecasts(
     validation: Period | None = None,
     metrics: Sequence[str] = (),
     regions: Sequence[str] = (),
+    events: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
     allow_leakage: bool = False,
     report: Path | None = None,
@@ -55,7 +57,7 @@ def evaluate_forecasts(
         The table to write, ``*.csv``.
     train, validation : (first, last), optional
         Times of ``truth``, both included, to fit climatology and baselines on, and to choose the LIM's truncation with.
-    metrics, regions, baselines : sequence of str
+    metrics, regions, events, baselines : sequence of str
         As `sciwm.skill.evaluate` takes them. By default the errors and, with ``train``, the anomaly correlation; and every baseline that
         can be made and is not among the forecasts: without ``train`` that is persistence.
     allow_leakage : bool
@@ -95,7 +97,7 @@ def evaluate_forecasts(
         metrics=metrics,
         allow_leakage=allow_leakage,
     )
-    skill = score_lineup(lineup, metrics=metrics, regions=regions)
+    skill = score_lineup(lineup, metrics=metrics, regions=regions, events=events)
     write_table(skill, out)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -206,10 +208,12 @@ def check_table(out: Path) -> None:
 
 
 def write_table(skill: xr.Dataset, out: Path) -> None:
-    """Write the skill table as CSV, and print its first metric."""
+    """Write the skill table as CSV, and print its first metric, and the first one of events."""
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, to_frame(skill).to_csv(index=False))
-    render(skill, metric=str(skill["metric"].values[0]), console=_console)
+    names = [str(m) for m in skill["metric"].values]
+    for metric in dict.fromkeys([names[0], *[m for m in names if is_event_metric(m)][:1]]):
+        render(skill, metric=metric, console=_console)
     _console.print(f"[bold]{out}[/bold]: with intervals", highlight=False, soft_wrap=True)
 
 

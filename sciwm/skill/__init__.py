@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         persistence_forecast,
     )
     from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram
+    from sciwm.skill.events import EVENT_METRICS, Event, event_sums, parse_event
     from sciwm.skill.frame import render, to_frame, write_skill
     from sciwm.skill.lim import Lim, fit_lim, lim_forecast
     from sciwm.skill.methods import BASELINES, MORE_BASELINES
@@ -28,6 +29,8 @@ _HOME = {
     "Analogs": "analogs",
     "BASELINES": "methods",
     "ENSEMBLE_METRICS": "ensemble",
+    "EVENT_METRICS": "events",
+    "Event": "events",
     "METRICS": "scores",
     "Lim": "lim",
     "MORE_BASELINES": "methods",
@@ -41,6 +44,7 @@ _HOME = {
     "decorrelation_time": "significance",
     "ensemble_sums": "ensemble",
     "evaluate": "table",
+    "event_sums": "events",
     "false_discovery": "significance",
     "fit_analogs": "analogs",
     "fit_lim": "lim",
@@ -49,6 +53,7 @@ _HOME = {
     "lim_forecast": "lim",
     "mean_over_inits": "scores",
     "observed_at": "alignment",
+    "parse_event": "events",
     "paired_difference": "significance",
     "persistence_forecast": "baselines",
     "rank_histogram": "ensemble",
@@ -63,9 +68,11 @@ _HOME = {
 __all__ = [
     "BASELINES",
     "ENSEMBLE_METRICS",
+    "EVENT_METRICS",
     "METRICS",
     "MORE_BASELINES",
     "Analogs",
+    "Event",
     "Lim",
     "Reference",
     "analog_forecast",
@@ -77,6 +84,7 @@ __all__ = [
     "decorrelation_time",
     "ensemble_sums",
     "evaluate",
+    "event_sums",
     "false_discovery",
     "fit_analogs",
     "fit_lim",
@@ -86,6 +94,7 @@ __all__ = [
     "mean_over_inits",
     "observed_at",
     "paired_difference",
+    "parse_event",
     "persistence_forecast",
     "rank_histogram",
     "region_weights",

@@ -31,7 +31,7 @@ INK = "#010203"  # stands for the page's text colour; replaced by currentColor i
 LOWER, HIGHER, ZERO, ONE, NEITHER = "lower", "higher", "zero", "one", "neither"
 
 _BETTER = {"bias": ZERO, "spread_skill": ONE, "spread": NEITHER} | dict.fromkeys(
-    ("acc", "correlation", "r2", "msess", "skill_score", "explained_variance"), HIGHER
+    ("acc", "correlation", "roc_area", "r2", "msess", "skill_score", "explained_variance"), HIGHER
 )
 _METRICS = {
     "rmse": "Root-mean-square error",
@@ -44,9 +44,13 @@ _METRICS = {
     "energy_score": "Fair energy score",
     "spread": "Ensemble spread",
     "spread_skill": "Spread / error",
+    "brier": "Brier score",
+    "roc_area": "Area under the ROC curve",
     "r2": "Explained variance R²",
 }
-DIMENSIONLESS = {"acc", "correlation", "nmse", "spread_skill", "r2", "msess", "skill_score", "explained_variance"}
+DIMENSIONLESS = {
+    *("acc", "correlation", "nmse", "spread_skill", "brier", "roc_area", "r2", "msess", "skill_score", "explained_variance"),
+}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import xarray as xr
 
 from sciwm.skill.alignment import over_space
 from sciwm.skill.ensemble import ENSEMBLE_METRICS
+from sciwm.skill.events import EVENT_METRICS
 
 __all__ = ["METRICS", "STATISTICS", "acc", "area_means", "bias", "correlation", "mae", "mean_over_inits", "nmse", "rmse", "score_sums"]
 
@@ -76,13 +77,15 @@ def score_sums(
 
 
 def area_means(sums: xr.DataArray) -> xr.DataArray:
-    """Area means for every initial time, and the squares and products of the mean anomalies.
+    """Area means for every initial time, and the squares and products of the mean anomalies if there are any.
 
     ``weight`` becomes 1 where anything was observed and 0 elsewhere, where all other means are 0.
     """
     weight = sums.sel(statistic="weight", drop=True)
     seen = weight > 0
     means = (sums / weight.where(seen)).where(seen, 0.0)
+    if "forecast_anomaly" not in sums["statistic"].values:
+        return means
     f, o = means.sel(statistic="forecast_anomaly", drop=True), means.sel(statistic="observed_anomaly", drop=True)
     joined = xr.concat([means.drop_vars("statistic"), f**2, o**2, f * o], dim="statistic", coords="minimal", compat="override")
     return joined.assign_coords(statistic=[*sums["statistic"].values.tolist(), *_PRODUCTS]).transpose(*sums.dims)
@@ -196,11 +199,42 @@ METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
 """Metric functions of single-valued forecasts (and ensemble means) by name."""
 
 ANOMALY_METRICS = frozenset({"acc", "correlation", "nmse"})
-ALL_METRICS = METRICS | ENSEMBLE_METRICS
+ALL_METRICS = METRICS | ENSEMBLE_METRICS | EVENT_METRICS
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
     """Refuse unknown metric names."""
     for name in metrics:
-        if name not in ALL_METRICS:
-            raise ValueError(f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}")
+        metric_function(name)
+
+
+def metric_function(name: str) -> Callable[[xr.DataArray], xr.DataArray]:
+    """What computes a metric from `mean_over_inits`.
+
+    Raises
+    ------
+    ValueError
+        If there is no metric of this name.
+    """
+    if name not in ALL_METRICS:
+        raise ValueError(f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}")
+    return ALL_METRICS[name]
+
+
+def is_event_metric(name: str) -> bool:
+    """Whether a metric is defined on threshold events, and on nothing else."""
+    return name in EVENT_METRICS
+
+
+def with_event_metrics(metrics: Sequence[str], events: Sequence[str]) -> list[str]:
+    """Add the metrics of events where there are events and none is among them.
+
+    Raises
+    ------
+    ValueError
+        If there is one without events.
+    """
+    given = [m for m in metrics if is_event_metric(m)]
+    if given and not events:
+        raise ValueError(f"got metrics {given} without events, expected some, such as events=('t850>285',) or --events 't850>285'")
+    return [*metrics, *(EVENT_METRICS if events and not given else ())]

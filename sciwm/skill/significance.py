@@ -158,7 +158,7 @@ def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
     Parameters
     ----------
     sums_a, sums_b : DataArray
-        From `sciwm.skill.scores.score_sums`, on the same initial times.
+        From `sciwm.skill.scores.score_sums` or `sciwm.skill.events.event_sums`, on the same initial times.
 
     Returns
     -------
@@ -167,12 +167,15 @@ def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
     """
     if sums_a.sizes["init_time"] != sums_b.sizes["init_time"] or not sums_a["init_time"].equals(sums_b["init_time"]):
         raise ValueError("got forecasts of different initial times, expected the same ones, because the test is paired")
-    a = area_means(sums_a).sel(statistic="squared_error", drop=True)
-    b = area_means(sums_b).sel(statistic="squared_error", drop=True)
+    a, b = (_squared_errors(sums) for sums in (sums_a, sums_b))
     difference = (a - b).transpose("init_time", ...)
     mean, p_value, effective = _ar2_test(difference.values)
     like = difference.isel(init_time=0, drop=True)
     return PairedTest(like.copy(data=mean), like.copy(data=p_value), like.copy(data=effective))
+
+
+def _squared_errors(sums: xr.DataArray) -> xr.DataArray:
+    return area_means(sums.sel(statistic=["weight", "squared_error"])).sel(statistic="squared_error", drop=True)
 
 
 def false_discovery(p_values: np.ndarray) -> np.ndarray:
