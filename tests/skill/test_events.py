@@ -138,7 +138,7 @@ def test_sums_add_over_cells_and_over_initial_times(observed):
 def test_mistakes_are_named(observed):
     forecast = forecast_of(observed, range(500, 540), LEADS)
     with pytest.raises(ValueError, match=r"got event 't850 285', expected a variable, one of > >= < <="):
-        evaluate(forecast, observed, baselines=(), events=("t850 285",))
+        evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=("t850 285",))
     with pytest.raises(ValueError, match=r"got event 'z500>5', expected one of a variable that is scored: t850"):
         evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=("z500>5",))
     with pytest.raises(ValueError, match=r"got metrics \['brier'\] without events, expected some"):
