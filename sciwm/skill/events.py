@@ -6,7 +6,7 @@ M members can give: exact, and added up before the curve is drawn.
 """
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ import xarray as xr
 
 from sciwm.skill.alignment import over_space
 
-__all__ = ["EVENT_METRICS", "Event", "brier", "event_sums", "parse_event", "parse_events", "roc_area"]
+__all__ = ["EVENT_METRICS", "Event", "brier", "event_sums", "parse_event", "parse_events", "roc_area", "with_members"]
 
 _COMPARE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     ">": np.greater,
@@ -120,6 +120,12 @@ def _kernel(
     return sums
 
 
+def with_members(forecast: xr.DataArray, observed: xr.DataArray) -> xr.DataArray:
+    """The forecast with a dim ``number``, of one member if it had none, and else the dims of ``observed`` in their order."""
+    many = forecast if "number" in forecast.dims else forecast.expand_dims("number")
+    return many.transpose("number", *observed.dims)
+
+
 def event_sums(
     forecast: xr.DataArray,
     observed: xr.DataArray,
@@ -152,13 +158,12 @@ def event_sums(
         Dims ``(init_time, lead_time, [level], region, statistic)``, lazy. ``weight``; ``squared_error`` of the probability; and the weight
         of cells at which k members had the event, and it happened (``event_k``) or not (``no_event_k``).
     """
-    many = forecast if "number" in forecast.dims else forecast.expand_dims("number")
+    many = with_members(forecast, observed)
     reference = xr.zeros_like(observed) if climatology is None else climatology
     count = many.sizes["number"] + 1 if bins is None else bins
     labels = ["weight", "squared_error", *(f"event_{k}" for k in range(count)), *(f"no_event_{k}" for k in range(count))]
     kernel = partial(_kernel, event=event, bins=count)
-    dims: list[Hashable] = ["init_time", "lead_time", "number", *(d for d in observed.dims if d not in ("init_time", "lead_time"))]
-    return over_space(kernel, many.transpose(*dims), observed, reference, weights=weights, dim="statistic", labels=labels)
+    return over_space(kernel, many, observed, reference, weights=weights, dim="statistic", labels=labels)
 
 
 def brier(means: xr.DataArray) -> xr.DataArray:

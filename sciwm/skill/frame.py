@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sciwm.skill.comparison import cost
-from sciwm.skill.labels import DIMENSIONLESS
+from sciwm.skill.labels import is_dimensionless
 from sciwm.skill.scores import ALL_METRICS, is_event_metric
 
 __all__ = ["render", "to_frame", "write_skill"]
@@ -45,7 +45,7 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
     sizes = [skill.sizes[d] for d in dims]
     channel, region, when, method, metric = (a.ravel() for a in np.indices(sizes))
     metrics = skill["metric"].values.astype(str)
-    unitless = np.isin(metrics, sorted(DIMENSIONLESS))
+    unitless = np.array([is_dimensionless(m) for m in metrics])
     event = skill["event"].values.astype(str) if "event" in skill.coords else np.array([""] * skill.sizes["channel"])
     for_events = np.array([is_event_metric(m) for m in metrics])
     frame = pd.DataFrame(
@@ -96,7 +96,7 @@ def _title(channel: xr.Dataset, metric: str) -> str:
     level = float(channel["level"])
     name = str(channel["variable"].item()) + ("" if np.isnan(level) else f" at level {level:g}")
     name += str(channel["event"].item()) if "event" in channel.coords else ""
-    units = "" if metric in DIMENSIONLESS else f", {channel['units'].item()}"
+    units = "" if is_dimensionless(metric) else f", {channel['units'].item()}"
     return f"{name}, {metric}{units}"
 
 

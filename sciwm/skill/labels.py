@@ -18,6 +18,7 @@ __all__ = [
     "Leads",
     "Look",
     "better",
+    "is_dimensionless",
     "join_words",
     "lead_axis",
     "looks",
@@ -44,12 +45,13 @@ _METRICS = {
     "energy_score": "Fair energy score",
     "spread": "Ensemble spread",
     "spread_skill": "Spread / error",
+    "seeps": "SEEPS (error of precipitation categories)",
     "brier": "Brier score",
     "roc_area": "Area under the ROC curve",
     "r2": "Explained variance R²",
 }
 DIMENSIONLESS = {
-    *("acc", "correlation", "nmse", "spread_skill", "brier", "roc_area", "r2", "msess", "skill_score", "explained_variance"),
+    *("acc", "correlation", "nmse", "spread_skill", "seeps", "brier", "roc_area", "r2", "msess", "skill_score", "explained_variance"),
 }
 
 
@@ -163,11 +165,14 @@ def pretty_units(units: str) -> str:
 
 def better(metric: str) -> str:
     """Which values of a metric are good: "lower", "higher", those near "zero" or "one", or "neither"."""
-    return _BETTER.get(metric, LOWER)
+    return HIGHER if metric.startswith("fss_") else _BETTER.get(metric, LOWER)
 
 
 def metric_name(metric: str) -> str:
     """Name of a metric in words."""
+    if metric.startswith("fss_"):
+        cells = metric.removeprefix("fss_")
+        return f"Fractions skill score, {cells} × {cells} cells"
     return _METRICS.get(metric, metric.replace("_", " "))
 
 
@@ -178,4 +183,9 @@ def short_name(metric: str) -> str:
 
 def metric_units(metric: str, units: str) -> str:
     """Units in which a metric of a variable in ``units`` is given; empty if it has none."""
-    return "" if metric in DIMENSIONLESS else pretty_units(units)
+    return "" if is_dimensionless(metric) else pretty_units(units)
+
+
+def is_dimensionless(metric: str) -> bool:
+    """Whether values of a metric have no units."""
+    return metric in DIMENSIONLESS or metric.startswith("fss_")

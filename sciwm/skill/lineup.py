@@ -12,7 +12,7 @@ from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positi
 from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
 from sciwm.skill.leakage import check_leakage
 from sciwm.skill.methods import BASELINES, LIM_EOFS, MORE_BASELINES, Baseline, fit_baseline
-from sciwm.skill.scores import ANOMALY_METRICS
+from sciwm.skill.scores import REFERENCE_METRICS
 from sciwm.times import Step, infer_step
 
 __all__ = ["Block", "Lineup", "Times", "as_channels", "line_up"]
@@ -223,7 +223,7 @@ def _need_reference(
         raise ValueError("got both reference and train, expected one of them")
     if train is not None:
         return fit_reference(observed, train=train)
-    wanted = sorted(set(baselines) - {"persistence"}) + sorted(set(metrics) & ANOMALY_METRICS)
+    wanted = sorted(set(baselines) - {"persistence"}) + sorted(set(metrics) & REFERENCE_METRICS)
     absent = [] if reference is None else [str(n) for n in observed.data_vars if n not in reference.anomaly.data_vars]
     if absent:
         raise ValueError(f"got a reference without {absent}, expected one fitted on every variable that is scored")

@@ -8,6 +8,7 @@ fields for each of them; here all nine sums come from one pass, which is what re
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -15,6 +16,8 @@ import xarray as xr
 from sciwm.skill.alignment import over_space
 from sciwm.skill.ensemble import ENSEMBLE_METRICS
 from sciwm.skill.events import EVENT_METRICS
+from sciwm.skill.fractions import fss, neighbourhood
+from sciwm.skill.seeps import seeps
 
 __all__ = ["METRICS", "STATISTICS", "acc", "area_means", "bias", "correlation", "mae", "mean_over_inits", "nmse", "rmse", "score_sums"]
 
@@ -199,7 +202,9 @@ METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
 """Metric functions of single-valued forecasts (and ensemble means) by name."""
 
 ANOMALY_METRICS = frozenset({"acc", "correlation", "nmse"})
-ALL_METRICS = METRICS | ENSEMBLE_METRICS | EVENT_METRICS
+REFERENCE_METRICS = ANOMALY_METRICS | {"seeps"}
+ALL_METRICS = METRICS | ENSEMBLE_METRICS | {"seeps": seeps} | EVENT_METRICS
+"""All metric functions by name but the fractions skill scores, ``fss_N`` for every odd N."""
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
@@ -216,14 +221,17 @@ def metric_function(name: str) -> Callable[[xr.DataArray], xr.DataArray]:
     ValueError
         If there is no metric of this name.
     """
+    size = neighbourhood(name)
+    if size is not None:
+        return partial(fss, size=size)
     if name not in ALL_METRICS:
-        raise ValueError(f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}")
+        raise ValueError(f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}, fss_5 (of 5 × 5 cells)")
     return ALL_METRICS[name]
 
 
 def is_event_metric(name: str) -> bool:
     """Whether a metric is defined on threshold events, and on nothing else."""
-    return name in EVENT_METRICS
+    return name in EVENT_METRICS or neighbourhood(name) is not None
 
 
 def with_event_metrics(metrics: Sequence[str], events: Sequence[str]) -> list[str]:

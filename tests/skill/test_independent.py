@@ -10,17 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import scores
+import scores.spatial
 import scoringrules
 import sklearn.metrics
 import xarray as xr
 import xskillscore
-from truths import days
+from truths import DAY, days
 
 from sciwm.skill.ensemble import ensemble_sums, rank_histogram
 from sciwm.skill.events import Event, event_sums
+from sciwm.skill.fractions import fraction_sums
 from sciwm.skill.regions import region_weights
-from sciwm.skill.scores import ALL_METRICS, area_means, mean_over_inits, metric_function, score_sums
+from sciwm.skill.scores import ALL_METRICS, area_means, is_event_metric, mean_over_inits, metric_function, score_sums
+from sciwm.skill.seeps import RainClimate, seeps_sums
 from sciwm.skill.spectra import zonal_spectrum
 
 KEEP = ["init_time", "lead_time"]
@@ -82,11 +84,30 @@ def case_of(name):
     return Case(members, truth, climatology, region_weights(truth).isel(region=0, drop=True))
 
 
+def climate_of(case):
+    random = np.random.default_rng(7)
+    months = xr.DataArray(np.zeros(12), dims="time", coords={"time": np.arange(12)})
+    like = months * case.truth.isel(init_time=0, lead_time=0, drop=True).fillna(0.0)
+    return RainClimate(0.25, like + random.uniform(0.05, 0.95, like.shape), like + random.uniform(0.5, 1.0, like.shape))
+
+
+def fss_of(case):
+    """The metric of the largest neighbourhood that fits, up to 3 × 3 cells."""
+    return "fss_3" if case.truth.sizes["latitude"] > 2 else "fss_1"
+
+
 def ours(case, metric):
     weights = region_weights(case.truth)
     forecast = case.members.transpose("init_time", "lead_time", "number", ...)
-    if metric in ("brier", "roc_area"):
+    if is_event_metric(metric):
         sums = event_sums(forecast, case.truth, case.climatology, event=EVENT, weights=weights)
+        if metric.startswith("fss"):
+            more = fraction_sums(forecast, case.truth, case.climatology, event=EVENT, size=int(metric[-1]), weights=weights)
+            sums = xr.concat([sums, more], "statistic")
+    elif metric == "seeps":
+        valid = case.truth["init_time"].values[:, None] + case.truth["lead_time"].values * DAY
+        single = score_sums(case.mean, case.truth, weights=weights)
+        sums = xr.concat([single, seeps_sums(forecast, case.truth, climate_of(case), valid=valid, weights=weights)], "statistic")
     else:
         single = score_sums(case.mean, case.truth, case.climatology, weights=weights)
         more = ensemble_sums(forecast, case.truth, case.climatology, weights=weights, energy=True)
@@ -100,7 +121,7 @@ def over_inits(per_init):
 
 
 def by_lead(case, score):
-    """``score(weights, forecast, truth, climatology, members)`` of each lead's observed cells, flat; NaN without, or with missing forecasts."""
+    """``score(weights, forecast, truth, climatology, members)`` of each lead's observed cells; NaN without, or with missing forecasts."""
     out = []
     for k in range(2):
         fields = [a.isel(lead_time=k).values for a in (case.share, case.mean, case.truth, case.climatology, case.members)]
@@ -193,6 +214,32 @@ def roc_area(case):
     return by_lead(case, area)
 
 
+def seeps(case):
+    climate, share = climate_of(case), case.share
+    january = [a.isel(time=0, drop=True) for a in (climate.dry_probability, climate.heavy)]
+    cells = scores.categorical.seeps(case.members, case.truth, *january, dry_light_threshold=climate.dry, preserve_dims="all").mean(
+        "number"
+    )
+    expected = (share * cells).sum(["init_time", *SPACE]) / (share * cells.notnull()).sum(["init_time", *SPACE])
+    masked = (january[0] < 0.1) | (january[0] > 0.85)
+    lost = (case.members.isnull().any("number") & case.truth.notnull() & ~masked).any(["init_time", *SPACE])
+    return np.where(lost, np.nan, expected.transpose("lead_time"))
+
+
+def fss(case):
+    half = int(fss_of(case)[-1]) // 2
+    rows, columns = (case.truth.sizes[d] for d in SPACE)
+    chance, happened, seen = (a.values for a in ((case.members > 0.5).mean("number"), case.truth > 0.5, case.truth.notnull()))
+    error, total = np.zeros(chance.shape), np.zeros(chance.shape)
+    for i, k, y, x in np.ndindex(chance.shape):
+        window = (i, k, *np.ix_(range(max(0, y - half), min(rows, y + half + 1)), np.arange(x - half, x + half + 1) % columns))
+        if seen[i, k, y, x]:
+            f, o = (a[window][seen[window]].mean() for a in (chance, happened))
+            error[i, k, y, x], total[i, k, y, x] = (f - o) ** 2, f**2 + o**2
+    share = case.share.values
+    return 1 - (share * error).sum((0, 2, 3)) / (share * total).sum((0, 2, 3))
+
+
 INDEPENDENT = {
     "rmse": lambda case: np.sqrt(weighted(scores.continuous.mse, case, case.mean)),
     "mae": lambda case: weighted(scores.continuous.mae, case, case.mean),
@@ -204,13 +251,15 @@ INDEPENDENT = {
     "energy_score": energy_score,
     "spread": lambda case: np.sqrt(spread_square(case)),
     "spread_skill": spread_skill,
+    "seeps": seeps,
     "brier": brier,
     "roc_area": roc_area,
+    "fss": fss,
 }
 
 
 def test_every_metric_is_compared():
-    assert set(INDEPENDENT) == set(ALL_METRICS)
+    assert set(INDEPENDENT) == {*ALL_METRICS, "fss"}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -221,7 +270,7 @@ def test_scores_agree_with_independent_implementations(metric, name):
         warnings.simplefilter("ignore")  # of the libraries, about empty means and 0 / 0
         expected = INDEPENDENT[metric](case)
     expected = np.where(case.lost, np.nan, np.where(np.isinf(expected), np.nan, expected))
-    np.testing.assert_allclose(ours(case, metric), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ours(case, fss_of(case) if metric == "fss" else metric), expected, rtol=1e-9, atol=1e-12)
     defined = {"zero variance": {"acc", "correlation", "nmse", "roc_area"}, "one member": {"spread", "spread_skill"}}
     undefined = defined.get(name, set()) | ({"correlation"} if name == "one initial time" else set())
     finite = name not in ("all missing", "missing forecasts") and metric not in undefined
@@ -249,3 +298,18 @@ def test_zonal_spectra_agree_with_the_sum_over_waves(name):
     area = np.cos(np.deg2rad(field["latitude"].values))
     expected = np.average(power, axis=-2, weights=area)
     np.testing.assert_allclose(zonal_spectrum(field).isel(region=0), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_fractions_skill_scores_agree_with_scores(size):
+    random = np.random.default_rng(size)
+    coords = {"init_time": days(6), "lead_time": [1, 2], "latitude": np.arange(9.0), "longitude": np.arange(12.0)}
+    forecast, truth = (xr.DataArray(random.standard_normal((6, 2, 9, 12)), coords, tuple(coords)) for _ in range(2))
+    inner = xr.zeros_like(truth[0, 0].reset_coords(drop=True)).expand_dims(region=["inner"]).copy()
+    edge = size // 2
+    inner[:, edge : 9 - edge, edge : 12 - edge] = 1.0  # scores takes whole windows only, and all alike
+    more = fraction_sums(forecast, truth, event=EVENT, size=size, weights=inner)
+    sums = xr.concat([score_sums(forecast, truth, weights=inner), more], "statistic").compute()
+    value = metric_function(f"fss_{size}")(mean_over_inits(area_means(sums))).isel(region=0)
+    options = {"window_size": (size, size), "spatial_dims": SPACE, "preserve_dims": ["lead_time"]}
+    np.testing.assert_allclose(value, scores.spatial.fss_2d(forecast, truth, event_threshold=0.5, **options), rtol=1e-10)
