@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from sciwm.skill.methods import BASELINES, MORE_BASELINES
     from sciwm.skill.regions import region_weights
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
-    from sciwm.skill.significance import block_counts, bootstrap_interval, decorrelation_time, false_discovery, paired_difference
+    from sciwm.skill.significance import (
+        block_counts,
+        bootstrap_interval,
+        decorrelation_time,
+        diebold_mariano,
+        false_discovery,
+        paired_difference,
+    )
     from sciwm.skill.spectra import zonal_spectrum
     from sciwm.skill.table import evaluate
 
@@ -42,6 +49,7 @@ _HOME = {
     "climatology_forecast": "baselines",
     "damped_persistence_forecast": "baselines",
     "decorrelation_time": "significance",
+    "diebold_mariano": "significance",
     "ensemble_sums": "ensemble",
     "evaluate": "table",
     "event_sums": "events",
@@ -82,6 +90,7 @@ __all__ = [
     "climatology_forecast",
     "damped_persistence_forecast",
     "decorrelation_time",
+    "diebold_mariano",
     "ensemble_sums",
     "evaluate",
     "event_sums",

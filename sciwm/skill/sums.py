@@ -39,7 +39,7 @@ class TableSums:
 
 def table_sums(lineup: Lineup, *, metrics: Sequence[str], regions: Sequence[str], events: Sequence[Event]) -> TableSums:
     """Compute the sums that these metrics need."""
-    weights = {str(n): region_weights(v, regions) for n, v in lineup.observed.data_vars.items()}
+    weights = {str(n): region_weights(v, regions, land=lineup.land) for n, v in lineup.observed.data_vars.items()}
     _check_regions(list(weights.values()))
     asked = frozenset(metrics) & set(ENSEMBLE_METRICS)
     climates = {} if lineup.reference is None else rain_climates(lineup.reference, lineup.observed, metrics=metrics)

@@ -35,6 +35,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     allow_leakage: bool = False,
+    mask: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Score forecasts, and baselines beside them, on the same initial times.
 
@@ -73,6 +74,9 @@ def evaluate(
         Seed of the bootstrap.
     allow_leakage : bool
         Score initial and valid times that are in the training block, too, and say so in ``attrs["leakage"]``.
+    mask : DataArray, optional
+        Share of land in each cell, 0–1, on the grid of ``observed``, for the regions ``land`` and ``ocean``; by default a field ``lsm``,
+        ``land_sea_mask`` or ``sftlf`` of ``observed``.
 
     Returns
     -------
@@ -100,6 +104,7 @@ def evaluate(
         metrics=metrics,
         lim_eofs=lim_eofs,
         allow_leakage=allow_leakage,
+        mask=mask,
     )
     return score_lineup(lineup, metrics=metrics, regions=regions, events=events, against=against, resamples=resamples, seed=seed)
 
