@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 from truths import forecast_of, weather
 
-from sciwm.skill import evaluate
+from sciwm.skill import evaluate, fit_reference
 from sciwm.skill.regions import Region, land_fraction, parse_region, region_weights
 
 
@@ -79,6 +79,19 @@ def test_regions_are_read_from_text():
         region_weights(field(LATITUDE, np.arange(0, 360, 5.0)), ["all", "global"])
     with pytest.raises(ValueError, match="south < north"):
         parse_region("alps:48,44,5,16")
+
+
+def test_a_box_of_ones_own_is_an_index():
+    observed = weather(700)
+    forecast = forecast_of(observed, range(500, 600), np.array([2]), noise=2.0)
+    reference = fit_reference(observed, train=slice("2000", "2000"), harmonics=1)
+    options = {"reference": reference, "baselines": (), "metrics": ("correlation",), "resamples": 0}
+    skill = evaluate(forecast, observed, regions=("mine:35,51,-2.5,7.5",), **options)  # the middle row and what is south of it, two columns
+    area = np.cos(np.deg2rad(observed.latitude.values[:2]))
+    normal = reference.climatology.at(observed.time[502:602]).t850.values
+    fields = forecast.t850[:, 0].values, observed.t850.values[502:602]
+    index = [np.average((f - normal)[:, :2, :2].mean(axis=2), axis=1, weights=area * [1.0, 0.6]) for f in fields]
+    assert skill.value.item() == pytest.approx(np.corrcoef(*index)[0, 1])
 
 
 def coast(observed):
