@@ -178,7 +178,7 @@ def metric_name(metric: str) -> str:
 
 def short_name(metric: str) -> str:
     """Abbreviation of a metric where it has one, else its name."""
-    return metric.upper() if metric in ("rmse", "mae", "mse", "acc", "nmse", "crps") else metric_name(metric).split(" (")[0]
+    return metric.upper() if metric in ("rmse", "mae", "mse", "acc", "nmse", "crps", "seeps") else metric_name(metric).split(" (")[0]
 
 
 def metric_units(metric: str, units: str) -> str:

@@ -7,6 +7,8 @@ from truths import forecast_of, weather
 
 from sciwm.skill import evaluate, render, to_frame
 from sciwm.skill.events import Event, event_sums, parse_event, parse_events, roc_area
+from sciwm.skill.labels import better, metric_name, metric_units, short_name
+from sciwm.skill.prose import describe_scores
 from sciwm.skill.regions import region_weights
 from sciwm.skill.scores import area_means, mean_over_inits
 
@@ -146,3 +148,11 @@ def test_mistakes_are_named(observed):
     with pytest.raises(ValueError, match=r"expected 't>1' once"):
         parse_events(["t>1", "t>1.0"], [("t", np.nan)])
     assert parse_event("tp>1e-3").condition == ">0.001"
+
+
+def test_the_report_names_the_scores_of_events(skill):
+    assert "Brier score and area under the ROC curve" in describe_scores(skill)
+    assert [better(m) for m in ("brier", "roc_area", "fss_5", "seeps")] == ["lower", "higher", "higher", "lower"]
+    assert metric_name("fss_5") == "Fractions skill score, 5 × 5 cells"
+    assert short_name("seeps") == "SEEPS"
+    assert [metric_units(m, "K") for m in ("rmse", "brier", "roc_area", "fss_5", "seeps")] == ["K", "", "", "", ""]
