@@ -94,6 +94,10 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         _add_fit(parser, "with --truth: ")
         parser.add_argument("--metrics", help="with --truth: such as rmse,acc")
         parser.add_argument("--regions", help="with --truth: such as tropics;north:20,90,0,360; a box is NAME:S,N,W,E, and ';' separates")
+        parser.add_argument("--events", help="with --truth: such as 't850>285;tp>0.001', for Brier scores and ROC areas; ';' separates")
+        parser.add_argument(
+            "--mask", metavar="STORE", help="with --truth: land-sea mask for the regions land and ocean (default: the truth's)"
+        )
         parser.add_argument("--baselines", help="with --truth: such as persistence,lim")
         parser.add_argument("--report", type=Path, metavar="FILE", help="with --truth: a page with figures, such as report.html")
         parser.add_argument("--allow-leakage", action="store_true", help="with --truth: score training times, too, marked as such")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "baselines", "allow_leakage", "report")
+_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "events", "baselines", "mask", "allow_leakage", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,7 +160,9 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
         "out": options.out or Path("skill.csv"),
         "metrics": _names(options.metrics),
         "regions": _names(options.regions, by=";"),
+        "events": _names(options.events, by=";"),
         "baselines": None if options.baselines is None else _names(options.baselines),
+        "mask": options.mask,
         "allow_leakage": options.allow_leakage,
     }
     if options.reference is not None and options.report is not None:

@@ -18,8 +18,9 @@ from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir
 from sciwm.skill import MORE_BASELINES
 from sciwm.skill.baselines import Reference
+from sciwm.skill.events import parse_event
 from sciwm.skill.regions import parse_region
-from sciwm.skill.scores import check_metrics
+from sciwm.skill.scores import check_metrics, with_event_metrics
 from sciwm.times import Step, infer_step
 from sciwm.tokens.grid import GridTokenizer
 
@@ -108,7 +109,9 @@ def _check_targets(config: Config, ds: xr.Dataset) -> None:
 
 
 def _check_scores(config: Config, ds: xr.Dataset) -> None:
-    check_metrics(config.skill.metrics)
+    check_metrics(with_event_metrics(config.skill.metrics, config.skill.events))
+    for text in config.skill.events:
+        parse_event(text)
     unknown = [b for b in config.skill.baselines if b not in MORE_BASELINES]
     if unknown:
         raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")

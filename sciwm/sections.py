@@ -296,6 +296,8 @@ class SkillConfig:
     ----------
     metrics, baselines, regions : list of str
         Names as `sciwm.skill` knows them; empty ``regions`` means the whole domain.
+    events : list of str
+        Threshold events such as ``t850>285``, scored by their probability.
     lim_eofs : list of int
         EOF truncations of the linear inverse model to choose from on the validation block.
     resamples : int
@@ -305,6 +307,7 @@ class SkillConfig:
     metrics: list[str] = field(default_factory=lambda: ["rmse", "mae", "bias", "acc"])
     baselines: list[str] = field(default_factory=lambda: ["climatology", "persistence", "damped_persistence", "lim"])
     regions: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     lim_eofs: list[int] = field(default_factory=lambda: [10, 20, 30, 40, 60, 80])
     resamples: int = 1000
 

@@ -45,7 +45,7 @@ from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
-from sciwm.verify import check_table, method_names, write_table
+from sciwm.verify import check_table, method_names, read_mask, write_table
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
 
@@ -247,7 +247,9 @@ def evaluate_store(
     out: Path,
     metrics: Sequence[str] = (),
     regions: Sequence[str] = (),
+    events: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
+    mask: str | None = None,
     allow_leakage: bool = False,
 ) -> None:
     """Score any forecast stores against any truth, with baselines learnt in the training years of a run, and its metrics and regions."""
@@ -256,14 +258,23 @@ def evaluate_store(
     molecule = "channel" not in open_training_store(reference.train_store)["state"].dims
     variables = [] if molecule else load_statistics(reference.train_store).variables
     observed = observations(config, open_data(with_store(config, truth, variables=variables)))
-    asked: dict[str, Any] = {k: list(v) for k, v in (("metrics", metrics), ("regions", regions)) if v}
+    asked: dict[str, Any] = {k: list(v) for k, v in (("metrics", metrics), ("regions", regions), ("events", events)) if v}
     asked |= {} if baselines is None else {"baselines": list(baselines)}
     config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **asked))
-    lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage)
+    land = None if mask is None else read_mask(mask)
+    lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage, mask=land)
     write_table(_score(lineup, config), out)
 
 
-def _line_up(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config, *, allow_leakage: bool = False) -> Lineup:
+def _line_up(
+    stores: Sequence[Path],
+    observed: xr.Dataset,
+    run: RunDir,
+    config: Config,
+    *,
+    allow_leakage: bool = False,
+    mask: xr.DataArray | None = None,
+) -> Lineup:
     opened = [open_forecast(str(store)) for store in stores]
     names = method_names(stores, opened)
     return line_up(
@@ -274,12 +285,14 @@ def _line_up(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: 
         metrics=config.skill.metrics,
         lim_eofs=config.skill.lim_eofs,
         allow_leakage=allow_leakage,
+        mask=mask,
     )
 
 
 def _score(lineup: Lineup, config: Config) -> xr.Dataset:
     chosen = config.skill
-    return score_lineup(lineup, metrics=chosen.metrics, regions=chosen.regions, resamples=chosen.resamples, seed=config.seed)
+    asked: dict[str, Any] = {"metrics": chosen.metrics, "regions": chosen.regions, "events": chosen.events}
+    return score_lineup(lineup, **asked, resamples=chosen.resamples, seed=config.seed)
 
 
 def report(run: RunDir, config: Config) -> None:

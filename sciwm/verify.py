@@ -8,7 +8,7 @@ import xarray as xr
 from rich.console import Console
 
 import sciwm
-from sciwm.data.open import open_dataset, open_forecast
+from sciwm.data.open import open_dataset, open_forecast, open_static
 from sciwm.forecast.store import write_forecast
 from sciwm.rundir import write_atomically
 from sciwm.skill.alignment import locate
@@ -18,11 +18,13 @@ from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lineup import line_up
 from sciwm.skill.methods import BASELINES, MORE_BASELINES, fit_baseline
 from sciwm.skill.prose import describe_grid, describe_scores, variable_names
+from sciwm.skill.regions import land_fraction
 from sciwm.skill.report import write_report
+from sciwm.skill.scores import is_event_metric
 from sciwm.skill.table import score_lineup
 from sciwm.times import times_between
 
-__all__ = ["check_table", "evaluate_forecasts", "method_names", "write_baselines", "write_table"]
+__all__ = ["check_table", "evaluate_forecasts", "method_names", "read_mask", "write_baselines", "write_table"]
 
 _BLOCK = 16_000_000  # values of one block of a baseline that is written
 _console = Console()
@@ -39,7 +41,9 @@ def evaluate_forecasts(
     validation: Period | None = None,
     metrics: Sequence[str] = (),
     regions: Sequence[str] = (),
+    events: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
+    mask: str | None = None,
     allow_leakage: bool = False,
     report: Path | None = None,
 ) -> xr.Dataset:
@@ -55,9 +59,11 @@ def evaluate_forecasts(
         The table to write, ``*.csv``.
     train, validation : (first, last), optional
         Times of ``truth``, both included, to fit climatology and baselines on, and to choose the LIM's truncation with.
-    metrics, regions, baselines : sequence of str
+    metrics, regions, events, baselines : sequence of str
         As `sciwm.skill.evaluate` takes them. By default the errors and, with ``train``, the anomaly correlation; and every baseline that
         can be made and is not among the forecasts: without ``train`` that is persistence.
+    mask : path, optional
+        Store with a land–sea mask, for the regions ``land`` and ``ocean``; by default that of ``truth``, if it has one.
     allow_leakage : bool
         Score training times, too, and say so.
     report : path, optional
@@ -94,8 +100,9 @@ def evaluate_forecasts(
         baselines=baselines,
         metrics=metrics,
         allow_leakage=allow_leakage,
+        mask=None if mask is None else read_mask(mask),
     )
-    skill = score_lineup(lineup, metrics=metrics, regions=regions)
+    skill = score_lineup(lineup, metrics=metrics, regions=regions, events=events)
     write_table(skill, out)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -206,10 +213,12 @@ def check_table(out: Path) -> None:
 
 
 def write_table(skill: xr.Dataset, out: Path) -> None:
-    """Write the skill table as CSV, and print its first metric."""
+    """Write the skill table as CSV, and print its first metric, and the first one of events."""
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, to_frame(skill).to_csv(index=False))
-    render(skill, metric=str(skill["metric"].values[0]), console=_console)
+    names = [str(m) for m in skill["metric"].values]
+    for metric in dict.fromkeys([names[0], *[m for m in names if is_event_metric(m)][:1]]):
+        render(skill, metric=metric, console=_console)
     _console.print(f"[bold]{out}[/bold]: with intervals", highlight=False, soft_wrap=True)
 
 
@@ -221,6 +230,15 @@ def method_names(stores: Sequence[str | Path], opened: Sequence[xr.Dataset]) -> 
     if len(set(names)) < len(names):
         raise ValueError(f"got forecast stores named {names}, expected distinct names, because the table tells methods apart by them")
     return names
+
+
+def read_mask(store: str) -> xr.DataArray:
+    """The share of land in each cell, from a store with a land–sea mask."""
+    fields = open_static(store)
+    share = land_fraction(fields)
+    if share is None:
+        raise ValueError(f"got --mask {store} with {list(fields.data_vars)}, expected lsm, land_sea_mask or sftlf among them")
+    return share
 
 
 def _fit(observed: xr.Dataset, train: Period | None, validation: Period | None) -> Reference | None:

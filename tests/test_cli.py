@@ -225,11 +225,13 @@ def test_forecasting_another_store(era, verbs):
 def test_evaluating_stores(era, verbs, monkeypatch):
     assert main(["evaluate", "a.zarr", "b.zarr", "--truth", "t.nc", "--reference", "runs/era"]) == 0
     common = {"truth": "t.nc", "out": Path("skill.csv"), "metrics": [], "regions": [], "baselines": None, "allow_leakage": False}
+    common |= {"events": [], "mask": None}
     assert verbs.calls.pop() == ("evaluate_store", (["a.zarr", "b.zarr"],), common | {"reference": era})
     monkeypatch.setattr("sciwm.verify.evaluate_forecasts", lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)))
     assert main(["evaluate", "a.zarr", "--truth", "t.nc"]) == 0
     assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common | {"report": None})
     options = ["--train", "2000:2006", "--validation", "2007:2007", "--metrics", "rmse, acc", "--regions", "tropics; n:20,90,0,360"]
+    options += ["--events", "t850>285; tp>0.001", "--mask", "m.nc"]
     assert (
         main(
             [
@@ -256,6 +258,8 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "validation": ("2007", "2007"),
         "metrics": ["rmse", "acc"],
         "regions": ["tropics", "n:20,90,0,360"],
+        "events": ["t850>285", "tp>0.001"],
+        "mask": "m.nc",
         "baselines": ["lim"],
         "allow_leakage": True,
         "report": Path("r.html"),

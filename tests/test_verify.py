@@ -120,9 +120,42 @@ def test_two_worker_processes_give_the_same_scores(truth, baselines, tmp_path):
     tables = []
     for name, more in (("threads", []), ("processes", ["--workers", "2"])):
         out = tmp_path / f"{name}.csv"
+        more += ["--metrics", "rmse,acc,brier,roc_area,fss_3", "--events", "t850>275"]
         assert main(["evaluate", lim, "--truth", str(path), "--train", years, "--out", str(out), *more]) == 0
         tables.append(out.read_bytes())
     assert tables[0] == tables[1]
+
+
+def test_events_land_and_ocean_on_the_terminal(truth, baselines, tmp_path, capsys):
+    (path, year), (_, stores) = truth, baselines
+    with xr.open_dataset(path) as ds:
+        grid = {d: ds[d] for d in ("latitude", "longitude")}
+    share = np.zeros([len(v) for v in grid.values()])
+    share[:, : share.shape[1] // 2] = 1.0
+    xr.Dataset({"land_sea_mask": (tuple(grid), share, {"units": "1"})}, grid).isel(latitude=slice(None, None, -1)).to_netcdf(
+        tmp_path / "mask.nc"
+    )
+    command = ["evaluate", str(stores[3]), "--truth", str(path), "--train", f"{year}:{year + 1}", "--out", str(tmp_path / "s.csv")]
+    command += ["--events", "t850>275; t850<=270", "--regions", "all;land;ocean"]
+    assert main(command) == 2
+    assert "got region 'land' without a land–sea mask" in capsys.readouterr().err
+    assert main([*command, "--mask", str(tmp_path / "mask.nc"), "--report", str(tmp_path / "r.html")]) == 0
+    assert "t850>275, brier" in capsys.readouterr().out
+    page = (tmp_path / "r.html").read_text()
+    assert "Brier score" in page
+    assert "Area under the ROC curve" in page
+    rows = pd.read_csv(tmp_path / "s.csv").query("method == 'lim' and lead_hours == 24 and variable == 't850'")
+    assert set(rows.loc[rows["metric"] == "brier", "event"]) == {">275", "<=270"}
+    observed = open_dataset(path)
+    forecast = open_forecast(str(stores[3])).isel(lead_time=[0])
+    at_valid = observed["t850"].sel(time=(forecast["init_time"] + forecast["lead_time"].values[0]).values).values
+    missed = (forecast["t850"].isel(lead_time=0).values > 275) != (at_valid > 275)
+    area = np.cos(np.deg2rad(observed["latitude"].values))[:, None] * share
+    brier = rows.query("metric == 'brier' and event == '>275' and region == 'land'")["value"].item()
+    assert brier == pytest.approx((missed * area).sum() / area.sum() / len(missed))
+    xr.Dataset({"t": (("latitude", "longitude"), share, {"units": "K"})}, grid).to_netcdf(tmp_path / "no.nc")
+    assert main([*command, "--mask", str(tmp_path / "no.nc")]) == 2
+    assert "expected lsm, land_sea_mask or sftlf among them" in capsys.readouterr().err
 
 
 def test_refusals(truth, baselines, tmp_path):

@@ -15,7 +15,7 @@ from sciwm.data.read import Store, chunk_lazily, read_pieces
 from sciwm.data.timeline import canonical_lead, check_times, join_pieces, stack_segments
 from sciwm.data.variables import select_variables
 
-__all__ = ["fingerprint", "open_dataset", "open_forecast", "to_original"]
+__all__ = ["fingerprint", "open_dataset", "open_forecast", "open_static", "to_original"]
 
 
 def open_dataset(
@@ -96,6 +96,33 @@ def _canonical(ds: xr.Dataset, label: str, wanted: Sequence[str] | None, chunks:
         if label in str(error) or label == "the Dataset":
             raise
         raise ValueError(f"{error} [in {label}]") from error
+
+
+def open_static(store: Store) -> xr.Dataset:
+    """Open fields without time, such as a land–sea mask, in canonical form: names, units, order of coordinates as of `open_dataset`.
+
+    Parameters
+    ----------
+    store : path, URL or Dataset
+        One store in any format `open_dataset` reads. Of fields with times, the first time is taken.
+
+    Returns
+    -------
+    Dataset
+        Lazy, dims ``latitude, longitude``.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> mask = xr.DataArray(np.eye(2), {"lat": [30.0, 0.0], "lon": [350.0, 355.0]}, ("lat", "lon")).assign_attrs(units="1")
+    >>> dict(open_static(mask.to_dataset(name="land_sea_mask")).sizes)
+    {'latitude': 2, 'longitude': 2}
+    """
+    ((label, opened), *rest) = read_pieces(store)
+    if rest:
+        raise ValueError(f"got {1 + len(rest)} stores, expected one, because fields without time are of one grid")
+    ds, _ = _canonical(opened, label, None, "auto")
+    return ds.isel(time=0, drop=True) if "time" in ds.dims else ds
 
 
 def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> xr.Dataset:

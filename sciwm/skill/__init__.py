@@ -16,13 +16,21 @@ if TYPE_CHECKING:
     )
     from sciwm.skill.diagnostics import diagnose, write_diagnostics
     from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram
+    from sciwm.skill.events import EVENT_METRICS, Event, event_sums, parse_event
     from sciwm.skill.frame import render, to_frame, write_skill
     from sciwm.skill.lim import Lim, fit_lim, lim_forecast
     from sciwm.skill.lineup import Lineup, line_up
     from sciwm.skill.methods import BASELINES, MORE_BASELINES
     from sciwm.skill.regions import region_weights
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
-    from sciwm.skill.significance import block_counts, bootstrap_interval, decorrelation_time, false_discovery, paired_difference
+    from sciwm.skill.significance import (
+        block_counts,
+        bootstrap_interval,
+        decorrelation_time,
+        diebold_mariano,
+        false_discovery,
+        paired_difference,
+    )
     from sciwm.skill.spectra import zonal_spectrum
     from sciwm.skill.table import evaluate, score_lineup
 
@@ -30,6 +38,8 @@ _HOME = {
     "Analogs": "analogs",
     "BASELINES": "methods",
     "ENSEMBLE_METRICS": "ensemble",
+    "EVENT_METRICS": "events",
+    "Event": "events",
     "METRICS": "scores",
     "Lim": "lim",
     "Lineup": "lineup",
@@ -43,8 +53,10 @@ _HOME = {
     "damped_persistence_forecast": "baselines",
     "decorrelation_time": "significance",
     "diagnose": "diagnostics",
+    "diebold_mariano": "significance",
     "ensemble_sums": "ensemble",
     "evaluate": "table",
+    "event_sums": "events",
     "false_discovery": "significance",
     "fit_analogs": "analogs",
     "fit_lim": "lim",
@@ -54,6 +66,7 @@ _HOME = {
     "line_up": "lineup",
     "mean_over_inits": "scores",
     "observed_at": "alignment",
+    "parse_event": "events",
     "paired_difference": "significance",
     "persistence_forecast": "baselines",
     "rank_histogram": "ensemble",
@@ -70,9 +83,11 @@ _HOME = {
 __all__ = [
     "BASELINES",
     "ENSEMBLE_METRICS",
+    "EVENT_METRICS",
     "METRICS",
     "MORE_BASELINES",
     "Analogs",
+    "Event",
     "Lim",
     "Lineup",
     "Reference",
@@ -84,8 +99,10 @@ __all__ = [
     "damped_persistence_forecast",
     "decorrelation_time",
     "diagnose",
+    "diebold_mariano",
     "ensemble_sums",
     "evaluate",
+    "event_sums",
     "false_discovery",
     "fit_analogs",
     "fit_lim",
@@ -96,6 +113,7 @@ __all__ = [
     "mean_over_inits",
     "observed_at",
     "paired_difference",
+    "parse_event",
     "persistence_forecast",
     "rank_histogram",
     "region_weights",

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sciwm.skill.comparison import cost
-from sciwm.skill.labels import DIMENSIONLESS
-from sciwm.skill.scores import ALL_METRICS
+from sciwm.skill.labels import is_dimensionless
+from sciwm.skill.scores import ALL_METRICS, is_event_metric
 
 __all__ = ["render", "to_frame", "write_skill"]
 
@@ -36,19 +36,23 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``variable, level, region, lead_hours, method, metric, value, ci_low, ci_high, units, num_init``
-        (``lead_months`` or ``lead_ps`` for such data); ``level`` is NaN (empty in CSV) for a variable without levels. Regions that
-        mean nothing for a variable have no rows.
+        (``lead_months`` or ``lead_ps`` for such data); ``level`` is NaN (empty in CSV) for a variable without levels. With events, a
+        column ``event`` follows, such as ``>285``, empty for the variable itself. Regions that mean nothing for a variable, and
+        metrics that are not defined for a channel, have no rows.
     """
     column, lead = _lead_column(skill)
     dims = ("channel", "region", "lead_time", "method", "metric")
     sizes = [skill.sizes[d] for d in dims]
     channel, region, when, method, metric = (a.ravel() for a in np.indices(sizes))
     metrics = skill["metric"].values.astype(str)
-    unitless = np.isin(metrics, sorted(DIMENSIONLESS))
+    unitless = np.array([is_dimensionless(m) for m in metrics])
+    event = skill["event"].values.astype(str) if "event" in skill.coords else np.array([""] * skill.sizes["channel"])
+    for_events = np.array([is_event_metric(m) for m in metrics])
     frame = pd.DataFrame(
         {
             "variable": skill["variable"].values[channel],
             "level": skill["level"].values[channel],
+            **({"event": event[channel]} if event.any() else {}),
             "region": skill["region"].values[region],
             column: lead[when],
             "method": skill["method"].values[method],
@@ -58,7 +62,8 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
             "num_init": skill["num_init"].transpose(*dims[:3]).values[channel, region, when],
         }
     )
-    return frame[frame["num_init"] > 0].reset_index(drop=True)
+    defined = (event != "")[channel] == for_events[metric]
+    return frame[defined & (frame["num_init"] > 0)].reset_index(drop=True)
 
 
 def write_skill(skill: xr.Dataset, csv_path: str | Path, nc_path: str | Path) -> None:
@@ -90,7 +95,8 @@ def _digits(values: np.ndarray) -> int:
 def _title(channel: xr.Dataset, metric: str) -> str:
     level = float(channel["level"])
     name = str(channel["variable"].item()) + ("" if np.isnan(level) else f" at level {level:g}")
-    units = "" if metric in DIMENSIONLESS else f", {channel['units'].item()}"
+    name += str(channel["event"].item()) if "event" in channel.coords else ""
+    units = "" if is_dimensionless(metric) else f", {channel['units'].item()}"
     return f"{name}, {metric}{units}"
 
 
@@ -139,7 +145,8 @@ def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None =
     for channel in range(skill.sizes["channel"]):
         for region in range(skill.sizes["region"]):
             part = chosen.isel(channel=channel, region=region)
-            if int(part["num_init"].max()) > 0:
+            of_event = "event" in part.coords and bool(part["event"].item())
+            if int(part["num_init"].max()) > 0 and of_event == is_event_metric(metric):
                 console.print(_table(part, metric, column=column, leads=leads))
     notices = skill.attrs.get("notices", "")
     summary = f"{skill.attrs.get('num_init', '?')} initial times, 95 % intervals from blocks of {skill.attrs.get('block_length', '?')}"

@@ -18,6 +18,7 @@ __all__ = [
     "Leads",
     "Look",
     "better",
+    "is_dimensionless",
     "join_words",
     "lead_axis",
     "looks",
@@ -31,7 +32,7 @@ INK = "#010203"  # stands for the page's text colour; replaced by currentColor i
 LOWER, HIGHER, ZERO, ONE, NEITHER = "lower", "higher", "zero", "one", "neither"
 
 _BETTER = {"bias": ZERO, "spread_skill": ONE, "spread": NEITHER} | dict.fromkeys(
-    ("acc", "correlation", "r2", "msess", "skill_score", "explained_variance"), HIGHER
+    ("acc", "correlation", "roc_area", "r2", "msess", "skill_score", "explained_variance"), HIGHER
 )
 _METRICS = {
     "rmse": "Root-mean-square error",
@@ -44,9 +45,14 @@ _METRICS = {
     "energy_score": "Fair energy score",
     "spread": "Ensemble spread",
     "spread_skill": "Spread / error",
+    "seeps": "SEEPS (error of precipitation categories)",
+    "brier": "Brier score",
+    "roc_area": "Area under the ROC curve",
     "r2": "Explained variance R²",
 }
-DIMENSIONLESS = {"acc", "correlation", "nmse", "spread_skill", "r2", "msess", "skill_score", "explained_variance"}
+DIMENSIONLESS = {
+    *("acc", "correlation", "nmse", "spread_skill", "seeps", "brier", "roc_area", "r2", "msess", "skill_score", "explained_variance"),
+}
 
 
 @dataclass(frozen=True)
@@ -159,19 +165,27 @@ def pretty_units(units: str) -> str:
 
 def better(metric: str) -> str:
     """Which values of a metric are good: "lower", "higher", those near "zero" or "one", or "neither"."""
-    return _BETTER.get(metric, LOWER)
+    return HIGHER if metric.startswith("fss_") else _BETTER.get(metric, LOWER)
 
 
 def metric_name(metric: str) -> str:
     """Name of a metric in words."""
+    if metric.startswith("fss_"):
+        cells = metric.removeprefix("fss_")
+        return f"Fractions skill score, {cells} × {cells} cells"
     return _METRICS.get(metric, metric.replace("_", " "))
 
 
 def short_name(metric: str) -> str:
     """Abbreviation of a metric where it has one, else its name."""
-    return metric.upper() if metric in ("rmse", "mae", "mse", "acc", "nmse", "crps") else metric_name(metric).split(" (")[0]
+    return metric.upper() if metric in ("rmse", "mae", "mse", "acc", "nmse", "crps", "seeps") else metric_name(metric).split(" (")[0]
 
 
 def metric_units(metric: str, units: str) -> str:
     """Units in which a metric of a variable in ``units`` is given; empty if it has none."""
-    return "" if metric in DIMENSIONLESS else pretty_units(units)
+    return "" if is_dimensionless(metric) else pretty_units(units)
+
+
+def is_dimensionless(metric: str) -> bool:
+    """Whether values of a metric have no units."""
+    return metric in DIMENSIONLESS or metric.startswith("fss_")

@@ -12,7 +12,8 @@ from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positi
 from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
 from sciwm.skill.leakage import check_leakage
 from sciwm.skill.methods import BASELINES, LIM_EOFS, MORE_BASELINES, Baseline, fit_baseline
-from sciwm.skill.scores import ANOMALY_METRICS
+from sciwm.skill.regions import land_fraction
+from sciwm.skill.scores import REFERENCE_METRICS
 from sciwm.times import Step, infer_step
 
 __all__ = ["Block", "Lineup", "Times", "as_channels", "line_up"]
@@ -92,6 +93,8 @@ class Lineup:
         Training times among the scored ones, in words; empty without any.
     notices : tuple of str
         What else a reader of the scores should know.
+    land : DataArray or None
+        Share of land in each cell, for the regions ``land`` and ``ocean``.
     """
 
     methods: Mapping[str, xr.Dataset]
@@ -103,6 +106,7 @@ class Lineup:
     skipped: tuple[str, ...]
     leakage: str
     notices: tuple[str, ...]
+    land: xr.DataArray | None = None
 
     @property
     def names(self) -> list[str]:
@@ -154,6 +158,7 @@ def line_up(
     metrics: Sequence[str] = (),
     lim_eofs: Sequence[int] = LIM_EOFS,
     allow_leakage: bool = False,
+    mask: xr.DataArray | None = None,
 ) -> Lineup:
     """Bring forecasts, baselines and observations together on the initial times that all share; nothing is scored yet.
 
@@ -161,7 +166,7 @@ def line_up(
 
     Parameters
     ----------
-    forecasts, observed, reference, train, baselines, lim_eofs, allow_leakage
+    forecasts, observed, reference, train, baselines, lim_eofs, allow_leakage, mask
         As `sciwm.skill.evaluate` takes them.
     metrics : sequence of str
         Only to say early which of them need a reference.
@@ -192,7 +197,8 @@ def line_up(
     chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
     made = {name: fit_baseline(name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs) for name in baselines}
     notices = [*([leakage] if leakage else []), *(text for baseline in made.values() for text in baseline.notices)]
-    return Lineup(chosen, made, observed[names], reference, times, step, tuple(skipped), leakage, tuple(notices))
+    land = land_fraction(observed) if mask is None else land_fraction(mask.to_dataset(name="lsm"))
+    return Lineup(chosen, made, observed[names], reference, times, step, tuple(skipped), leakage, tuple(notices), land)
 
 
 def _methods(forecasts: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
@@ -223,7 +229,7 @@ def _need_reference(
         raise ValueError("got both reference and train, expected one of them")
     if train is not None:
         return fit_reference(observed, train=train)
-    wanted = sorted(set(baselines) - {"persistence"}) + sorted(set(metrics) & ANOMALY_METRICS)
+    wanted = sorted(set(baselines) - {"persistence"}) + sorted(set(metrics) & REFERENCE_METRICS)
     absent = [] if reference is None else [str(n) for n in observed.data_vars if n not in reference.anomaly.data_vars]
     if absent:
         raise ValueError(f"got a reference without {absent}, expected one fitted on every variable that is scored")

@@ -1,5 +1,6 @@
 """How the scores of a table were computed, in sentences for a paper."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
     when += f" from {first} to {last}" if count and first and last else ""
     base = f" were compared with {truth}" if truth else " were verified"
     parts = [f"Forecasts of {join_words(names)} at lead times of {_each(leads)}{base}{when}, the same for every method."]
-    metrics = [metric_name(str(m)).lower().replace("crps", "CRPS") for m in skill["metric"].values]
+    metrics = [re.sub(r"\b(crps|seeps|roc|brier)\b", _proper, metric_name(str(m)).lower()) for m in skill["metric"].values]
     parts.append(f"The scores are {join_words(metrics)}, of fields weighted by the cosine of latitude, averaged over initial times.")
     regions = [str(r).replace("_", " ") for r in skill["region"].values]
     if len(regions) > 1:
@@ -75,6 +76,11 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
     if attrs.get("leakage"):
         parts.append(f"This was not a fair test: {attrs['leakage']}.")
     return " ".join(parts)
+
+
+def _proper(name: re.Match[str]) -> str:
+    """Write a name of a score as a name."""
+    return "Brier" if name[0] == "brier" else name[0].upper()
 
 
 def _each(leads: Leads) -> str:

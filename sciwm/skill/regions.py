@@ -1,4 +1,4 @@
-"""Areas that scores are averaged over, as cell weights."""
+"""Areas that scores are averaged over, as cell weights: boxes, and land and ocean."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import xarray as xr
 
 from sciwm.skill.alignment import space_dims
 
-__all__ = ["NAMED_REGIONS", "Region", "parse_region", "region_weights"]
+__all__ = ["LAND_REGIONS", "NAMED_REGIONS", "Region", "land_fraction", "parse_region", "region_weights"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ NAMED_REGIONS = {
         Region("nino34", -5, 5, 190, 240),
     )
 }
+LAND_REGIONS = ("land", "ocean")
+_MASKS = ("lsm", "land_sea_mask", "sftlf")
+_MASK_NAMES = ("land_binary_mask", "land_area_fraction")
 _WHOLE = ("all", "domain", "global")
 _NUMBER = r"\s*([-+]?[0-9.]+)\s*"
 
@@ -90,10 +93,48 @@ def _box(latitude: np.ndarray, longitude: np.ndarray, region: Region) -> np.ndar
     return np.asarray(_fraction(latitude, region.south, region.north)[:, None] * across[None, :])
 
 
-def region_weights(field: xr.DataArray, regions: Sequence[str] = ()) -> xr.DataArray:
+def land_fraction(static: xr.Dataset) -> xr.DataArray | None:
+    """Find the share of land in each cell among fields; None where there is none.
+
+    Parameters
+    ----------
+    static : Dataset
+        With a field called ``lsm``, ``land_sea_mask`` or ``sftlf``, or of such a standard name; of one with times the first is taken.
+
+    Returns
+    -------
+    DataArray
+        Dims ``(latitude, longitude)``, in [0, 1], in memory.
+
+    Raises
+    ------
+    ValueError
+        If it has missing values, or others than 0–1 or 0–100 %.
+
+    Examples
+    --------
+    >>> land_fraction(xr.Dataset({"sftlf": (("latitude", "longitude"), [[0.0, 25.0, 100.0]], {"units": "%"})})).values
+    array([[0.  , 0.25, 1.  ]])
+    """
+    found = [v for n, v in static.data_vars.items() if n in _MASKS or v.attrs.get("standard_name") in _MASK_NAMES]
+    found = [v.isel(time=0, drop=True) if "time" in v.dims else v for v in found]
+    found = [v for v in found if set(v.dims) == {"latitude", "longitude"}]
+    if not found:
+        return None
+    share = found[0].transpose("latitude", "longitude").astype(float).compute()
+    share = share / 100 if share.attrs.get("units") == "%" else share
+    low, high = float(share.min(skipna=False)), float(share.max(skipna=False))
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
+        raise ValueError(
+            f"got land–sea mask {found[0].name!r} with values from {low:g} to {high:g}, expected 0 (sea) to 1 (land) everywhere"
+        )
+    return share.clip(0.0, 1.0)
+
+
+def region_weights(field: xr.DataArray, regions: Sequence[str] = (), *, land: xr.DataArray | None = None) -> xr.DataArray:
     r"""Weigh the cells of a field in each region.
 
-    .. math:: w = \cos(\mathrm{latitude}) \cdot \mathrm{share\ of\ the\ cell\ inside\ the\ box}
+    .. math:: w = \cos(\mathrm{latitude}) \cdot \mathrm{share\ of\ the\ cell\ inside\ the\ region}
 
     Cells without latitude (components, atoms, an index) weigh 1.
 
@@ -103,7 +144,10 @@ def region_weights(field: xr.DataArray, regions: Sequence[str] = ()) -> xr.DataA
         Anything with the field's space dims and coordinates, e.g. one variable of the observations.
     regions : sequence of str
         Names (`NAMED_REGIONS`), boxes ``"name:south,north,west,east"``, ``"all"`` (also called ``domain``,
-        ``global``), or a prefix of component names: ``"phi"`` takes ``phi_sin`` and ``phi_cos``. Empty means ``all``.
+        ``global``), ``"land"``, ``"ocean"``, or a prefix of component names: ``"phi"`` takes ``phi_sin`` and ``phi_cos``. Empty means
+        ``all``.
+    land : DataArray, optional
+        Share of land in each cell, from `land_fraction`; only ``land`` and ``ocean`` need it. Coasts count in part for both.
 
     Returns
     -------
@@ -113,7 +157,7 @@ def region_weights(field: xr.DataArray, regions: Sequence[str] = ()) -> xr.DataA
     Raises
     ------
     ValueError
-        If a region is malformed or named twice.
+        If a region is malformed or named twice, or ``land`` is missing or on another grid.
     """
     space = space_dims(field)
     shape = tuple(field.sizes[d] for d in space)
@@ -128,6 +172,10 @@ def region_weights(field: xr.DataArray, regions: Sequence[str] = ()) -> xr.DataA
         if text in _WHOLE:
             names.append("all")
             layers.append(area)
+        elif text in LAND_REGIONS and grid:
+            names.append(text)
+            share = _land_on(field, land, text)
+            layers.append(area * (share if text == "land" else 1.0 - share))
         elif region is not None:
             names.append(region.name)
             inside = _box(field["latitude"].values.astype(float), field["longitude"].values.astype(float), region) if grid else 0.0
@@ -144,3 +192,20 @@ def region_weights(field: xr.DataArray, regions: Sequence[str] = ()) -> xr.DataA
         raise ValueError(f"got regions {list(regions)}, expected {twice[0]!r} once")
     coords = {"region": names, **{d: field[d].variable for d in space if d in field.coords}}
     return xr.DataArray(np.stack(layers), dims=("region", *space), coords=coords)
+
+
+def _land_on(field: xr.DataArray, land: xr.DataArray | None, text: str) -> np.ndarray:
+    """Share of land on the grid of a field."""
+    if land is None:
+        raise ValueError(
+            f"got region {text!r} without a land–sea mask, expected lsm, land_sea_mask or sftlf beside the observations, mask=…, or "
+            "--mask STORE"
+        )
+    for dim in ("latitude", "longitude"):
+        got, want = land[dim].values.astype(float), field[dim].values.astype(float)
+        if len(got) != len(want) or not np.allclose(got, want, rtol=0.0, atol=1e-4):
+            raise ValueError(
+                f"got a land–sea mask with {len(got)} of {dim} from {got[0]:g} to {got[-1]:g}, expected those of the observations: "
+                f"{len(want)} from {want[0]:g} to {want[-1]:g}"
+            )
+    return np.asarray(land.values)

@@ -8,12 +8,16 @@ fields for each of them; here all nine sums come from one pass, which is what re
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
 from sciwm.skill.alignment import over_space
 from sciwm.skill.ensemble import ENSEMBLE_METRICS
+from sciwm.skill.events import EVENT_METRICS
+from sciwm.skill.fractions import fss, neighbourhood
+from sciwm.skill.seeps import seeps
 
 __all__ = ["METRICS", "STATISTICS", "acc", "area_means", "bias", "correlation", "mae", "mean_over_inits", "nmse", "rmse", "score_sums"]
 
@@ -76,13 +80,15 @@ def score_sums(
 
 
 def area_means(sums: xr.DataArray) -> xr.DataArray:
-    """Area means for every initial time, and the squares and products of the mean anomalies.
+    """Area means for every initial time, and the squares and products of the mean anomalies if there are any.
 
     ``weight`` becomes 1 where anything was observed and 0 elsewhere, where all other means are 0.
     """
     weight = sums.sel(statistic="weight", drop=True)
     seen = weight > 0
     means = (sums / weight.where(seen)).where(seen, 0.0)
+    if "forecast_anomaly" not in sums["statistic"].values:
+        return means
     f, o = means.sel(statistic="forecast_anomaly", drop=True), means.sel(statistic="observed_anomaly", drop=True)
     joined = xr.concat([means.drop_vars("statistic"), f**2, o**2, f * o], dim="statistic", coords="minimal", compat="override")
     return joined.assign_coords(statistic=[*sums["statistic"].values.tolist(), *_PRODUCTS]).transpose(*sums.dims)
@@ -196,11 +202,47 @@ METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
 """Metric functions of single-valued forecasts (and ensemble means) by name."""
 
 ANOMALY_METRICS = frozenset({"acc", "correlation", "nmse"})
-ALL_METRICS = METRICS | ENSEMBLE_METRICS
+REFERENCE_METRICS = ANOMALY_METRICS | {"seeps"}
+ALL_METRICS = METRICS | ENSEMBLE_METRICS | {"seeps": seeps} | EVENT_METRICS
+"""All metric functions by name but the fractions skill scores, ``fss_N`` for every odd N."""
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
     """Refuse unknown metric names."""
     for name in metrics:
-        if name not in ALL_METRICS:
-            raise ValueError(f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}")
+        metric_function(name)
+
+
+def metric_function(name: str) -> Callable[[xr.DataArray], xr.DataArray]:
+    """What computes a metric from `mean_over_inits`.
+
+    Raises
+    ------
+    ValueError
+        If there is no metric of this name.
+    """
+    size = neighbourhood(name)
+    if size is not None:
+        return partial(fss, size=size)
+    if name not in ALL_METRICS:
+        raise ValueError(f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}, fss_5 (of 5 × 5 cells)")
+    return ALL_METRICS[name]
+
+
+def is_event_metric(name: str) -> bool:
+    """Whether a metric is defined on threshold events, and on nothing else."""
+    return name in EVENT_METRICS or neighbourhood(name) is not None
+
+
+def with_event_metrics(metrics: Sequence[str], events: Sequence[str]) -> list[str]:
+    """Add the metrics of events where there are events and none is among them.
+
+    Raises
+    ------
+    ValueError
+        If there is one without events.
+    """
+    given = [m for m in metrics if is_event_metric(m)]
+    if given and not events:
+        raise ValueError(f"got metrics {given} without events, expected some, such as events=('t850>285',) or --events 't850>285'")
+    return [*metrics, *(EVENT_METRICS if events and not given else ())]

@@ -7,16 +7,17 @@ import numpy as np
 import xarray as xr
 
 from sciwm.skill.baselines import Reference
-from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, single_sums
+from sciwm.skill.events import parse_events
 from sciwm.skill.lineup import Lineup, as_channels, line_up
 from sciwm.skill.methods import BASELINES, LIM_EOFS
-from sciwm.skill.regions import region_weights
-from sciwm.skill.scores import ALL_METRICS, area_means, check_metrics, mean_over_inits, score_sums
+from sciwm.skill.scores import area_means, check_metrics, is_event_metric, mean_over_inits, metric_function, with_event_metrics
 from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, false_discovery, paired_difference
+from sciwm.skill.sums import table_sums
 
 __all__ = ["evaluate", "score_lineup"]
 
 _JOIN: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
+_ORDER = ("method", "channel", "region", "lead_time", "metric")
 
 
 def evaluate(
@@ -28,11 +29,13 @@ def evaluate(
     baselines: Sequence[str] = BASELINES,
     metrics: Sequence[str] = ("rmse", "mae", "bias", "acc"),
     regions: Sequence[str] = (),
+    events: Sequence[str] = (),
     lim_eofs: Sequence[int] = LIM_EOFS,
     against: str = "lim",
     resamples: int = 1000,
     seed: int = 0,
     allow_leakage: bool = False,
+    mask: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Score forecasts, and baselines beside them, on the same initial times.
 
@@ -54,9 +57,13 @@ def evaluate(
         Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``.
     metrics : sequence of str
         Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``nmse`` (`sciwm.skill.METRICS`), which score the mean of an
-        ensemble, and ``crps``, ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`).
+        ensemble, and ``crps``, ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`). Of events
+        ``brier``, ``roc_area`` (`sciwm.skill.EVENT_METRICS`); with events and none of these, the two are added.
     regions : sequence of str
         As `region_weights` takes them; empty is the whole domain, ``all``.
+    events : sequence of str
+        Such as ``"t850>285"``: each is a further channel, on which the metrics of events are defined, and no others. The probability
+        of a forecast is the share of its members for which the event happens.
     lim_eofs : sequence of int
         Truncations the linear inverse model chooses from.
     against : str
@@ -67,6 +74,9 @@ def evaluate(
         Seed of the bootstrap.
     allow_leakage : bool
         Score initial and valid times that are in the training block, too, and say so in ``attrs["leakage"]``.
+    mask : DataArray, optional
+        Share of land in each cell, 0–1, on the grid of ``observed``, for the regions ``land`` and ``ocean``; by default a field ``lsm``,
+        ``land_sea_mask`` or ``sftlf`` of ``observed``.
 
     Returns
     -------
@@ -74,15 +84,16 @@ def evaluate(
         Dims ``method, channel, region, lead_time, metric``: ``value``, ``ci_low``, ``ci_high``; ``p_value`` ``(method, channel,
         region, lead_time)`` of a paired test of the squared errors, and ``q_value``, the same for a scorecard of many tests
         (`false_discovery` over all channels, regions and leads of a method); ``pair_p_value`` and ``pair_q_value``, the same against
-        every ``reference_method``; ``num_init`` ``(channel, region, lead_time)``. Coordinates
-        ``variable``, ``level``, ``units`` of each channel. ``attrs`` count dropped initial times and missing valid times, and hold the
-        bootstrap's block length and what the LIM chose.
+        every ``reference_method`` (of events: of the squared errors of the probabilities); ``num_init`` ``(channel, region,
+        lead_time)``. Coordinates ``variable``, ``level``, ``units`` and, with events, ``event`` of each channel. ``attrs`` count dropped
+        initial times and missing valid times, and hold the bootstrap's block length and what the LIM chose.
 
     Raises
     ------
     ValueError
         If grids differ, nothing is shared, something unknown is asked for, or training times would be scored; the message names it.
     """
+    metrics = with_event_metrics(metrics, events)
     check_metrics(metrics)
     lineup = line_up(
         forecasts,
@@ -93,8 +104,9 @@ def evaluate(
         metrics=metrics,
         lim_eofs=lim_eofs,
         allow_leakage=allow_leakage,
+        mask=mask,
     )
-    return score_lineup(lineup, metrics=metrics, regions=regions, against=against, resamples=resamples, seed=seed)
+    return score_lineup(lineup, metrics=metrics, regions=regions, events=events, against=against, resamples=resamples, seed=seed)
 
 
 def score_lineup(
@@ -102,6 +114,7 @@ def score_lineup(
     *,
     metrics: Sequence[str] = ("rmse", "mae", "bias", "acc"),
     regions: Sequence[str] = (),
+    events: Sequence[str] = (),
     against: str = "lim",
     resamples: int = 1000,
     seed: int = 0,
@@ -119,84 +132,65 @@ def score_lineup(
     >>> score_lineup(lineup, metrics=["rmse"], resamples=0)["value"].loc[{"method": "persistence"}].values.ravel()
     array([1., 2.])
     """
+    metrics = with_event_metrics(metrics, events)
     check_metrics(metrics)
-    asked = frozenset(metrics) & set(ENSEMBLE_METRICS)
-    result = _summarise(_all_sums(lineup, regions, ensemble=asked), metrics, against=against, resamples=resamples, seed=seed)
-    return _describe(result, lineup)
+    sums = table_sums(lineup, metrics=metrics, regions=regions, events=parse_events(events, _channels(lineup)))
+    parts = [sums.values] if sums.events is None else [sums.values.assign_coords(event=_no_event(sums.values)), sums.events]
+    return _describe(_summarise(parts, metrics, against=against, resamples=resamples, seed=seed), lineup)
 
 
-def _all_sums(lineup: Lineup, regions: Sequence[str], *, ensemble: frozenset[str]) -> xr.DataArray:
-    """Compute the sums ``(method, channel, region, init_time, lead_time, statistic)``, with those of members that ``ensemble`` needs."""
-    weights = {str(n): region_weights(v, regions) for n, v in lineup.observed.data_vars.items()}
-    _check_regions(list(weights.values()))
-    blocks = []
-    for block in lineup.blocks():
-        lazy: dict[str, list[xr.DataArray]] = {m: [] for m in block.fields}
-        for name, weight in weights.items():
-            truth = block.truth(name)
-            for method, ds in block.fields.items():
-                sums = _sums(ds[name], truth, None if block.normal is None else block.normal[name], weight, ensemble)
-                lazy[method].append(as_channels(sums, name))
-        joined = [xr.concat(parts, "channel", **_JOIN) for parts in lazy.values()]
-        blocks.append(xr.concat(joined, "method", **_JOIN).assign_coords(method=list(lazy)).compute())
-    return blocks[0] if len(blocks) == 1 else xr.concat(blocks, "init_time", **_JOIN)
+def _no_event(sums: xr.DataArray) -> xr.DataArray:
+    return xr.DataArray([""] * sums.sizes["channel"], dims="channel")
 
 
-def _check_regions(weights: Sequence[xr.DataArray]) -> None:
-    used = {str(r) for w in weights for r in w["region"].values[w.sum(w.dims[1:]).values > 0]}
-    if empty := [str(r) for r in weights[0]["region"].values if r not in used]:
-        raise ValueError(f"got regions {empty} without any cell of the domain, expected names, boxes or component prefixes that overlap it")
+def _channels(lineup: Lineup) -> list[tuple[str, float]]:
+    """Variables and levels of the table; NaN for a variable without levels."""
+    each = [as_channels(field, str(name)) for name, field in lineup.observed.data_vars.items()]
+    return [(str(v), float(level)) for c in each for v, level in zip(c["variable"].values, c["level"].values, strict=True)]
 
 
-def _sums(
-    forecast: xr.DataArray, truth: xr.DataArray, normal: xr.DataArray | None, weights: xr.DataArray, ensemble: frozenset[str]
-) -> xr.DataArray:
-    mean = forecast.mean("number", skipna=False) if "number" in forecast.dims else forecast
-    sums = score_sums(mean, truth, normal, weights=weights)
-    if not ensemble:
-        return sums
-    energy = "energy_score" in ensemble
-    if "number" in forecast.dims:
-        more = ensemble_sums(forecast, truth, normal, weights=weights, energy=energy)
-    else:
-        more = single_sums(sums, energy=energy)
-    return xr.concat([sums, more.transpose(*sums.dims)], "statistic", coords="minimal", compat="override", join="override")
-
-
-def _summarise(sums: xr.DataArray, metrics: Sequence[str], *, against: str, resamples: int, seed: int) -> xr.Dataset:
-    means = area_means(sums)
-    functions = {m: ALL_METRICS[m] for m in metrics}
-    average = mean_over_inits(means)
-    value = xr.concat([f(average).assign_coords(metric=m) for m, f in functions.items()], "metric")
-    squared = means.sel(statistic="squared_error", drop=True).transpose("init_time", ...)
-    block = block_length(squared.values)
-    low, high = xr.full_like(value, np.nan), xr.full_like(value, np.nan)
-    if resamples > 0:
-        counts = block_counts(sums.sizes["init_time"], block, resamples=resamples, seed=seed)
-        pieces = [bootstrap_interval(means.isel(method=[k]), functions, counts) for k in range(means.sizes["method"])]
-        low, high = (xr.concat([p[i] for p in pieces], "method") for i in (0, 1))
-    order = ("method", "channel", "region", "lead_time", "metric")
-    pairs = [paired_difference(sums, sums.isel(method=k, drop=True)).p_value for k in range(sums.sizes["method"])]
-    pair_p = xr.concat(pairs, "reference_method").transpose("reference_method", *order[:-1])
+def _summarise(parts: Sequence[xr.DataArray], metrics: Sequence[str], *, against: str, resamples: int, seed: int) -> xr.Dataset:
+    """Table of sums: those of the variables, and those of the events if there are any."""
+    sums = parts[0]
+    squared = area_means(sums.sel(statistic=["weight", "squared_error"])).sel(statistic="squared_error", drop=True)
+    block = block_length(squared.transpose("init_time", ...).values)
+    counts = block_counts(sums.sizes["init_time"], block, resamples=resamples, seed=seed) if resamples > 0 else None
+    tables = [_values(part, metrics, events=k > 0, counts=counts) for k, part in enumerate(parts)]
+    names = sums["method"].values
+    each = [[paired_difference(part, part.isel(method=k, drop=True)).p_value for k in range(len(names))] for part in parts]
+    pairs = [xr.concat(against_one, "reference_method", **_JOIN) for against_one in each]
+    pair_p = xr.concat(pairs, "channel", **_JOIN).transpose("reference_method", *_ORDER[:-1])
     tested = pair_p.values.reshape(*pair_p.shape[:2], -1)
     pair_q = pair_p.copy(data=np.reshape([[false_discovery(one) for one in row] for row in tested], pair_p.shape))
-    found = np.flatnonzero(sums["method"].values == against)
+    found = np.flatnonzero(names == against)
     p_value, q_value = (p.isel(reference_method=found[0]) if found.size else xr.full_like(p[0], np.nan) for p in (pair_p, pair_q))
-    seen = (sums.sel(statistic="weight", drop=True).isel(method=0, drop=True) > 0).sum("init_time")
-    result = xr.Dataset(
-        {
-            "value": value.transpose(*order),
-            "ci_low": low.transpose(*order),
-            "ci_high": high.transpose(*order),
-            "p_value": p_value,
-            "q_value": q_value,
-            "pair_p_value": pair_p,
-            "pair_q_value": pair_q,
-            "num_init": seen.transpose("channel", "region", "lead_time").astype("int64"),
-        },
-        coords={"reference_method": sums["method"].values},
+    seen = [(part.sel(statistic="weight", drop=True).isel(method=0, drop=True) > 0).sum("init_time") for part in parts]
+    result = xr.concat(tables, "channel", **_JOIN).assign(
+        p_value=p_value,
+        q_value=q_value,
+        pair_p_value=pair_p,
+        pair_q_value=pair_q,
+        num_init=xr.concat(seen, "channel", **_JOIN).transpose("channel", "region", "lead_time").astype("int64"),
     )
+    result = result.assign_coords(reference_method=names)
     return result.assign_attrs(block_length=block, num_init=int(sums.sizes["init_time"]), resamples=resamples, seed=seed, against=against)
+
+
+def _values(sums: xr.DataArray, metrics: Sequence[str], *, events: bool, counts: np.ndarray | None) -> xr.Dataset:
+    """Metrics of the channels and their intervals; NaN for those that are not defined on these channels."""
+    means = area_means(sums)
+    functions = {m: metric_function(m) for m in metrics if is_event_metric(m) == events}
+    undefined = xr.full_like(means.isel(init_time=0, statistic=0, drop=True), np.nan)
+    value, low, high = (dict.fromkeys(metrics, undefined) for _ in range(3))
+    average = mean_over_inits(means)
+    value |= {m: f(average) for m, f in functions.items()}
+    if counts is not None and functions:
+        pieces = [bootstrap_interval(means.isel(method=[k]), functions, counts) for k in range(means.sizes["method"])]
+        for side, edges in ((low, [p[0] for p in pieces]), (high, [p[1] for p in pieces])):
+            joined = xr.concat(edges, "method", **_JOIN)
+            side |= {m: joined.sel(metric=m, drop=True) for m in functions}
+    found = {n: xr.concat(list(v.values()), "metric", **_JOIN) for n, v in (("value", value), ("ci_low", low), ("ci_high", high))}
+    return xr.Dataset({n: a.assign_coords(metric=list(metrics)).transpose(*_ORDER) for n, a in found.items()})
 
 
 def _describe(result: xr.Dataset, lineup: Lineup) -> xr.Dataset:

@@ -1,12 +1,21 @@
 import numpy as np
 import pytest
 import scipy.stats
+import scores.stats.statistical_tests
 import xarray as xr
 from scipy.signal import lfilter
-from truths import autoregressive, days
+from truths import DAY, autoregressive, days
 
 from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
-from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, decorrelation_time, false_discovery, paired_difference
+from sciwm.skill.significance import (
+    block_counts,
+    block_length,
+    bootstrap_interval,
+    decorrelation_time,
+    diebold_mariano,
+    false_discovery,
+    paired_difference,
+)
 
 
 def sums_of_errors(errors):
@@ -119,3 +128,50 @@ def test_false_discoveries_are_few_among_many_tests():
     adjusted = false_discovery(np.array([0.01, np.nan, 0.04, 0.03]))
     np.testing.assert_allclose(adjusted, [0.03, np.nan, 0.04, 0.04])
     assert np.isnan(false_discovery(np.full(3, np.nan))).all()
+
+
+def dated(errors):
+    """Sums of errors ``(init, lead)`` of leads of 1, 2, … days."""
+    sums = sums_of_errors(errors)
+    return sums.assign_coords(lead_time=(1 + np.arange(sums.sizes["lead_time"])) * DAY)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_diebold_mariano_agrees_with_scores(every):
+    a, b = (dated(autoregressive(120, phi=0.5, cells=5, seed=s))[::every] for s in (0, 1))
+    test = diebold_mariano(a, b)
+    series = (a - b).sel(statistic="squared_error", region="all", drop=True).transpose("lead_time", "init_time")
+    steps = [-(-k // every) for k in (1, 2, 3, 4, 5)]  # leads in steps of the initial times, rounded up
+    options = {"method": "HLN", "statistic_distribution": "t"}
+    library = scores.stats.statistical_tests.diebold_mariano(series.assign_coords(h=("lead_time", steps)), "lead_time", "h", **options)
+    above = library["confidence_gt_0"].values
+    np.testing.assert_allclose(test.p_value.isel(region=0), 2 * np.minimum(above, 1 - above), rtol=1e-10)
+    np.testing.assert_allclose(test.difference.isel(region=0), library["mean"])
+    xr.testing.assert_equal(diebold_mariano(a, b, horizon=steps).p_value, test.p_value)
+
+
+def test_diebold_mariano_keeps_its_level_on_errors_of_its_horizon():
+    random = np.random.default_rng(0)
+    shocks = random.standard_normal((3000, 202))
+    differences = (shocks[:, 2:] + shocks[:, 1:-1] + shocks[:, :-2]).T  # MA(2): errors of forecasts three steps ahead
+    shift = 20.0 * differences.std()
+    sums = sums_of_errors(np.sqrt(shift + differences)), sums_of_errors(np.full_like(differences, np.sqrt(shift)))
+    test = diebold_mariano(*sums, horizon=[3] * 3000)
+    assert 0.03 <= float((test.p_value < 0.05).mean()) <= 0.07
+    naive = diebold_mariano(*sums, horizon=[1] * 3000)
+    assert float((naive.p_value < 0.05).mean()) > 0.2
+
+
+def test_diebold_mariano_where_it_is_undefined():
+    a = dated(np.random.default_rng(0).standard_normal((6, 7)))
+    assert np.isnan(diebold_mariano(a, a).p_value).all()
+    later = diebold_mariano(a, 2 * a.roll(init_time=1)).p_value
+    assert np.isnan(later[-2:]).all()  # six and seven steps ahead of six initial times
+    alternating = dated(np.sqrt(2.0 + np.cos(np.pi * np.arange(40))[:, None] + np.zeros((1, 2))))
+    assert np.isnan(diebold_mariano(alternating, dated(np.ones((40, 2)))).p_value[1]).all()  # the sum of autocovariances is negative
+    with pytest.raises(ValueError, match="paired"):
+        diebold_mariano(a, a[1:])
+    with pytest.raises(ValueError, match=r"expected horizon=…"):
+        diebold_mariano(sums_of_errors(np.ones((9, 2))), sums_of_errors(np.ones((9, 2))))
+    with pytest.raises(ValueError, match=r"got horizon \[0\], expected a number of steps >= 1 for each of 7"):
+        diebold_mariano(a, a, horizon=[0])

@@ -1,0 +1,138 @@
+"""All weighted sums that a table is made of: every method, variable, region and lead, block by block of initial times."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask.base import compute
+
+from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, single_sums
+from sciwm.skill.events import Event, event_sums
+from sciwm.skill.fractions import fraction_sums, neighbourhood
+from sciwm.skill.lineup import Block, Lineup, as_channels
+from sciwm.skill.regions import region_weights
+from sciwm.skill.scores import score_sums
+from sciwm.skill.seeps import RainClimate, rain_climates, seeps_sums
+
+__all__ = ["TableSums", "table_sums"]
+
+_JOIN: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
+
+
+@dataclass(frozen=True)
+class TableSums:
+    """Sums ``(method, channel, region, init_time, lead_time, statistic)``, in memory.
+
+    Parameters
+    ----------
+    values : DataArray
+        Of the variables, from `score_sums` and `ensemble_sums`.
+    events : DataArray or None
+        Of threshold events, from `event_sums`; a channel for each, with the coordinate ``event``.
+    """
+
+    values: xr.DataArray
+    events: xr.DataArray | None
+
+
+def table_sums(lineup: Lineup, *, metrics: Sequence[str], regions: Sequence[str], events: Sequence[Event]) -> TableSums:
+    """Compute the sums that these metrics need."""
+    weights = {str(n): region_weights(v, regions, land=lineup.land) for n, v in lineup.observed.data_vars.items()}
+    _check_regions(list(weights.values()))
+    asked = frozenset(metrics) & set(ENSEMBLE_METRICS)
+    climates = {} if lineup.reference is None else rain_climates(lineup.reference, lineup.observed, metrics=metrics)
+    sizes = sorted({size for size in map(neighbourhood, metrics) if size is not None})
+    blocks = []
+    for block in lineup.blocks():
+        lazy = [_value_sums(block, weights, asked, climates)]
+        if events:
+            lazy.append(_event_sums(block, weights, events, sizes))
+        blocks.append(compute(*lazy))  # type: ignore[no-untyped-call]  # together: forecasts are read once
+    parts = [xr.concat(part, "init_time", **_JOIN) if len(part) > 1 else part[0] for part in zip(*blocks, strict=True)]
+    return TableSums(parts[0], parts[1] if events else None)
+
+
+def _check_regions(weights: Sequence[xr.DataArray]) -> None:
+    used = {str(r) for w in weights for r in w["region"].values[w.sum(w.dims[1:]).values > 0]}
+    if empty := [str(r) for r in weights[0]["region"].values if r not in used]:
+        raise ValueError(f"got regions {empty} without any cell of the domain, expected names, boxes or component prefixes that overlap it")
+
+
+def _join(parts: Mapping[str, list[xr.DataArray]]) -> xr.DataArray:
+    joined = [xr.concat(channels, "channel", **_JOIN) for channels in parts.values()]
+    return xr.concat(joined, "method", **_JOIN).assign_coords(method=list(parts))
+
+
+def _value_sums(
+    block: Block, weights: Mapping[str, xr.DataArray], ensemble: frozenset[str], climates: Mapping[str, RainClimate]
+) -> xr.DataArray:
+    lazy: dict[str, list[xr.DataArray]] = {m: [] for m in block.fields}
+    for name, weight in weights.items():
+        truth = block.truth(name)
+        normal = None if block.normal is None else block.normal[name]
+        for method, ds in block.fields.items():
+            sums = _sums(ds[name], truth, normal, weight, ensemble)
+            if climates:
+                valid = block.observed["time"].values[block.positions]
+                rain = seeps_sums(ds[name], truth, climates[name], valid=valid, weights=weight) if name in climates else None
+                sums = _beside(sums, rain, ["seeps", "seeps_weight"])
+            lazy[method].append(as_channels(sums, name))
+    return _join(lazy)
+
+
+def _sums(
+    forecast: xr.DataArray, truth: xr.DataArray, normal: xr.DataArray | None, weights: xr.DataArray, ensemble: frozenset[str]
+) -> xr.DataArray:
+    mean = forecast.mean("number", skipna=False) if "number" in forecast.dims else forecast
+    sums = score_sums(mean, truth, normal, weights=weights)
+    if not ensemble:
+        return sums
+    energy = "energy_score" in ensemble
+    if "number" in forecast.dims:
+        more = ensemble_sums(forecast, truth, normal, weights=weights, energy=energy)
+    else:
+        more = single_sums(sums, energy=energy)
+    return xr.concat([sums, more.transpose(*sums.dims)], "statistic", **_JOIN)
+
+
+def _beside(sums: xr.DataArray, more: xr.DataArray | None, labels: list[str]) -> xr.DataArray:
+    """Sums with further statistics, NaN where there are none."""
+    if more is None:
+        more = xr.full_like(sums.isel(statistic=[0] * len(labels)), np.nan).assign_coords(statistic=labels)
+    return xr.concat([sums, more.transpose(*sums.dims)], "statistic", **_JOIN)
+
+
+def _event_sums(block: Block, weights: Mapping[str, xr.DataArray], events: Sequence[Event], sizes: Sequence[int]) -> xr.DataArray:
+    """Sums of all events; the statistics have room for the members of the largest ensemble."""
+    bins = 1 + max(ds.sizes.get("number", 1) for ds in block.fields.values())
+    lazy: dict[str, list[xr.DataArray]] = {m: [] for m in block.fields}
+    for event in events:
+        for name, weight in weights.items():
+            levels = _levels_of(event, block.observed[name], name)
+            if not levels:
+                continue
+            truth = _at(block.truth(name), levels)
+            normal = None if block.normal is None else _at(block.normal[name], levels)
+            for method, ds in block.fields.items():
+                forecast = _at(ds[name], levels)
+                sums = event_sums(forecast, truth, normal, event=event, weights=weight, bins=bins)
+                for size in sizes:
+                    near = fraction_sums(forecast, truth, normal, event=event, size=size, weights=weight) if weight.ndim == 3 else None
+                    sums = _beside(sums, near, [f"fss_{size}_error", f"fss_{size}_reference"])
+                channels = as_channels(sums, name)
+                labels = [f"{c}{event.condition}" for c in channels["channel"].values]
+                named = channels.assign_coords(channel=labels, event=("channel", [event.condition] * len(labels)))
+                lazy[method].append(named)
+    return _join(lazy)
+
+
+def _levels_of(event: Event, field: xr.DataArray, name: str) -> list[int]:
+    """Positions of the levels of a field that an event is of; the one position 0 for a field without levels."""
+    levels = np.atleast_1d(field["level"].values).astype(float) if "level" in field.dims else [np.nan]
+    return [i for i, level in enumerate(levels) if event.is_of(name, float(level))]
+
+
+def _at(field: xr.DataArray, levels: list[int]) -> xr.DataArray:
+    return field.isel(level=levels) if "level" in field.dims else field
