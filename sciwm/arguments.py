@@ -96,7 +96,6 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--regions", help="with --truth: such as tropics;north:20,90,0,360; a box is NAME:S,N,W,E, and ';' separates")
         parser.add_argument("--baselines", help="with --truth: such as persistence,lim")
         parser.add_argument("--report", type=Path, metavar="FILE", help="with --truth: a page with figures, such as report.html")
-        parser.add_argument("--allow-leakage", action="store_true", help="with --truth: score training times, too, marked as such")
         parser.add_argument("--out", type=Path, help="with --truth: the table to write (default: skill.csv); else the run directory")
     elif verb == "baselines":
         parser.add_argument("target", nargs="+", metavar="STORE", help="the observed data: paths, globs or URLs")
@@ -108,6 +107,9 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     else:
         parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
         parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME, after the configuration's name)")
+    if verb in ("check", "run", "evaluate"):
+        seen = "go on where scored times were seen before (in training, by the climatology, in choices), and mark the scores"
+        parser.add_argument("--allow-leakage", action="store_true", help=seen)
     if verb in ("prepare", "run", "evaluate", "baselines"):
         what = "compute" if verb in ("evaluate", "baselines") else "prepare"
         where = parser.add_mutually_exclusive_group()

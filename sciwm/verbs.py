@@ -28,11 +28,13 @@ from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import target_series
 from sciwm.rundata import (
     config_problems,
+    gap_problem,
     gap_steps,
     lead_steps,
     observations,
     open_data,
     reference_of,
+    seen_periods,
     series_climatology,
     with_store,
 )
@@ -195,7 +197,8 @@ def forecast(run: RunDir, config: Config) -> None:
         out = run.forecast_store if name == "jepa" else run.forecasts_folder / f"{name}.zarr"
         shutil.rmtree(out, ignore_errors=True)
         batches = model.forecast_batches(ds, index, readout=readout, batch_size=_BATCH)
-        outputs.append(write_forecast(batches, out, total=-(-len(index) // _BATCH), attrs={"method": name}, progress=f"forecast, {name}"))
+        attrs = {"method": name, **seen_periods(config, world.step, world.about["split"])}
+        outputs.append(write_forecast(batches, out, total=-(-len(index) // _BATCH), attrs=attrs, progress=f"forecast, {name}"))
     run.record_stage("forecast", inputs, outputs)
     _say(run.forecast_store, f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and {run.forecasts_folder}")
 
@@ -219,7 +222,8 @@ def forecast_store(
             f"after at least {(world.network.history - 1) * max(world.strides)} earlier step(s) of context"
         )
     batches = world.forecast_batches(ds, usable, lead_times=lead_times, batch_size=_BATCH)
-    write_forecast(batches, out, total=-(-len(usable) // _BATCH), attrs={"method": "jepa", "run": run.name})
+    attrs = {"method": "jepa", "run": run.name, **seen_periods(world.config, world.step, world.about["split"])}
+    write_forecast(batches, out, total=-(-len(usable) // _BATCH), attrs=attrs)
     skipped = f", {len(chosen) - len(usable)} skipped for want of context" if len(usable) < len(chosen) else ""
     _say(out, f"{len(usable)} initial times{skipped}")
 
@@ -230,7 +234,10 @@ def evaluate(run: RunDir, config: Config) -> None:
     inputs = _inputs(run, config, "evaluate")
     if not _is_fresh(run, "evaluate", inputs):
         stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
-        lineup = _line_up(stores, observations(config, open_data(config, run)), run, config)
+        ds = open_data(config, run)
+        lineup = _line_up(stores, observations(config, ds), run, config, allow_leakage=config.skill.allow_leakage)
+        if near := gap_problem(config, ds).partition(", expected")[0].removeprefix("got "):
+            lineup = dataclasses.replace(lineup, leakage="; ".join(filter(None, [lineup.leakage, near])), notices=(near, *lineup.notices))
         write_skill(_score(lineup, config), run.table_file, run.skill_file)
         write_diagnostics(diagnose(lineup), run.diagnostics_file)
         run.record_stage("evaluate", inputs, [run.table_file, run.skill_file, run.diagnostics_file])
@@ -350,6 +357,8 @@ def check(config: Config) -> list[str]:
         problems = config_problems(config, ds)
     except (ValueError, FileNotFoundError) as error:
         return [str(error)]
+    if config.skill.allow_leakage and (near := gap_problem(config, ds)):
+        _console.print(f"not a fair test: {near.partition(', expected')[0].removeprefix('got ')}", style="yellow", highlight=False)
     longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
     for number, name in enumerate(blocks):
         history, strides = config.model.history, config.objective.lead_steps

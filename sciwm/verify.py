@@ -189,14 +189,25 @@ def write_baselines(
     names = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
     per_init = len(leads) * sum(v.size // v.sizes["time"] for v in observed.data_vars.values() if "time" in v.dims)
     size = max(1, _BLOCK // max(1, per_init))
+    seen = _seen_periods(reference)
     for method, path in zip(methods, paths, strict=True):
         forecast = fit_baseline(method, reference, observed, lead_time, variables=names).forecast
 
         parts = (observed["time"].isel(time=index[i : i + size]) for i in range(0, len(index), size))
         batches = (forecast(part).astype("float32").assign_attrs(observed.attrs).load() for part in parts)
-        write_forecast(batches, path, total=-(-len(index) // size), attrs={"method": method}, progress=f"forecast, {method}")
+        write_forecast(batches, path, total=-(-len(index) // size), attrs={"method": method, **seen}, progress=f"forecast, {method}")
         _console.print(f"[bold]{path}[/bold]: {len(index)} initial times, {len(leads)} leads", highlight=False, soft_wrap=True)
     return paths
+
+
+def _seen_periods(reference: Reference) -> dict[str, str]:
+    """Attributes of a store that say which times its method has seen; none where times repeat (members) or are simulated."""
+    if not reference.climatology.fitted:
+        return {}
+    seen = {"training_period": "; ".join("/".join(stretch) for stretch in reference.climatology.fitted)}
+    if reference.validation is not None:
+        seen["validation_period"] = "/".join(str(t)[:19] for t in reference.validation["time"].values[[0, -1]])
+    return seen
 
 
 def check_table(out: Path) -> None:

@@ -10,10 +10,10 @@ from rich.progress import track
 
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
 from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
-from sciwm.skill.leakage import check_leakage
+from sciwm.skill.leakage import check_leakage, declared_periods, find_leaks
 from sciwm.skill.methods import BASELINES, LIM_EOFS, MORE_BASELINES, Baseline, fit_baseline
 from sciwm.skill.scores import ANOMALY_METRICS
-from sciwm.times import Step, infer_step
+from sciwm.times import Step, infer_step, numeric_time
 
 __all__ = ["Block", "Lineup", "Times", "as_channels", "line_up"]
 
@@ -186,13 +186,30 @@ def line_up(
     reference = _need_reference(reference, train, observed[names], baselines, metrics)
     step = infer_step(observed["time"]) if reference is None else reference.step
     times = _shared_times(methods, observed, step, needs_init=bool(set(baselines) - {"climatology"}))
-    leakage = ""
-    if reference is not None:
-        leakage = check_leakage(reference.anomaly["time"], times.init, observed["time"].values[times.positions], allow=allow_leakage)
+    leakage, unclear = _leakage(methods, observed, reference, times, allow=allow_leakage)
     chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
     made = {name: fit_baseline(name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs) for name in baselines}
-    notices = [*([leakage] if leakage else []), *(text for baseline in made.values() for text in baseline.notices)]
+    notices = [*([leakage] if leakage else []), *unclear, *(text for baseline in made.values() for text in baseline.notices)]
     return Lineup(chosen, made, observed[names], reference, times, step, tuple(skipped), leakage, tuple(notices))
+
+
+def _leakage(
+    methods: Mapping[str, xr.Dataset], observed: xr.Dataset, reference: Reference | None, times: Times, *, allow: bool
+) -> tuple[str, list[str]]:
+    """What of the scored times was seen before, in words, and notices of declarations that are not understood."""
+    declared, notices = declared_periods(methods)
+    amounts = numeric_time(observed["time"].values)
+    once = len(np.unique(amounts)) == len(amounts)  # members share times: a period says nothing of them
+    held = None if reference is None else reference.validation
+    leaks = find_leaks(
+        times.init,
+        observed["time"].values[times.positions],
+        training=None if reference is None else reference.anomaly["time"],
+        validation=None if held is None else held["time"],
+        fitted=reference.climatology.fitted if reference is not None and once else (),
+        declared=declared if once else {},
+    )
+    return check_leakage(leaks, allow=allow), notices
 
 
 def _methods(forecasts: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
