@@ -113,6 +113,55 @@ def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_pa
         evaluate_forecasts(lim, **crossing)
 
 
+@pytest.mark.parametrize(
+    ("declared", "train", "validation", "reason"),
+    [
+        ({}, "{0}:{3}", None, "have themselves or a valid time in the training block"),
+        ({"climatology_period": "{0}/{3}"}, "{0}:{1}", None, "in the climatology_period that model declares"),
+        ({}, "{0}-01-01:{2}-12-31", None, "begins less than the longest lead (3 days) after the training block"),
+        ({}, "{0}:{1}", "{2}:{3}", "in the validation block, on which choices were made"),
+        ({"training_period": "{0} to {3}"}, None, None, "in the training_period that model declares"),
+    ],
+)
+def test_leakage_on_the_terminal(declared, train, validation, reason, truth, tmp_path, capsys):
+    """Five kinds, each refused with exit status 2 and its reason, or marked in the table's summary and on the report."""
+    path, year = truth
+    years = [year + n for n in range(4)]
+    ds = open_dataset(path)
+    start = np.flatnonzero(ds["time"].values >= np.datetime64(f"{years[3]}-01-02"))[:40]
+    lead = np.array([1, 3], "timedelta64[D]").astype("timedelta64[ns]")
+    values = np.stack([ds["t850"].values[start + k] for k in (1, 3)], axis=1) + 0.5
+    coords = {"init_time": ds["time"].values[start], "lead_time": lead, "latitude": ds["latitude"], "longitude": ds["longitude"]}
+    model = xr.Dataset({"t850": (("init_time", "lead_time", "latitude", "longitude"), values, {"units": "K"})}, coords)
+    model.assign_attrs({k: v.format(*years) for k, v in declared.items()}).to_netcdf(tmp_path / "model.nc")
+    command = ["evaluate", str(tmp_path / "model.nc"), "--truth", str(path), "--out", str(tmp_path / "s.csv"), "--metrics", "rmse"]
+    command += ["--baselines", "climatology" if train else "persistence", "--report", str(tmp_path / "r.html")]
+    for flag, text in (("--train", train), ("--validation", validation)):
+        command += [flag, text.format(*years)] if text else []
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert reason in error
+    assert "such scores are optimistic" in error
+    assert "--allow-leakage" in error
+    assert not (tmp_path / "s.csv").exists()
+    assert main([*command, "--allow-leakage"]) == 0
+    assert reason in " ".join(capsys.readouterr().out.split())
+    assert f"Not a fair test: {error.partition('of which ')[2].partition(', expected none')[0]}" in (tmp_path / "r.html").read_text()
+
+
+def test_stores_of_baselines_say_what_they_have_seen(truth, baselines, tmp_path):
+    (path, year), (_, stores) = truth, baselines
+    attrs = open_forecast(str(stores[0])).attrs
+    assert attrs["training_period"] == f"{year}-01-01T00:00:00/{year + 1}-12-31T00:00:00"
+    assert attrs["validation_period"] == f"{year + 2}-01-01T00:00:00/{year + 2}-12-31T00:00:00"
+    init = (f"{year + 1}-12-01", f"{year + 1}-12-10", None)
+    (late,) = write_baselines(
+        str(path), train=(f"{year}", f"{year + 1}"), init=init, lead_times=["1 day"], out=tmp_path, methods=["persistence"]
+    )
+    with pytest.raises(ValueError, match=r"10 of 10 .* training_period that persistence declares"):
+        evaluate_forecasts([str(late)], truth=str(path), out=tmp_path / "s.csv")
+
+
 def test_two_worker_processes_give_the_same_scores(truth, baselines, tmp_path):
     (path, _), (_, stores) = truth, baselines
     lim = str(next(s for s in stores if s.name == "lim.zarr"))

@@ -222,7 +222,7 @@ def _too_near(block: xr.DataArray | None, init: xr.DataArray, valid: np.ndarray)
     last = np.searchsorted(held, started, side="right") - 1
     after = started - held[np.maximum(last, 0)]
     days = float(lead.max()) / 24
-    return (last >= 0) & (after < lead - 1e-4), f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
+    return np.asarray((last >= 0) & (after < lead - 1e-4)), f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
 
 
 def _count(inside: np.ndarray, where: str) -> str:
