@@ -14,15 +14,17 @@ if TYPE_CHECKING:
         fit_slopes,
         persistence_forecast,
     )
+    from sciwm.skill.diagnostics import diagnose, write_diagnostics
     from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram
     from sciwm.skill.frame import render, to_frame, write_skill
     from sciwm.skill.lim import Lim, fit_lim, lim_forecast
+    from sciwm.skill.lineup import Lineup, line_up
     from sciwm.skill.methods import BASELINES, MORE_BASELINES
     from sciwm.skill.regions import region_weights
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
     from sciwm.skill.significance import block_counts, bootstrap_interval, decorrelation_time, false_discovery, paired_difference
     from sciwm.skill.spectra import zonal_spectrum
-    from sciwm.skill.table import evaluate
+    from sciwm.skill.table import evaluate, score_lineup
 
 _HOME = {
     "Analogs": "analogs",
@@ -30,6 +32,7 @@ _HOME = {
     "ENSEMBLE_METRICS": "ensemble",
     "METRICS": "scores",
     "Lim": "lim",
+    "Lineup": "lineup",
     "MORE_BASELINES": "methods",
     "Reference": "baselines",
     "analog_forecast": "analogs",
@@ -39,6 +42,7 @@ _HOME = {
     "climatology_forecast": "baselines",
     "damped_persistence_forecast": "baselines",
     "decorrelation_time": "significance",
+    "diagnose": "diagnostics",
     "ensemble_sums": "ensemble",
     "evaluate": "table",
     "false_discovery": "significance",
@@ -47,6 +51,7 @@ _HOME = {
     "fit_reference": "baselines",
     "fit_slopes": "baselines",
     "lim_forecast": "lim",
+    "line_up": "lineup",
     "mean_over_inits": "scores",
     "observed_at": "alignment",
     "paired_difference": "significance",
@@ -54,8 +59,10 @@ _HOME = {
     "rank_histogram": "ensemble",
     "region_weights": "regions",
     "render": "frame",
+    "score_lineup": "table",
     "score_sums": "scores",
     "to_frame": "frame",
+    "write_diagnostics": "diagnostics",
     "write_skill": "frame",
     "zonal_spectrum": "spectra",
 }
@@ -67,6 +74,7 @@ __all__ = [
     "MORE_BASELINES",
     "Analogs",
     "Lim",
+    "Lineup",
     "Reference",
     "analog_forecast",
     "area_means",
@@ -75,6 +83,7 @@ __all__ = [
     "climatology_forecast",
     "damped_persistence_forecast",
     "decorrelation_time",
+    "diagnose",
     "ensemble_sums",
     "evaluate",
     "false_discovery",
@@ -83,6 +92,7 @@ __all__ = [
     "fit_reference",
     "fit_slopes",
     "lim_forecast",
+    "line_up",
     "mean_over_inits",
     "observed_at",
     "paired_difference",
@@ -90,8 +100,10 @@ __all__ = [
     "rank_histogram",
     "region_weights",
     "render",
+    "score_lineup",
     "score_sums",
     "to_frame",
+    "write_diagnostics",
     "write_skill",
     "zonal_spectrum",
 ]

@@ -127,8 +127,9 @@ def _map_browser(fields: Sequence[Field], lines: list[np.ndarray] | None, method
     label = "Forecast, truth and difference; the arrow keys left and right change the lead time"
     html = browser("case-browser", label=label, maps=frame, choices=choices, frames=frames, bars=bars)
     whose = f"Forecasts of {method}" if method else "Forecasts"
+    members = " (means over members)" if first.members else ""
     remark = (
-        f"{f'{whose} (means over members)' if first.members else whose} from {len(cases)} initial times spread over the test period. The page opens with {stamps[cases.index(typical)]}, "
+        f"{whose}{members} from {len(cases)} initial times, evenly spread. The page opens with {stamps[cases.index(typical)]}, "
         f"the one whose error in {first.name} is nearest the median. Colours are the same for all times of a variable."
     )
     return remark, frame.definition() + html

@@ -1,5 +1,7 @@
 """Spectra and rank histograms for the report: figures, and the same numbers as tables."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -36,47 +38,50 @@ def spectrum_figures(diagnostics: xr.Dataset) -> list[str]:
     """
     leads = lead_axis(diagnostics["lead_time"])
     methods = [str(m) for m in diagnostics["method"].values]
-    style = looks(methods)
-    wave = diagnostics["zonal_wavenumber"].values[1:]
     out = []
     for i, channel in enumerate(_complete(diagnostics)):
         units = pretty_units(str(diagnostics["units"].sel(channel=channel).item()))
         for k in _ends(diagnostics):
             one = diagnostics.sel(channel=channel).isel(lead_time=k, zonal_wavenumber=slice(1, None))
-            observed = one["observed_spectrum"].values
             figure, axes = blank_figure(SIZE[0], 400, rows=2, margins=Margins(down=22))
-            top, bottom = axes[:, 0]
-            for name in methods:
-                power = one["spectrum"].loc[{"method": name}].values
-                if not (np.isfinite(power).all() and (power > 0).any()):
-                    continue
-                look = style[name]
-                line = (0, look.dash) if isinstance(look.dash, tuple) else look.dash
-                drawn = np.where(power > 0, power, np.nan)
-                top.plot(wave, drawn, color=look.color, linestyle=line, linewidth=look.width)
-                bottom.plot(wave, drawn / np.where(observed > 0, observed, np.nan), color=look.color, linestyle=line, linewidth=look.width)
-            top.plot(wave, np.where(observed > 0, observed, np.nan), color=INK, linewidth=1.2)
-            bottom.axhline(1.0, color=INK, linewidth=1.2)
-            top.set_title(f"{channel}, {leads.text([k])}: variance by wave")
-            top.set_ylabel(f"Power (({units})²)" if " " in units else f"Power ({units}²)" if units else "Power")
-            bottom.set_ylabel("Forecast / truth")
-            bottom.set_xlabel("Zonal wavenumber")
-            top.set_yscale("log")
-            positive = observed[observed > 0]
-            top.set_ylim(max(positive.min() / 10, positive.max() * 1e-8), positive.max() * 4)
-            top.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
-            top.yaxis.set_minor_locator(NullLocator())
-            bottom.set_yscale("log")
-            bottom.set_ylim(0.08, 2.2)
-            bottom.set_yticks([0.1, 0.2, 0.5, 1, 2])
-            for ax in (top, bottom):
-                _wave_axis(ax, wave)
-            bottom.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            bottom.yaxis.set_minor_locator(NullLocator())
-            top.tick_params(labelbottom=False)
-            alt = _spectrum_words(one, observed, methods, f"{channel} at a lead of {leads.text([k])}")
+            _draw_spectra(axes[0, 0], axes[1, 0], one, methods)
+            axes[0, 0].set_title(f"{channel}, {leads.text([k])}: variance by wave")
+            axes[0, 0].set_ylabel(f"Power (({units})²)" if " " in units else f"Power ({units}²)" if units else "Power")
+            alt = _spectrum_words(one, methods, f"{channel} at a lead of {leads.text([k])}")
             out.append(inline_svg(figure, key=f"spectrum{i}-{k}", alt=alt))
     return out
+
+
+def _draw_spectra(top: Axes, bottom: Axes, one: xr.Dataset, methods: list[str]) -> None:
+    """Power above, its ratio to the observed below; the zonal mean, wave 0, is left out."""
+    wave = one["zonal_wavenumber"].values
+    observed = one["observed_spectrum"].values
+    observed = np.where(observed > 0, observed, np.nan)
+    for name, look in looks(methods).items():
+        power = one["spectrum"].loc[{"method": name}].values
+        if not (np.isfinite(power).all() and (power > 0).any()):
+            continue
+        line: Any = (0, look.dash) if isinstance(look.dash, tuple) else look.dash
+        drawn = np.where(power > 0, power, np.nan)
+        top.plot(wave, drawn, color=look.color, linestyle=line, linewidth=look.width)
+        bottom.plot(wave, drawn / observed, color=look.color, linestyle=line, linewidth=look.width)
+    top.plot(wave, observed, color=INK, linewidth=1.2)
+    bottom.axhline(1.0, color=INK, linewidth=1.2)
+    for ax in (top, bottom):
+        _wave_axis(ax, wave)
+    top.set_yscale("log")
+    if np.isfinite(observed).any():
+        top.set_ylim(max(np.nanmin(observed) / 10, np.nanmax(observed) * 1e-8), np.nanmax(observed) * 4)
+    top.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
+    top.yaxis.set_minor_locator(NullLocator())
+    top.tick_params(labelbottom=False)
+    bottom.set_ylabel("Forecast / truth")
+    bottom.set_xlabel("Zonal wavenumber")
+    bottom.set_yscale("log")
+    bottom.set_ylim(0.08, 2.2)
+    bottom.set_yticks([0.1, 0.2, 0.5, 1, 2])
+    bottom.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    bottom.yaxis.set_minor_locator(NullLocator())
 
 
 def _power_of_ten(value: float, _: int) -> str:
@@ -94,8 +99,9 @@ def _wave_axis(ax: Axes, wave: np.ndarray) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _spectrum_words(one: xr.Dataset, observed: np.ndarray, methods: list[str], what: str) -> str:
+def _spectrum_words(one: xr.Dataset, methods: list[str], what: str) -> str:
     """Say for each method how much of the variance on the shorter half of the waves it has."""
+    observed = one["observed_spectrum"].values
     short = slice(len(observed) // 2, None)
     parts = []
     for name in methods:

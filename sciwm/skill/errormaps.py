@@ -89,11 +89,8 @@ def _frames(
         names = (f"{channel}, RMSE{tail}", f"{channel}, bias{tail}", f"{channel}, RMSE relative to {base} (%)")
         values = [maps.cells(a.isel(channel=i).values) for a in (rmse, bias, gain)]
         for k in range(len(leads.values)):
-            scales = [
-                size_scale(values[0][keen, k]),
-                diverging_scale(values[1][keen, k]),
-                diverging_scale(values[2][keen, k].clip(-60, 60), judged=True),
-            ]
+            error, mean, relative = (v[keen, k] for v in values)
+            scales = (size_scale(error), diverging_scale(mean), diverging_scale(relative.clip(-60, 60), judged=True))
             for m, label in enumerate(labels):
                 titles = ("RMSE", "Bias, forecast − truth", "The reference itself" if methods[m] == reference else f"Against {base}")
                 panels = [Panel(s.png(v[m, k]), title) for s, v, title in zip(scales, values, titles, strict=True)]

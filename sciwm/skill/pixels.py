@@ -62,7 +62,7 @@ def diverging_scale(values: np.ndarray, *, judged: bool = False) -> Scale:
     """Scale of differences, symmetric about zero; ``judged`` where negative is better."""
     finite = np.abs(values[np.isfinite(values)])
     most = float(np.percentile(finite, 99.5)) if finite.size else 1.0
-    colors = LinearSegmentedColormap.from_list("better_worse", BETTER_WORSE) if judged else colormaps["PuOr_r"]
+    colors = LinearSegmentedColormap.from_list("better_worse", BETTER_WORSE, N=_COLORS) if judged else colormaps["PuOr_r"]
     return _scale(-(most or 1.0), most or 1.0, colors)
 
 

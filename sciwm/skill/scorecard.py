@@ -125,29 +125,47 @@ def scorecard_section(skill: xr.Dataset, *, download: str = "") -> str:
         A link to `scorecard_frame` as CSV.
     """
     table = differences(skill)
-    higher = better(table.attrs["metric"]) == HIGHER
+    metric = table.attrs["metric"]
     methods = [str(m) for m in skill["method"].values]
     labels = [look.label for look in looks(methods).values()]
     reference = map_reference(methods, str(skill.attrs.get("against", "lim")))
     shown = main_method(skill) or next(m for m in methods if m != reference)
     if shown == reference:
         reference = next(m for m in methods if m != shown)
-    rows = [
-        (c, r)
-        for c in range(skill.sizes["channel"])
-        for r in range(skill.sizes["region"])
-        if np.isfinite(table["difference"].isel(channel=c, region=r)).any()
-    ]
-    leads = lead_axis(skill["lead_time"])
-    values, sure = table["difference"].values, table["significant"].values
-    cells = [
-        [
-            [[_cell(float(values[m, o, c, r, k]), bool(sure[m, o, c, r, k]), higher) for k in range(len(leads.values))] for c, r in rows]
-            for o in range(len(methods))
-        ]
-        for m in range(len(methods))
-    ]
     a, b = methods.index(shown), methods.index(reference)
+    seen = table["difference"].notnull().any(("method", "reference_method", "lead_time"))
+    rows = [(int(c), int(r)) for c, r in np.argwhere(seen.values)]
+    cells = _all_cells(table, rows)
+    choices = (Choice("Method", labels, start=a), Choice("Reference", labels, start=b))
+    controls = "".join(
+        f'<span class="control"><label for="scorecard-{i}">{c.name}</label>{select(f"scorecard-{i}", c, i)}</span>'
+        for i, c in enumerate(choices)
+    )
+    what = f"{short_name(metric)} × 100, difference" if better(metric) == HIGHER else f"{short_name(metric)}, difference in %"
+    return (
+        f"<p>{_explanation(table)}</p>{_legend(better(metric) == HIGHER)}"
+        f'<div class="controls" id="scorecard-controls" hidden>{controls}</div><div class="scroll"><table class="card" id="scorecard">'
+        f'<caption><span class="stay">{escape(what)}: <span id="scorecard-said">{escape(f"{labels[a]} against {labels[b]}")}</span></span>'
+        f"</caption>{_table(skill, rows, cells[a][b])}</table></div>"
+        f"{download}{data_block('scorecard-data', {'labels': labels, 'cells': cells})}"
+    )
+
+
+def _all_cells(table: xr.Dataset, rows: list[tuple[int, int]]) -> list[list[list[list[str]]]]:
+    """Cells by method, reference, row and lead."""
+    higher = better(table.attrs["metric"]) == HIGHER
+    values, sure = table["difference"].values, table["significant"].values.astype(bool)
+
+    def card(m: int, o: int) -> list[list[str]]:
+        return [[_cell(float(v), bool(s), higher) for v, s in zip(values[m, o, c, r], sure[m, o, c, r], strict=True)] for c, r in rows]
+
+    count = len(values)
+    return [[card(m, o) for o in range(count)] for m in range(count)]
+
+
+def _table(skill: xr.Dataset, rows: list[tuple[int, int]], cells: list[list[str]]) -> str:
+    """Head and body of one scorecard."""
+    leads = lead_axis(skill["lead_time"])
     several = skill.sizes["region"] > 1
     head = f'<th scope="col">Variable</th>{"<th scope=col class=region>Region</th>" if several else ""}'
     head += "".join(f'<th scope="col">{leads.text([k])}</th>' for k in range(len(leads.values)))
@@ -157,20 +175,8 @@ def scorecard_section(skill: xr.Dataset, *, download: str = "") -> str:
         title = escape(str(skill["channel"].values[c]))
         name = f'<th scope="row">{title if first else f"<span class=aside>{title}</span>"}</th>'
         region = f'<th scope="row" class="region">{escape(_words(str(skill["region"].values[r])))}</th>' if several else ""
-        body.append(f"<tr{' class=first' if first and several else ''}>{name}{region}{''.join(map(_markup, cells[a][b][i]))}</tr>")
-    choices = (Choice("Method", labels, start=a), Choice("Reference", labels, start=b))
-    controls = "".join(
-        f'<span class="control"><label for="scorecard-{i}">{c.name}</label>{select(f"scorecard-{i}", c, i)}</span>'
-        for i, c in enumerate(choices)
-    )
-    what = f"{short_name(table.attrs['metric'])} × 100, difference" if higher else f"{short_name(table.attrs['metric'])}, difference in %"
-    return (
-        f"<p>{_explanation(table)}</p>{_legend(higher)}"
-        f'<div class="controls" id="scorecard-controls" hidden>{controls}</div>'
-        f'<div class="scroll"><table class="card" id="scorecard"><caption><span class="stay">{escape(what)}: <span id="scorecard-said">'
-        f"{escape(labels[a])} against {escape(labels[b])}</span></span></caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div>{download}{data_block('scorecard-data', {'labels': labels, 'cells': cells})}"
-    )
+        body.append(f"<tr{' class=first' if first and several else ''}>{name}{region}{''.join(map(_markup, cells[i]))}</tr>")
+    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
 
 
 def _words(region: str) -> str:

@@ -1,11 +1,13 @@
 """A headless Chromium driven through DevTools over two pipes: no driver, no library, no port."""
 
 import base64
+import contextlib
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import time
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,12 +25,13 @@ class Chromium:
         self.number, self.buffer, self.events, self.session = 0, b"", [], None
 
     def __enter__(self):
-        there, self.out = os.pipe()
-        self.into, back = os.pipe()
-        # the browser reads commands from descriptor 3 and answers on 4
-        flags = [*FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self.folder / 'profile'}", "about:blank"]
-        command = ["sh", "-c", f'exec "$@" 3<&{there} 4>&{back}', "sh", CHROMIUM, *flags]
-        self.process = subprocess.Popen(command, pass_fds=(there, back), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # the browser reads commands from descriptor 3 and answers on 4; ours are moved out of the way
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for pair in (os.pipe(), os.pipe()) for end in self._closing(pair)]
+        there, self.out, self.into, back = ends
+        quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+        moved = [(os.POSIX_SPAWN_DUP2, there, 3), (os.POSIX_SPAWN_DUP2, back, 4)]
+        command = [CHROMIUM, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self.folder / 'profile'}", "about:blank"]
+        self.process = os.posix_spawn(CHROMIUM, command, os.environ, file_actions=[*quiet, *moved])
         os.close(there)
         os.close(back)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -37,14 +40,21 @@ class Chromium:
             self.call(f"{domain}.enable")
         return self
 
+    @staticmethod
+    def _closing(pair):
+        for end in pair:
+            yield end
+            os.close(end)
+
     def __exit__(self, *_):
         self.session = None
-        try:
+        with contextlib.suppress(OSError, TimeoutError):
             self.call("Browser.close")
-            self.process.wait(10)
-        except (OSError, subprocess.TimeoutExpired, TimeoutError):
-            self.process.kill()
-            self.process.wait()
+        until = time.monotonic() + 10
+        while os.waitpid(self.process, os.WNOHANG) == (0, 0):
+            if time.monotonic() > until:
+                os.kill(self.process, signal.SIGKILL)
+            time.sleep(0.05)
         os.close(self.out)
         os.close(self.into)
 

@@ -1,0 +1,44 @@
+"""Line figures: axes, units, intervals, training curves."""
+
+import numpy as np
+from reports import hour_leads, skill_table, tiny_skill
+
+from sciwm.skill import figures
+from sciwm.skill.labels import lead_axis
+
+
+def test_axes_start_at_zero_and_carry_units(drawn):
+    skill = skill_table(["z500"], ["m2 s-2"], hour_leads(0.25, 0.5, 1.0), metrics=("rmse", "acc", "bias"))
+    leads = lead_axis(skill["lead_time"])
+    for metric in ("rmse", "acc", "bias"):
+        one = skill.isel(channel=0, region=0).sel(metric=metric)
+        figures.skill_figure(one, title="z500", units="m2 s-2", metric=metric, leads=leads, key="a")
+    rmse, acc, bias = (f.axes[0] for f in drawn)
+    assert rmse.get_ylim()[0] == 0
+    assert rmse.get_ylabel() == "RMSE (m² s⁻²)"
+    assert rmse.get_xlabel() == "Lead time (hours)"
+    assert list(rmse.get_xticks()) == [6, 12, 24]
+    assert acc.get_ylim()[1] == 1
+    assert acc.get_ylabel() == "ACC"
+    assert bias.get_ylabel() == "Bias (m² s⁻²)"
+    top = rmse.lines[-1]
+    np.testing.assert_allclose(top.get_ydata(), skill["value"].sel(metric="rmse").isel(method=0).values.ravel())
+
+
+def test_single_lead_shows_intervals(drawn):
+    skill = tiny_skill({"jepa": [1.0], "climatology": [2.0]}).isel(channel=0, region=0, metric=0)
+    figures.skill_figure(skill, title="z", units="m", metric="rmse", leads=lead_axis(skill["lead_time"]), key="a")
+    bars = [c.get_segments()[0][:, 1] for c in drawn[0].axes[0].collections]
+    np.testing.assert_allclose(sorted(map(tuple, bars)), [(0.99, 1.01), (1.99, 2.01)])
+
+
+def test_training_curves_skip_what_is_missing_and_keep_the_last_point(drawn):
+    log = [
+        {"step": i, "split": "train", "loss": 10.0 ** -(i / 500), "probe_r2": None, "smallest_std": float("nan")} for i in range(1, 1001)
+    ]
+    log += [{"step": 1000, "split": "validation", "loss": 0.5}]
+    assert figures.training_figures(log) == ["Total loss by optimizer step: training ends at 0.01; validation ends at 0.5."]
+    ax = drawn[0].axes[0]
+    assert ax.get_yscale() == "log"
+    assert len(ax.lines[0].get_xdata()) == 400
+    assert ax.lines[0].get_xdata()[-1] == 1000
