@@ -95,6 +95,8 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--metrics", help="with --truth: such as rmse,acc")
         parser.add_argument("--regions", help="with --truth: such as tropics;north:20,90,0,360; a box is NAME:S,N,W,E, and ';' separates")
         parser.add_argument("--baselines", help="with --truth: such as persistence,lim")
+        regrid = "with --truth: bring forecasts onto its grid first (default without: refuse other grids); linear if no method is named"
+        parser.add_argument("--regrid", nargs="?", const="linear", choices=["linear", "conservative"], help=regrid)
         parser.add_argument("--report", type=Path, metavar="FILE", help="with --truth: a page with figures, such as report.html")
         parser.add_argument("--out", type=Path, help="with --truth: the table to write (default: skill.csv); else the run directory")
     elif verb == "baselines":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "baselines", "report")
+_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "baselines", "regrid", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,6 +163,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
         "metrics": _names(options.metrics),
         "regions": _names(options.regions, by=";"),
         "baselines": None if options.baselines is None else _names(options.baselines),
+        "regrid": options.regrid,
         "allow_leakage": options.allow_leakage,
     }
     if options.reference is not None and options.report is not None:

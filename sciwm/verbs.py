@@ -43,11 +43,12 @@ from sciwm.skill.diagnostics import diagnose, write_diagnostics
 from sciwm.skill.frame import render, write_skill
 from sciwm.skill.lineup import Lineup, line_up
 from sciwm.skill.prose import describe_scores, variable_names
+from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
-from sciwm.verify import check_table, method_names, write_table
+from sciwm.verify import check_table, method_names, report_notes, write_table
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
 
@@ -255,6 +256,7 @@ def evaluate_store(
     metrics: Sequence[str] = (),
     regions: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
+    regrid: RegridMethod | None = None,
     allow_leakage: bool = False,
 ) -> None:
     """Score any forecast stores against any truth, with baselines learnt in the training years of a run, and its metrics and regions."""
@@ -266,12 +268,21 @@ def evaluate_store(
     asked: dict[str, Any] = {k: list(v) for k, v in (("metrics", metrics), ("regions", regions)) if v}
     asked |= {} if baselines is None else {"baselines": list(baselines)}
     config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **asked))
-    lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage)
+    lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, regrid=regrid, allow_leakage=allow_leakage)
     write_table(_score(lineup, config), out)
 
 
-def _line_up(stores: Sequence[Path], observed: xr.Dataset, run: RunDir, config: Config, *, allow_leakage: bool = False) -> Lineup:
+def _line_up(
+    stores: Sequence[Path],
+    observed: xr.Dataset,
+    run: RunDir,
+    config: Config,
+    *,
+    regrid: RegridMethod | None = None,
+    allow_leakage: bool = False,
+) -> Lineup:
     opened = [open_forecast(str(store)) for store in stores]
+    opened = [regrid_forecast(ds, observed, method=regrid) for ds in opened] if regrid else opened
     names = method_names(stores, opened)
     return line_up(
         dict(zip(names, opened, strict=True)),
@@ -311,6 +322,7 @@ def report(run: RunDir, config: Config) -> None:
             config=dump_config(config),
             provenance=facts,
             diagnostics=diagnostics,
+            notes=report_notes(skill),
             methods=[
                 describe_data(config, observed, world.about["split"]),
                 describe_model(config, sum(weight.numel() for weight in world.network.parameters())),

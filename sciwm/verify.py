@@ -18,11 +18,12 @@ from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lineup import line_up
 from sciwm.skill.methods import BASELINES, MORE_BASELINES, fit_baseline
 from sciwm.skill.prose import describe_grid, describe_scores, variable_names
+from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
 from sciwm.times import times_between
 
-__all__ = ["check_table", "evaluate_forecasts", "method_names", "write_baselines", "write_table"]
+__all__ = ["check_table", "evaluate_forecasts", "method_names", "report_notes", "write_baselines", "write_table"]
 
 _BLOCK = 16_000_000  # values of one block of a baseline that is written
 _console = Console()
@@ -40,6 +41,7 @@ def evaluate_forecasts(
     metrics: Sequence[str] = (),
     regions: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
+    regrid: RegridMethod | None = None,
     allow_leakage: bool = False,
     report: Path | None = None,
 ) -> xr.Dataset:
@@ -58,8 +60,10 @@ def evaluate_forecasts(
     metrics, regions, baselines : sequence of str
         As `sciwm.skill.evaluate` takes them. By default the errors and, with ``train``, the anomaly correlation; and every baseline that
         can be made and is not among the forecasts: without ``train`` that is persistence.
+    regrid : {"linear", "conservative"}, optional
+        Bring forecasts on other grids onto that of the truth, as `sciwm.skill.regrid_forecast` does, and say so.
     allow_leakage : bool
-        Score training times, too, and say so.
+        Score times that were seen before, too, and say so.
     report : path, optional
         Page to write with figures of the scores, and of a typical forecast of the first store.
 
@@ -81,6 +85,7 @@ def evaluate_forecasts(
     opened = [open_forecast(store) for store in forecasts]
     names = method_names(forecasts, opened)
     observed = _shared_levels(open_dataset(truth), opened)
+    opened = [regrid_forecast(ds, observed, method=regrid) for ds in opened] if regrid else opened
     reference = _fit(observed, train, validation)
     if baselines is None:
         started = (locate(observed["time"], opened[0]["init_time"].values) >= 0).all() if reference is None else True
@@ -109,6 +114,7 @@ def evaluate_forecasts(
             log=None,
             config="",
             diagnostics=diagnose(lineup),
+            notes=report_notes(skill),
             methods=[_methods(skill, observed, truth, train, validation)],
             provenance={"forecasts": ", ".join(forecasts), "truth": str(truth), **periods, "sciwm": sciwm.__version__},
             skill_csv=out.read_text(encoding="utf-8"),
@@ -208,6 +214,12 @@ def _seen_periods(reference: Reference) -> dict[str, str]:
     if reference.validation is not None:
         seen["validation_period"] = "/".join(str(t)[:19] for t in reference.validation["time"].values[[0, -1]])
     return seen
+
+
+def report_notes(skill: xr.Dataset) -> list[str]:
+    """Notices of a skill table as sentences for the report, without what leaks: that is stamped on it."""
+    told = str(skill.attrs.get("notices", "")).replace(str(skill.attrs.get("leakage", "")) or "\n", "")
+    return [f"{note[0].upper()}{note[1:]}." for note in (part.strip() for part in told.split("; ")) if note]
 
 
 def check_table(out: Path) -> None:

@@ -181,6 +181,7 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
         (["train", "runs/era", "--out", "x"], "of the same configuration, give runs/era/config.yaml"),
         (["evaluate", "fc.zarr"], "without --truth"),
         (["evaluate", "runs/era", "more"], "without --truth"),
+        (["evaluate", "runs/era", "--regrid"], "got --regrid without --truth"),
         (["train", "runs/era", "--allow-leakage"], "got key 'allow-leakage'"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--reference", "runs/era", "--train", "2000:2001"], "expected one of them"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--skill.resamples=1"], "say --metrics"),
@@ -224,11 +225,23 @@ def test_forecasting_another_store(era, verbs):
 
 def test_evaluating_stores(era, verbs, monkeypatch):
     assert main(["evaluate", "a.zarr", "b.zarr", "--truth", "t.nc", "--reference", "runs/era"]) == 0
-    common = {"truth": "t.nc", "out": Path("skill.csv"), "metrics": [], "regions": [], "baselines": None, "allow_leakage": False}
+    common = {
+        "truth": "t.nc",
+        "out": Path("skill.csv"),
+        "metrics": [],
+        "regions": [],
+        "baselines": None,
+        "regrid": None,
+        "allow_leakage": False,
+    }
     assert verbs.calls.pop() == ("evaluate_store", (["a.zarr", "b.zarr"],), common | {"reference": era})
     monkeypatch.setattr("sciwm.verify.evaluate_forecasts", lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)))
     assert main(["evaluate", "a.zarr", "--truth", "t.nc"]) == 0
     assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common | {"report": None})
+    for flags, method in ((["--regrid"], "linear"), (["--regrid", "conservative"], "conservative")):
+        for more, rest in (([], {"report": None}), (["--reference", "runs/era"], {"reference": era})):
+            assert main(["evaluate", "a.zarr", "--truth", "t.nc", *flags, *more]) == 0
+            assert verbs.calls.pop()[2] == common | {"regrid": method} | rest
     options = ["--train", "2000:2006", "--validation", "2007:2007", "--metrics", "rmse, acc", "--regions", "tropics; n:20,90,0,360"]
     assert (
         main(
@@ -257,6 +270,7 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "metrics": ["rmse", "acc"],
         "regions": ["tropics", "n:20,90,0,360"],
         "baselines": ["lim"],
+        "regrid": None,
         "allow_leakage": True,
         "report": Path("r.html"),
     }

@@ -67,34 +67,124 @@ def _mask(path, period):
     return (years >= int(period[0])) & (years <= int(period[1]))
 
 
-@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
-def test_a_weatherbench_file_without_attributes_is_scored_without_configuration(tmp_path):
-    """Dims time, prediction_timedelta, level, latitude, longitude; a subset of the truth's levels, latitude from north to south."""
+def bare_stores(folder, *, kind, levels=True, members=0):
+    """Hand-made stores in the WeatherBench 2 layout without any attribute: a truth, and a model off by +1 and −2, latitude descending."""
     rng = np.random.default_rng(0)
     time = np.datetime64("2020-01-01", "ns") + np.arange(60) * np.timedelta64(12, "h")
     coords = {"time": time, "level": [300, 500, 850], "latitude": np.linspace(-90, 90, 7), "longitude": np.arange(0, 360, 45.0)}
     field = rng.normal(250, 10, size=(60, 3, 7, 8)).astype("f4")
-    xr.Dataset({"temperature": (tuple(coords), field)}, coords).to_zarr(tmp_path / "truth.zarr", zarr_format=2)
     lead = np.array([12, 24], "timedelta64[h]").astype("timedelta64[ns]")
     place = np.arange(0, 50, 2)
     values = np.stack([field[place + k][:, [1, 2], ::-1] for k in (1, 2)], axis=1)
     values[:, 0] += 1.0
     values[:, 1] -= 2.0
-    dims = ("time", "prediction_timedelta", "level", "latitude", "longitude")
+    dims = ["time", "prediction_timedelta", "level", "latitude", "longitude"]
     other = {"time": time[place], "prediction_timedelta": lead, "level": [500, 850], "latitude": coords["latitude"][::-1]}
+    truth = xr.Dataset({"temperature": (tuple(coords), field)}, coords)
     theirs = xr.Dataset({"temperature": (dims, values)}, {**other, "longitude": coords["longitude"]})
-    theirs.to_zarr(tmp_path / "model.zarr", zarr_format=2)
-    options = {"truth": str(tmp_path / "truth.zarr"), "out": tmp_path / "s.csv", "report": tmp_path / "r.html"}
-    skill = evaluate_forecasts([str(tmp_path / "model.zarr")], **options)
-    assert skill["method"].values.tolist() == ["model", "persistence"]
-    assert skill["level"].values.tolist() == [500, 850]
-    ours = skill.value.loc[{"method": "model"}].isel(region=0)
-    np.testing.assert_allclose(ours.sel(metric="rmse"), [[1, 2]] * 2, rtol=1e-4)
-    np.testing.assert_allclose(ours.sel(metric="bias"), [[1, -2]] * 2, rtol=1e-4)
-    assert pd.read_csv(tmp_path / "s.csv")["num_init"].unique().tolist() == [25]
+    if members:  # spread evenly about the model: −1, 0, 1 for three
+        offset = xr.DataArray(np.arange(members) - (members - 1) / 2, {"number": np.arange(members)}, "number")
+        theirs = (theirs + offset).astype("f4").transpose("time", "number", ...)
+    if not levels:
+        truth, theirs = (ds.sel(level=500, drop=True) for ds in (truth, theirs))
+    paths = [folder / f"{name}.{kind}" for name in ("truth", "model")]
+    for ds, path in zip((truth, theirs), paths, strict=True):
+        assert not ds.attrs
+        assert not any(v.attrs for v in ds.variables.values())
+        ds.to_zarr(path, zarr_format=2) if kind == "zarr" else ds.to_netcdf(path)
+    return [str(p) for p in paths]
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+@pytest.mark.parametrize("kind", ["zarr", "nc"])
+@pytest.mark.parametrize("levels", [True, False])
+def test_a_weatherbench_file_without_attributes_is_scored_without_configuration(kind, levels, tmp_path):
+    """Dims time, prediction_timedelta, [level], latitude, longitude; a subset of the truth's levels, latitude from north to south."""
+    truth, model = bare_stores(tmp_path, kind=kind, levels=levels)
+    command = ["evaluate", model, "--truth", truth, "--out", str(tmp_path / "s.csv"), "--report", str(tmp_path / "r.html")]
+    assert main(command) == 0
+    table = pd.read_csv(tmp_path / "s.csv")
+    assert table["method"].unique().tolist() == ["model", "persistence"]
+    assert table["num_init"].unique().tolist() == [25]
+    assert table["level"].dropna().unique().tolist() == ([500, 850] if levels else [])
+    ours = table[table["method"] == "model"].set_index(["metric", "lead_hours"])["value"]
+    for metric, expected in (("rmse", [1, 2]), ("bias", [1, -2])):
+        for lead, value in zip((12, 24), expected, strict=True):
+            np.testing.assert_allclose(ours[metric, lead], value, rtol=1e-4)
     page = (tmp_path / "r.html").read_text()
     assert "Forecasts of model" in page
     assert "Not a fair test" not in page
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+@pytest.mark.parametrize("kind", ["zarr", "nc"])
+def test_an_ensemble_without_attributes_is_scored_too(kind, tmp_path):
+    """Three members at −1, 0 and 1 about a model that is off by 1 and −2: fair CRPS and spread by hand."""
+    truth, model = bare_stores(tmp_path, kind=kind, members=3)
+    command = ["evaluate", model, "--truth", truth, "--out", str(tmp_path / "s.csv"), "--metrics", "rmse,crps,spread"]
+    assert main(command) == 0
+    table = pd.read_csv(tmp_path / "s.csv").query("method == 'model' and level == 500")
+    ours = table.set_index(["metric", "lead_hours"])["value"]
+    pairs = (1 + 2 + 1) / 3 / 2  # half the mean distance of two members
+    np.testing.assert_allclose([ours["rmse", 12], ours["rmse", 24]], [1, 2], rtol=1e-4)
+    np.testing.assert_allclose([ours["crps", 12], ours["crps", 24]], [(0 + 1 + 2) / 3 - pairs, (3 + 2 + 1) / 3 - pairs], atol=1e-3)
+    np.testing.assert_allclose([ours["spread", 12], ours["spread", 24]], 1.0, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+def test_another_grid_is_refused_or_regridded_on_request_and_said(tmp_path, capsys):
+    truth, model = bare_stores(tmp_path, kind="nc")
+    finer = xr.open_dataset(model).interp(latitude=np.linspace(90, -90, 13))  # every other row is the old one
+    finer = xr.concat([finer, finer.isel(longitude=0).assign_coords(longitude=360.0)], "longitude")
+    finer.interp(longitude=np.arange(0, 360, 22.5)).to_netcdf(tmp_path / "fine.nc")
+    command = ["evaluate", str(tmp_path / "fine.nc"), "--truth", truth, "--out", str(tmp_path / "s.csv")]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert (
+        "got 13 values of latitude in t of 'fine', expected 7 as observed; the first difference, at position 1: -75.0, observed -60.0"
+        in error
+    )
+    assert "--regrid" in error
+    assert main([*command, "--regrid", "--report", str(tmp_path / "r.html")]) == 0
+    said = "fine was brought from 13 × 16 points onto the 7 × 8 of the truth by bilinear interpolation (xarray-regrid"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said.replace("fine was", "Fine was") in (tmp_path / "r.html").read_text()
+    ours = pd.read_csv(tmp_path / "s.csv").query("method == 'fine' and metric == 'rmse'")
+    np.testing.assert_allclose(ours["value"], [1, 2, 1, 2], rtol=1e-4)
+    assert main([*command, "--regrid", "conservative"]) == 0
+    assert "by conservative remapping" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+def test_missing_valid_times_are_counted_and_told(tmp_path, capsys):
+    truth, model = bare_stores(tmp_path, kind="nc")
+    with xr.open_dataset(truth) as ds:
+        short = ds.isel(time=slice(0, 46)).load()
+    short.to_netcdf(tmp_path / "short.nc")
+    command = [
+        "evaluate",
+        model,
+        "--truth",
+        str(tmp_path / "short.nc"),
+        "--out",
+        str(tmp_path / "s.csv"),
+        "--report",
+        str(tmp_path / "r.html"),
+    ]
+    assert main(command) == 0
+    said = (
+        "4 valid times are not observed (4 of 50 pairs of initial and lead time), the first 2020-01-24T00:00; the nearest that is observed "
+        "is 2020-01-23T12:00"
+    )
+    out = " ".join(capsys.readouterr().out.split())
+    assert said in out
+    assert "2 initial times dropped" in out
+    assert said in (tmp_path / "r.html").read_text()
+    short.isel(time=[0, 1]).to_netcdf(tmp_path / "two.nc")
+    assert main([*command[:3], str(tmp_path / "two.nc"), *command[4:]]) == 2
+    error = capsys.readouterr().err
+    assert "got no initial time between 2020-01-01" in error
+    assert "the first 2020-01-02T00:00; the nearest that is observed is 2020-01-01T12:00" in error
 
 
 def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_path):

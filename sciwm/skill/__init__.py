@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sciwm.skill.lineup import Lineup, line_up
     from sciwm.skill.methods import BASELINES, MORE_BASELINES
     from sciwm.skill.regions import region_weights
+    from sciwm.skill.regrid import regrid_forecast
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
     from sciwm.skill.significance import block_counts, bootstrap_interval, decorrelation_time, false_discovery, paired_difference
     from sciwm.skill.spectra import zonal_spectrum
@@ -58,6 +59,7 @@ _HOME = {
     "persistence_forecast": "baselines",
     "rank_histogram": "ensemble",
     "region_weights": "regions",
+    "regrid_forecast": "regrid",
     "render": "frame",
     "score_lineup": "table",
     "score_sums": "scores",
@@ -99,6 +101,7 @@ __all__ = [
     "persistence_forecast",
     "rank_histogram",
     "region_weights",
+    "regrid_forecast",
     "render",
     "score_lineup",
     "score_sums",

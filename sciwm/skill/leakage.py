@@ -137,7 +137,8 @@ def find_leaks(
             Leak(f"{_count(normal, 'times that the climatology was fitted on')} ({text})", "fit the climatology on the training block")
         )
     near, longest = _too_near(training, init, valid)
-    if (near := near & ~seen & ~normal).any():
+    near = near & ~seen & ~normal
+    if near.any():
         said = (
             f"{near.sum()} of {near.size} initial times begin{'s' if near.sum() == 1 else ''} less than the longest lead ({longest}) after"
         )
@@ -222,7 +223,8 @@ def _too_near(block: xr.DataArray | None, init: xr.DataArray, valid: np.ndarray)
     last = np.searchsorted(held, started, side="right") - 1
     after = started - held[np.maximum(last, 0)]
     days = float(lead.max()) / 24
-    return np.asarray((last >= 0) & (after < lead - 1e-4)), f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
+    near: np.ndarray = (last >= 0) & (after < lead - 1e-4)
+    return near, f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
 
 
 def _count(inside: np.ndarray, where: str) -> str:

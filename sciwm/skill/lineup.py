@@ -33,7 +33,9 @@ class Times:
     dropped : int
         Initial times that were offered and are not among them.
     missing_valid : int
-        Valid times that are not observed.
+        Pairs of initial and lead time whose valid time is not observed.
+    notices : tuple of str
+        Which valid times are missing, in words.
     """
 
     init: xr.DataArray
@@ -41,6 +43,7 @@ class Times:
     positions: np.ndarray
     dropped: int
     missing_valid: int
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,13 @@ def line_up(
     leakage, unclear = _leakage(methods, observed, reference, times, allow=allow_leakage)
     chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
     made = {name: fit_baseline(name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs) for name in baselines}
-    notices = [*([leakage] if leakage else []), *unclear, *(text for baseline in made.values() for text in baseline.notices)]
+    notices = [*([leakage] if leakage else []), *_regridded(methods), *times.notices, *unclear]
+    notices += [text for baseline in made.values() for text in baseline.notices]
     return Lineup(chosen, made, observed[names], reference, times, step, tuple(skipped), leakage, tuple(notices))
+
+
+def _regridded(methods: Mapping[str, xr.Dataset]) -> list[str]:
+    return [f"{name} was brought {ds.attrs['regridded']}" for name, ds in methods.items() if "regridded" in ds.attrs]
 
 
 def _leakage(
@@ -264,19 +272,45 @@ def _shared_times(methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step:
     for ds in datasets[1:]:
         kept &= _find_init(ds, first) >= 0
     if not kept.any():
-        raise ValueError("got forecasts without a common initial time, expected some, because all methods are scored on the same ones")
+        starts = ", ".join(f"{name} from {_stamp(ds['init_time'].values[0])}" for name, ds in methods.items())
+        raise ValueError(
+            f"got forecasts without a common initial time ({starts}), expected some, because all methods are scored on the same ones"
+        )
     first = first[kept]
     positions = valid_positions(observed["time"], first, lead_steps, step)
     complete = (positions >= 0).all(axis=1)
     if needs_init:
         complete &= valid_positions(observed["time"], first, [0], step)[:, 0] >= 0
+    absent = _absent(observed["time"], first, lead_steps, positions, step)
     if not complete.any():
+        started = "that are observed themselves and " if needs_init else ""
         raise ValueError(
-            f"got no initial time between {first.values[0]} and {first.values[-1]} whose valid times up to {lead_steps[-1]} steps are all "
-            f"observed ({observed['time'].values[0]} to {observed['time'].values[-1]})"
+            f"got no initial time between {first.values[0]} and {first.values[-1]} {started}whose valid times up to {lead_steps[-1]} steps "
+            f"are all observed ({observed['time'].values[0]} to {observed['time'].values[-1]}){f'; {absent}' if absent else ''}"
         )
     init, lead = axes(first[complete], step.lead_times(lead_steps), step)
-    return Times(init, lead, positions[complete], offered - int(complete.sum()), int((positions < 0).sum()))
+    missing = int((positions < 0).sum())
+    return Times(init, lead, positions[complete], offered - int(complete.sum()), missing, (absent,) if absent else ())
+
+
+def _absent(time: xr.DataArray, init: xr.DataArray, lead_steps: np.ndarray, positions: np.ndarray, step: Step) -> str:
+    """How many valid times are not observed, the first of them, and the observed time nearest to it; empty if all are."""
+    missing = positions < 0
+    if not missing.any():
+        return ""
+    valid = step.add(init.values[:, None], lead_steps[None, :])[missing]
+    amounts = numeric_time(valid)
+    first = valid[amounts.argmin()]
+    nearest = time.values[np.abs(numeric_time(time.values) - amounts.min()).argmin()]
+    count = len(np.unique(amounts))
+    return (
+        f"{count} valid time{'s are' if count > 1 else ' is'} not observed ({int(missing.sum())} of {missing.size} pairs of initial and "
+        f"lead time), the first {_stamp(first)}; the nearest that is observed is {_stamp(nearest)}"
+    )
+
+
+def _stamp(time: Any) -> str:
+    return str(time)[:16] if not isinstance(time, float | np.floating) else f"{time:g} ps"
 
 
 def _find_init(ds: xr.Dataset, init: xr.DataArray) -> np.ndarray:

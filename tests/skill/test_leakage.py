@@ -89,9 +89,8 @@ def test_windows_that_cross_the_gap(observed, reference):
 
 def test_the_validation_block(observed, reference):
     said = refused(scored(observed, "2002-12-30"), observed, "on which choices were made", reference=reference)
-    assert said == (
-        "2 of 30 initial times have themselves or a valid time in the validation block, on which choices were made (2002-01-01 to 2002-12-31)"
-    )
+    where = "in the validation block, on which choices were made (2002-01-01 to 2002-12-31)"
+    assert said == f"2 of 30 initial times have themselves or a valid time {where}"
 
 
 def test_what_a_store_says_of_its_own_training(observed):
