@@ -211,7 +211,7 @@ def _within(times: np.ndarray, periods: Sequence[Period]) -> np.ndarray:
     flat = xr.DataArray(times.ravel(), dims="time")
     for first, last in periods:
         inside[times_between(flat, first, last)] = True
-    return inside.reshape(times.shape).any(axis=1)
+    return np.asarray(inside.reshape(times.shape).any(axis=1))
 
 
 def _too_near(block: xr.DataArray | None, init: xr.DataArray, valid: np.ndarray) -> tuple[np.ndarray, str]:
