@@ -104,7 +104,7 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         _add_fit(parser, "")
         parser.add_argument("--init", help="initial times START:END[:STEP], ends included")
         parser.add_argument("--lead-times", metavar="LEADS", help="such as '1 day, 5 days'")
-        parser.add_argument("--methods", help="some of climatology,persistence,damped_persistence,lim,analogs (default: all but analogs)")
+        parser.add_argument("--methods", help="some of climatology,persistence,damped_persistence,lim (these by default),cslim,analogs")
         parser.add_argument("--out", type=Path, metavar="DIR", help="folder for METHOD.zarr")
     else:
         parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
@@ -124,7 +124,7 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 def _add_fit(parser: argparse.ArgumentParser, when: str) -> None:
     parser.add_argument("--train", metavar="START:END", help=f"{when}times to fit climatology and baselines on, ends included")
     parser.add_argument(
-        "--validation", metavar="START:END", help=f"{when}times to choose the LIM with (default: the last fifth of --train)"
+        "--validation", metavar="START:END", help=f"{when}times to choose the LIM with (default: blocks of --train in turn)"
     )
 
 

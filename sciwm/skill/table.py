@@ -218,7 +218,8 @@ def _describe(result: xr.Dataset, lineup: Lineup) -> xr.Dataset:
         "notices": "; ".join(notices),
         "leakage": lineup.leakage,
     }
-    lim = next((baseline.lim for baseline in lineup.baselines.values() if baseline.lim is not None), None)
-    if lim is not None:
-        result.attrs["lim"] = "; ".join(f"{p.lead_steps} steps: {p.eofs} EOFs, {p.kind}" for p in lim.propagators)
+    for name, baseline in lineup.baselines.items():
+        if baseline.lim is not None:
+            chosen = [f"{p.lead_steps} steps: {p.eofs} EOFs, {getattr(p, 'kind', 'monthly')}" for p in baseline.lim.propagators]
+            result.attrs[name] = "; ".join(chosen)
     return result
