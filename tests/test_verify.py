@@ -11,7 +11,7 @@ import xarray as xr
 from sciwm.cli import main
 from sciwm.data.open import open_dataset, open_forecast
 from sciwm.skill import evaluate
-from sciwm.testing import small_climate
+from sciwm.testing import small_climate, small_months
 from sciwm.verify import evaluate_forecasts, write_baselines
 
 
@@ -263,6 +263,21 @@ def test_stores_of_baselines_say_what_they_have_seen(truth, baselines, tmp_path)
     )
     with pytest.raises(ValueError, match=r"10 of 10 .* training_period that persistence declares"):
         evaluate_forecasts([str(late)], truth=str(path), out=tmp_path / "s.csv")
+
+
+def test_cslim_is_a_baseline_of_monthly_data_on_the_terminal(tmp_path):
+    ds = small_months(years=50)
+    ds.to_netcdf(tmp_path / "months.nc")
+    year = int(ds["time"].dt.year[0])
+    train = ["--train", f"{year}:{year + 29}", "--validation", f"{year + 30}:{year + 39}"]
+    command = ["baselines", str(tmp_path / "months.nc"), *train, "--init", f"{year + 41}-01:{year + 47}-12"]
+    assert main([*command, "--lead-times", "1 month, 3 months", "--methods", "cslim,lim", "--out", str(tmp_path)]) == 0
+    stores = [str(tmp_path / "cslim.zarr"), str(tmp_path / "lim.zarr")]
+    table = tmp_path / "s.csv"
+    assert main(["evaluate", *stores, "--truth", str(tmp_path / "months.nc"), *train, "--metrics", "nmse", "--out", str(table)]) == 0
+    nmse = pd.read_csv(table).set_index(["method", "lead_months"])["value"]
+    assert {"cslim", "lim", "damped_persistence"} <= set(nmse.index.get_level_values(0))
+    assert nmse["cslim", 1] < nmse["climatology", 1]
 
 
 def test_two_worker_processes_give_the_same_scores(truth, baselines, tmp_path):

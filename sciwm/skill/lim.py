@@ -158,7 +158,7 @@ def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10,
     ----------
     reference : Reference
         Training and validation anomalies; all its variables enter one joint state. Without a validation block the
-        choice is made on the last fifth of the training block, then refitted on all of it.
+        choice is made on fifths of the training block in turn, each forecast from the rest, and the model fitted on all of it.
     lead_times : array-like
         As `Step.lead_times` makes them.
     eofs : sequence of int
@@ -176,7 +176,8 @@ def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10,
     Warns
     -----
     UserWarning
-        If truncations exceed the sample, or a chosen power has a growing mode (|eigenvalue| > 1).
+        If truncations exceed the sample, or the one-step propagator of a chosen power has a growing mode (|eigenvalue| ≥ 1) or a
+        negative real eigenvalue.
     """
     steps = [int(s) for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))]
     if reference.validation is not None:

@@ -8,6 +8,7 @@ from truths import DAY, days, grid, weather
 
 from sciwm.skill.baselines import fit_reference
 from sciwm.skill.eofs import leading_eofs
+from sciwm.skill.folds import training_folds
 from sciwm.skill.lim import fit_lim, lim_forecast
 from sciwm.skill.state import fit_layout
 
@@ -161,7 +162,7 @@ def test_growing_modes_are_reported():
         fit_lim(reference, [DAY], eofs=(1,))
 
 
-def test_without_a_validation_block_the_choice_is_made_on_the_last_fifth():
+def test_without_a_validation_block_the_choice_is_made_on_fifths_in_turn():
     observed = waves()
     reference = fit_reference(observed, train=slice("2000", "2004"), climatology="constant")
     lim = fit_lim(reference, [DAY, 3 * DAY], eofs=(1, 2, 30))
@@ -172,6 +173,41 @@ def test_without_a_validation_block_the_choice_is_made_on_the_last_fifth():
     p = z @ lim.patterns.T
     one = lim.propagators[0]
     np.testing.assert_allclose(one.matrix, np.linalg.lstsq(p[:-1], p[1:], rcond=None)[0], rtol=1e-6, atol=1e-9)
+
+
+def test_the_choice_without_a_validation_block_is_the_least_mean_error_of_the_folds():
+    observed = weather(1500, rows=8, columns=8)
+    reference = fit_reference(observed, train=slice("2000", "2003"), harmonics=1)
+    folds = training_folds(reference, 2)
+    assert len(folds) == 5
+    time = reference.anomaly.time.values
+    assert sorted(t for fold in folds for t in fold.validation.time.values) == time.tolist()
+    for fold in folds:
+        apart = np.abs(fold.anomaly.time.values[:, None] - fold.validation.time.values[None]).min()
+        assert apart == 3 * DAY
+    lead = [2 * DAY]
+    mean = {k: np.mean([fit_lim(fold, lead, eofs=(k,)).propagators[0].validation_nmse for fold in folds]) for k in (5, 20, 60)}
+    (p,) = fit_lim(reference, lead, eofs=(5, 20, 60)).propagators
+    assert p.eofs == min(mean, key=mean.get)
+    assert p.validation_nmse == pytest.approx(mean[p.eofs])
+    short = fit_reference(weather(400), train=slice("2000", "2000"), climatology="constant")
+    assert len(training_folds(short, 60)) == 5
+    assert len(training_folds(short, 80)) == 1
+
+
+def test_negative_eigenvalues_are_reported():
+    """A component that flips from step to step has no continuous-time model; the forecast to whole steps is right all the same."""
+    random = np.random.default_rng(0)
+    flip, x = np.array([-0.7, 0.8]), np.zeros((4000, 2))
+    for i in range(1, 4000):
+        x[i] = flip * x[i - 1] + random.standard_normal(2)
+    time = xr.DataArray(np.arange(4000.0), dims="time", attrs={"units": "ps"})
+    coords = {"time": time, "component": ["a", "b"], "segment": ("time", np.zeros(4000, "int32"))}
+    observed = xr.Dataset({"x": (("time", "component"), x)}, coords)
+    reference = fit_reference(observed, train=np.arange(4000) < 3000, validation=np.arange(4000) >= 3000)
+    with pytest.warns(UserWarning, match=r"LIM with 2 EOFs has 1 negative real eigenvalue \(down to -0\.[67]\d?\): .* no real logarithm"):
+        lim = fit_lim(reference, [1.0])
+    np.testing.assert_allclose(sorted(np.linalg.eigvals(lim.propagators[0].matrix)), [-0.7, 0.8], atol=0.05)
 
 
 def test_blocks_too_short_are_refused():
