@@ -5,8 +5,9 @@ month ``j`` a propagator over one month is regressed on the pairs that begin in 
 
 .. math:: \hat p(t+\tau) = G_{j+\tau-1} \cdots G_{j+1} G_j\, p(t), \qquad G_j = C_j(1) C_j(0)^{-1},
 
-with the sums ``C`` over months ``j - 1, j, j + 1`` (Shin, Newman and others 2021, doi:10.1175/JCLI-D-20-0174.1). The number of EOFs is
-chosen for each lead, and what the EOFs leave out is damped cell by cell, as in `sciwm.skill.lim`.
+with the sums ``C`` over months ``j - 1, j, j + 1`` (Shin, Sardeshmukh, Newman, Penland and Alexander 2021,
+doi:10.1175/JCLI-D-20-0291.1). The number of EOFs is chosen for each lead, and what the EOFs leave out is damped cell by cell, as in
+`sciwm.skill.lim`.
 """
 
 from collections.abc import Sequence
