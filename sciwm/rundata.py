@@ -17,7 +17,7 @@ from sciwm.data.split import crossing_steps, split_times
 from sciwm.forecast.rollout import lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir
-from sciwm.skill import MORE_BASELINES
+from sciwm.skill import ALL_BASELINES
 from sciwm.skill.baselines import Reference
 from sciwm.skill.regions import parse_region
 from sciwm.skill.scores import check_metrics
@@ -143,9 +143,12 @@ def _check_targets(config: Config, ds: xr.Dataset) -> None:
 
 def _check_scores(config: Config, ds: xr.Dataset) -> None:
     check_metrics(config.skill.metrics)
-    unknown = [b for b in config.skill.baselines if b not in MORE_BASELINES]
+    unknown = [b for b in config.skill.baselines if b not in ALL_BASELINES]
     if unknown:
-        raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")
+        raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(ALL_BASELINES)}")
+    step = infer_step(ds["time"])
+    if "cslim" in config.skill.baselines and (step.unit, step.value) != ("months", 1.0):
+        raise ValueError(f"got skill.baselines with cslim for data in steps of {step}, expected it for monthly data only")
 
 
 def _check_gap(config: Config, ds: xr.Dataset) -> None:

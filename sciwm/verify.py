@@ -16,7 +16,7 @@ from sciwm.skill.baselines import Reference, fit_reference
 from sciwm.skill.diagnostics import diagnose
 from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lineup import line_up
-from sciwm.skill.methods import BASELINES, MORE_BASELINES, fit_baseline
+from sciwm.skill.methods import BASELINES, ALL_BASELINES, fit_baseline
 from sciwm.skill.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report
@@ -161,7 +161,7 @@ def write_baselines(
     out : path
         Folder for ``METHOD.zarr``.
     methods : sequence of str
-        Some of `MORE_BASELINES`; all but ``analogs`` by default.
+        Some of `ALL_BASELINES`; `BASELINES` by default.
 
     Returns
     -------
@@ -175,9 +175,9 @@ def write_baselines(
         If a store is there already.
     """
     methods = methods or BASELINES
-    unknown = [m for m in methods if m not in MORE_BASELINES]
+    unknown = [m for m in methods if m not in ALL_BASELINES]
     if unknown:
-        raise ValueError(f"got methods {unknown}, expected some of {', '.join(MORE_BASELINES)}")
+        raise ValueError(f"got methods {unknown}, expected some of {', '.join(ALL_BASELINES)}")
     observed = open_dataset(store)
     reference = _fit(observed, train, validation)
     assert reference is not None

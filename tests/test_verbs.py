@@ -346,3 +346,10 @@ def test_settings_changed_by_hand_do_not_go_on_with_old_checkpoints(tmp_path):
     verbs.train(run, changed)
     assert max(r["step"] for r in run.read_log()) == 6
     assert min(r["step"] for r in run.read_log()) == 0
+
+
+def test_a_baseline_for_months_is_refused_for_days_before_any_work(tmp_path):
+    overrides = [*gapped_config(tmp_path, missing=10), "--skill.baselines=[cslim]"]
+    (problem,) = verbs.check(load_config("", overrides))
+    assert "got skill.baselines with cslim for data in steps of 24 hours" in problem
+    assert verbs.check(load_config("", [*months_config(tmp_path), "--skill.baselines=[cslim]"])) == []

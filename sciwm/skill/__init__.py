@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sciwm.skill.frame import render, to_frame, write_skill
     from sciwm.skill.lim import Lim, fit_lim, lim_forecast
     from sciwm.skill.lineup import Lineup, line_up
-    from sciwm.skill.methods import BASELINES, MORE_BASELINES
+    from sciwm.skill.methods import ALL_BASELINES, BASELINES, MORE_BASELINES
     from sciwm.skill.regions import region_weights
     from sciwm.skill.regrid import regrid_forecast
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sciwm.skill.table import evaluate, score_lineup
 
 _HOME = {
+    "ALL_BASELINES": "methods",
     "Analogs": "analogs",
     "BASELINES": "methods",
     "ENSEMBLE_METRICS": "ensemble",
@@ -70,6 +71,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ALL_BASELINES",
     "BASELINES",
     "ENSEMBLE_METRICS",
     "METRICS",

@@ -11,7 +11,7 @@ from rich.progress import track
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
 from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
 from sciwm.skill.leakage import check_leakage, declared_periods, find_leaks
-from sciwm.skill.methods import BASELINES, LIM_EOFS, MORE_BASELINES, Baseline, fit_baseline
+from sciwm.skill.methods import BASELINES, LIM_EOFS, ALL_BASELINES, Baseline, fit_baseline
 from sciwm.skill.scores import ANOMALY_METRICS
 from sciwm.times import Step, infer_step, numeric_time
 
@@ -178,9 +178,9 @@ def line_up(
     ValueError
         If grids differ, nothing is shared, something unknown is asked for, or training times would be scored; the message names it.
     """
-    unknown = [b for b in baselines if b not in MORE_BASELINES]
+    unknown = [b for b in baselines if b not in ALL_BASELINES]
     if unknown:
-        raise ValueError(f"got baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")
+        raise ValueError(f"got baselines {unknown}, expected some of {', '.join(ALL_BASELINES)}")
     methods = _methods(forecasts)
     clash = sorted(set(methods) & set(baselines))
     if clash:

@@ -19,10 +19,11 @@ from sciwm.skill.baselines import (
 from sciwm.skill.cslim import CyclicLim, cslim_forecast, fit_cslim
 from sciwm.skill.lim import Lim, fit_lim, lim_forecast
 
-__all__ = ["BASELINES", "LIM_EOFS", "MORE_BASELINES", "Baseline", "fit_baseline"]
+__all__ = ["ALL_BASELINES", "BASELINES", "LIM_EOFS", "MORE_BASELINES", "Baseline", "fit_baseline"]
 
 BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
-MORE_BASELINES = (*BASELINES, "cslim", "analogs")
+MORE_BASELINES = (*BASELINES, "analogs")
+ALL_BASELINES = (*MORE_BASELINES, "cslim")  # the last for monthly data only
 LIM_EOFS = (10, 20, 30, 40, 60, 80)
 
 
@@ -59,7 +60,7 @@ def fit_baseline(
     Parameters
     ----------
     name : str
-        One of `MORE_BASELINES`.
+        One of `ALL_BASELINES`.
     reference : Reference or None
         None is enough for ``persistence``.
     observed : Dataset

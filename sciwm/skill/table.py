@@ -51,7 +51,7 @@ def evaluate(
     train : slice or ndarray of bool, optional
         Instead of ``reference``: the training block of ``observed``.
     baselines : sequence of str
-        Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``.
+        Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``, and ``cslim`` for monthly data.
     metrics : sequence of str
         Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``nmse`` (`sciwm.skill.METRICS`), which score the mean of an
         ensemble, and ``crps``, ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`).
