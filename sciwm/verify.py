@@ -16,7 +16,7 @@ from sciwm.skill.baselines import Reference, fit_reference
 from sciwm.skill.diagnostics import diagnose
 from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lineup import line_up
-from sciwm.skill.methods import BASELINES, ALL_BASELINES, fit_baseline
+from sciwm.skill.methods import ALL_BASELINES, BASELINES, fit_baseline
 from sciwm.skill.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report

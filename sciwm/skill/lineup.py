@@ -11,7 +11,7 @@ from rich.progress import track
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
 from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
 from sciwm.skill.leakage import check_leakage, declared_periods, find_leaks
-from sciwm.skill.methods import BASELINES, LIM_EOFS, ALL_BASELINES, Baseline, fit_baseline
+from sciwm.skill.methods import ALL_BASELINES, BASELINES, LIM_EOFS, Baseline, fit_baseline
 from sciwm.skill.scores import ANOMALY_METRICS
 from sciwm.times import Step, infer_step, numeric_time
 
