@@ -99,19 +99,23 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
             "--mask", metavar="STORE", help="with --truth: land-sea mask for the regions land and ocean (default: the truth's)"
         )
         parser.add_argument("--baselines", help="with --truth: such as persistence,lim")
+        regrid = "with --truth: bring forecasts onto its grid first (default without: refuse other grids); linear if no method is named"
+        parser.add_argument("--regrid", nargs="?", const="linear", choices=["linear", "conservative"], help=regrid)
         parser.add_argument("--report", type=Path, metavar="FILE", help="with --truth: a page with figures, such as report.html")
-        parser.add_argument("--allow-leakage", action="store_true", help="with --truth: score training times, too, marked as such")
         parser.add_argument("--out", type=Path, help="with --truth: the table to write (default: skill.csv); else the run directory")
     elif verb == "baselines":
         parser.add_argument("target", nargs="+", metavar="STORE", help="the observed data: paths, globs or URLs")
         _add_fit(parser, "")
         parser.add_argument("--init", help="initial times START:END[:STEP], ends included")
         parser.add_argument("--lead-times", metavar="LEADS", help="such as '1 day, 5 days'")
-        parser.add_argument("--methods", help="some of climatology,persistence,damped_persistence,lim,analogs (default: all but analogs)")
+        parser.add_argument("--methods", help="some of climatology,persistence,damped_persistence,lim (these by default),cslim,analogs")
         parser.add_argument("--out", type=Path, metavar="DIR", help="folder for METHOD.zarr")
     else:
         parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
         parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME, after the configuration's name)")
+    if verb in ("check", "run", "evaluate"):
+        seen = "go on where scored times were seen before (in training, by the climatology, in choices), and mark the scores"
+        parser.add_argument("--allow-leakage", action="store_true", help=seen)
     if verb in ("prepare", "run", "evaluate", "baselines"):
         what = "compute" if verb in ("evaluate", "baselines") else "prepare"
         where = parser.add_mutually_exclusive_group()
@@ -124,7 +128,7 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 def _add_fit(parser: argparse.ArgumentParser, when: str) -> None:
     parser.add_argument("--train", metavar="START:END", help=f"{when}times to fit climatology and baselines on, ends included")
     parser.add_argument(
-        "--validation", metavar="START:END", help=f"{when}times to choose the LIM with (default: the last fifth of --train)"
+        "--validation", metavar="START:END", help=f"{when}times to choose the LIM with (default: blocks of --train in turn)"
     )
 
 

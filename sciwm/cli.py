@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "events", "baselines", "mask", "allow_leakage", "report")
+_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "events", "baselines", "mask", "regrid", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides += unknown
     if overrides and options.verb not in TAKES_OVERRIDES:
         parser.error(f"got {' '.join(overrides)}, expected no such option, because `sciwm {options.verb}` takes no configuration")
+    if getattr(options, "allow_leakage", False) and getattr(options, "truth", None) is None:
+        overrides.append("--skill.allow_leakage=true")  # a run keeps it in its configuration
     try:
         return _COMMANDS[options.verb](options, overrides)
     except KeyboardInterrupt:
@@ -163,6 +165,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
         "events": _names(options.events, by=";"),
         "baselines": None if options.baselines is None else _names(options.baselines),
         "mask": options.mask,
+        "regrid": options.regrid,
         "allow_leakage": options.allow_leakage,
     }
     if options.reference is not None and options.report is not None:

@@ -19,6 +19,7 @@ __all__ = ["Climatology", "Spread", "fit_climatology", "fit_climatology_and_spre
 Kind = Literal["harmonic", "monthly", "constant"]
 
 _SLAB_CELLS = 2**15
+_MOST_STRETCHES = 100
 _SMALLEST_EIGENVALUE = 0.02  # of the mean normal matrix; 0.5 for whole years, 0 for an undetermined cycle
 
 
@@ -40,12 +41,16 @@ class Climatology:
         Annual harmonics; 0 unless ``kind`` is ``harmonic``.
     diurnal : bool
         Whether the first harmonic of the day is part of the cycle.
+    fitted : tuple of (str, str)
+        First and last time of each stretch without a gap that it was fitted on. Empty where that says nothing: simulation times,
+        times that repeat (members), or more than a hundred stretches.
     """
 
     kind: Kind
     coefficients: xr.Dataset
     harmonics: int
     diurnal: bool
+    fitted: tuple[tuple[str, str], ...] = ()
 
     def design(self, time: xr.DataArray) -> xr.DataArray:
         """Values of the basis functions at ``time``: dims of ``time`` and ``coefficient``; lazy if ``time`` is."""
@@ -95,7 +100,8 @@ class Climatology:
 
     def to_dataset(self) -> xr.Dataset:
         """Everything as one Dataset; `from_dataset` is the inverse."""
-        attrs = {"climatology": self.kind, "harmonics": self.harmonics, "diurnal": int(self.diurnal)}
+        fitted = "; ".join(f"{first}/{last}" for first, last in self.fitted)
+        attrs = {"climatology": self.kind, "harmonics": self.harmonics, "diurnal": int(self.diurnal), "fitted": fitted}
         return self.coefficients.assign_attrs(attrs)
 
     @classmethod
@@ -105,9 +111,10 @@ class Climatology:
         if "climatology" not in attrs:
             raise ValueError("got a Dataset without the attribute 'climatology', expected what Climatology.to_dataset returns")
         kind, harmonics, diurnal = attrs.pop("climatology"), int(attrs.pop("harmonics")), bool(attrs.pop("diurnal"))
+        stretches = [part.split("/") for part in attrs.pop("fitted", "").split("; ") if part]  # absent in files of older versions
         coefficients = ds.copy()
         coefficients.attrs = attrs
-        return cls(kind, coefficients, harmonics, diurnal)
+        return cls(kind, coefficients, harmonics, diurnal, tuple((first, last) for first, last in stretches))
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def fit_climatology_and_spread(ds: xr.Dataset, *, kind: Kind = "harmonic", harmo
             coords = {k: c for k, c in template.coords.items() if set(c.dims) <= set(dims) and c.ndim}
             attrs = template.attrs if key == "coefficients" else {}
             fields[key][name] = xr.DataArray(values, dims=dims, coords=coords, attrs=attrs)
-    climatology = Climatology(kind, xr.Dataset(fields["coefficients"], attrs=ds.attrs), harmonics, diurnal)
+    climatology = Climatology(kind, xr.Dataset(fields["coefficients"], attrs=ds.attrs), harmonics, diurnal, _stretches(time.values))
     squares, count, first = (xr.Dataset(fields[k]) for k in ("squares", "count", "first_missing"))
     spread = Spread(squares, count, first, num_times=time.size)
     return climatology, spread
@@ -203,6 +210,20 @@ def evaluate_design(design: np.ndarray, coefficients: np.ndarray, *, monthly: bo
     if monthly:  # a NaN of another month must not enter
         return np.asarray(coefficients[design.argmax(-1)])
     return np.tensordot(design, coefficients, axes=(-1, 0))
+
+
+def _stretches(time: np.ndarray) -> tuple[tuple[str, str], ...]:
+    """First and last time of each stretch without a gap."""
+    amounts = numeric_time(time)
+    order = np.argsort(amounts)
+    jumps = np.diff(amounts[order])
+    if time.dtype.kind in "iuf" or (jumps <= 0).any():
+        return ()
+    breaks = np.flatnonzero(jumps > 1.5 * np.median(jumps)) if jumps.size else np.array([], int)
+    starts, ends = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [time.size - 1]])
+    ordered = time[order]
+    found = tuple((str(ordered[a])[:19], str(ordered[b])[:19]) for a, b in zip(starts, ends, strict=True))
+    return found if len(found) <= _MOST_STRETCHES else ()
 
 
 def _is_subdaily(time: np.ndarray) -> bool:

@@ -1,7 +1,7 @@
 """The data of a run: where they are, their blocks and leads, and what baselines may learn from them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ from sciwm.config import Config
 from sciwm.data.open import open_dataset
 from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.scale import from_channels
+from sciwm.data.split import crossing_steps, split_times
 from sciwm.forecast.rollout import lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir
-from sciwm.skill import MORE_BASELINES
+from sciwm.skill import ALL_BASELINES
 from sciwm.skill.baselines import Reference
 from sciwm.skill.events import parse_event
 from sciwm.skill.regions import parse_region
@@ -26,11 +27,13 @@ from sciwm.tokens.grid import GridTokenizer
 
 __all__ = [
     "config_problems",
+    "gap_problem",
     "gap_steps",
     "lead_steps",
     "observations",
     "open_data",
     "reference_of",
+    "seen_periods",
     "series_climatology",
     "with_store",
 ]
@@ -62,6 +65,37 @@ def gap_steps(config: Config, step: Step) -> int:
     return context + max(*lead_steps(config, step), config.objective.rollout * max(config.objective.lead_steps))
 
 
+def gap_problem(config: Config, ds: xr.Dataset) -> str:
+    """What is too near to what, where pieces of one record train and are scored; empty if nothing is.
+
+    Blocks of dates or positions lose the steps that a window is long. Members and trajectories need no gap. Pieces of one record,
+    split where times are missing, may be as near as one missing step, and nothing is taken from them.
+    """
+    split = config.data.split
+    if split.by != "segment" or not config.data.segments:
+        return ""
+    step, segment = infer_step(ds["time"]), ds["segment"].values
+    gap = gap_steps(config, step)
+    blocks = {"train": split.train, "validation": split.validation, "test": split.test}
+    lost = crossing_steps(ds["time"], segment, split_times(ds["time"], segment, by=split.by, gap_steps=gap, **blocks), gap)
+    parts = [f"{len(index)} of the {name} block (the first at {ds['time'].values[index[0]]})" for name, index in lost.items()]
+    return (
+        f"got pieces of one record of which {' and '.join(parts)} times lie within {gap} steps after another block, expected a gap of "
+        f"context and longest lead, {gap} steps, because windows that nearly touch are alike: leave out a piece between the blocks, split "
+        "by time, or say skill.allow_leakage=true (--allow-leakage) to have the scores all the same, marked as such"
+        if parts
+        else ""
+    )
+
+
+def seen_periods(config: Config, step: Step, split: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Attributes of a forecast store that say which times its model has seen; none where segments, not times, part the blocks."""
+    if config.data.split.by == "segment" or step.unit == "ps":
+        return {}
+    names = {"training_period": "train", "validation_period": "validation"}
+    return {name: "/".join(str(time)[:19] for time in split[block]) for name, block in names.items() if block in split}
+
+
 def with_store(config: Config, store: str | list[str], *, variables: Sequence[str] = ()) -> Config:
     """The same configuration with other data: the variables the model was trained on are asked for, static fields it carries itself."""
     data = dataclasses.replace(config.data, store=store, variables=list(variables) or config.data.variables, static=[])
@@ -70,7 +104,7 @@ def with_store(config: Config, store: str | list[str], *, variables: Sequence[st
 
 def config_problems(config: Config, ds: xr.Dataset) -> list[str]:
     """What of a configuration cannot work with these data, found before any work is done."""
-    tests = (_check_leads, _check_tokens, _check_targets, _check_scores)
+    tests = (_check_leads, _check_tokens, _check_targets, _check_scores, _check_gap)
     problems = []
     for test in tests:
         try:
@@ -112,9 +146,17 @@ def _check_scores(config: Config, ds: xr.Dataset) -> None:
     check_metrics(with_event_metrics(config.skill.metrics, config.skill.events))
     for text in config.skill.events:
         parse_event(text)
-    unknown = [b for b in config.skill.baselines if b not in MORE_BASELINES]
+    unknown = [b for b in config.skill.baselines if b not in ALL_BASELINES]
     if unknown:
-        raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")
+        raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(ALL_BASELINES)}")
+    step = infer_step(ds["time"])
+    if "cslim" in config.skill.baselines and (step.unit, step.value) != ("months", 1.0):
+        raise ValueError(f"got skill.baselines with cslim for data in steps of {step}, expected it for monthly data only")
+
+
+def _check_gap(config: Config, ds: xr.Dataset) -> None:
+    if not config.skill.allow_leakage and (problem := gap_problem(config, ds)):
+        raise ValueError(problem)
 
 
 def observations(config: Config, ds: xr.Dataset) -> xr.Dataset:

@@ -302,6 +302,8 @@ class SkillConfig:
         EOF truncations of the linear inverse model to choose from on the validation block.
     resamples : int
         Moving-block bootstrap resamples behind the intervals.
+    allow_leakage : bool
+        Go on where scored times were seen before, or nearly, and say so beside the scores.
     """
 
     metrics: list[str] = field(default_factory=lambda: ["rmse", "mae", "bias", "acc"])
@@ -310,6 +312,7 @@ class SkillConfig:
     events: list[str] = field(default_factory=list)
     lim_eofs: list[int] = field(default_factory=lambda: [10, 20, 30, 40, 60, 80])
     resamples: int = 1000
+    allow_leakage: bool = False
 
     def __post_init__(self) -> None:
         _require(bool(self.metrics), "skill.metrics", self.metrics, "at least one metric, such as 'rmse'")

@@ -28,11 +28,13 @@ from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import target_series
 from sciwm.rundata import (
     config_problems,
+    gap_problem,
     gap_steps,
     lead_steps,
     observations,
     open_data,
     reference_of,
+    seen_periods,
     series_climatology,
     with_store,
 )
@@ -41,11 +43,12 @@ from sciwm.skill.diagnostics import diagnose, write_diagnostics
 from sciwm.skill.frame import render, write_skill
 from sciwm.skill.lineup import Lineup, line_up
 from sciwm.skill.prose import describe_scores, variable_names
+from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
-from sciwm.verify import check_table, method_names, read_mask, write_table
+from sciwm.verify import check_table, method_names, read_mask, report_notes, write_table
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
 
@@ -195,7 +198,8 @@ def forecast(run: RunDir, config: Config) -> None:
         out = run.forecast_store if name == "jepa" else run.forecasts_folder / f"{name}.zarr"
         shutil.rmtree(out, ignore_errors=True)
         batches = model.forecast_batches(ds, index, readout=readout, batch_size=_BATCH)
-        outputs.append(write_forecast(batches, out, total=-(-len(index) // _BATCH), attrs={"method": name}, progress=f"forecast, {name}"))
+        attrs = {"method": name, **seen_periods(config, world.step, world.about["split"])}
+        outputs.append(write_forecast(batches, out, total=-(-len(index) // _BATCH), attrs=attrs, progress=f"forecast, {name}"))
     run.record_stage("forecast", inputs, outputs)
     _say(run.forecast_store, f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and {run.forecasts_folder}")
 
@@ -219,7 +223,8 @@ def forecast_store(
             f"after at least {(world.network.history - 1) * max(world.strides)} earlier step(s) of context"
         )
     batches = world.forecast_batches(ds, usable, lead_times=lead_times, batch_size=_BATCH)
-    write_forecast(batches, out, total=-(-len(usable) // _BATCH), attrs={"method": "jepa", "run": run.name})
+    attrs = {"method": "jepa", "run": run.name, **seen_periods(world.config, world.step, world.about["split"])}
+    write_forecast(batches, out, total=-(-len(usable) // _BATCH), attrs=attrs)
     skipped = f", {len(chosen) - len(usable)} skipped for want of context" if len(usable) < len(chosen) else ""
     _say(out, f"{len(usable)} initial times{skipped}")
 
@@ -230,7 +235,10 @@ def evaluate(run: RunDir, config: Config) -> None:
     inputs = _inputs(run, config, "evaluate")
     if not _is_fresh(run, "evaluate", inputs):
         stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
-        lineup = _line_up(stores, observations(config, open_data(config, run)), run, config)
+        ds = open_data(config, run)
+        lineup = _line_up(stores, observations(config, ds), run, config, allow_leakage=config.skill.allow_leakage)
+        if near := gap_problem(config, ds).partition(", expected")[0].removeprefix("got "):
+            lineup = dataclasses.replace(lineup, leakage="; ".join(filter(None, [lineup.leakage, near])), notices=(near, *lineup.notices))
         write_skill(_score(lineup, config), run.table_file, run.skill_file)
         write_diagnostics(diagnose(lineup), run.diagnostics_file)
         run.record_stage("evaluate", inputs, [run.table_file, run.skill_file, run.diagnostics_file])
@@ -250,6 +258,7 @@ def evaluate_store(
     events: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
     mask: str | None = None,
+    regrid: RegridMethod | None = None,
     allow_leakage: bool = False,
 ) -> None:
     """Score any forecast stores against any truth, with baselines learnt in the training years of a run, and its metrics and regions."""
@@ -262,7 +271,7 @@ def evaluate_store(
     asked |= {} if baselines is None else {"baselines": list(baselines)}
     config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **asked))
     land = None if mask is None else read_mask(mask)
-    lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, allow_leakage=allow_leakage, mask=land)
+    lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, regrid=regrid, allow_leakage=allow_leakage, mask=land)
     write_table(_score(lineup, config), out)
 
 
@@ -272,10 +281,12 @@ def _line_up(
     run: RunDir,
     config: Config,
     *,
+    regrid: RegridMethod | None = None,
     allow_leakage: bool = False,
     mask: xr.DataArray | None = None,
 ) -> Lineup:
     opened = [open_forecast(str(store)) for store in stores]
+    opened = [regrid_forecast(ds, observed, method=regrid) for ds in opened] if regrid else opened
     names = method_names(stores, opened)
     return line_up(
         dict(zip(names, opened, strict=True)),
@@ -317,6 +328,7 @@ def report(run: RunDir, config: Config) -> None:
             config=dump_config(config),
             provenance=facts,
             diagnostics=diagnostics,
+            notes=report_notes(skill),
             methods=[
                 describe_data(config, observed, world.about["split"]),
                 describe_model(config, sum(weight.numel() for weight in world.network.parameters())),
@@ -363,6 +375,8 @@ def check(config: Config) -> list[str]:
         problems = config_problems(config, ds)
     except (ValueError, FileNotFoundError) as error:
         return [str(error)]
+    if config.skill.allow_leakage and (near := gap_problem(config, ds)):
+        _console.print(f"not a fair test: {near.partition(', expected')[0].removeprefix('got ')}", style="yellow", highlight=False)
     longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
     for number, name in enumerate(blocks):
         history, strides = config.model.history, config.objective.lead_steps

@@ -16,15 +16,16 @@ from sciwm.skill.baselines import Reference, fit_reference
 from sciwm.skill.diagnostics import diagnose
 from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lineup import line_up
-from sciwm.skill.methods import BASELINES, MORE_BASELINES, fit_baseline
+from sciwm.skill.methods import ALL_BASELINES, BASELINES, fit_baseline
 from sciwm.skill.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.regions import land_fraction
+from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report
 from sciwm.skill.scores import is_event_metric
 from sciwm.skill.table import score_lineup
 from sciwm.times import times_between
 
-__all__ = ["check_table", "evaluate_forecasts", "method_names", "read_mask", "write_baselines", "write_table"]
+__all__ = ["check_table", "evaluate_forecasts", "method_names", "read_mask", "report_notes", "write_baselines", "write_table"]
 
 _BLOCK = 16_000_000  # values of one block of a baseline that is written
 _console = Console()
@@ -44,6 +45,7 @@ def evaluate_forecasts(
     events: Sequence[str] = (),
     baselines: Sequence[str] | None = None,
     mask: str | None = None,
+    regrid: RegridMethod | None = None,
     allow_leakage: bool = False,
     report: Path | None = None,
 ) -> xr.Dataset:
@@ -64,8 +66,10 @@ def evaluate_forecasts(
         can be made and is not among the forecasts: without ``train`` that is persistence.
     mask : path, optional
         Store with a land–sea mask, for the regions ``land`` and ``ocean``; by default that of ``truth``, if it has one.
+    regrid : {"linear", "conservative"}, optional
+        Bring forecasts on other grids onto that of the truth, as `sciwm.skill.regrid_forecast` does, and say so.
     allow_leakage : bool
-        Score training times, too, and say so.
+        Score times that were seen before, too, and say so.
     report : path, optional
         Page to write with figures of the scores, and of a typical forecast of the first store.
 
@@ -87,6 +91,7 @@ def evaluate_forecasts(
     opened = [open_forecast(store) for store in forecasts]
     names = method_names(forecasts, opened)
     observed = _shared_levels(open_dataset(truth), opened)
+    opened = [regrid_forecast(ds, observed, method=regrid) for ds in opened] if regrid else opened
     reference = _fit(observed, train, validation)
     if baselines is None:
         started = (locate(observed["time"], opened[0]["init_time"].values) >= 0).all() if reference is None else True
@@ -116,6 +121,7 @@ def evaluate_forecasts(
             log=None,
             config="",
             diagnostics=diagnose(lineup),
+            notes=report_notes(skill),
             methods=[_methods(skill, observed, truth, train, validation)],
             provenance={"forecasts": ", ".join(forecasts), "truth": str(truth), **periods, "sciwm": sciwm.__version__},
             skill_csv=out.read_text(encoding="utf-8"),
@@ -162,7 +168,7 @@ def write_baselines(
     out : path
         Folder for ``METHOD.zarr``.
     methods : sequence of str
-        Some of `MORE_BASELINES`; all but ``analogs`` by default.
+        Some of `ALL_BASELINES`; `BASELINES` by default.
 
     Returns
     -------
@@ -176,9 +182,9 @@ def write_baselines(
         If a store is there already.
     """
     methods = methods or BASELINES
-    unknown = [m for m in methods if m not in MORE_BASELINES]
+    unknown = [m for m in methods if m not in ALL_BASELINES]
     if unknown:
-        raise ValueError(f"got methods {unknown}, expected some of {', '.join(MORE_BASELINES)}")
+        raise ValueError(f"got methods {unknown}, expected some of {', '.join(ALL_BASELINES)}")
     observed = open_dataset(store)
     reference = _fit(observed, train, validation)
     assert reference is not None
@@ -196,14 +202,31 @@ def write_baselines(
     names = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
     per_init = len(leads) * sum(v.size // v.sizes["time"] for v in observed.data_vars.values() if "time" in v.dims)
     size = max(1, _BLOCK // max(1, per_init))
+    seen = _seen_periods(reference)
     for method, path in zip(methods, paths, strict=True):
         forecast = fit_baseline(method, reference, observed, lead_time, variables=names).forecast
 
         parts = (observed["time"].isel(time=index[i : i + size]) for i in range(0, len(index), size))
         batches = (forecast(part).astype("float32").assign_attrs(observed.attrs).load() for part in parts)
-        write_forecast(batches, path, total=-(-len(index) // size), attrs={"method": method}, progress=f"forecast, {method}")
+        write_forecast(batches, path, total=-(-len(index) // size), attrs={"method": method, **seen}, progress=f"forecast, {method}")
         _console.print(f"[bold]{path}[/bold]: {len(index)} initial times, {len(leads)} leads", highlight=False, soft_wrap=True)
     return paths
+
+
+def _seen_periods(reference: Reference) -> dict[str, str]:
+    """Attributes of a store that say which times its method has seen; none where times repeat (members) or are simulated."""
+    if not reference.climatology.fitted:
+        return {}
+    seen = {"training_period": "; ".join("/".join(stretch) for stretch in reference.climatology.fitted)}
+    if reference.validation is not None:
+        seen["validation_period"] = "/".join(str(t)[:19] for t in reference.validation["time"].values[[0, -1]])
+    return seen
+
+
+def report_notes(skill: xr.Dataset) -> list[str]:
+    """Notices of a skill table as sentences for the report, without what leaks: that is stamped on it."""
+    told = str(skill.attrs.get("notices", "")).replace(str(skill.attrs.get("leakage", "")) or "\n", "")
+    return [f"{note[0].upper()}{note[1:]}." for note in (part.strip() for part in told.split("; ")) if note]
 
 
 def check_table(out: Path) -> None:

@@ -181,7 +181,8 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
         (["train", "runs/era", "--out", "x"], "of the same configuration, give runs/era/config.yaml"),
         (["evaluate", "fc.zarr"], "without --truth"),
         (["evaluate", "runs/era", "more"], "without --truth"),
-        (["evaluate", "runs/era", "--allow-leakage"], "got --allow-leakage without --truth"),
+        (["evaluate", "runs/era", "--regrid"], "got --regrid without --truth"),
+        (["train", "runs/era", "--allow-leakage"], "got key 'allow-leakage'"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--reference", "runs/era", "--train", "2000:2001"], "expected one of them"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--skill.resamples=1"], "say --metrics"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--reference", "runs/era", "--report", "r.html"], "got --report with --reference"),
@@ -224,12 +225,24 @@ def test_forecasting_another_store(era, verbs):
 
 def test_evaluating_stores(era, verbs, monkeypatch):
     assert main(["evaluate", "a.zarr", "b.zarr", "--truth", "t.nc", "--reference", "runs/era"]) == 0
-    common = {"truth": "t.nc", "out": Path("skill.csv"), "metrics": [], "regions": [], "baselines": None, "allow_leakage": False}
+    common = {
+        "truth": "t.nc",
+        "out": Path("skill.csv"),
+        "metrics": [],
+        "regions": [],
+        "baselines": None,
+        "regrid": None,
+        "allow_leakage": False,
+    }
     common |= {"events": [], "mask": None}
     assert verbs.calls.pop() == ("evaluate_store", (["a.zarr", "b.zarr"],), common | {"reference": era})
     monkeypatch.setattr("sciwm.verify.evaluate_forecasts", lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)))
     assert main(["evaluate", "a.zarr", "--truth", "t.nc"]) == 0
     assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common | {"report": None})
+    for flags, method in ((["--regrid"], "linear"), (["--regrid", "conservative"], "conservative")):
+        for more, rest in (([], {"report": None}), (["--reference", "runs/era"], {"reference": era})):
+            assert main(["evaluate", "a.zarr", "--truth", "t.nc", *flags, *more]) == 0
+            assert verbs.calls.pop()[2] == common | {"regrid": method} | rest
     options = ["--train", "2000:2006", "--validation", "2007:2007", "--metrics", "rmse, acc", "--regions", "tropics; n:20,90,0,360"]
     options += ["--events", "t850>285; tp>0.001", "--mask", "m.nc"]
     assert (
@@ -261,6 +274,7 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "events": ["t850>285", "tp>0.001"],
         "mask": "m.nc",
         "baselines": ["lim"],
+        "regrid": None,
         "allow_leakage": True,
         "report": Path("r.html"),
     }
@@ -294,6 +308,17 @@ def test_demo_and_check(era, verbs, capsys):
     assert "got variable 'z50'" in capsys.readouterr().err
     assert verbs.calls[-1] == ("check", (load_config("train: {steps: 5}\n", ["--seed=2"]),), {})
     assert not Path("runs/tiny").exists()
+
+
+def test_leakage_that_is_allowed_is_kept_in_the_configuration_of_a_run(era, verbs):
+    assert main(["evaluate", "runs/era", "--allow-leakage"]) == 0
+    assert verbs.calls[-1] == ("evaluate", (era, load_config("train: {steps: 20}\nskill: {allow_leakage: true}\n")), {})
+    for verb in ("check", "run"):
+        verbs.answers["check"] = []
+        assert main([verb, "tiny", "--allow-leakage"]) == 0
+        assert next(c for c in verbs.calls[-1][1] if hasattr(c, "skill")).skill.allow_leakage
+        assert main([verb, "tiny"] + ["--out", "elsewhere"] * (verb == "run")) == 0
+        assert not next(c for c in verbs.calls[-1][1] if hasattr(c, "skill")).skill.allow_leakage
 
 
 def test_data_lists_makes_and_says_where_from(verbs, catalogue, capsys):

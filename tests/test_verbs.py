@@ -20,6 +20,7 @@ from sciwm.config import ConfigError, load_config
 from sciwm.data.layout import to_original
 from sciwm.rundir import open_run, resolve_run
 from sciwm.testing import double_well, small_climate, small_months
+from sciwm.verify import evaluate_forecasts
 
 COLUMNS = ["variable", "level", "region", "lead_hours", "method", "metric", "value", "ci_low", "ci_high", "units", "num_init"]
 SMALL = [
@@ -205,6 +206,80 @@ def test_check_says_what_is_wrong(tmp_path, capsys):
     assert "nowhere.nc" in problem
 
 
+def gapped_config(folder: Path, *, missing: int, test: str = "[2]") -> list[str]:
+    """Three pieces of one record, `missing` days between them, that train, choose and are scored."""
+    ds = small_climate(years=4, latitudes=8, longitudes=12).drop_vars("segment")
+    starts = [800, 1100]
+    keep = np.ones(ds.sizes["time"], bool)
+    for start in starts:
+        keep[start : start + missing] = False
+    ds.isel(time=np.flatnonzero(keep)).to_netcdf(folder / "gapped.nc")
+    return [
+        f"--data.store={folder / 'gapped.nc'}",
+        "--data.segments=true",
+        "--data.split.by=segment",
+        "--data.split.train=[0]",
+        "--data.split.validation=[1]",
+        f"--data.split.test={test}",
+        '--forecast.lead_times=["1 day", "2 days"]',
+        "--data.harmonics=1",
+        "--train.steps=3",
+        *SMALL,
+    ]
+
+
+def test_pieces_of_one_record_need_a_gap(tmp_path, capsys):
+    """The reason on check and before any work; with --allow-leakage the run goes on, and the scores and the report say so."""
+    overrides = gapped_config(tmp_path, missing=2)
+    (problem,) = verbs.check(load_config("", overrides))
+    assert "of the validation block" in problem
+    assert "of the test block" in problem
+    assert "expected a gap of context and longest lead, 3 steps" in problem
+    with pytest.raises(ValueError, match="windows that nearly touch are alike"):
+        verbs.prepare(open_run(tmp_path / "no", load_config("", overrides)), load_config("", overrides))
+    config = load_config("", [*overrides, "--skill.allow_leakage=true"])
+    capsys.readouterr()
+    assert verbs.check(config) == []
+    assert "not a fair test: pieces of one record" in " ".join(capsys.readouterr().out.split())
+    run = open_run(tmp_path / "run", config)
+    verbs.run_all(run, config)
+    with xr.open_dataset(run.skill_file) as skill:
+        assert "of the test block" in skill.attrs["leakage"]
+    assert "Not a fair test: pieces of one record" in run.report_file.read_text()
+
+
+def test_pieces_far_apart_and_members_need_none(tmp_path):
+    overrides = gapped_config(tmp_path, missing=10)
+    assert verbs.check(load_config("", overrides)) == []
+    members = small_climate(years=2, latitudes=8, longitudes=12)
+    for number in range(3):
+        members.drop_vars("segment").to_netcdf(tmp_path / f"m{number}.nc")
+    assert verbs.check(load_config("", [*overrides, f"--data.store={tmp_path / 'm*.nc'}"])) == []
+
+
+def test_overlapping_blocks_are_named(tmp_path):
+    first = int(small_months(years=40)["time"].dt.year[0])
+    block = f'["{first + 20}-01-01", "{first + 31}-12-31"]'
+    (problem,) = verbs.check(load_config("", [*months_config(tmp_path), f"--data.split.validation={block}"]))
+    assert "got train and validation blocks that overlap" in problem
+
+
+def test_forecasts_say_what_their_model_has_seen(tmp_path):
+    """A forecast of training years is refused by its own attributes, without --train or --reference."""
+    config = load_config("", [*months_config(tmp_path), *SMALL])
+    run = open_run(tmp_path / "run", config)
+    for stage in (verbs.prepare, verbs.train, verbs.probe):
+        stage(run, config)
+    first = int(xr.open_dataset(tmp_path / "months.nc")["time"].dt.year[0])
+    out, store = tmp_path / "fc.zarr", str(tmp_path / "months.nc")
+    verbs.forecast_store(run, store=store, init=(f"{first + 20}-01", f"{first + 20}-12", None), out=out)
+    with xr.open_zarr(out, decode_timedelta=False) as ds:
+        assert ds.attrs["training_period"].startswith(f"{first}-01")
+        assert ds.attrs["validation_period"].startswith(f"{first + 26}-")
+    with pytest.raises(ValueError, match=r"12 of 12 .* training_period that jepa declares"):
+        evaluate_forecasts([str(out)], truth=store, out=tmp_path / "s.csv")
+
+
 def test_stages_ask_for_the_one_before(tmp_path):
     config = load_config("", months_config(tmp_path))
     run = open_run(tmp_path / "run", config)
@@ -271,3 +346,10 @@ def test_settings_changed_by_hand_do_not_go_on_with_old_checkpoints(tmp_path):
     verbs.train(run, changed)
     assert max(r["step"] for r in run.read_log()) == 6
     assert min(r["step"] for r in run.read_log()) == 0
+
+
+def test_a_baseline_for_months_is_refused_for_days_before_any_work(tmp_path):
+    overrides = [*gapped_config(tmp_path, missing=10), "--skill.baselines=[cslim]"]
+    (problem,) = verbs.check(load_config("", overrides))
+    assert "got skill.baselines with cslim for data in steps of 24 hours" in problem
+    assert verbs.check(load_config("", [*months_config(tmp_path), "--skill.baselines=[cslim]"])) == []

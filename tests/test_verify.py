@@ -11,7 +11,7 @@ import xarray as xr
 from sciwm.cli import main
 from sciwm.data.open import open_dataset, open_forecast
 from sciwm.skill import evaluate
-from sciwm.testing import small_climate
+from sciwm.testing import small_climate, small_months
 from sciwm.verify import evaluate_forecasts, write_baselines
 
 
@@ -61,40 +61,143 @@ def test_stores_have_the_names_of_other_tools_after_one_rename(baselines):
         assert climpred["t850"].dtype == np.float32
 
 
+def test_the_loader_of_weatherbench_x_finds_what_it_selects(baselines):
+    """What its `PredictionsFromXarray` does by default (google-research/weatherbenchX): opens the path, renames, selects by labels."""
+    ds = xr.open_zarr(str(baselines[1][0]))
+    assert "prediction_timedelta" in ds.coords  # how it tells a forecast from an analysis
+    ds = ds.rename({"time": "init_time", "prediction_timedelta": "lead_time"})
+    init_times = ds["init_time"].values[[3, 7]]
+    chunk = ds.sel(init_time=init_times, lead_time=np.array([24, 72], "timedelta64[h]"))["t850"]
+    assert chunk.sizes["init_time"] == chunk.sizes["lead_time"] == 2
+    assert {"latitude", "longitude"} <= set(chunk.dims)
+    np.testing.assert_array_equal(chunk.values, ds["t850"].isel(init_time=[3, 7], lead_time=[0, 1]).values)
+    assert not {"valid_time", "forecast_reference_time"} & set(ds.coords)  # names it makes itself
+
+
 def _mask(path, period):
     with xr.open_dataset(path) as ds:
         years = ds["time"].dt.year.values
     return (years >= int(period[0])) & (years <= int(period[1]))
 
 
-@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
-def test_a_weatherbench_file_without_attributes_is_scored_without_configuration(tmp_path):
-    """Dims time, prediction_timedelta, level, latitude, longitude; a subset of the truth's levels, latitude from north to south."""
+def bare_stores(folder, *, kind, levels=True, members=0):
+    """Hand-made stores in the WeatherBench 2 layout without any attribute: a truth, and a model off by +1 and −2, latitude descending."""
     rng = np.random.default_rng(0)
     time = np.datetime64("2020-01-01", "ns") + np.arange(60) * np.timedelta64(12, "h")
     coords = {"time": time, "level": [300, 500, 850], "latitude": np.linspace(-90, 90, 7), "longitude": np.arange(0, 360, 45.0)}
     field = rng.normal(250, 10, size=(60, 3, 7, 8)).astype("f4")
-    xr.Dataset({"temperature": (tuple(coords), field)}, coords).to_zarr(tmp_path / "truth.zarr", zarr_format=2)
     lead = np.array([12, 24], "timedelta64[h]").astype("timedelta64[ns]")
     place = np.arange(0, 50, 2)
     values = np.stack([field[place + k][:, [1, 2], ::-1] for k in (1, 2)], axis=1)
     values[:, 0] += 1.0
     values[:, 1] -= 2.0
-    dims = ("time", "prediction_timedelta", "level", "latitude", "longitude")
+    dims = ["time", "prediction_timedelta", "level", "latitude", "longitude"]
     other = {"time": time[place], "prediction_timedelta": lead, "level": [500, 850], "latitude": coords["latitude"][::-1]}
+    truth = xr.Dataset({"temperature": (tuple(coords), field)}, coords)
     theirs = xr.Dataset({"temperature": (dims, values)}, {**other, "longitude": coords["longitude"]})
-    theirs.to_zarr(tmp_path / "model.zarr", zarr_format=2)
-    options = {"truth": str(tmp_path / "truth.zarr"), "out": tmp_path / "s.csv", "report": tmp_path / "r.html"}
-    skill = evaluate_forecasts([str(tmp_path / "model.zarr")], **options)
-    assert skill["method"].values.tolist() == ["model", "persistence"]
-    assert skill["level"].values.tolist() == [500, 850]
-    ours = skill.value.loc[{"method": "model"}].isel(region=0)
-    np.testing.assert_allclose(ours.sel(metric="rmse"), [[1, 2]] * 2, rtol=1e-4)
-    np.testing.assert_allclose(ours.sel(metric="bias"), [[1, -2]] * 2, rtol=1e-4)
-    assert pd.read_csv(tmp_path / "s.csv")["num_init"].unique().tolist() == [25]
+    if members:  # spread evenly about the model: −1, 0, 1 for three
+        offset = xr.DataArray(np.arange(members) - (members - 1) / 2, {"number": np.arange(members)}, "number")
+        theirs = (theirs + offset).astype("f4").transpose("time", "number", ...)
+    if not levels:
+        truth, theirs = (ds.sel(level=500, drop=True) for ds in (truth, theirs))
+    paths = [folder / f"{name}.{kind}" for name in ("truth", "model")]
+    for ds, path in zip((truth, theirs), paths, strict=True):
+        assert not ds.attrs
+        assert not any(v.attrs for v in ds.variables.values())
+        ds.to_zarr(path, zarr_format=2) if kind == "zarr" else ds.to_netcdf(path)
+    return [str(p) for p in paths]
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+@pytest.mark.parametrize("kind", ["zarr", "nc"])
+@pytest.mark.parametrize("levels", [True, False])
+def test_a_weatherbench_file_without_attributes_is_scored_without_configuration(kind, levels, tmp_path):
+    """Dims time, prediction_timedelta, [level], latitude, longitude; a subset of the truth's levels, latitude from north to south."""
+    truth, model = bare_stores(tmp_path, kind=kind, levels=levels)
+    command = ["evaluate", model, "--truth", truth, "--out", str(tmp_path / "s.csv"), "--report", str(tmp_path / "r.html")]
+    assert main(command) == 0
+    table = pd.read_csv(tmp_path / "s.csv")
+    assert table["method"].unique().tolist() == ["model", "persistence"]
+    assert table["num_init"].unique().tolist() == [25]
+    assert table["level"].dropna().unique().tolist() == ([500, 850] if levels else [])
+    ours = table[table["method"] == "model"].set_index(["metric", "lead_hours"])["value"]
+    for metric, expected in (("rmse", [1, 2]), ("bias", [1, -2])):
+        for lead, value in zip((12, 24), expected, strict=True):
+            np.testing.assert_allclose(ours[metric, lead], value, rtol=1e-4)
     page = (tmp_path / "r.html").read_text()
     assert "Forecasts of model" in page
     assert "Not a fair test" not in page
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+@pytest.mark.parametrize("kind", ["zarr", "nc"])
+def test_an_ensemble_without_attributes_is_scored_too(kind, tmp_path):
+    """Three members at −1, 0 and 1 about a model that is off by 1 and −2: fair CRPS and spread by hand."""
+    truth, model = bare_stores(tmp_path, kind=kind, members=3)
+    command = ["evaluate", model, "--truth", truth, "--out", str(tmp_path / "s.csv"), "--metrics", "rmse,crps,spread"]
+    assert main(command) == 0
+    table = pd.read_csv(tmp_path / "s.csv").query("method == 'model' and level == 500")
+    ours = table.set_index(["metric", "lead_hours"])["value"]
+    pairs = (1 + 2 + 1) / 3 / 2  # half the mean distance of two members
+    np.testing.assert_allclose([ours["rmse", 12], ours["rmse", 24]], [1, 2], rtol=1e-4)
+    np.testing.assert_allclose([ours["crps", 12], ours["crps", 24]], [(0 + 1 + 2) / 3 - pairs, (3 + 2 + 1) / 3 - pairs], atol=1e-3)
+    np.testing.assert_allclose([ours["spread", 12], ours["spread", 24]], 1.0, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+def test_another_grid_is_refused_or_regridded_on_request_and_said(tmp_path, capsys):
+    truth, model = bare_stores(tmp_path, kind="nc")
+    finer = xr.open_dataset(model).interp(latitude=np.linspace(90, -90, 13))  # every other row is the old one
+    finer = xr.concat([finer, finer.isel(longitude=0).assign_coords(longitude=360.0)], "longitude")
+    finer.interp(longitude=np.arange(0, 360, 22.5)).to_netcdf(tmp_path / "fine.nc")
+    command = ["evaluate", str(tmp_path / "fine.nc"), "--truth", truth, "--out", str(tmp_path / "s.csv")]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert (
+        "got 13 values of latitude in t of 'fine', expected 7 as observed; the first difference, at position 1: -75.0, observed -60.0"
+        in error
+    )
+    assert "--regrid" in error
+    assert main([*command, "--regrid", "--report", str(tmp_path / "r.html")]) == 0
+    said = "fine was brought from 13 × 16 points onto the 7 × 8 of the truth by bilinear interpolation (xarray-regrid"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said.replace("fine was", "Fine was") in (tmp_path / "r.html").read_text()
+    ours = pd.read_csv(tmp_path / "s.csv").query("method == 'fine' and metric == 'rmse'")
+    np.testing.assert_allclose(ours["value"], [1, 2, 1, 2], rtol=1e-4)
+    assert main([*command, "--regrid", "conservative"]) == 0
+    assert "by conservative remapping" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
+def test_missing_valid_times_are_counted_and_told(tmp_path, capsys):
+    truth, model = bare_stores(tmp_path, kind="nc")
+    with xr.open_dataset(truth) as ds:
+        short = ds.isel(time=slice(0, 46)).load()
+    short.to_netcdf(tmp_path / "short.nc")
+    command = [
+        "evaluate",
+        model,
+        "--truth",
+        str(tmp_path / "short.nc"),
+        "--out",
+        str(tmp_path / "s.csv"),
+        "--report",
+        str(tmp_path / "r.html"),
+    ]
+    assert main(command) == 0
+    said = (
+        "5 valid times are not observed (5 of 50 pairs of initial and lead time), the first 2020-01-24T00:00; the nearest that is "
+        "observed is 2020-01-23T12:00"
+    )
+    out = " ".join(capsys.readouterr().out.split())
+    assert said in out
+    assert "3 initial times dropped" in out
+    assert all(part in (tmp_path / "r.html").read_text() for part in said.split("; the")[:1])
+    short.isel(time=[0, 1]).to_netcdf(tmp_path / "two.nc")
+    assert main([*command[:3], str(tmp_path / "two.nc"), *command[4:]]) == 2
+    error = capsys.readouterr().err
+    assert "got no initial time between 2020-01-01" in error
+    assert "the first 2020-01-02T00:00; the nearest that is observed is 2020-01-01T12:00" in error
 
 
 def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_path):
@@ -111,6 +214,70 @@ def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_pa
     crossing = {**options, "train": (f"{year}-01-01", f"{year + 3}-01-08")}
     with pytest.raises(ValueError, match=r"1 of 71 initial times"):
         evaluate_forecasts(lim, **crossing)
+
+
+@pytest.mark.parametrize(
+    ("declared", "train", "validation", "reason"),
+    [
+        ({}, "{0}:{3}", None, "have themselves or a valid time in the training block"),
+        ({"climatology_period": "{0}/{3}"}, "{0}:{1}", None, "in the climatology_period that model declares"),
+        ({}, "{0}-01-01:{2}-12-31", None, "begins less than the longest lead (3 days) after the training block"),
+        ({}, "{0}:{1}", "{2}:{3}", "in the validation block, on which choices were made"),
+        ({"training_period": "{0} to {3}"}, None, None, "in the training_period that model declares"),
+    ],
+)
+def test_leakage_on_the_terminal(declared, train, validation, reason, truth, tmp_path, capsys):
+    """Five kinds, each refused with exit status 2 and its reason, or marked in the table's summary and on the report."""
+    path, year = truth
+    years = [year + n for n in range(4)]
+    ds = open_dataset(path)
+    start = np.flatnonzero(ds["time"].values >= np.datetime64(f"{years[3]}-01-02"))[:40]
+    lead = np.array([1, 3], "timedelta64[D]").astype("timedelta64[ns]")
+    values = np.stack([ds["t850"].values[start + k] for k in (1, 3)], axis=1) + 0.5
+    coords = {"init_time": ds["time"].values[start], "lead_time": lead, "latitude": ds["latitude"], "longitude": ds["longitude"]}
+    model = xr.Dataset({"t850": (("init_time", "lead_time", "latitude", "longitude"), values, {"units": "K"})}, coords)
+    model.assign_attrs({k: v.format(*years) for k, v in declared.items()}).to_netcdf(tmp_path / "model.nc")
+    command = ["evaluate", str(tmp_path / "model.nc"), "--truth", str(path), "--out", str(tmp_path / "s.csv"), "--metrics", "rmse"]
+    command += ["--baselines", "climatology" if train else "persistence", "--report", str(tmp_path / "r.html")]
+    for flag, text in (("--train", train), ("--validation", validation)):
+        command += [flag, text.format(*years)] if text else []
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert reason in error
+    assert "such scores are optimistic" in error
+    assert "--allow-leakage" in error
+    assert not (tmp_path / "s.csv").exists()
+    assert main([*command, "--allow-leakage"]) == 0
+    assert reason in " ".join(capsys.readouterr().out.split())
+    assert f"Not a fair test: {error.partition('of which ')[2].partition(', expected none')[0]}" in (tmp_path / "r.html").read_text()
+
+
+def test_stores_of_baselines_say_what_they_have_seen(truth, baselines, tmp_path):
+    (path, year), (_, stores) = truth, baselines
+    attrs = open_forecast(str(stores[0])).attrs
+    assert attrs["training_period"] == f"{year}-01-01T00:00:00/{year + 1}-12-31T00:00:00"
+    assert attrs["validation_period"] == f"{year + 2}-01-01T00:00:00/{year + 2}-12-31T00:00:00"
+    init = (f"{year + 1}-12-01", f"{year + 1}-12-10", None)
+    (late,) = write_baselines(
+        str(path), train=(f"{year}", f"{year + 1}"), init=init, lead_times=["1 day"], out=tmp_path, methods=["persistence"]
+    )
+    with pytest.raises(ValueError, match=r"10 of 10 .* training_period that persistence declares"):
+        evaluate_forecasts([str(late)], truth=str(path), out=tmp_path / "s.csv")
+
+
+def test_cslim_is_a_baseline_of_monthly_data_on_the_terminal(tmp_path):
+    ds = small_months(years=50)
+    ds.to_netcdf(tmp_path / "months.nc")
+    year = int(ds["time"].dt.year[0])
+    train = ["--train", f"{year}:{year + 29}", "--validation", f"{year + 30}:{year + 39}"]
+    command = ["baselines", str(tmp_path / "months.nc"), *train, "--init", f"{year + 41}-01:{year + 47}-12"]
+    assert main([*command, "--lead-times", "1 month, 3 months", "--methods", "cslim,lim", "--out", str(tmp_path)]) == 0
+    stores = [str(tmp_path / "cslim.zarr"), str(tmp_path / "lim.zarr")]
+    table = tmp_path / "s.csv"
+    assert main(["evaluate", *stores, "--truth", str(tmp_path / "months.nc"), *train, "--metrics", "nmse", "--out", str(table)]) == 0
+    nmse = pd.read_csv(table).set_index(["method", "lead_months"])["value"]
+    assert {"cslim", "lim", "damped_persistence"} <= set(nmse.index.get_level_values(0))
+    assert nmse["cslim", 1] < nmse["climatology", 1]
 
 
 def test_two_worker_processes_give_the_same_scores(truth, baselines, tmp_path):

@@ -142,7 +142,7 @@ class Statistics:
     def to_dataset(self) -> xr.Dataset:
         """Everything as one Dataset; `from_dataset` is the inverse, also after a round trip through a file."""
         ds = self.climatology.to_dataset()
-        kept = {k: ds.attrs.pop(k) for k in ("climatology", "harmonics", "diurnal")}
+        kept = {k: ds.attrs.pop(k) for k in ("climatology", "harmonics", "diurnal", "fitted")}
         attributes = {str(n): v.attrs for n, v in ds.data_vars.items()}
         packed = {"attributes": json.dumps(attributes, default=_plain), "dataset": json.dumps(ds.attrs, default=_plain)}
         fields = {"coefficients": to_channels(ds), "scale": self.scale, "valid_fraction": self.valid_fraction}
@@ -159,7 +159,7 @@ class Statistics:
         coefficients = from_channels(ds["coefficients"])
         for name, attrs in json.loads(ds.attrs["attributes"]).items():
             coefficients[name].attrs = attrs
-        kept = {k: ds.attrs[k] for k in ("climatology", "harmonics", "diurnal")}
+        kept = {k: ds.attrs[k] for k in ("climatology", "harmonics", "diurnal", "fitted") if k in ds.attrs}
         coefficients.attrs = json.loads(ds.attrs["dataset"]) | kept
         return cls(Climatology.from_dataset(coefficients), ds["scale"], ds["valid_fraction"])
 

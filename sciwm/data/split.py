@@ -11,7 +11,7 @@ import xarray as xr
 
 from sciwm.times import numeric_time
 
-__all__ = ["LABELS", "Split", "split_times"]
+__all__ = ["LABELS", "Split", "crossing_steps", "split_times"]
 
 LABELS: dict[str, int] = {"train": 0, "validation": 1, "test": 2}
 
@@ -99,6 +99,32 @@ def split_times(
         label = _open_gaps(values, pieces, label, gap_steps)
     _check_length(values, pieces, label, masks, gap_steps, by=by)
     return label
+
+
+def crossing_steps(time: Any, segment: Any, label: np.ndarray, gap_steps: int) -> dict[str, np.ndarray]:
+    """Find the times of each block that another block precedes by at most ``gap_steps`` steps, across segments of one record, too.
+
+    Parameters
+    ----------
+    time, segment : array, ``[time]``
+    label : int8, ``[time]``
+        As `split_times` returns; by segment it takes nothing from a block.
+    gap_steps : int
+
+    Returns
+    -------
+    dict
+        Positions, for blocks with any. Trajectories whose times overlap are infinitely far apart.
+
+    Examples
+    --------
+    >>> crossing_steps(np.array([0.0, 1, 2, 4, 5, 6]), np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 2, 2, 2], "int8"), 2)
+    {'test': array([3])}
+    """
+    values = np.asarray(time.values if isinstance(time, xr.DataArray) else time)
+    lost = (label >= 0) & (_open_gaps(values, np.asarray(segment), label, gap_steps) < 0)
+    found = {name: np.flatnonzero(lost & (label == number)) for name, number in LABELS.items()}
+    return {name: index for name, index in found.items() if index.size}
 
 
 def _mask(values: np.ndarray, segment: np.ndarray, by: str, name: str, block: Sequence[Any]) -> np.ndarray:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from sciwm.skill.frame import render, to_frame, write_skill
     from sciwm.skill.lim import Lim, fit_lim, lim_forecast
     from sciwm.skill.lineup import Lineup, line_up
-    from sciwm.skill.methods import BASELINES, MORE_BASELINES
+    from sciwm.skill.methods import ALL_BASELINES, BASELINES, MORE_BASELINES
     from sciwm.skill.regions import region_weights
+    from sciwm.skill.regrid import regrid_forecast
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
     from sciwm.skill.significance import (
         block_counts,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sciwm.skill.table import evaluate, score_lineup
 
 _HOME = {
+    "ALL_BASELINES": "methods",
     "Analogs": "analogs",
     "BASELINES": "methods",
     "ENSEMBLE_METRICS": "ensemble",
@@ -71,6 +73,7 @@ _HOME = {
     "persistence_forecast": "baselines",
     "rank_histogram": "ensemble",
     "region_weights": "regions",
+    "regrid_forecast": "regrid",
     "render": "frame",
     "score_lineup": "table",
     "score_sums": "scores",
@@ -81,6 +84,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ALL_BASELINES",
     "BASELINES",
     "ENSEMBLE_METRICS",
     "EVENT_METRICS",
@@ -117,6 +121,7 @@ __all__ = [
     "persistence_forecast",
     "rank_histogram",
     "region_weights",
+    "regrid_forecast",
     "render",
     "score_lineup",
     "score_sums",

@@ -23,6 +23,7 @@ __all__ = [
 
 _TOLERANCE = 1e-4  # hours or ps
 _BLOCK = 2_000_000  # values of one in-memory block
+_GRID = ("latitude", "longitude")
 _NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
 
 
@@ -259,18 +260,28 @@ def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -
     if set(forecast.dims) != {"init_time", "lead_time", *members, *rest}:
         raise ValueError(f"got {name} of {method!r} with dims {forecast.dims}, expected init_time, lead_time and {rest}")
     for dim in rest:
-        if forecast.sizes[dim] != observed.sizes[dim]:
-            raise ValueError(
-                f"got {forecast.sizes[dim]} values of {dim} in {name} of {method!r}, expected {observed.sizes[dim]} as observed: "
-                "regrid or select first, nothing is interpolated here"
-            )
-        if dim not in observed.coords or dim not in forecast.coords:
-            continue
-        got, want = forecast[dim].values, observed[dim].values
-        same = np.isclose(got, want, rtol=0.0, atol=1e-4) if want.dtype.kind in "iuf" and got.dtype.kind in "iuf" else got == want
-        if not same.all():
-            bad = int(np.argmin(same))
-            hint = "; it is in reverse order, open it with open_forecast" if got[0] != want[0] and got[0] == want[-1] else ""
-            raise ValueError(f"got {dim} {got[bad]} at position {bad} in {name} of {method!r}, expected {want[bad]} as observed{hint}")
-        forecast = forecast.assign_coords({dim: observed[dim].variable})
+        if problem := _difference(forecast, observed, dim):
+            hint = "bring it onto the truth's grid with --regrid (sciwm.skill.regrid_forecast)" if dim in _GRID else "select first"
+            raise ValueError(f"{problem.format(where=f'{name} of {method!r}')}: {hint}; nothing is interpolated unasked")
+        if dim in observed.coords and dim in forecast.coords:
+            forecast = forecast.assign_coords({dim: observed[dim].variable})
     return forecast.transpose("init_time", "lead_time", *members, *rest)
+
+
+def _difference(forecast: xr.DataArray, observed: xr.DataArray, dim: Hashable) -> str:
+    """What is different about a dimension, with the first value that is; empty if nothing is."""
+    sizes = f"got {forecast.sizes[dim]} values of {dim} in {{where}}, expected {observed.sizes[dim]} as observed"
+    if dim not in observed.coords or dim not in forecast.coords:
+        return sizes if forecast.sizes[dim] != observed.sizes[dim] else ""
+    got, want = forecast[dim].values, observed[dim].values
+    shared = min(len(got), len(want))
+    numbers = want.dtype.kind in "iuf" and got.dtype.kind in "iuf"
+    same = np.isclose(got[:shared], want[:shared], rtol=0.0, atol=1e-4) if numbers else got[:shared] == want[:shared]
+    bad = shared if same.all() else int(np.argmin(same))
+    if len(got) != len(want):
+        values = [a[bad] if bad < len(a) else "none" for a in (got, want)]
+        return f"{sizes}; the first difference, at position {bad}: {values[0]}, observed {values[1]}"
+    if bad == shared:
+        return ""
+    hint = "; it is in reverse order, open it with open_forecast" if got[0] != want[0] and got[0] == want[-1] else ""
+    return f"got {dim} {got[bad]} at position {bad} in {{where}}, expected {want[bad]} as observed{hint}"

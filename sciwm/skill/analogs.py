@@ -15,7 +15,8 @@ import xarray as xr
 
 from sciwm.skill.alignment import training_pairs
 from sciwm.skill.baselines import Reference, add_climatology, axes, init_anomaly
-from sciwm.skill.lim import leading_eofs, split_off_validation
+from sciwm.skill.eofs import leading_eofs
+from sciwm.skill.folds import split_off_validation
 from sciwm.skill.state import StateLayout, fit_layout
 from sciwm.times import Step, calendar_fields
 

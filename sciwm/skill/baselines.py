@@ -88,7 +88,7 @@ def fit_reference(ds: xr.Dataset, *, train: Any, validation: Any = None, climato
         Observations, dims ``(time, [level], *space)``.
     train, validation : slice or ndarray of bool
         Blocks of ``time``: a slice of labels, e.g. ``slice("2000", "2006")``, or a mask. Without a validation block,
-        choices (the LIM's truncation) are made on the last fifth of the training block.
+        choices (the LIM's truncation) are made on parts of the training block.
     climatology : {"harmonic", "monthly", "constant"}, optional
         Kind of mean cycle; left out: harmonic for data in hours, monthly for months, constant for picoseconds.
     harmonics : int

@@ -6,11 +6,11 @@ import numpy as np
 import xarray as xr
 
 from sciwm.skill.labels import HIGHER, LOWER, NEITHER, ONE, ZERO, Leads, better, lead_axis, looks, short_name
-from sciwm.skill.methods import MORE_BASELINES
+from sciwm.skill.methods import ALL_BASELINES
 
 __all__ = ["Comparison", "channel_units", "compare", "cost", "main_method", "main_metric", "metric_order", "summarize"]
 
-_BASELINES = {*MORE_BASELINES, "random_encoder"}
+_BASELINES = {*ALL_BASELINES, "random_encoder"}
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ _LOOKS = {
     "persistence": Look("Persistence", "#56B4E9", (6.0, 1.8, 1.5, 1.8), "^"),
     "damped_persistence": Look("Damped persistence", "#0072B2", (4.0, 2.0), "v"),
     "lim": Look("Linear inverse model", "#009E73", "solid", "P"),
+    "cslim": Look("Cyclostationary linear inverse model", "#009E73", (3.0, 1.5), "h"),
     "analogs": Look("Analogs", "#8C510A", (2.0, 1.0), "<"),
     "supervised": Look("Supervised twin", INK, (3.0, 1.2), "X"),
 }

@@ -18,20 +18,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import dask.array
 import numpy as np
 import scipy.linalg
 import xarray as xr
 
 from sciwm.skill.alignment import training_pairs
 from sciwm.skill.baselines import Reference, add_climatology, axes, init_anomaly
+from sciwm.skill.eofs import leading_eofs
+from sciwm.skill.folds import training_folds
 from sciwm.skill.state import StateLayout, fit_layout
 from sciwm.times import Step
 
-__all__ = ["Lim", "Propagator", "fit_lim", "leading_eofs", "lim_forecast", "split_off_validation"]
+__all__ = ["Lim", "Propagator", "fit_lim", "lim_forecast", "truncations", "warn_of_eigenvalues"]
 
 _SMALL_STATE = 50
-_EXACT = 2000
+Kind = Literal["power", "direct"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Propagator:
 
     lead_steps: int
     eofs: int
-    kind: Literal["power", "direct"]
+    kind: Kind
     matrix: np.ndarray
     damping: np.ndarray
     validation_nmse: float
@@ -99,38 +100,6 @@ class _Lagged:
     now_now: np.ndarray  # (cell, eof): z(t) p(t)
 
 
-def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the leading right singular vectors of ``(time, cells)`` and their shares of the variance.
-
-    Exact through the smaller Gram matrix up to 2000 rows or columns, by a seeded randomized decomposition with four power
-    iterations beyond.
-
-    Returns
-    -------
-    patterns : ndarray, ``(count, cells)``
-        Orthonormal, by falling variance; the largest entry of each is positive.
-    variance_fraction : ndarray, ``(count,)``
-    """
-    rows, cells = matrix.shape
-    total = float((matrix**2).sum())
-    if min(rows, cells) > _EXACT:
-        da: Any = dask.array  # untyped
-        _, singular, right = da.linalg.svd_compressed(
-            da.from_array(matrix, chunks=(-1, -1)), count, n_oversamples=20, n_power_iter=4, seed=0
-        )
-        singular, right = da.compute(singular, right)
-    else:
-        wide = rows < cells
-        gram = matrix @ matrix.T if wide else matrix.T @ matrix
-        size = len(gram)
-        values, vectors = scipy.linalg.eigh(gram, subset_by_index=(size - count, size - 1))
-        singular = np.sqrt(np.clip(values[::-1], 0.0, None))
-        vectors = vectors[:, ::-1]
-        right = (matrix.T @ vectors / np.where(singular > 0, singular, 1.0)).T if wide else vectors.T
-    peak = right[np.arange(count), np.abs(right).argmax(axis=1)]
-    return right * np.where(peak < 0, -1.0, 1.0)[:, None], singular**2 / total
-
-
 def _rows(matrix: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Take rows, without a copy where they are consecutive (one segment without gaps)."""
     if index[-1] - index[0] + 1 == len(index):
@@ -171,7 +140,8 @@ def _step_forward(z: np.ndarray, patterns: np.ndarray, propagator: Propagator) -
     return np.asarray(p @ propagator.matrix @ v + (z - p @ v) * propagator.damping)
 
 
-def _candidates(eofs: Sequence[int], limit: int, cells: int) -> list[int]:
+def truncations(eofs: Sequence[int], limit: int, cells: int) -> list[int]:
+    """Those of ``eofs`` that a sample supports; small states keep all."""
     if cells <= _SMALL_STATE:
         return [min(cells, limit)]
     chosen = sorted({k for k in eofs if k <= limit})
@@ -181,18 +151,6 @@ def _candidates(eofs: Sequence[int], limit: int, cells: int) -> list[int]:
     return chosen or [limit]
 
 
-def split_off_validation(reference: Reference) -> Reference:
-    """Make the last fifth of the training block the validation block, to choose with; for a fit on all of it afterwards."""
-    time = reference.anomaly.sizes["time"]
-    cut = time - max(1, time // 5)
-    return Reference(
-        climatology=reference.climatology,
-        anomaly=reference.anomaly.isel(time=slice(None, cut)),
-        validation=reference.anomaly.isel(time=slice(cut, None)),
-        step=reference.step,
-    )
-
-
 def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10, 20, 30, 40, 60, 80)) -> Lim:
     """Fit a linear inverse model, its truncation and kind of propagator chosen for each lead on the validation block.
 
@@ -200,7 +158,7 @@ def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10,
     ----------
     reference : Reference
         Training and validation anomalies; all its variables enter one joint state. Without a validation block the
-        choice is made on the last fifth of the training block, then refitted on all of it.
+        choice is made on fifths of the training block in turn, each forecast from the rest, and the model fitted on all of it.
     lead_times : array-like
         As `Step.lead_times` makes them.
     eofs : sequence of int
@@ -218,66 +176,94 @@ def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10,
     Warns
     -----
     UserWarning
-        If truncations exceed the sample, or a chosen power has a growing mode (|eigenvalue| > 1).
+        If truncations exceed the sample, or the one-step propagator of a chosen power has a growing mode (|eigenvalue| ≥ 1) or a
+        negative real eigenvalue.
     """
     steps = [int(s) for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))]
-    if reference.validation is None:
-        trial = _fit(split_off_validation(reference), steps, eofs, None)
-        choice = {p.lead_steps: (p.eofs, p.kind, p.validation_nmse) for p in trial.propagators}
-        return _warn_if_unstable(_fit(reference, steps, eofs, choice))
-    return _warn_if_unstable(_fit(reference, steps, eofs, None))
+    if reference.validation is not None:
+        fit, candidates = _fit(reference, steps, eofs)
+        return _chosen(fit, _least([_errors(fit, candidates, reference, steps)]), reference.step)
+    folds = training_folds(reference, max(steps))
+    choice = _least([_errors(*_fit(fold, steps, eofs), fold, steps) for fold in folds])
+    fit, _ = _fit(reference, steps, sorted({k for k, _, _ in choice.values()}))
+    return _chosen(fit, choice, reference.step)
 
 
-def _fit(reference: Reference, steps: Sequence[int], eofs: Sequence[int], choice: dict[int, tuple[int, Any, float]] | None) -> Lim:
+def _least(errors: Sequence[dict[int, dict[tuple[int, Kind], float]]]) -> dict[int, tuple[int, Kind, float]]:
+    """For each lead the truncation and kind with the least mean error, and that error."""
+    choice = {}
+    for s in errors[0]:
+        shared = [key for key in errors[0][s] if all(key in e[s] for e in errors)]
+        mean = {key: float(np.mean([e[s][key] for e in errors])) for key in shared}
+        best = min(mean, key=lambda key: mean[key])
+        choice[s] = (*best, mean[best])
+    return choice
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """EOFs of a training block, and what its pairs sum to."""
+
+    layout: StateLayout
+    patterns: np.ndarray
+    share: np.ndarray
+    lagged: dict[int, _Lagged]
+    limit: int
+
+
+def _fit(reference: Reference, steps: Sequence[int], eofs: Sequence[int]) -> tuple[_Fit, list[int]]:
     layout, z = fit_layout(reference.anomaly)
-    time = reference.anomaly["time"]
-    pairs = {s: training_pairs(time, s, reference.step) for s in {1, *steps}}
+    pairs = {s: training_pairs(reference.anomaly["time"], s, reference.step) for s in {1, *steps}}
     fewest = min(len(first) for first, _ in pairs.values())
     if fewest < 2:
         raise ValueError(f"got {fewest} training pairs at the longest lead, expected many more, because the LIM regresses on them")
     limit = min(fewest - 1, z.shape[1])
-    candidates = sorted({k for k, _, _ in choice.values()}) if choice else _candidates(eofs, limit, z.shape[1])
+    candidates = truncations(eofs, limit, z.shape[1])
     patterns, share = leading_eofs(z, max(candidates))
     p = z @ patterns.T
-    one = _lagged(z, p, *pairs[1])
-    held = None if reference.validation is None or choice else layout.to_matrix(reference.validation, dim="time")
-    propagators = []
+    return _Fit(layout, patterns, share, {s: _lagged(z, p, *found) for s, found in pairs.items()}, limit), candidates
+
+
+def _errors(fit: _Fit, candidates: Sequence[int], reference: Reference, steps: Sequence[int]) -> dict[int, dict[tuple[int, Kind], float]]:
+    """Errors on the validation block of all truncations and kinds of propagator, for each lead."""
+    assert reference.validation is not None
+    held = fit.layout.to_matrix(reference.validation, dim="time")
+    out: dict[int, dict[tuple[int, Kind], float]] = {}
     for s in steps:
-        lagged = one if s == 1 else _lagged(z, p, *pairs[s])
-        if choice:
-            k, kind, error = choice[s]
-            propagators.append(_propagator(one, lagged, patterns, s, k, kind, error))
-            continue
-        assert held is not None
-        assert reference.validation is not None
         first, later = training_pairs(reference.validation["time"], s, reference.step)
         if not len(first):
             raise ValueError(f"got a validation block without times {s} steps apart, expected one longer than the longest lead")
-        kinds: tuple[Literal["power", "direct"], ...] = ("power",) if s == 1 else ("power", "direct")
-        trials = [_propagator(one, lagged, patterns, s, k, kind, np.nan) for k in candidates for kind in kinds]
-        errors = [layout.nmse(_step_forward(held[first], patterns, t), held[later]) for t in trials]
-        best = trials[int(np.argmin(errors))]
-        propagators.append(Propagator(s, best.eofs, best.kind, best.matrix, best.damping, float(min(errors))))
-    return Lim(layout, patterns, share, tuple(propagators), reference.step)
+        kinds: tuple[Kind, ...] = ("power",) if s == 1 else ("power", "direct")
+        trials = [_propagator(fit, s, k, kind, np.nan) for k in candidates for kind in kinds]
+        out[s] = {(t.eofs, t.kind): fit.layout.nmse(_step_forward(held[first], fit.patterns, t), held[later]) for t in trials}
+    return out
 
 
-def _propagator(
-    one: _Lagged, lagged: _Lagged, patterns: np.ndarray, steps: int, k: int, kind: Literal["power", "direct"], error: float
-) -> Propagator:
+def _chosen(fit: _Fit, choice: dict[int, tuple[int, Kind, float]], step: Step) -> Lim:
+    propagators = tuple(_propagator(fit, s, k, kind, error) for s, (k, kind, error) in choice.items())
+    for k in sorted({p.eofs for p in propagators if p.kind == "power"}):
+        warn_of_eigenvalues(np.linalg.eigvals(_regression(fit.lagged[1], k)), f"LIM with {k} EOFs", "one-step propagator")
+    return Lim(fit.layout, fit.patterns, fit.share, propagators, step)
+
+
+def _propagator(fit: _Fit, steps: int, k: int, kind: Kind, error: float) -> Propagator:
+    one, lagged = fit.lagged[1], fit.lagged[steps]
     matrix = np.linalg.matrix_power(_regression(one, k), steps) if kind == "power" else _regression(lagged, k)
-    return Propagator(steps, k, kind, matrix, _residual_damping(lagged, patterns, k), error)
+    return Propagator(steps, k, kind, matrix, _residual_damping(lagged, fit.patterns, k), error)
 
 
-def _warn_if_unstable(lim: Lim) -> Lim:
-    for p in lim.propagators:
-        growth = float(np.abs(np.linalg.eigvals(p.matrix)).max())
-        if p.kind == "power" and growth > 1.0:
-            warnings.warn(
-                f"LIM with {p.eofs} EOFs grows without bound: |eigenvalue| {growth ** (1 / p.lead_steps):.3f} > 1; use fewer EOFs",
-                stacklevel=3,
-            )
-            break
-    return lim
+def warn_of_eigenvalues(values: np.ndarray, model: str, what: str, *, negative: bool = True) -> None:
+    """Tell of growing modes, and, with ``negative``, of modes that no real linear differential equation has."""
+    growth = float(np.abs(values).max())
+    if growth >= 1.0:
+        warnings.warn(f"{model} has a growing mode: |eigenvalue| {growth:.3f} ≥ 1 of its {what}; use fewer EOFs", stacklevel=4)
+    below = values[(np.abs(values.imag) < 1e-12) & (values.real < 0)].real
+    if negative and below.size:
+        text = (
+            f"{model} has {below.size} negative real eigenvalue{'s' if below.size > 1 else ''} (down to {below.min():.2g}): its {what} "
+            "has no real logarithm, so no continuous-time model stands behind it"
+        )
+        warnings.warn(text, stacklevel=4)
 
 
 def lim_forecast(lim: Lim, reference: Reference, observed: xr.Dataset, init_times: Any) -> xr.Dataset:

@@ -10,11 +10,11 @@ from rich.progress import track
 
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
 from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
-from sciwm.skill.leakage import check_leakage
-from sciwm.skill.methods import BASELINES, LIM_EOFS, MORE_BASELINES, Baseline, fit_baseline
+from sciwm.skill.leakage import check_leakage, declared_periods, find_leaks
+from sciwm.skill.methods import ALL_BASELINES, BASELINES, LIM_EOFS, Baseline, fit_baseline
 from sciwm.skill.regions import land_fraction
 from sciwm.skill.scores import REFERENCE_METRICS
-from sciwm.times import Step, infer_step
+from sciwm.times import Step, infer_step, numeric_time
 
 __all__ = ["Block", "Lineup", "Times", "as_channels", "line_up"]
 
@@ -34,7 +34,9 @@ class Times:
     dropped : int
         Initial times that were offered and are not among them.
     missing_valid : int
-        Valid times that are not observed.
+        Pairs of initial and lead time whose valid time is not observed.
+    notices : tuple of str
+        Which valid times are missing, in words.
     """
 
     init: xr.DataArray
@@ -42,6 +44,7 @@ class Times:
     positions: np.ndarray
     dropped: int
     missing_valid: int
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,9 +183,9 @@ def line_up(
     ValueError
         If grids differ, nothing is shared, something unknown is asked for, or training times would be scored; the message names it.
     """
-    unknown = [b for b in baselines if b not in MORE_BASELINES]
+    unknown = [b for b in baselines if b not in ALL_BASELINES]
     if unknown:
-        raise ValueError(f"got baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")
+        raise ValueError(f"got baselines {unknown}, expected some of {', '.join(ALL_BASELINES)}")
     methods = _methods(forecasts)
     clash = sorted(set(methods) & set(baselines))
     if clash:
@@ -191,14 +194,36 @@ def line_up(
     reference = _need_reference(reference, train, observed[names], baselines, metrics)
     step = infer_step(observed["time"]) if reference is None else reference.step
     times = _shared_times(methods, observed, step, needs_init=bool(set(baselines) - {"climatology"}))
-    leakage = ""
-    if reference is not None:
-        leakage = check_leakage(reference.anomaly["time"], times.init, observed["time"].values[times.positions], allow=allow_leakage)
+    leakage, unclear = _leakage(methods, observed, reference, times, allow=allow_leakage)
     chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
     made = {name: fit_baseline(name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs) for name in baselines}
-    notices = [*([leakage] if leakage else []), *(text for baseline in made.values() for text in baseline.notices)]
+    notices = [*([leakage] if leakage else []), *_regridded(methods), *times.notices, *unclear]
+    notices += [text for baseline in made.values() for text in baseline.notices]
     land = land_fraction(observed) if mask is None else land_fraction(mask.to_dataset(name="lsm"))
     return Lineup(chosen, made, observed[names], reference, times, step, tuple(skipped), leakage, tuple(notices), land)
+
+
+def _regridded(methods: Mapping[str, xr.Dataset]) -> list[str]:
+    return [f"{name} was brought {ds.attrs['regridded']}" for name, ds in methods.items() if "regridded" in ds.attrs]
+
+
+def _leakage(
+    methods: Mapping[str, xr.Dataset], observed: xr.Dataset, reference: Reference | None, times: Times, *, allow: bool
+) -> tuple[str, list[str]]:
+    """What of the scored times was seen before, in words, and notices of declarations that are not understood."""
+    declared, notices = declared_periods(methods)
+    amounts = numeric_time(observed["time"].values)
+    once = len(np.unique(amounts)) == len(amounts)  # members share times: a period says nothing of them
+    held = None if reference is None else reference.validation
+    leaks = find_leaks(
+        times.init,
+        observed["time"].values[times.positions],
+        training=None if reference is None else reference.anomaly["time"],
+        validation=None if held is None else held["time"],
+        fitted=reference.climatology.fitted if reference is not None and once else (),
+        declared=declared if once else {},
+    )
+    return check_leakage(leaks, allow=allow), notices
 
 
 def _methods(forecasts: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
@@ -253,19 +278,45 @@ def _shared_times(methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step:
     for ds in datasets[1:]:
         kept &= _find_init(ds, first) >= 0
     if not kept.any():
-        raise ValueError("got forecasts without a common initial time, expected some, because all methods are scored on the same ones")
+        starts = ", ".join(f"{name} from {_stamp(ds['init_time'].values[0])}" for name, ds in methods.items())
+        raise ValueError(
+            f"got forecasts without a common initial time ({starts}), expected some, because all methods are scored on the same ones"
+        )
     first = first[kept]
     positions = valid_positions(observed["time"], first, lead_steps, step)
     complete = (positions >= 0).all(axis=1)
     if needs_init:
         complete &= valid_positions(observed["time"], first, [0], step)[:, 0] >= 0
+    absent = _absent(observed["time"], first, lead_steps, positions, step)
     if not complete.any():
+        started = "that are observed themselves and " if needs_init else ""
         raise ValueError(
-            f"got no initial time between {first.values[0]} and {first.values[-1]} whose valid times up to {lead_steps[-1]} steps are all "
-            f"observed ({observed['time'].values[0]} to {observed['time'].values[-1]})"
+            f"got no initial time between {first.values[0]} and {first.values[-1]} {started}whose valid times up to {lead_steps[-1]} steps "
+            f"are all observed ({observed['time'].values[0]} to {observed['time'].values[-1]}){f'; {absent}' if absent else ''}"
         )
     init, lead = axes(first[complete], step.lead_times(lead_steps), step)
-    return Times(init, lead, positions[complete], offered - int(complete.sum()), int((positions < 0).sum()))
+    missing = int((positions < 0).sum())
+    return Times(init, lead, positions[complete], offered - int(complete.sum()), missing, (absent,) if absent else ())
+
+
+def _absent(time: xr.DataArray, init: xr.DataArray, lead_steps: np.ndarray, positions: np.ndarray, step: Step) -> str:
+    """How many valid times are not observed, the first of them, and the observed time nearest to it; empty if all are."""
+    missing = positions < 0
+    if not missing.any():
+        return ""
+    valid = step.add(init.values[:, None], lead_steps[None, :])[missing]
+    amounts = numeric_time(valid)
+    first = valid[amounts.argmin()]
+    nearest = time.values[np.abs(numeric_time(time.values) - amounts.min()).argmin()]
+    count = len(np.unique(amounts))
+    return (
+        f"{count} valid time{'s are' if count > 1 else ' is'} not observed ({int(missing.sum())} of {missing.size} pairs of initial and "
+        f"lead time), the first {_stamp(first)}; the nearest that is observed is {_stamp(nearest)}"
+    )
+
+
+def _stamp(time: Any) -> str:
+    return str(time)[:16] if not isinstance(time, float | np.floating) else f"{time:g} ps"
 
 
 def _find_init(ds: xr.Dataset, init: xr.DataArray) -> np.ndarray:

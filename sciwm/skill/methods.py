@@ -16,12 +16,14 @@ from sciwm.skill.baselines import (
     fit_slopes,
     persistence_forecast,
 )
+from sciwm.skill.cslim import CyclicLim, cslim_forecast, fit_cslim
 from sciwm.skill.lim import Lim, fit_lim, lim_forecast
 
-__all__ = ["BASELINES", "LIM_EOFS", "MORE_BASELINES", "Baseline", "fit_baseline"]
+__all__ = ["ALL_BASELINES", "BASELINES", "LIM_EOFS", "MORE_BASELINES", "Baseline", "fit_baseline"]
 
 BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
 MORE_BASELINES = (*BASELINES, "analogs")
+ALL_BASELINES = (*MORE_BASELINES, "cslim")  # the last for monthly data only
 LIM_EOFS = (10, 20, 30, 40, 60, 80)
 
 
@@ -33,14 +35,14 @@ class Baseline:
     ----------
     forecast : callable
         From initial times to a lazy Dataset in the forecast layout.
-    lim : Lim or None
+    lim : Lim, CyclicLim or None
         The linear inverse model behind it.
     notices : tuple of str
         What was warned of while it was fitted.
     """
 
     forecast: Callable[[Any], xr.Dataset]
-    lim: Lim | None = None
+    lim: Lim | CyclicLim | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -58,7 +60,7 @@ def fit_baseline(
     Parameters
     ----------
     name : str
-        One of `MORE_BASELINES`.
+        One of `ALL_BASELINES`.
     reference : Reference or None
         None is enough for ``persistence``.
     observed : Dataset
@@ -66,9 +68,9 @@ def fit_baseline(
     lead_times : array-like
         As `Step.lead_times` makes them.
     variables : sequence of str
-        What is forecast; only the LIM and the analogs look at others, too.
+        What is forecast; only the LIMs and the analogs look at others, too.
     lim_eofs : sequence of int
-        Truncations that the LIM chooses from.
+        Truncations that the LIMs choose from.
     """
     if name == "persistence":
         own = None if reference is None else replace(reference, anomaly=reference.anomaly[list(variables)])
@@ -84,6 +86,10 @@ def fit_baseline(
         return Baseline(partial(analog_forecast, fit_analogs(reference, lead_times), reference, observed))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        lim = fit_lim(reference, lead_times, eofs=lim_eofs)
-    notices = tuple(str(w.message) for w in caught if issubclass(w.category, UserWarning))
-    return Baseline(partial(lim_forecast, lim, reference, observed), lim, notices)
+        if name == "cslim":
+            cyclic = fit_cslim(reference, lead_times, eofs=lim_eofs)
+            made = Baseline(partial(cslim_forecast, cyclic, reference, observed), cyclic)
+        else:
+            lim = fit_lim(reference, lead_times, eofs=lim_eofs)
+            made = Baseline(partial(lim_forecast, lim, reference, observed), lim)
+    return replace(made, notices=tuple(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))))

@@ -16,6 +16,7 @@ _BASELINES = {
     "persistence": "persistence",
     "damped_persistence": "damped persistence (climatology plus the initial anomaly times a regression slope for each cell and lead)",
     "lim": "a linear inverse model of all variables together in the space of their leading empirical orthogonal functions",
+    "cslim": "a cyclostationary linear inverse model (a propagator for each calendar month, neighbouring months pooled)",
     "analogs": "the mean of what followed the most similar training days of the season",
     "random_encoder": "the same network untrained, with the same readouts",
 }

@@ -54,7 +54,7 @@ def evaluate(
     train : slice or ndarray of bool, optional
         Instead of ``reference``: the training block of ``observed``.
     baselines : sequence of str
-        Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``.
+        Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``, and ``cslim`` for monthly data.
     metrics : sequence of str
         Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``nmse`` (`sciwm.skill.METRICS`), which score the mean of an
         ensemble, and ``crps``, ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`). Of events
@@ -212,7 +212,8 @@ def _describe(result: xr.Dataset, lineup: Lineup) -> xr.Dataset:
         "notices": "; ".join(notices),
         "leakage": lineup.leakage,
     }
-    lim = next((baseline.lim for baseline in lineup.baselines.values() if baseline.lim is not None), None)
-    if lim is not None:
-        result.attrs["lim"] = "; ".join(f"{p.lead_steps} steps: {p.eofs} EOFs, {p.kind}" for p in lim.propagators)
+    for name, baseline in lineup.baselines.items():
+        if baseline.lim is not None:
+            chosen = [f"{p.lead_steps} steps: {p.eofs} EOFs, {getattr(p, 'kind', 'monthly')}" for p in baseline.lim.propagators]
+            result.attrs[name] = "; ".join(chosen)
     return result

@@ -7,7 +7,9 @@ import xarray as xr
 from truths import DAY, days, grid, weather
 
 from sciwm.skill.baselines import fit_reference
-from sciwm.skill.lim import fit_lim, leading_eofs, lim_forecast
+from sciwm.skill.eofs import leading_eofs
+from sciwm.skill.folds import training_folds
+from sciwm.skill.lim import fit_lim, lim_forecast
 from sciwm.skill.state import fit_layout
 
 PROPAGATOR = np.array([[0.8, 0.3, 0.0, 0.0], [-0.3, 0.8, 0.0, 0.0], [0.0, 0.1, 0.6, 0.0], [0.0, 0.0, 0.2, 0.4]])
@@ -64,7 +66,7 @@ def test_large_states_use_a_randomized_decomposition_as_good_as_the_exact_one(mo
     random = np.random.default_rng(0)
     matrix = random.standard_normal((200, 150)) * np.linspace(3, 0.1, 150) ** 2
     exact, share = leading_eofs(matrix, 5)
-    monkeypatch.setattr("sciwm.skill.lim._EXACT", 10)
+    monkeypatch.setattr("sciwm.skill.eofs._EXACT", 10)
     randomized, share_randomized = leading_eofs(matrix, 5)
     np.testing.assert_allclose(share_randomized, share, rtol=1e-3)
     np.testing.assert_allclose(np.linalg.svd(exact @ randomized.T)[1], 1.0, atol=1e-3)
@@ -156,11 +158,11 @@ def test_growing_modes_are_reported():
     values = growth[:, None, None] * random.standard_normal((1, 8, 8)) + 0.01 * random.standard_normal((count, 8, 8))
     observed = grid(values, time=days(count))
     reference = fit_reference(observed, train=np.arange(count) < 220, validation=np.arange(count) >= 220, climatology="constant")
-    with pytest.warns(UserWarning, match=r"\|eigenvalue\| 1.0\d+ > 1"):
+    with pytest.warns(UserWarning, match=r"\|eigenvalue\| 1.0\d+ ≥ 1"):
         fit_lim(reference, [DAY], eofs=(1,))
 
 
-def test_without_a_validation_block_the_choice_is_made_on_the_last_fifth():
+def test_without_a_validation_block_the_choice_is_made_on_fifths_in_turn():
     observed = waves()
     reference = fit_reference(observed, train=slice("2000", "2004"), climatology="constant")
     lim = fit_lim(reference, [DAY, 3 * DAY], eofs=(1, 2, 30))
@@ -171,6 +173,41 @@ def test_without_a_validation_block_the_choice_is_made_on_the_last_fifth():
     p = z @ lim.patterns.T
     one = lim.propagators[0]
     np.testing.assert_allclose(one.matrix, np.linalg.lstsq(p[:-1], p[1:], rcond=None)[0], rtol=1e-6, atol=1e-9)
+
+
+def test_the_choice_without_a_validation_block_is_the_least_mean_error_of_the_folds():
+    observed = weather(1500, rows=8, columns=8)
+    reference = fit_reference(observed, train=slice("2000", "2003"), harmonics=1)
+    folds = training_folds(reference, 2)
+    assert len(folds) == 5
+    time = reference.anomaly.time.values
+    np.testing.assert_array_equal(np.concatenate([fold.validation.time.values for fold in folds]), time)
+    for fold in folds:
+        apart = np.abs(fold.anomaly.time.values[:, None] - fold.validation.time.values[None]).min()
+        assert apart == 3 * DAY
+    lead = [2 * DAY]
+    mean = {k: np.mean([fit_lim(fold, lead, eofs=(k,)).propagators[0].validation_nmse for fold in folds]) for k in (5, 20, 60)}
+    (p,) = fit_lim(reference, lead, eofs=(5, 20, 60)).propagators
+    assert p.eofs == min(mean, key=mean.get)
+    assert p.validation_nmse == pytest.approx(mean[p.eofs])
+    short = fit_reference(weather(400), train=slice("2000", "2000"), climatology="constant")
+    assert len(training_folds(short, 60)) == 5
+    assert len(training_folds(short, 80)) == 1
+
+
+def test_negative_eigenvalues_are_reported():
+    """A component that flips from step to step has no continuous-time model; the forecast to whole steps is right all the same."""
+    random = np.random.default_rng(0)
+    flip, x = np.array([-0.7, 0.8]), np.zeros((4000, 2))
+    for i in range(1, 4000):
+        x[i] = flip * x[i - 1] + random.standard_normal(2)
+    time = xr.DataArray(np.arange(4000.0), dims="time", attrs={"units": "ps"})
+    coords = {"time": time, "component": ["a", "b"], "segment": ("time", np.zeros(4000, "int32"))}
+    observed = xr.Dataset({"x": (("time", "component"), x)}, coords)
+    reference = fit_reference(observed, train=np.arange(4000) < 3000, validation=np.arange(4000) >= 3000)
+    with pytest.warns(UserWarning, match=r"LIM with 2 EOFs has 1 negative real eigenvalue \(down to -0\.[67]\d?\): .* no real logarithm"):
+        lim = fit_lim(reference, [1.0])
+    np.testing.assert_allclose(sorted(np.linalg.eigvals(lim.propagators[0].matrix)), [-0.7, 0.8], atol=0.05)
 
 
 def test_blocks_too_short_are_refused():
