@@ -22,8 +22,8 @@ from sciwm.data.prepare import prepare as write_training_store
 from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
 from sciwm.forecast.store import write_forecast
-from sciwm.probe.readout import fit_readouts
-from sciwm.probe.samples import readout_samples
+from sciwm.model.twins import Twin
+from sciwm.probe.fit import fit_probes
 from sciwm.probe.targets import target_series
 from sciwm.rundata import (
     config_problems,
@@ -152,15 +152,7 @@ def probe(run: RunDir, config: Config) -> None:
 def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldModel:
     store = open_training_store(run.train_store)
     leads = lead_steps(config, world.step)
-    readouts = fit_readouts(
-        readout_samples(world, store, which="train", lead_steps=leads, progress=f"readouts, {name} encoder"),
-        readout_samples(world, store, which="validation", lead_steps=leads),
-        lead_steps=leads,
-        scope=config.probe.scope,
-        strengths=config.probe.strengths,
-        area=world.tokenizer.area,
-    )
-    return dataclasses.replace(world, readouts=readouts)
+    return fit_probes(world, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {name} encoder")
 
 
 def forecast(run: RunDir, config: Config) -> None:
@@ -182,13 +174,14 @@ def forecast(run: RunDir, config: Config) -> None:
             "got no initial time in the test block, expected some: the block must be longer than the context and the longest lead"
         )
     outputs = []
+    own = config.objective.kind if isinstance(world.network, Twin) else "jepa"
     methods: list[tuple[str, WorldModel, Any]] = [
-        ("jepa", world, "residual"),
-        ("jepa_latent", world, "latent"),
+        (own, world, "residual"),
+        *((f"{own}_{readout}", world, readout) for readout in ("latent", "decoder") if readout in world.readouts),
         ("random_encoder", random, "residual"),
     ]
     for name, model, readout in methods:
-        out = run.forecast_store if name == "jepa" else run.forecasts_folder / f"{name}.zarr"
+        out = run.forecast_store if name == own else run.forecasts_folder / f"{name}.zarr"
         shutil.rmtree(out, ignore_errors=True)
         batches = model.forecast_batches(ds, index, readout=readout, batch_size=_BATCH)
         outputs.append(write_forecast(batches, out, total=-(-len(index) // _BATCH), attrs={"method": name}, progress=f"forecast, {name}"))
