@@ -13,7 +13,7 @@ from sciwm.config import Config
 from sciwm.data.open import open_dataset
 from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.scale import from_channels
-from sciwm.forecast.rollout import lead_paths
+from sciwm.forecast.rollout import initial_positions, lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir
 from sciwm.skill import MORE_BASELINES
@@ -30,6 +30,7 @@ __all__ = [
     "observations",
     "open_data",
     "reference_of",
+    "scored_positions",
     "series_climatology",
     "with_store",
 ]
@@ -112,6 +113,29 @@ def _check_scores(config: Config, ds: xr.Dataset) -> None:
     unknown = [b for b in config.skill.baselines if b not in MORE_BASELINES]
     if unknown:
         raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(MORE_BASELINES)}")
+
+
+def scored_positions(run: RunDir, config: Config, ds: xr.Dataset) -> np.ndarray:
+    """Positions of the initial times of the test block that are forecast and scored.
+
+    Raises
+    ------
+    ValueError
+        If the block holds none.
+    """
+    index = initial_positions(
+        ds["segment"].values,
+        history=config.model.history,
+        strides=config.objective.lead_steps,
+        label=open_training_store(run.train_store)["split"].values,
+        which=2,
+        longest=max(lead_steps(config, infer_step(ds["time"]))),
+    )[:: config.forecast.init_every]
+    if not len(index):
+        raise ValueError(
+            "got no initial time in the test block, expected some: the block must be longer than the context and the longest lead"
+        )
+    return index
 
 
 def observations(config: Config, ds: xr.Dataset) -> xr.Dataset:

@@ -32,6 +32,7 @@ from sciwm.rundata import (
     observations,
     open_data,
     reference_of,
+    scored_positions,
     series_climatology,
     with_store,
 )
@@ -164,15 +165,7 @@ def forecast(run: RunDir, config: Config) -> None:
         return
     ds = open_data(config, run)
     world, random = load_world(run.path), load_world(run.path / "random_encoder")
-    split = open_training_store(run.train_store)["split"].values
-    longest = max(world.readouts["residual"].lead_steps)
-    index = initial_positions(
-        ds["segment"].values, history=world.network.history, strides=world.strides, label=split, which=2, longest=longest
-    )[:: config.forecast.init_every]
-    if not len(index):
-        raise ValueError(
-            "got no initial time in the test block, expected some: the block must be longer than the context and the longest lead"
-        )
+    index = scored_positions(run, config, ds)
     outputs = []
     own = config.objective.kind if isinstance(world.network, Twin) else "jepa"
     methods: list[tuple[str, WorldModel, Any]] = [
