@@ -271,5 +271,5 @@ def _channel_variables(sums: xr.DataArray) -> Iterator[tuple[str, str]]:
 
 def _write(sums: xr.DataArray, path: Path, facts: dict[str, float]) -> None:
     partial = path.with_name(path.name + ".partial")
-    sums.rename("sums").assign_attrs(facts).to_netcdf(partial, engine="h5netcdf")
+    sums.rename("sums").drop_attrs().assign_attrs(facts).to_netcdf(partial, engine="h5netcdf")
     os.replace(partial, path)
