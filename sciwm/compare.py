@@ -16,7 +16,7 @@ from rich.progress import track
 from sciwm import catalogue, verbs
 from sciwm.config import Config
 from sciwm.data.prepare import open_training_store
-from sciwm.model.twins import TWINS, Network, Twin
+from sciwm.model.twins import TWINS, Network, Twin, without_dynamics
 from sciwm.probe.fit import fit_probes
 from sciwm.rundata import lead_steps, observations, open_data, reference_of, scored_positions, series_climatology
 from sciwm.rundir import RunDir, hash_inputs, open_run, write_atomically
@@ -191,6 +191,11 @@ def _score(world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, *, te
     store = open_training_store(run.train_store)
     leads, index = lead_steps(config, world.step), scored_positions(run, config, ds)
     observed = observations(config, ds)
+
+    def scored(model: WorldModel, kind: str, name: str) -> xr.DataArray:
+        forecasts = model.forecast_batches(ds, index, readout=kind, batch_size=_BATCH)  # type: ignore[arg-type]
+        return _sums(forecasts, observed, index, leads, config, text=f"scores, {text}, {name}").expand_dims(fit=[name])
+
     sums = []
     for fraction in FRACTIONS:
         probe = dataclasses.replace(config.probe, fraction=fraction * config.probe.fraction)
@@ -198,9 +203,11 @@ def _score(world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, *, te
         if fraction == 1:
             _keep(probed, run)
         for kind in probed.readouts if fraction == 1 else ["residual"]:
-            forecasts = probed.forecast_batches(ds, index, readout=kind, batch_size=_BATCH)  # type: ignore[arg-type]
-            one = _sums(forecasts, observed, index, leads, config, text=f"scores, {text}, {kind}")
-            sums.append(one.expand_dims(fit=[fit_name(kind, fraction)]))
+            sums.append(scored(probed, kind, fit_name(kind, fraction)))
+    if config.objective.kind != "masked_autoencoder":
+        encoder = dataclasses.replace(world, network=without_dynamics(world.network))
+        probed = fit_probes(encoder, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {text}, of the context")
+        sums.append(scored(probed, "residual", fit_name("context", 1)))
     return xr.concat(sums, "fit")
 
 

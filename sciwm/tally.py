@@ -225,7 +225,7 @@ def _grid(part: pd.DataFrame, row: str, column: str, *, bold: bool = False) -> l
                 cells.append("–")
                 continue
             value, std = found["value"].iloc[0], found["std"].iloc[0]
-            text = f"{value:.4g}" + (f" ± {std:.2g}" if std > 0 else "")
+            text = (f"{value:,.0f}" if 1e4 <= value < 1e8 else f"{value:.4g}") + (f" ± {std:.2g}" if std > 0 else "")
             cells.append(f"**{text}**" if bold and value <= best[key] else text)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines

@@ -125,8 +125,9 @@ def train(run: RunDir, config: Config) -> None:
     outputs = dataclasses.replace(world, about=about).save(run.path)
     run.record_stage("train", inputs, outputs)
     last = [r for r in run.read_log() if r["split"] == "validation"][-1]
-    note = f"validation: {'pixel' if isinstance(world.network, Twin) else 'latent'} error {last['prediction']:.3g}, effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
-    _say(run.weights_file, note)
+    kind = "pixel" if isinstance(world.network, Twin) else "latent"
+    health = f"effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
+    _say(run.weights_file, f"validation: {kind} error {last['prediction']:.3g}, {health}")
 
 
 def probe(run: RunDir, config: Config) -> None:

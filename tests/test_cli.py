@@ -16,7 +16,7 @@ from sciwm.cli import main
 from sciwm.config import load_config
 from sciwm.rundir import RunDir, open_run
 
-VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines", "report", "run", "data"]
+VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines", "report", "run", "compare", "data"]
 
 
 class Recorder(ModuleType):
@@ -290,6 +290,19 @@ def test_demo_and_check(era, verbs, capsys):
     assert "got variable 'z50'" in capsys.readouterr().err
     assert verbs.calls[-1] == ("check", (load_config("train: {steps: 5}\n", ["--seed=2"]),), {})
     assert not Path("runs/tiny").exists()
+
+
+def test_comparing(era, verbs, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr("sciwm.compare.compare", lambda *a, **k: calls.append((a, k)))
+    everyone = ["jepa", "supervised", "masked_autoencoder", "autoencoder", "random"]
+    asked = {"out": Path("runs/tiny_compare"), "seeds": [0, 1, 2], "methods": everyone}
+    assert main(["compare", "tiny", "--train.steps=3"]) == 0
+    assert calls.pop() == ((load_config("train: {steps: 3}\n"),), asked)
+    assert main(["compare", "tiny", "--seeds", "4, 2", "--methods", "jepa,random", "--out", "c"]) == 0
+    assert calls.pop()[1] == {"out": Path("c"), "seeds": [4, 2], "methods": ["jepa", "random"]}
+    assert main(["compare", "tiny", "--seeds", "one"]) == 2
+    assert "got --seeds 'one'" in capsys.readouterr().err
 
 
 def test_data_lists_makes_and_says_where_from(verbs, catalogue, capsys):

@@ -72,6 +72,7 @@ def test_every_method_is_in_the_table(finished):
     assert set(residual["labels"]) == {1.0, 0.1, 0.01}
     assert len(residual) == len(METHODS) * 3 * rmse["channel"].nunique() * 2
     assert set(rmse[rmse["readout"] == "decoder"]["method"]) == {"supervised", "autoencoder"}
+    assert set(rmse[rmse["readout"] == "context"]["method"]) == {*METHODS} - {"masked_autoencoder"}
     assert set(frame[frame["metric"] == "p_supervised"]["method"]) == {*METHODS} - {"supervised"}
     assert set(frame[frame["metric"] == "p_lim"]["method"]) == {*METHODS}
     facts = frame[frame["channel"].isna()].pivot(index="method", columns="metric", values="value")

@@ -7,21 +7,8 @@ import xarray as xr
 from sciwm.skill.significance import paired_difference
 from sciwm.tally import Scored, fit_name, tally, to_markdown
 
-COLUMNS = [
-    "method",
-    "readout",
-    "labels",
-    "channel",
-    "region",
-    "lead_hours",
-    "metric",
-    "value",
-    "std",
-    "lowest",
-    "highest",
-    "num_seeds",
-    "units",
-]
+COLUMNS = ["method", "readout", "labels", "channel", "region", "lead_hours", "metric"]
+COLUMNS += ["value", "std", "lowest", "highest", "num_seeds", "units"]
 STATISTICS = ["weight", "squared_error", "forecast_anomaly", "observed_anomaly"]
 
 

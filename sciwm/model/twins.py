@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sciwm.model.jepa import JEPA
 
-__all__ = ["TWINS", "Network", "Twin", "pixel_error"]
+__all__ = ["TWINS", "Network", "Twin", "pixel_error", "without_dynamics"]
 
 TWINS = ("supervised", "masked_autoencoder", "autoencoder")
 
@@ -169,6 +169,13 @@ class Twin(nn.Module):
 
 
 Network = JEPA | Twin
+
+
+def without_dynamics(network: Network) -> Twin:
+    """The encoder of a network, seen as that of a masked autoencoder is: forecasts are read from the latents of the context."""
+    if isinstance(network, Twin):
+        return Twin(network.backbone, kind="masked_autoencoder", cells=network.head.out_features)
+    return Twin(network, kind="masked_autoencoder", cells=1)  # the head is not used
 
 
 def _shown(visible: Int[Tensor, "state visible"], tokens: int) -> Bool[Tensor, "state token"]:
