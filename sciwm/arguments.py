@@ -30,9 +30,13 @@ _VERBS = {
     ),
     "report": ("write report.html: skill, maps, curves", "sciwm report runs/erai"),
     "run": ("all of prepare … report, skipping what is up to date", "sciwm run erai_europe --train.steps=1000 --out runs/erai"),
+    "compare": (
+        "train and score the JEPA and its twins over seeds, one table",
+        "sciwm compare erai_europe --seeds 0,1,2 --methods jepa,supervised --out runs/compare",
+    ),
     "data": ("list the data sets of sciwm, make or get one", "sciwm data list"),
 }
-TAKES_OVERRIDES = {"check", "prepare", "train", "probe", "forecast", "evaluate", "report", "run"}
+TAKES_OVERRIDES = {"check", "prepare", "train", "probe", "forecast", "evaluate", "report", "run", "compare"}
 _TIME = r"[+-]?\d+(?:\.\d+)?(?:-\d{1,2}(?:-\d{1,2})?)?(?:[T ]\d{2}(?::\d{2}(?::\d{2})?)?)?"
 _INIT = re.compile(rf"\s*({_TIME})\s*:\s*({_TIME})\s*(?::\s*(\d+(?:\.\d+)?\s*[A-Za-z]+)\s*)?")
 
@@ -75,6 +79,12 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--quick", action="store_true", help="a minute's worth of it, to see that all works")
     elif verb == "check":
         parser.add_argument("target", metavar="CONFIG", help=config)
+    elif verb == "compare":
+        parser.add_argument("target", metavar="CONFIG", help=config)
+        parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2 (the default)")
+        known = "jepa,supervised,masked_autoencoder,autoencoder,random"
+        parser.add_argument("--methods", default=known, help=f"some of {known} (default: all)")
+        parser.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/NAME_compare, after the configuration's name)")
     elif verb == "data":
         parser.add_argument("action", choices=["list", "make", "get"], help="make simulates a data set, get says where one comes from")
         parser.add_argument("name", nargs="?", help="which data set, for make and get")

@@ -219,6 +219,18 @@ def _periods(options: argparse.Namespace) -> dict[str, Any]:
     return {name: parse_period(text, f"--{name}") for name, text in given.items() if text}
 
 
+def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
+    config, folder = _load(options.target, overrides)
+    seeds = _names(options.seeds)
+    if not all(seed.isdecimal() for seed in seeds):
+        raise ValueError(f"got --seeds {options.seeds!r}, expected whole numbers of at least 0, such as 0,1,2")
+    from sciwm.compare import compare
+
+    out = options.out or folder.with_name(f"{folder.name}_compare")
+    compare(config, out=out, seeds=[int(seed) for seed in seeds], methods=_names(options.methods))
+    return 0
+
+
 def _names(text: str | None, *, by: str = ",") -> list[str]:
     return [part.strip() for part in (text or "").split(by) if part.strip()]
 
@@ -295,6 +307,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "evaluate": _evaluate,
     "baselines": _baselines,
     "report": _stage,
+    "compare": _compare,
     "run": _stage,
     "data": _data,
 }

@@ -14,7 +14,7 @@ from sciwm.data.open import open_dataset
 from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.scale import from_channels
 from sciwm.data.split import crossing_steps, split_times
-from sciwm.forecast.rollout import lead_paths
+from sciwm.forecast.rollout import initial_positions, lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir
 from sciwm.skill import ALL_BASELINES
@@ -33,6 +33,7 @@ __all__ = [
     "observations",
     "open_data",
     "reference_of",
+    "scored_positions",
     "seen_periods",
     "series_climatology",
     "with_store",
@@ -157,6 +158,29 @@ def _check_scores(config: Config, ds: xr.Dataset) -> None:
 def _check_gap(config: Config, ds: xr.Dataset) -> None:
     if not config.skill.allow_leakage and (problem := gap_problem(config, ds)):
         raise ValueError(problem)
+
+
+def scored_positions(run: RunDir, config: Config, ds: xr.Dataset) -> np.ndarray:
+    """Positions of the initial times of the test block that are forecast and scored.
+
+    Raises
+    ------
+    ValueError
+        If the block holds none.
+    """
+    index = initial_positions(
+        ds["segment"].values,
+        history=config.model.history,
+        strides=config.objective.lead_steps,
+        label=open_training_store(run.train_store)["split"].values,
+        which=2,
+        longest=max(lead_steps(config, infer_step(ds["time"]))),
+    )[:: config.forecast.init_every]
+    if not len(index):
+        raise ValueError(
+            "got no initial time in the test block, expected some: the block must be longer than the context and the longest lead"
+        )
+    return index
 
 
 def observations(config: Config, ds: xr.Dataset) -> xr.Dataset:

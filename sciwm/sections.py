@@ -152,8 +152,9 @@ class ObjectiveConfig:
 
     Parameters
     ----------
-    kind : {"sigreg", "ema", "vicreg"}
-        What keeps the latents from collapsing.
+    kind : {"sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"}
+        Of a JEPA, what keeps the latents from collapsing; or the pixel-trained twin that takes its place
+        (`sciwm.model.twins`), for which ``strength`` to ``ema_decay`` mean nothing.
     strength : float
         Weight of the regulariser. For SIGReg it is the product of its weight and the sample count; 40 served every data set here.
     num_directions : int
@@ -165,12 +166,13 @@ class ObjectiveConfig:
     lead_steps : list of int
         Strides, in time steps, drawn for each window; the lead of one prediction.
     mask_ratio : float
-        Fraction of context tokens dropped before the encoder, in spatial blocks.
+        Fraction of context tokens dropped before the encoder, in spatial blocks; of the masked autoencoder, fraction of the
+        tokens of every state, each drawn on its own.
     input_noise, latent_noise : float
         Standard deviation of the noise added to the standardized states / to predicted latents fed back.
     """
 
-    kind: Literal["sigreg", "ema", "vicreg"] = "sigreg"
+    kind: Literal["sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"] = "sigreg"
     strength: float = 40.0
     num_directions: int = 256
     ema_decay: float = 0.996
@@ -186,6 +188,8 @@ class ObjectiveConfig:
             _require(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "a number of at least 0")
         _require(0 <= self.ema_decay < 1, "objective.ema_decay", self.ema_decay, "a fraction in [0, 1)")
         _require(0 <= self.mask_ratio < 1, "objective.mask_ratio", self.mask_ratio, "a fraction in [0, 1)")
+        hides = self.mask_ratio > 0 or self.kind != "masked_autoencoder"
+        _require(hides, "objective.mask_ratio", self.mask_ratio, "a positive fraction, such as 0.75, for a masked autoencoder")
         good = bool(self.lead_steps) and all(n > 0 for n in self.lead_steps)
         _require(good, "objective.lead_steps", self.lead_steps, "a list of positive counts of time steps")
 
@@ -245,6 +249,8 @@ class ProbeConfig:
         Ridge strengths to choose from on the validation block, relative to the mean variance of the features.
     halo : int
         Cells around a patch whose initial anomalies the residual readout also sees.
+    fraction : float
+        Share of the training block that readouts are fitted on: one unbroken stretch, placed by the seed.
     targets : list of str
         Scalar series read out beside (or instead of) the fields: ``nino34``, ``phi``, ``psi``…
     """
@@ -252,12 +258,14 @@ class ProbeConfig:
     scope: Literal["token", "shared"] = "token"
     strengths: list[float] = field(default_factory=lambda: [1e-3, 1e-2, 1e-1, 1.0, 10.0])
     halo: int = 0
+    fraction: float = 1.0
     targets: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         good = bool(self.strengths) and all(n > 0 for n in self.strengths)
         _require(good, "probe.strengths", self.strengths, "a list of positive numbers")
         _require_counts("probe", self, "halo", 0)
+        _require(0 < self.fraction <= 1, "probe.fraction", self.fraction, "a fraction in (0, 1]")
 
 
 @dataclass(frozen=True)

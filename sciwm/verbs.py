@@ -22,9 +22,9 @@ from sciwm.data.prepare import prepare as write_training_store
 from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
 from sciwm.forecast.store import write_forecast
+from sciwm.model.twins import Twin
 from sciwm.narrative import describe_data, describe_model
-from sciwm.probe.readout import fit_readouts
-from sciwm.probe.samples import readout_samples
+from sciwm.probe.fit import fit_probes
 from sciwm.probe.targets import target_series
 from sciwm.rundata import (
     config_problems,
@@ -34,6 +34,7 @@ from sciwm.rundata import (
     observations,
     open_data,
     reference_of,
+    scored_positions,
     seen_periods,
     series_climatology,
     with_store,
@@ -131,10 +132,9 @@ def train(run: RunDir, config: Config) -> None:
     outputs = dataclasses.replace(world, about=about).save(run.path)
     run.record_stage("train", inputs, outputs)
     last = [r for r in run.read_log() if r["split"] == "validation"][-1]
-    note = (
-        f"validation: latent error {last['prediction']:.3g}, effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
-    )
-    _say(run.weights_file, note)
+    kind = "pixel" if isinstance(world.network, Twin) else "latent"
+    health = f"effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
+    _say(run.weights_file, f"validation: {kind} error {last['prediction']:.3g}, {health}")
 
 
 def probe(run: RunDir, config: Config) -> None:
@@ -159,15 +159,7 @@ def probe(run: RunDir, config: Config) -> None:
 def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldModel:
     store = open_training_store(run.train_store)
     leads = lead_steps(config, world.step)
-    readouts = fit_readouts(
-        readout_samples(world, store, which="train", lead_steps=leads, progress=f"readouts, {name} encoder"),
-        readout_samples(world, store, which="validation", lead_steps=leads),
-        lead_steps=leads,
-        scope=config.probe.scope,
-        strengths=config.probe.strengths,
-        area=world.tokenizer.area,
-    )
-    return dataclasses.replace(world, readouts=readouts)
+    return fit_probes(world, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {name} encoder")
 
 
 def forecast(run: RunDir, config: Config) -> None:
@@ -179,23 +171,16 @@ def forecast(run: RunDir, config: Config) -> None:
         return
     ds = open_data(config, run)
     world, random = load_world(run.path), load_world(run.path / "random_encoder")
-    split = open_training_store(run.train_store)["split"].values
-    longest = max(world.readouts["residual"].lead_steps)
-    index = initial_positions(
-        ds["segment"].values, history=world.network.history, strides=world.strides, label=split, which=2, longest=longest
-    )[:: config.forecast.init_every]
-    if not len(index):
-        raise ValueError(
-            "got no initial time in the test block, expected some: the block must be longer than the context and the longest lead"
-        )
+    index = scored_positions(run, config, ds)
     outputs = []
+    own = config.objective.kind if isinstance(world.network, Twin) else "jepa"
     methods: list[tuple[str, WorldModel, Any]] = [
-        ("jepa", world, "residual"),
-        ("jepa_latent", world, "latent"),
+        (own, world, "residual"),
+        *((f"{own}_{readout}", world, readout) for readout in ("latent", "decoder") if readout in world.readouts),
         ("random_encoder", random, "residual"),
     ]
     for name, model, readout in methods:
-        out = run.forecast_store if name == "jepa" else run.forecasts_folder / f"{name}.zarr"
+        out = run.forecast_store if name == own else run.forecasts_folder / f"{name}.zarr"
         shutil.rmtree(out, ignore_errors=True)
         batches = model.forecast_batches(ds, index, readout=readout, batch_size=_BATCH)
         attrs = {"method": name, **seen_periods(config, world.step, world.about["split"])}

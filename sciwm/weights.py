@@ -17,6 +17,7 @@ import sciwm
 from sciwm.climatology import Climatology
 from sciwm.config import dump_config, load_config
 from sciwm.data.scale import Statistics
+from sciwm.model.jepa import JEPA
 from sciwm.probe.readout import Readouts
 from sciwm.rundir import write_atomically
 from sciwm.times import Step
@@ -114,7 +115,8 @@ def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WorldMode
     else:
         tokenizer = MoleculeTokenizer(mean=tensors["tokenizer.mean"].numpy(), spread=tensors["tokenizer.spread"].numpy())
     network = build_network(config, tokenizer=tokenizer, condition_dim=about["condition_dim"], local_dim=about["local_dim"])
-    network.teacher = None
+    if isinstance(network, JEPA):
+        network.teacher = None
     network.load_state_dict(_part(tensors, "network."))
     return WorldModel(
         config=config,

@@ -16,6 +16,7 @@ from sciwm.config import Config
 from sciwm.data.scale import Statistics
 from sciwm.forecast.rollout import initial_positions, predicted_latents
 from sciwm.model.jepa import JEPA
+from sciwm.model.twins import TWINS, Network, Twin
 from sciwm.probe.readout import Readouts
 from sciwm.probe.targets import as_components, target_series
 from sciwm.times import Step, infer_step
@@ -25,12 +26,12 @@ from sciwm.tokens.positions import fourier_features, solar_elevation
 
 __all__ = ["WorldModel", "build_network", "load"]
 
-ReadoutKind = Literal["residual", "latent"]
+ReadoutKind = Literal["residual", "latent", "decoder"]
 
 
 @dataclasses.dataclass(frozen=True)
 class WorldModel:
-    """A trained JEPA with everything needed to use it on labelled data.
+    """A trained JEPA, or one of its twins, with everything needed to use it on labelled data.
 
     Made by `sciwm.load`, or by training a run.
 
@@ -40,7 +41,7 @@ class WorldModel:
         What it was trained with.
     step : Step
         Time step of the data.
-    network : JEPA
+    network : JEPA or Twin
         Encoder and predictor.
     tokenizer : GridTokenizer or MoleculeTokenizer
         States to tokens.
@@ -51,14 +52,14 @@ class WorldModel:
     static : Tensor, ``[token, static]``
         Static fields, averaged over each token.
     readouts : dict
-        ``residual`` and ``latent`` `Readouts`; empty before probing.
+        ``residual`` and ``latent`` `Readouts`, of a twin that forecasts pixels also its ``decoder``; empty before probing.
     about : dict
         Where it comes from: split dates, versions, fingerprint of the data.
     """
 
     config: Config
     step: Step
-    network: JEPA
+    network: Network
     tokenizer: GridTokenizer | MoleculeTokenizer
     statistics: Statistics | None
     series_climatology: Climatology | None
@@ -73,8 +74,9 @@ class WorldModel:
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """Tokens, and width of their latents."""
-        return self.tokenizer.num_tokens, self.config.model.token_dim
+        """Tokens, and width of their predicted latents."""
+        network = self.network
+        return self.tokenizer.num_tokens, network.rollout_dim if isinstance(network, Twin) else self.config.model.token_dim
 
     def tokenize(
         self, values: Float[Tensor, "batch time *state"], valid: Bool[Tensor, "batch time *state"]
@@ -82,6 +84,15 @@ class WorldModel:
         """Token features, and which tokens hold data; None when all do."""
         features, usable = self.tokenizer(values, valid)
         return features, None if bool(usable.all()) else usable
+
+    def cells(
+        self, values: Float[Tensor, "batch time *state"], valid: Bool[Tensor, "batch time *state"]
+    ) -> tuple[Float[Tensor, "batch time token cell"], Bool[Tensor, "batch time token cell"]]:
+        """Values of every token's cells, and which of them were observed (padding never is)."""
+        cells = self.tokenizer.patches(values)
+        if isinstance(self.tokenizer, MoleculeTokenizer):
+            return cells, torch.ones_like(cells, dtype=torch.bool)
+        return cells, self.tokenizer.patches(valid.to(values.dtype)) > 0
 
     def local_conditions(self, condition: Float[Tensor, "... condition"]) -> Float[Tensor, "... token local"] | None:
         """Static fields and, for steps below a day, the sun's elevation, of every token at the times of ``condition``."""
@@ -160,8 +171,8 @@ class WorldModel:
             All that have a context by default.
         lead_times : list of str or array, optional
             Some of the leads that readouts were fitted for, which is the default: ``["24 hours"]`` or as in `Step.lead_times`.
-        readout : {"residual", "latent"}
-            Whether the readout also sees the initial state, or predicted latents alone.
+        readout : {"residual", "latent", "decoder"}
+            Whether the readout also sees the initial state, or predicted latents alone; or the head a twin was trained with.
 
         Returns
         -------
@@ -294,22 +305,25 @@ class WorldModel:
         return save_world(self, Path(folder))
 
 
-def build_network(config: Config, *, tokenizer: GridTokenizer | MoleculeTokenizer, condition_dim: int, local_dim: int) -> JEPA:
-    """An untrained network that fits the tokens; its weights depend on ``config.seed`` alone."""
+def build_network(config: Config, *, tokenizer: GridTokenizer | MoleculeTokenizer, condition_dim: int, local_dim: int) -> Network:
+    """An untrained network that fits the tokens; encoder and predictor depend on sizes and ``config.seed`` alone."""
     molecule = isinstance(tokenizer, MoleculeTokenizer)
     position = tokenizer.position if molecule else fourier_features(tokenizer.position)
     sizes = {k: v for k, v in dataclasses.asdict(config.model).items() if k != "patch_size"}
-    names = ("kind", "strength", "num_directions", "ema_decay", "latent_noise")
+    names = ("strength", "num_directions", "ema_decay", "latent_noise")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return JEPA(
+        kind = config.objective.kind
+        backbone = JEPA(
             position=position,
             feature_dim=tokenizer.feature_dim,
             condition_dim=condition_dim,
             local_dim=local_dim,
             **sizes,
             **{name: getattr(config.objective, name) for name in names},
+            kind="sigreg" if kind in TWINS else kind,
         )
+        return Twin(backbone, kind=kind, cells=tokenizer.cells) if kind in TWINS else backbone
 
 
 def load(path: str | Path) -> WorldModel:

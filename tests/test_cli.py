@@ -16,7 +16,7 @@ from sciwm.cli import main
 from sciwm.config import load_config
 from sciwm.rundir import RunDir, open_run
 
-VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines", "report", "run", "data"]
+VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines", "report", "run", "compare", "data"]
 
 
 class Recorder(ModuleType):
@@ -319,6 +319,19 @@ def test_leakage_that_is_allowed_is_kept_in_the_configuration_of_a_run(era, verb
         assert next(c for c in verbs.calls[-1][1] if hasattr(c, "skill")).skill.allow_leakage
         assert main([verb, "tiny"] + ["--out", "elsewhere"] * (verb == "run")) == 0
         assert not next(c for c in verbs.calls[-1][1] if hasattr(c, "skill")).skill.allow_leakage
+
+
+def test_comparing(era, verbs, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr("sciwm.compare.compare", lambda *a, **k: calls.append((a, k)))
+    everyone = ["jepa", "supervised", "masked_autoencoder", "autoencoder", "random"]
+    asked = {"out": Path("runs/tiny_compare"), "seeds": [0, 1, 2], "methods": everyone}
+    assert main(["compare", "tiny", "--train.steps=3"]) == 0
+    assert calls.pop() == ((load_config("train: {steps: 3}\n"),), asked)
+    assert main(["compare", "tiny", "--seeds", "4, 2", "--methods", "jepa,random", "--out", "c"]) == 0
+    assert calls.pop()[1] == {"out": Path("c"), "seeds": [4, 2], "methods": ["jepa", "random"]}
+    assert main(["compare", "tiny", "--seeds", "one"]) == 2
+    assert "got --seeds 'one'" in capsys.readouterr().err
 
 
 def test_data_lists_makes_and_says_where_from(verbs, catalogue, capsys):

@@ -1,1 +1,1 @@
-"""The JEPA: encoder, predictor, teacher, regularisers."""
+"""The JEPA: encoder, predictor, teacher, regularisers; and the twins it is compared with."""

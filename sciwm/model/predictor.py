@@ -73,7 +73,7 @@ class Predictor(nn.Module):
         Parameters
         ----------
         history : Tensor
-            Latents of consecutive states, ``lead_steps`` apart, oldest first.
+            Latents of consecutive states, ``lead_steps`` apart, oldest first; at most as many as the predictor was made for.
         valid : Tensor
             Tokens that hold data; None when all do.
         position : Tensor
@@ -86,7 +86,7 @@ class Predictor(nn.Module):
             Conditions of each token at the target time.
         """
         batch, time, count, dim = history.shape
-        tokens = self.embed(history) + self.place(position) + self.age
+        tokens = self.embed(history) + self.place(position) + self.age[-time:]
         if self.local is not None and local is not None:
             tokens = tokens + self.local(local)[:, None]
         tokens = tokens.reshape(batch, time * count, dim)

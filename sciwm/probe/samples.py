@@ -14,11 +14,18 @@ from sciwm.probe.targets import stored_series
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world import WorldModel
 
-__all__ = ["readout_samples"]
+__all__ = ["readout_samples", "stretch"]
 
 
 def readout_samples(
-    world: WorldModel, store: xr.Dataset, *, which: str, lead_steps: Sequence[int], batch_size: int = 128, progress: str = ""
+    world: WorldModel,
+    store: xr.Dataset,
+    *,
+    which: str,
+    lead_steps: Sequence[int],
+    fraction: float = 1.0,
+    batch_size: int = 128,
+    progress: str = "",
 ) -> Iterator[Sample]:
     """Go through one block of a training store.
 
@@ -32,6 +39,8 @@ def readout_samples(
         Block; context and all leads lie inside it.
     lead_steps : sequence of int
         Leads in time steps.
+    fraction : float
+        Share of the block's initial times: a `stretch`, placed by the seed of the configuration.
     batch_size : int
         Initial times at once.
     progress : str
@@ -42,6 +51,7 @@ def readout_samples(
     index = initial_positions(
         segment, history=world.network.history, strides=world.strides, label=label, which=LABELS[which], longest=longest
     )
+    index = stretch(index, fraction, seed=world.config.seed)
     state = store["state"]
     series = _anomalies(world, store)
     batches = predicted_latents(world, state, index, lead_steps, batch_size=batch_size)
@@ -63,6 +73,23 @@ def readout_samples(
             nothing = torch.zeros(count, world.tokenizer.num_tokens, 0)
             later = torch.zeros(count, len(ahead), world.tokenizer.num_tokens, 0)
             yield Sample(initial.latents, nothing, later, begin, later_series)
+
+
+def stretch(index: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
+    """An unbroken part of some positions, at a random place; at least two, which is what a fit takes.
+
+    One stretch, because that is what few labels mean in practice: a season that was observed, not every hundredth day, which
+    would know the climate of all years.
+
+    Examples
+    --------
+    >>> part = stretch(np.arange(100), 0.1, seed=0)
+    >>> len(part), bool((np.diff(part) == 1).all())
+    (10, True)
+    """
+    count = min(len(index), max(2, round(fraction * len(index))))
+    start = int(np.random.default_rng(seed).integers(len(index) - count + 1))
+    return index[start : start + count]
 
 
 def _anomalies(world: WorldModel, store: xr.Dataset) -> torch.Tensor | None:

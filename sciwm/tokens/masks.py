@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["block_mask"]
+__all__ = ["block_mask", "random_mask"]
 
 
 def block_mask(
@@ -46,3 +46,31 @@ def block_mask(
     centre = torch.randint(tokens, (batch, num_blocks), generator=generator)
     distance = torch.cdist(position, position)[centre].amin(1)
     return distance.topk(keep, dim=1).indices.sort(1).values
+
+
+def random_mask(tokens: int, *, batch: int, ratio: float, generator: torch.Generator | None = None) -> Int[Tensor, "batch visible"]:
+    """Indices of the tokens that stay visible when single tokens are dropped, each as likely as any other.
+
+    Parameters
+    ----------
+    tokens, batch : int
+        Tokens of a state, and independent masks.
+    ratio : float
+        Fraction dropped, in [0, 1); at least one token stays.
+    generator : torch.Generator, optional
+        Source of randomness; the default one otherwise.
+
+    Returns
+    -------
+    Tensor
+        Sorted indices, the same number for every member of the batch.
+
+    Examples
+    --------
+    >>> random_mask(12, batch=4, ratio=0.75).shape
+    torch.Size([4, 3])
+    """
+    if not 0 <= ratio < 1:
+        raise ValueError(f"got ratio {ratio}, expected 0 <= ratio < 1")
+    keep = max(1, tokens - round(ratio * tokens))
+    return torch.rand(batch, tokens, generator=generator).topk(keep, dim=1).indices.sort(1).values

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from sciwm.model.health import check_health, latent_health
+from sciwm.model.twins import Network
 from sciwm.probe.ridge import Moments, fit_ridge
 from sciwm.sample import Batch
 from sciwm.train.module import JEPAModule
 
-__all__ = ["Checkpoints", "Health", "StopOnSignal"]
+__all__ = ["Checkpoints", "Health", "StopOnSignal", "measure"]
 
 
 class Health(L.Callback):
@@ -62,29 +63,35 @@ class Health(L.Callback):
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, JEPAModule)
         network = pl_module.average if pl_module.config.train.average_decay and trainer.global_step else pl_module.network
-        was_training = network.training
-        network.eval()
-        losses: list[dict[str, Tensor]] = []
-        latents: list[Tensor] = []
-        fields: list[Tensor] = []
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            for batch in self.batches():
-                batch = batch.to(pl_module.device)
-                losses.append(pl_module.losses(network, batch))
-                features, valid = pl_module.world.tokenize(batch.values[:, :1], batch.valid[:, :1])
-                latents.append(network.encode(features, valid)[:, 0].float().cpu())
-                fields.append(pl_module.tokenizer.patches(batch.values[:, 0]).float().cpu())
-        network.train(was_training)
-        states, cells = torch.cat(latents), torch.cat(fields)
-        # Each token against its own mean: what differs between places only is not information about the state.
-        health = latent_health((states - states.mean(0)).flatten(0, 1))
-        means = {k: float(torch.stack([x[k].cpu() for x in losses]).mean()) for k in losses[0]}
-        record = {"step": trainer.global_step, "split": "validation", **means, **health, "probe_r2": _probe_r2(states, cells)}
+        found = measure(pl_module, network, self.batches())
+        record = {"step": trainer.global_step, "split": "validation", **found}
         self.record(record | {"seconds": round(time.monotonic() - self.started, 2)})
-        pl_module.log_dict({f"validation/{k}": v for k, v in {**means, **health}.items()})
+        pl_module.log_dict({f"validation/{k}": v for k, v in found.items() if k != "probe_r2"})
         if trainer.global_step and trainer.global_step >= min(200, trainer.max_steps):
-            check_health(health, step=trainer.global_step)
+            check_health(found, step=trainer.global_step)
+
+
+def measure(module: JEPAModule, network: Network, batches: Iterable[Batch]) -> dict[str, float]:
+    """Losses of a network on validation batches, the health of its latents, and what a linear readout sees in them."""
+    was_training = network.training
+    network.eval()
+    losses: list[dict[str, Tensor]] = []
+    latents: list[Tensor] = []
+    fields: list[Tensor] = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for batch in batches:
+            batch = batch.to(module.device)
+            losses.append(module.losses(network, batch))
+            features, valid = module.world.tokenize(batch.values[:, :1], batch.valid[:, :1])
+            latents.append(network.encode(features, valid)[:, 0].float().cpu())
+            fields.append(module.tokenizer.patches(batch.values[:, 0]).float().cpu())
+    network.train(was_training)
+    states, cells = torch.cat(latents), torch.cat(fields)
+    # Each token against its own mean: what differs between places only is not information about the state.
+    health = latent_health((states - states.mean(0)).flatten(0, 1))
+    means = {k: float(torch.stack([x[k].cpu() for x in losses]).mean()) for k in losses[0]}
+    return {**means, **health, "probe_r2": _probe_r2(states, cells)}
 
 
 def _probe_r2(latents: Tensor, cells: Tensor) -> float:

@@ -23,11 +23,11 @@ from sciwm.sample import Batch
 from sciwm.times import Step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
-from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal
+from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal, measure
 from sciwm.train.module import JEPAModule
 from sciwm.world import WorldModel, build_network
 
-__all__ = ["build_world", "fit_world"]
+__all__ = ["build_world", "fit_world", "measure_world"]
 
 _VALIDATION_WINDOWS = 512
 
@@ -132,9 +132,8 @@ def fit_world(
     world.network.train()
     module = JEPAModule(world)
     watch = StopOnSignal()
-    validation = _validation(store, config, length)
-    most = max(1, _VALIDATION_WINDOWS // config.train.batch_size)
-    health = Health(batches=lambda: itertools.islice(validation, most), record=record, every=config.train.validate_every)
+    validation = _validation(store, config)
+    health = Health(batches=lambda: _first(validation, config), record=record, every=config.train.validate_every)
     callbacks: list[L.Callback] = [watch, health, Checkpoints(path=checkpoint, every=config.train.checkpoint_every)]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
@@ -157,12 +156,21 @@ def fit_world(
     return not watch.asked or trainer.global_step >= config.train.steps
 
 
-def _validation(store: str | Path, config: Config, length: int) -> Iterable[Batch]:
+def measure_world(world: WorldModel, store: str | Path) -> dict[str, float]:
+    """What ``log.jsonl`` says at every validation, of a world model as it is: losses, health of the latents, ``probe_r2``."""
+    return measure(JEPAModule(world), world.network, _first(_validation(store, world.config), world.config))
+
+
+def _first(batches: Iterable[Batch], config: Config) -> Iterable[Batch]:
+    return itertools.islice(batches, max(1, _VALIDATION_WINDOWS // config.train.batch_size))
+
+
+def _validation(store: str | Path, config: Config) -> Iterable[Batch]:
     """The same batches at every validation, from states that are read once."""
     batches = stream(
         store,
         which="validation",
-        window=length,
+        window=config.model.history + config.objective.rollout,
         lead_steps=config.objective.lead_steps,
         batch_size=config.train.batch_size,
         seed=config.seed,

@@ -1,4 +1,4 @@
-"""One optimiser step of the JEPA, as a Lightning module."""
+"""One optimiser step of the JEPA or of a twin, as a Lightning module."""
 
 import math
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from sciwm.config import Config
 from sciwm.model.jepa import JEPA
 from sciwm.model.teacher import moving_average, update_average
+from sciwm.model.twins import Network, Twin
 from sciwm.sample import Batch
-from sciwm.tokens.masks import block_mask
+from sciwm.tokens.masks import block_mask, random_mask
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.world import WorldModel
 
@@ -35,27 +36,31 @@ class JEPAModule(L.LightningModule):
         super().__init__()
         self.world = world
         self.config: Config = world.config
-        self.network: JEPA = world.network
+        self.network: Network = world.network
         self.tokenizer = world.tokenizer
-        self.average: JEPA = moving_average(world.network)
+        self.average: Network = moving_average(world.network)
 
-    def losses(self, network: JEPA, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0) -> dict[str, Tensor]:
-        """Prediction error and regulariser of a batch."""
+    def losses(self, network: Network, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0) -> dict[str, Tensor]:
+        """Prediction error and regulariser (or reconstruction error) of a batch."""
         values = batch.values + noise * torch.randn_like(batch.values) * batch.valid if noise else batch.values
         features, valid = self.world.tokenize(values, batch.valid)
         visible = None
-        if mask_ratio:
+        if network.kind == "masked_autoencoder":  # in validation, too: without hidden tokens there is nothing to fill in
+            states, tokens = features.shape[0] * features.shape[1], features.shape[2]
+            visible = random_mask(tokens, batch=states, ratio=self.config.objective.mask_ratio).to(features.device)
+        elif mask_ratio:
             states = len(batch) * network.history
             visible = block_mask(self.tokenizer.position.cpu(), batch=states, ratio=mask_ratio).to(features.device)
-        return network.loss(
-            features,
-            valid,
-            target_features=features,
-            condition=batch.condition,
-            lead_steps=batch.lead_steps.float(),
-            local=self.world.local_conditions(batch.condition),
-            visible=visible,
-        )
+        known: dict[str, Any] = {
+            "condition": batch.condition,
+            "lead_steps": batch.lead_steps.float(),
+            "local": self.world.local_conditions(batch.condition),
+            "visible": visible,
+        }
+        if isinstance(network, Twin):
+            cells, seen = self.world.cells(batch.values, batch.valid)  # without the noise
+            return network.loss(features, valid, cells=cells, seen=seen, **known)
+        return network.loss(features, valid, target_features=features, **known)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -78,7 +83,8 @@ class JEPAModule(L.LightningModule):
         Not in ``on_train_batch_end``: callbacks get theirs first, and a checkpoint would lack the averages' last move.
         """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.network.update_teacher()
+        if isinstance(self.network, JEPA):
+            self.network.update_teacher()
         done = self.global_step + 1  # counted after this hook
         decay = min(self.config.train.average_decay, done / (done + 9))
         update_average(self.average, self.network, decay=decay)

@@ -14,9 +14,10 @@ import sciwm.train.fit as module
 from sciwm import testing
 from sciwm.data.prepare import open_training_store
 from sciwm.model.health import CollapseError
+from sciwm.model.twins import TWINS
 from sciwm.probe.samples import readout_samples
 from sciwm.train.callbacks import Checkpoints
-from sciwm.train.fit import build_world, fit_world
+from sciwm.train.fit import build_world, fit_world, measure_world
 from sciwm.train.module import JEPAModule
 from tests.worlds import climate_world, config, probed, store
 
@@ -55,7 +56,7 @@ def interrupted(monkeypatch, at):
     )
 
 
-@pytest.mark.parametrize("kind", ["sigreg", "ema"])
+@pytest.mark.parametrize("kind", ["sigreg", "ema", *TWINS])
 def test_resumed_equals_unbroken(path, tmp_path, monkeypatch, kind):
     objective = {"kind": kind, "ema_decay": 0.9, "mask_ratio": 0.3, "latent_noise": 0.01, "lead_steps": [1, 2]}
     settings = config(objective=objective)
@@ -203,7 +204,7 @@ def test_a_second_ctrl_c_ends_at_once(path, tmp_path, monkeypatch):
 
 def test_missing_data_masked_context_and_all_objectives_train(tmp_path):
     path = store(testing.small_climate(years=2, missing=True), tmp_path, missing="mask")
-    for kind in ("sigreg", "vicreg", "ema"):
+    for kind in ("sigreg", "vicreg", "ema", *TWINS):
         settings = config(objective={"kind": kind, "mask_ratio": 0.4}, train={"steps": 4})
         _, finished, log = train(settings, path, tmp_path / kind)
         assert finished
@@ -245,6 +246,24 @@ def test_it_learns(tmp_path):
         assert errors["trained", "latent", lead] < errors["untrained", "latent", lead]
         # No better than what the waves allow.
         assert trained > 1 - np.exp(-2 * steps / testing.DAMPING_DAYS)
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_a_twin_learns_more_than_the_mean(kind, path, tmp_path):
+    """On held-out states the pixel error falls below that of forecasting the mean field."""
+    settings = config(
+        model={"token_dim": 32, "dropout": 0.0},
+        objective={"kind": kind, "input_noise": 0.0, "mask_ratio": 0.5 if kind == "masked_autoencoder" else 0.0},
+        train={"steps": 100, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 100},
+    )
+    world, finished, log = train(settings, path, tmp_path)
+    assert finished
+    last = [r for r in log if r["split"] == "validation"][-1]
+    state = open_training_store(path)
+    mean = float(np.mean(state.state.values[state.split.values == 1] ** 2))
+    assert last["prediction"] < 0.6 * mean
+    measured = measure_world(world, path)
+    assert measured == {k: last[k] for k in measured}
 
 
 def test_a_store_without_validation_block_is_refused(tmp_path):

@@ -1,0 +1,282 @@
+"""The JEPA against its twins: trained and scored alike over several seeds, side by side in one table."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from rich.console import Console
+from rich.progress import track
+
+from sciwm import catalogue, verbs
+from sciwm.config import Config
+from sciwm.data.prepare import open_training_store
+from sciwm.model.twins import TWINS, Network, Twin, without_dynamics
+from sciwm.probe.fit import fit_probes
+from sciwm.rundata import lead_steps, observations, open_data, reference_of, scored_positions, series_climatology
+from sciwm.rundir import RunDir, hash_inputs, open_run, write_atomically
+from sciwm.skill import region_weights, score_sums
+from sciwm.skill.alignment import at_positions
+from sciwm.skill.baselines import axes
+from sciwm.skill.methods import fit_baseline
+from sciwm.tally import Scored, fit_name, tally, to_markdown
+from sciwm.times import infer_step
+from sciwm.train.fit import build_world, measure_world
+from sciwm.train.flops import step_flops
+from sciwm.weights import load_world, save_readouts
+from sciwm.world import WorldModel
+
+__all__ = ["FRACTIONS", "METHODS", "compare", "method_config"]
+
+METHODS = ("jepa", *TWINS, "random")
+FRACTIONS = (1.0, 0.1, 0.01)
+_HIDDEN = 0.75  # of the masked autoencoder, where the configuration hides nothing; He et al. 2022, arXiv:2111.06377
+_BATCH = 64
+_console = Console()
+
+
+def compare(config: Config, *, out: Path, seeds: Sequence[int] = (0, 1, 2), methods: Sequence[str] = METHODS) -> pd.DataFrame:
+    """Train and score methods over seeds on the same prepared data; what is finished is skipped.
+
+    Parameters
+    ----------
+    config : Config
+        Sizes, steps, data and probes of all of them.
+    out : Path
+        Folder: ``prepared/`` (training store, baselines), a run directory ``METHOD/seedN/`` for each, ``compare.csv`` and
+        ``compare.md``.
+    seeds : sequence of int
+        Of weights, batches and few-label stretches.
+    methods : sequence of str
+        Some of `METHODS`.
+
+    Returns
+    -------
+    DataFrame
+        As `sciwm.tally.tally`.
+
+    Raises
+    ------
+    ValueError
+        If a method is unknown, or nothing or something twice is asked for.
+    KeyboardInterrupt
+        After a checkpoint; the same call goes on.
+    """
+    for name, asked in (("methods", methods), ("seeds", seeds)):
+        if not asked or len(set(asked)) < len(asked):
+            raise ValueError(f"got {name} {list(asked)}, expected at least one, and each once")
+    if unknown := [m for m in methods if m not in METHODS]:
+        raise ValueError(f"got methods {unknown}, expected some of {', '.join(METHODS)}")
+    config = _with_data(config, out)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    shared = open_run(out / "prepared", config)
+    verbs.prepare(shared, config)
+    ds = open_data(config)
+    members = [(method, seed) for seed in seeds for method in methods]
+    scored = []
+    for number, (method, seed) in enumerate(members, start=1):
+        _console.print(f"[bold]{method}, seed {seed}[/bold] ({number} of {len(members)})", highlight=False)
+        scored.append(_member(shared, method_config(config, method, seed), ds, method, out))
+    baselines = _baselines(shared, config, ds)
+    step = infer_step(ds["time"])
+    observed = observations(config, ds)
+    frame = tally(
+        scored,
+        baselines,
+        lead_column=step.column,
+        leads=[step.value * n for n in lead_steps(config, step)],
+        units={str(c): str(observed[v].attrs.get("units", "")) for c, v in _channel_variables(baselines)},
+    )
+    write_atomically(out / "compare.csv", frame.to_csv(index=False))
+    write_atomically(out / "compare.md", to_markdown(frame))
+    _console.print(
+        f"[bold]{out / 'compare.csv'}[/bold]: all numbers; {out / 'compare.md'}: the same to read", highlight=False, soft_wrap=True
+    )
+    return frame
+
+
+def method_config(config: Config, method: str, seed: int) -> Config:
+    """The configuration of one method and seed: only the objective and the seed differ.
+
+    Examples
+    --------
+    >>> made = method_config(Config(), "masked_autoencoder", 3)
+    >>> made.objective.kind, made.objective.mask_ratio, made.seed
+    ('masked_autoencoder', 0.75, 3)
+    """
+    objective = config.objective
+    if method in TWINS:
+        hidden = (objective.mask_ratio or _HIDDEN) if method == "masked_autoencoder" else objective.mask_ratio
+        objective = dataclasses.replace(objective, kind=method, mask_ratio=hidden)  # type: ignore[arg-type]
+    elif objective.kind in TWINS:
+        objective = dataclasses.replace(objective, kind="sigreg")
+    return dataclasses.replace(config, seed=seed, objective=objective)
+
+
+def _with_data(config: Config, out: Path) -> Config:
+    """The same with data that all seeds share, where they are simulated."""
+    if config.data.store != "qg" or Path("qg").exists():
+        return config
+    path = out / "qg.zarr"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        catalogue.load("qg").make(path=path, seed=config.seed)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, store=str(path)))
+
+
+def _member(shared: RunDir, config: Config, ds: xr.Dataset, method: str, out: Path) -> Scored:
+    """Train and score one method and seed, or read what was made before."""
+    run = open_run(out / method / f"seed{config.seed}", config)
+    _share_store(shared, run)
+    if method != "random":
+        verbs.train(run, config)
+    before = run.stage_inputs("prepare" if method == "random" else "train")
+    inputs = hash_inputs(before, config.model, config.seed, config.probe, config.forecast, config.skill.regions, FRACTIONS)
+    path = run.path / "scores.nc"
+    if not run.is_fresh("compare", inputs):
+        fresh = build_world(config, run.train_store, series_climatology=series_climatology(run, config))
+        facts = _facts(fresh, run) if method != "random" else _untrained_facts(fresh, run)
+        world = fresh if method == "random" else load_world(run.path)
+        _write(_score(world, run, config, ds, text=method), path, facts)
+        run.record_stage("compare", inputs, [path])
+    with xr.open_dataarray(path) as sums:
+        return Scored(method, config.seed, sums.load(), {str(k): float(v) for k, v in sums.attrs.items()})
+
+
+def _share_store(shared: RunDir, run: RunDir) -> None:
+    """Make the shared training store that of a run, by a link."""
+    made = shared.stage_inputs("prepare")
+    if run.is_fresh("prepare", made):
+        return
+    run.train_store.unlink(missing_ok=True)
+    run.train_store.symlink_to(os.path.relpath(shared.train_store.resolve(), run.path.resolve()))
+    run.record_stage("prepare", made, [run.train_store])
+
+
+def _facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
+    log = run.read_log()
+    last = [r for r in log if r["split"] == "validation"][-1]
+    cost = {"train_flops": step_flops(fresh, run.train_store) * fresh.config.train.steps, "train_seconds": _seconds(log)}
+    return {**_sizes(fresh.network), **cost, "probe_r2": last["probe_r2"], "effective_rank": last["effective_rank"]}
+
+
+def _untrained_facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
+    found = measure_world(fresh, run.train_store)
+    idle = {"train_flops": 0.0, "train_seconds": 0.0}
+    return {**_sizes(fresh.network), **idle, "probe_r2": found["probe_r2"], "effective_rank": found["effective_rank"]}
+
+
+def _sizes(network: Network) -> dict[str, float]:
+    """Trained numbers of all of the network, and of the parts that JEPA and twins share."""
+    backbone = network.backbone if isinstance(network, Twin) else network
+    parts = (("parameters", network), ("backbone_parameters", backbone))
+    return {name: float(sum(p.numel() for p in part.parameters() if p.requires_grad)) for name, part in parts}
+
+
+def _seconds(log: Sequence[dict[str, Any]]) -> float:
+    """Time of a training that may have been resumed: every start sets the log's clock to 0."""
+    clock = np.array([0.0, *(float(r["seconds"]) for r in log)])
+    step = np.diff(clock)
+    return float(np.where(step < 0, clock[1:], step).sum())
+
+
+def _score(world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, *, text: str) -> xr.DataArray:
+    """Sums of all readouts of a world model, ``(fit, init_time, lead_time, channel, region, statistic)``."""
+    store = open_training_store(run.train_store)
+    leads, index = lead_steps(config, world.step), scored_positions(run, config, ds)
+    observed = observations(config, ds)
+
+    def scored(model: WorldModel, kind: str, name: str) -> xr.DataArray:
+        forecasts = model.forecast_batches(ds, index, readout=kind, batch_size=_BATCH)  # type: ignore[arg-type]
+        return _sums(forecasts, observed, index, leads, config, text=f"scores, {text}, {name}").expand_dims(fit=[name])
+
+    sums = []
+    for fraction in FRACTIONS:
+        probe = dataclasses.replace(config.probe, fraction=fraction * config.probe.fraction)
+        probed = fit_probes(world, store, probe=probe, lead_steps=leads, progress=f"readouts, {text}, {fraction * 100:g} % of the labels")
+        if fraction == 1:
+            _keep(probed, run)
+        for kind in probed.readouts if fraction == 1 else ["residual"]:
+            sums.append(scored(probed, kind, fit_name(kind, fraction)))
+    if config.objective.kind != "masked_autoencoder":
+        encoder = dataclasses.replace(world, network=without_dynamics(world.network))
+        probed = fit_probes(encoder, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {text}, of the context")
+        sums.append(scored(probed, "residual", fit_name("context", 1)))
+    return xr.concat(sums, "fit")
+
+
+def _keep(world: WorldModel, run: RunDir) -> None:
+    """Leave a world model that `sciwm.load` opens."""
+    if run.weights_file.exists():
+        save_readouts(world, run.path)
+    else:
+        world.save(run.path)
+
+
+def _baselines(shared: RunDir, config: Config, ds: xr.Dataset) -> xr.DataArray:
+    """Sums of the baselines, ``(method, init_time, lead_time, channel, region, statistic)``."""
+    inputs = hash_inputs(shared.stage_inputs("prepare"), config.forecast, config.skill)
+    path = shared.path / "baselines.nc"
+    if not shared.is_fresh("baselines", inputs):
+        observed, reference = observations(config, ds), reference_of(shared)
+        index, leads = scored_positions(shared, config, ds), lead_steps(config, reference.step)
+        init = ds["time"].isel(time=index).rename(time="init_time")
+        init, lead = axes(init, reference.step.lead_times(np.array(leads)), reference.step)
+        names = [str(n) for n in reference.anomaly.data_vars]
+        sums = []
+        for name in config.skill.baselines:
+            made = fit_baseline(name, reference, observed, lead, variables=names, lim_eofs=config.skill.lim_eofs)
+            forecasts = (made.forecast(init[start : start + _BATCH]) for start in range(0, len(index), _BATCH))
+            sums.append(_sums(forecasts, observed, index, leads, config, text=f"scores, {name}").expand_dims(method=[name]))
+        _write(xr.concat(sums, "method"), path, {})
+        shared.record_stage("baselines", inputs, [path])
+    with xr.open_dataarray(path) as found:
+        return found.load()
+
+
+def _sums(
+    forecasts: Iterable[xr.Dataset], observed: xr.Dataset, index: np.ndarray, leads: Sequence[int], config: Config, *, text: str
+) -> xr.DataArray:
+    """Sums of forecasts that come in blocks of initial times; times are positions on the axis of the data, and leads steps."""
+    weights = {str(n): region_weights(v, config.skill.regions) for n, v in observed.data_vars.items() if "time" in v.dims}
+    blocks, start = [], 0
+    for forecast in _tracked(forecasts, len(index), text):
+        part = index[start : start + forecast.sizes["init_time"]]
+        start += len(part)
+        times = {"init_time": ("init_time", part), "lead_time": ("lead_time", np.asarray(leads))}
+        axis = {k: xr.DataArray(v[1], dims=k) for k, v in times.items()}
+        channels = []
+        for name in (n for n in weights if n in forecast.data_vars):
+            truth = at_positions(observed[name], part[:, None] + np.asarray(leads), axis["init_time"], axis["lead_time"])
+            bare = forecast[name].drop_vars([c for c in forecast[name].coords if c not in forecast[name].dims]).assign_coords(times)
+            channels.append(_as_channels(score_sums(bare, truth, weights=weights[name]), name))
+        blocks.append(xr.concat(channels, "channel", coords="minimal", compat="override", join="override").compute())
+    return xr.concat(blocks, "init_time", coords="minimal", compat="override", join="override")
+
+
+def _tracked(forecasts: Iterable[xr.Dataset], count: int, text: str) -> Iterator[xr.Dataset]:
+    yield from track(forecasts, description=text, total=-(-count // _BATCH), transient=True)
+
+
+def _as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
+    levels = np.atleast_1d(sums["level"].values).astype(float) if "level" in sums.dims else np.array([np.nan])
+    sums = sums.rename(level="channel") if "level" in sums.dims else sums.expand_dims("channel")
+    return sums.assign_coords(
+        channel=[name if np.isnan(v) else f"{name}_{v:g}" for v in levels], variable=("channel", [name] * len(levels))
+    )
+
+
+def _channel_variables(sums: xr.DataArray) -> Iterator[tuple[str, str]]:
+    yield from zip(sums["channel"].values, sums["variable"].values, strict=True)
+
+
+def _write(sums: xr.DataArray, path: Path, facts: dict[str, float]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    sums.rename("sums").drop_attrs().assign_attrs(facts).to_netcdf(partial, engine="h5netcdf")
+    os.replace(partial, path)

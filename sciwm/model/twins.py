@@ -1,0 +1,182 @@
+"""Networks on the JEPA's own backbone that learn pixels instead of latents: what a JEPA has to be compared with."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from sciwm.model.jepa import JEPA
+
+__all__ = ["TWINS", "Network", "Twin", "pixel_error", "without_dynamics"]
+
+TWINS = ("supervised", "masked_autoencoder", "autoencoder")
+
+
+def pixel_error(
+    predicted: Float[Tensor, "*lead token cell"], cells: Float[Tensor, "*lead token cell"], seen: Bool[Tensor, "*lead token cell"]
+) -> Float[Tensor, ""]:
+    """Mean squared error over the cells that were observed; 0 is perfect, and without any."""
+    return torch.where(seen, predicted - cells, 0.0).square().sum() / seen.sum().clamp_min(1)
+
+
+class Twin(nn.Module):
+    """Encoder and predictor of a JEPA, and one linear head from the latent of a token to its cells.
+
+    ``supervised`` forecasts: it encodes the context, rolls the predictor out, and every predicted latent has to give the cells
+    of its time. ``autoencoder`` reconstructs the context and, through the same head, the next state: one step, no rollout,
+    which is what "autoencoder and latent dynamics" means. ``masked_autoencoder`` sees some tokens of single states and
+    fills in the others, with the predictor's blocks as decoder; it knows nothing of time, so `rollout` gives the latents of
+    its context as they are.
+
+    Parameters
+    ----------
+    backbone : JEPA
+        Its encoder, predictor and stand-in for hidden tokens are trained; its own loss is not used.
+    kind : {"supervised", "masked_autoencoder", "autoencoder"}
+        What is learnt.
+    cells : int
+        Values of a token.
+    """
+
+    def __init__(self, backbone: JEPA, *, kind: str, cells: int) -> None:
+        super().__init__()
+        if kind not in TWINS:
+            raise ValueError(f"got objective {kind!r}, expected one of {', '.join(TWINS)}")
+        self.kind = kind
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.hidden.shape[0], cells)
+
+    @property
+    def history(self) -> int:
+        """States in a context."""
+        return self.backbone.history
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of the conditions of a time."""
+        return self.backbone.condition_dim
+
+    @property
+    def local_dim(self) -> int:
+        """Width of the conditions of a token at a time."""
+        return self.backbone.local_dim
+
+    @property
+    def has_dynamics(self) -> bool:
+        """Whether there is a predictor through time."""
+        return self.kind != "masked_autoencoder"
+
+    @property
+    def rollout_dim(self) -> int:
+        """Width of the latents that `rollout` gives."""
+        return self.head.in_features * (1 if self.has_dynamics else self.history)
+
+    def encode(
+        self,
+        features: Float[Tensor, "batch time token feature"],
+        valid: Bool[Tensor, "batch time token"] | None,
+        visible: Int[Tensor, "state visible"] | None = None,
+    ) -> Float[Tensor, "batch time token dim"]:
+        """Latents of every state on its own, as `JEPA.encode`."""
+        return self.backbone.encode(features, valid, visible)
+
+    def rollout(
+        self,
+        history: Float[Tensor, "batch time token dim"],
+        valid: Bool[Tensor, "batch token"] | None,
+        *,
+        conditions: Float[Tensor, "batch lead condition"],
+        lead_steps: Float[Tensor, " batch"],
+        local: Float[Tensor, "batch lead token local"] | None = None,
+    ) -> Iterator[Float[Tensor, "batch token rollout"]]:
+        """Latents one lead after another, as `JEPA.rollout`; without dynamics those of the context side by side, at every lead."""
+        if self.has_dynamics:
+            yield from self.backbone.rollout(history, valid, conditions=conditions, lead_steps=lead_steps, local=local)
+            return
+        for _ in range(conditions.shape[1]):
+            yield history.transpose(1, 2).flatten(2)
+
+    def loss(
+        self,
+        features: Float[Tensor, "batch time token feature"],
+        valid: Bool[Tensor, "batch time token"] | None,
+        *,
+        cells: Float[Tensor, "batch time token cell"],
+        seen: Bool[Tensor, "batch time token cell"],
+        condition: Float[Tensor, "batch time condition"],
+        lead_steps: Float[Tensor, " batch"],
+        local: Float[Tensor, "batch time token local"] | None = None,
+        visible: Int[Tensor, "state visible"] | None = None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Pixel error of what is predicted and, as ``regularizer``, of what is reconstructed; their sum is ``loss``.
+
+        Parameters
+        ----------
+        features, valid, condition, lead_steps, local
+            As `JEPA.loss` takes them.
+        cells, seen : Tensor
+            Standardized values of every token's cells, and which of them were observed.
+        visible : Tensor, optional
+            Tokens that the encoder sees: of the context's states or, for the masked autoencoder, which needs them, of all.
+        """
+        if self.kind == "masked_autoencoder":
+            if visible is None:
+                raise ValueError("got no visible tokens, expected some, because a masked autoencoder learns from the hidden ones")
+            error = self._fill_in(features, valid, cells, seen, condition, local, visible)
+            return {"loss": error, "prediction": error.detach(), "regularizer": torch.zeros_like(error)}
+        h = self.history
+        ahead = slice(h, None if self.kind == "supervised" else h + 1)
+        context = self.encode(features[:, :h], None if valid is None else valid[:, :h], visible)
+        usable = None if valid is None else valid[:, :h].any(1)
+        steps = self.rollout(
+            context,
+            usable,
+            conditions=condition[:, ahead],
+            lead_steps=lead_steps,
+            local=None if local is None else local[:, ahead],
+        )
+        predicted = self.head(torch.stack(list(steps), dim=1))
+        error = pixel_error(predicted, cells[:, ahead], seen[:, ahead])
+        again = torch.zeros_like(error)
+        if self.kind == "autoencoder":
+            shown = seen[:, :h] if visible is None else seen[:, :h] & _shown(visible, seen.shape[2]).view(*context.shape[:3], 1)
+            again = pixel_error(self.head(context), cells[:, :h], shown)
+        return {"loss": error + again, "prediction": error.detach(), "regularizer": again.detach()}
+
+    def _fill_in(
+        self,
+        features: Tensor,
+        valid: Tensor | None,
+        cells: Tensor,
+        seen: Tensor,
+        condition: Tensor,
+        local: Tensor | None,
+        visible: Tensor,
+    ) -> Tensor:
+        """Error on the hidden tokens, every state of the window on its own: the predictor is asked for a lead of 0."""
+        latents = self.encode(features, valid, visible).flatten(0, 1)
+        filled = self.backbone.predictor(
+            latents[:, None],
+            None if valid is None else valid.flatten(0, 1),
+            position=self.backbone.position,
+            condition=condition.flatten(0, 1),
+            lead_steps=condition.new_zeros(len(latents)),
+            local=None if local is None else local.flatten(0, 1),
+        )
+        hidden = ~_shown(visible, cells.shape[2])
+        return pixel_error(self.head(filled), cells.flatten(0, 1), seen.flatten(0, 1) & hidden[..., None])
+
+
+Network = JEPA | Twin
+
+
+def without_dynamics(network: Network) -> Twin:
+    """The encoder of a network, seen as that of a masked autoencoder is: forecasts are read from the latents of the context."""
+    if isinstance(network, Twin):
+        return Twin(network.backbone, kind="masked_autoencoder", cells=network.head.out_features)
+    return Twin(network, kind="masked_autoencoder", cells=1)  # the head is not used
+
+
+def _shown(visible: Int[Tensor, "state visible"], tokens: int) -> Bool[Tensor, "state token"]:
+    return torch.zeros(len(visible), tokens, dtype=torch.bool, device=visible.device).scatter(1, visible, value=True)

@@ -1,0 +1,55 @@
+"""Readouts of a world model, fitted on the blocks of its training store."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import xarray as xr
+from torch import nn
+
+from sciwm.config import ProbeConfig
+from sciwm.model.twins import Twin
+from sciwm.probe.readout import Readouts, fit_readouts
+from sciwm.probe.ridge import Ridge
+from sciwm.probe.samples import readout_samples
+from sciwm.tokens.grid import GridTokenizer
+from sciwm.world import WorldModel
+
+__all__ = ["fit_probes", "head_readouts"]
+
+
+def fit_probes(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead_steps: Sequence[int], progress: str = "") -> WorldModel:
+    """The same world model with readouts of some leads; a twin that forecasts pixels also keeps its own head, as ``decoder``.
+
+    Parameters
+    ----------
+    world : WorldModel
+        Trained or untrained.
+    store : Dataset
+        From `sciwm.data.prepare.open_training_store`.
+    probe : ProbeConfig
+        Scope, strengths, and share of the training block to fit on. Strengths are chosen on the whole validation block.
+    lead_steps : sequence of int
+        Leads in time steps.
+    progress : str
+        Text beside a progress bar; none if empty.
+    """
+    readouts = fit_readouts(
+        readout_samples(world, store, which="train", lead_steps=lead_steps, fraction=probe.fraction, progress=progress),
+        readout_samples(world, store, which="validation", lead_steps=lead_steps),
+        lead_steps=lead_steps,
+        scope=probe.scope,
+        strengths=probe.strengths,
+        area=world.tokenizer.area,
+    )
+    network = world.network
+    if isinstance(network, Twin) and network.has_dynamics and isinstance(world.tokenizer, GridTokenizer):
+        groups = world.tokenizer.num_tokens if probe.scope == "token" else 1
+        fields = head_readouts(network.head, groups=groups, leads=len(lead_steps))
+        readouts["decoder"] = Readouts(fields, (), tuple(lead_steps), probe.scope)
+    return dataclasses.replace(world, readouts=readouts)
+
+
+def head_readouts(head: nn.Linear, *, groups: int, leads: int) -> tuple[Ridge, ...]:
+    """A linear head that was trained with its network, in the form of a readout: the same for all tokens and leads."""
+    weight = head.weight.detach().T.expand(groups, -1, -1)
+    return (Ridge(weight, head.bias.detach().expand(groups, -1), 0.0),) * leads

@@ -1,0 +1,231 @@
+"""The table of a comparison: methods over seeds beside baselines, as rows and as Markdown. Knows nothing of torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from sciwm.skill.scores import area_means, mean_over_inits, rmse
+from sciwm.skill.significance import paired_difference
+
+__all__ = ["Scored", "fit_name", "split_fit", "tally", "to_markdown"]
+
+FACTS = {
+    "parameters": "1",
+    "backbone_parameters": "1",
+    "train_flops": "1",
+    "train_seconds": "s",
+    "probe_r2": "1",
+    "effective_rank": "1",
+}
+_RIVALS = ("lim", "supervised")
+_DIMS = ("seed", "fit", "channel", "region", "lead_time")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one method and seed came to.
+
+    Parameters
+    ----------
+    method : str
+    seed : int
+    sums : DataArray
+        From `sciwm.skill.score_sums`, dims ``(fit, init_time, lead_time, channel, region, statistic)``; ``fit`` as `fit_name` has it.
+    facts : mapping of str to float
+        Some of ``parameters``, ``backbone_parameters``, ``train_flops``, ``train_seconds``, ``probe_r2`` (of the encoded validation
+        states), ``effective_rank`` (centred).
+    """
+
+    method: str
+    seed: int
+    sums: xr.DataArray
+    facts: Mapping[str, float]
+
+
+def fit_name(readout: str, labels: float) -> str:
+    """Name a readout and the share of the training years it was fitted on.
+
+    Examples
+    --------
+    >>> fit_name("residual", 0.1), split_fit("residual 0.1")
+    ('residual 0.1', ('residual', 0.1))
+    """
+    return f"{readout} {labels:g}"
+
+
+def split_fit(fit: str) -> tuple[str, float]:
+    """Inverse of `fit_name`."""
+    readout, _, labels = fit.partition(" ")
+    return readout, float(labels)
+
+
+def tally(
+    scored: Sequence[Scored], baselines: xr.DataArray, *, lead_column: str, leads: Sequence[float], units: Mapping[str, str]
+) -> pd.DataFrame:
+    """One row for each number of the comparison.
+
+    Parameters
+    ----------
+    scored : sequence of Scored
+        All on the same initial times.
+    baselines : DataArray
+        Sums of the baselines, with the dim ``method`` instead of ``fit``.
+    lead_column : str
+        ``lead_hours``, ``lead_months`` or ``lead_ps``.
+    leads : sequence of float
+        Lead times in that unit.
+    units : mapping of str to str
+        Units of each channel.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``method, readout, labels, channel, region``, the lead column, ``metric, value, std, lowest, highest, num_seeds, units``.
+        ``rmse`` is in physical units, [0, ∞), 0 is perfect: ``value`` is the mean over seeds, ``std`` (of the sample; NaN for one seed),
+        ``lowest`` and ``highest`` are over seeds. ``p_lim`` and ``p_supervised`` in [0, 1] test, paired and with AR(2) errors,
+        the seed means of the squared errors of an initial time: they say how sure the difference is for other initial times, not for
+        other seeds. The facts of `Scored` have no channel. ``labels`` is the share of the training years behind the readout.
+    """
+    methods = list(dict.fromkeys(s.method for s in scored))
+    stacks = {m: _stack([s for s in scored if s.method == m]) for m in methods}
+    rows = []
+    for name in baselines["method"].values:
+        rows += _skill_rows(str(name), baselines.loc[{"method": [name]}].rename(method="fit").expand_dims(seed=[0]), leads, units)
+    for method in methods:
+        rows += _skill_rows(method, stacks[method], leads, units)
+        for rival in _RIVALS:
+            rows += _test_rows(method, rival, stacks, baselines, leads)
+        rows += _fact_rows([s for s in scored if s.method == method])
+    columns = [
+        "method",
+        "readout",
+        "labels",
+        "channel",
+        "region",
+        "lead",
+        "metric",
+        "value",
+        "std",
+        "lowest",
+        "highest",
+        "num_seeds",
+        "units",
+    ]
+    return pd.DataFrame(rows, columns=columns).rename(columns={"lead": lead_column})
+
+
+def _stack(scored: Sequence[Scored]) -> xr.DataArray:
+    return xr.concat([s.sums for s in scored], "seed", coords="minimal", compat="override", join="exact")
+
+
+def _skill_rows(method: str, sums: xr.DataArray, leads: Sequence[float], units: Mapping[str, str]) -> list[dict[str, object]]:
+    values = rmse(mean_over_inits(area_means(sums))).transpose(*_DIMS)
+    rows = []
+    for fit, channel, region, lead in np.ndindex(*values.shape[1:]):
+        over = values.values[:, fit, channel, region, lead]
+        if np.isfinite(over).all():
+            name = str(values["channel"].values[channel])
+            row = {**_readout(str(values["fit"].values[fit])), "channel": name, "region": str(values["region"].values[region])}
+            rows.append({"method": method, **row, "lead": leads[lead], "metric": "rmse", **_over_seeds(over), "units": units.get(name, "")})
+    return rows
+
+
+def _readout(fit: str) -> dict[str, object]:
+    if " " not in fit:  # a baseline
+        return {"readout": "", "labels": np.nan}
+    readout, labels = split_fit(fit)
+    return {"readout": readout, "labels": labels}
+
+
+def _over_seeds(values: np.ndarray) -> dict[str, object]:
+    spread = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    return {
+        "value": float(values.mean()),
+        "std": spread,
+        "lowest": float(values.min()),
+        "highest": float(values.max()),
+        "num_seeds": len(values),
+    }
+
+
+def _test_rows(
+    method: str, rival: str, stacks: Mapping[str, xr.DataArray], baselines: xr.DataArray, leads: Sequence[float]
+) -> list[dict[str, object]]:
+    fit = fit_name("residual", 1)
+    own = stacks[method].sel(fit=fit, drop=True).mean("seed")
+    if rival in baselines["method"].values:
+        other = baselines.loc[{"method": rival}].drop_vars("method")
+    elif rival in stacks and rival != method:
+        other = stacks[rival].sel(fit=fit, drop=True).mean("seed")
+    else:
+        return []
+    p_value = paired_difference(own, other).p_value.transpose(*_DIMS[2:])
+    rows = []
+    for channel, region, lead in np.ndindex(*p_value.shape):
+        value = float(p_value.values[channel, region, lead])
+        if np.isfinite(value):
+            where = {"channel": str(p_value["channel"].values[channel]), "region": str(p_value["region"].values[region])}
+            seeds = {"value": value, "num_seeds": stacks[method].sizes["seed"], "units": "1"}
+            rows.append({"method": method, **_readout(fit), **where, "lead": leads[lead], "metric": f"p_{rival}", **seeds})
+    return rows
+
+
+def _fact_rows(scored: Sequence[Scored]) -> list[dict[str, object]]:
+    rows = []
+    for fact, units in FACTS.items():
+        values = np.array([s.facts[fact] for s in scored if fact in s.facts])
+        if len(values):
+            rows.append({"method": scored[0].method, "metric": fact, **_over_seeds(values), "units": units})
+    return rows
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """The table of `tally` for reading: RMSE, cost and health, label efficiency and tests, for the first region.
+
+    Numbers over several seeds are ``mean ± standard deviation``; the smallest RMSE of a lead is bold.
+    """
+    lead = next(c for c in frame.columns if c.startswith("lead_"))
+    skill = frame[frame["metric"] == "rmse"]
+    region = skill["region"].iloc[0]
+    skill = skill[skill["region"] == region]
+    seeds = int(frame["num_seeds"].max())
+    lines = ["# Comparison", "", f"Region {region}, {seeds} seed(s). Leads in {lead.removeprefix('lead_')}.", ""]
+    for channel, part in skill.groupby("channel", sort=False):
+        full = part[part["labels"].isna() | (part["labels"] == 1)]
+        full = full.assign(name=[_label(m, r) for m, r in zip(full["method"], full["readout"], strict=True)])
+        lines += [f"## RMSE of {channel}, {part['units'].iloc[0]}", "", *_grid(full, "name", lead, bold=True), ""]
+    facts = frame[frame["metric"].isin(list(FACTS))]
+    lines += ["## Cost and health", "", *_grid(facts, "method", "metric"), ""]
+    for channel, part in skill[skill["readout"] == "residual"].groupby("channel", sort=False):
+        few = part.assign(name=[f"{m}, {share * 100:g} %" for m, share in zip(part["method"], part["labels"], strict=True)])
+        lines += [f"## Labels: RMSE of {channel} with readouts fitted on a share of the training years", "", *_grid(few, "name", lead), ""]
+    tests = frame[frame["metric"].str.startswith("p_") & (frame["region"] == region)]
+    for metric, part in tests.groupby("metric", sort=False):
+        named = part.assign(name=part["method"] + ", " + part["channel"])
+        lines += [f"## p-values against {metric.removeprefix('p_')}", "", *_grid(named, "name", lead), ""]
+    return "\n".join(lines)
+
+
+def _label(method: str, readout: str) -> str:
+    return method if readout in ("", "residual") else f"{method}_{readout}"
+
+
+def _grid(part: pd.DataFrame, row: str, column: str, *, bold: bool = False) -> list[str]:
+    columns = list(dict.fromkeys(part[column]))
+    best = part.groupby(column)["value"].min()
+    lines = [f"| | {' | '.join(f'{c:g}' if isinstance(c, float) else str(c) for c in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, own in part.groupby(row, sort=False):
+        cells = []
+        for key in columns:
+            found = own[own[column] == key]
+            if found.empty:
+                cells.append("–")
+                continue
+            value, std = found["value"].iloc[0], found["std"].iloc[0]
+            text = (f"{value:,.0f}" if 1e4 <= value < 1e8 else f"{value:.4g}") + (f" ± {std:.2g}" if std > 0 else "")
+            cells.append(f"**{text}**" if bold and value <= best[key] else text)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines

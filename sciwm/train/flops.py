@@ -1,0 +1,68 @@
+"""How much arithmetic a training takes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sciwm.data.stream import stream
+from sciwm.train.module import JEPAModule
+from sciwm.world import WorldModel
+
+__all__ = ["count_flops", "step_flops"]
+
+
+def count_flops(loss: Callable[[], Tensor]) -> int:
+    """Floating-point operations of the matrix products behind a loss and its gradient; a product and a sum count as two.
+
+    Elementwise work (norms, activations, the optimiser) is not counted. Attention is counted as the two products it is,
+    without causal or padding savings, whatever kernel would run it.
+
+    Parameters
+    ----------
+    loss : callable
+        Computes a scalar that has a gradient.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(3, 5)
+    >>> count_flops(lambda: layer(torch.ones(7, 3)).sum())  # forward and the weights' gradient: 2 * (2 * 7 * 3 * 5)
+    420
+    """
+    # The fused kernels of a CPU are unknown to the counter: it would count no attention at all.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss().backward()  # type: ignore[no-untyped-call]
+    return int(counter.get_total_flops())
+
+
+def step_flops(world: WorldModel, store: str | Path) -> int:
+    """Floating-point operations of one optimiser step, measured on the first batch of a training store.
+
+    Parameters
+    ----------
+    world : WorldModel
+        From `sciwm.train.fit.build_world`; its weights do not change.
+    store : path
+        Training store.
+    """
+    config = world.config
+    batches = stream(
+        store,
+        which="train",
+        window=config.model.history + config.objective.rollout,
+        lead_steps=config.objective.lead_steps,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        epochs=1,
+        drop_last=False,
+    )
+    batch = next(iter(batches))
+    module = JEPAModule(world)
+    module.network.train()
+    with torch.random.fork_rng(devices=[]):
+        flops = count_flops(lambda: module.losses(module.network, batch, mask_ratio=config.objective.mask_ratio)["loss"])
+    module.network.zero_grad(set_to_none=True)
+    return flops

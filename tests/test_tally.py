@@ -1,0 +1,89 @@
+"""The table of a comparison: numbers by hand from made-up errors."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sciwm.skill.significance import paired_difference
+from sciwm.tally import Scored, fit_name, tally, to_markdown
+
+COLUMNS = ["method", "readout", "labels", "channel", "region", "lead_hours", "metric"]
+COLUMNS += ["value", "std", "lowest", "highest", "num_seeds", "units"]
+STATISTICS = ["weight", "squared_error", "forecast_anomaly", "observed_anomaly"]
+
+
+def sums(squared, dim, names):
+    """Sums whose area-mean squared errors are ``squared [name, init, lead]``, for one channel and region."""
+    values = np.zeros((*squared.shape, 1, 1, len(STATISTICS)))
+    values[..., 0] = 2.0
+    values[..., 1] = 2.0 * squared[..., None, None]
+    dims = (dim, "init_time", "lead_time", "channel", "region", "statistic")
+    coords = {dim: names, "init_time": np.arange(squared.shape[1]), "lead_time": [1, 3], "channel": ["t"], "region": ["all"]}
+    return xr.DataArray(values, dims=dims, coords=coords | {"statistic": STATISTICS})
+
+
+@pytest.fixture
+def made():
+    random = np.random.default_rng(0)
+    fits = [fit_name("residual", 1), fit_name("latent", 1), fit_name("residual", 0.1)]
+    errors = {(m, s): random.gamma(2.0, size=(3, 60, 2)) for m in ("jepa", "supervised") for s in (0, 1)}
+    lim = random.gamma(2.5, size=(1, 60, 2))
+    facts = {"train_flops": 1e9, "probe_r2": 0.5}
+    scored = [Scored(m, s, sums(e, "fit", fits), facts | {"train_seconds": 10.0 + s}) for (m, s), e in errors.items()]
+    frame = tally(scored, sums(lim, "method", ["lim"]), lead_column="lead_hours", leads=[24.0, 72.0], units={"t": "K"})
+    return errors, lim, frame
+
+
+def test_errors_and_their_spread_over_seeds(made):
+    errors, lim, frame = made
+    assert list(frame.columns) == COLUMNS
+    rmse = frame[frame["metric"] == "rmse"].set_index(["method", "readout", "labels", "lead_hours"])
+    own = np.array([np.sqrt(errors["jepa", s][2, :, 1].mean()) for s in (0, 1)])
+    row = rmse.loc[("jepa", "residual", 0.1, 72.0)]
+    assert row["value"] == pytest.approx(own.mean())
+    assert row["std"] == pytest.approx(own.std(ddof=1))
+    assert [row["lowest"], row["highest"]] == pytest.approx(sorted(own))
+    assert row["num_seeds"] == 2
+    assert row["units"] == "K"
+    baseline = frame[(frame["method"] == "lim") & (frame["lead_hours"] == 24.0)]
+    assert baseline["value"].item() == pytest.approx(np.sqrt(lim[0, :, 0].mean()))
+    assert baseline["readout"].item() == ""
+
+
+def test_tests_are_of_the_seed_means(made):
+    errors, lim, frame = made
+    mean = {m: (errors[m, 0][:1] + errors[m, 1][:1]) / 2 for m in ("jepa", "supervised")}
+    a, b, c = (sums(e, "method", ["x"]) for e in (mean["jepa"], mean["supervised"], lim))
+    for metric, other in (("p_lim", c), ("p_supervised", b)):
+        got = frame[(frame["method"] == "jepa") & (frame["metric"] == metric)]["value"].to_numpy()
+        np.testing.assert_allclose(got, paired_difference(a, other).p_value.values.ravel())
+    assert frame[(frame["method"] == "supervised") & (frame["metric"] == "p_supervised")].empty
+
+
+def test_facts_have_their_mean(made):
+    _, _, frame = made
+    seconds = frame[(frame["method"] == "jepa") & (frame["metric"] == "train_seconds")].iloc[0]
+    assert seconds["value"] == 10.5
+    assert seconds["units"] == "s"
+    assert frame[frame["metric"] == "parameters"].empty
+
+
+def test_it_reads_well(made):
+    errors, _, frame = made
+    text = to_markdown(frame)
+    for line in ("## RMSE of t, K", "| | 24 | 72 |", "## Cost and health", "## p-values against lim", "## p-values against supervised"):
+        assert line in text.splitlines()
+    own = [np.sqrt(errors["jepa", s][0, :, 0].mean()) for s in (0, 1)]
+    assert f"{np.mean(own):.4g} ± {np.std(own, ddof=1):.2g}" in text
+    assert text.count("**") == 4  # the best of each lead
+    assert "| jepa, 10 % |" in text
+    assert "| jepa_latent |" in text
+
+
+def test_one_seed_has_no_spread(made):
+    errors, lim, _ = made
+    one = [Scored("jepa", 0, sums(errors["jepa", 0][:1], "fit", [fit_name("residual", 1)]), {})]
+    frame = tally(one, sums(lim, "method", ["lim"]), lead_column="lead_hours", leads=[24.0, 72.0], units={})
+    assert frame["std"].isna().all()
+    assert "±" not in to_markdown(frame)
+    assert set(frame["metric"]) == {"rmse", "p_lim"}

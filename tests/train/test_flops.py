@@ -1,0 +1,44 @@
+"""Arithmetic counted against counts by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from sciwm import testing
+from sciwm.model.layers import Attention
+from sciwm.train.fit import build_world
+from sciwm.train.flops import count_flops, step_flops
+from tests.worlds import config, store
+
+
+def test_one_linear_layer():
+    layer = nn.Linear(3, 5)
+    fixed, learnt = torch.ones(7, 3), torch.ones(7, 3, requires_grad=True)
+    forward = 2 * 7 * 3 * 5
+    assert count_flops(lambda: layer(fixed).sum()) == 2 * forward  # the weights' gradient
+    assert count_flops(lambda: layer(learnt).sum()) == 3 * forward  # and the input's
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention(masked):
+    batch, tokens, dim = 2, 10, 32
+    layer = Attention(dim=dim, num_heads=4)
+    valid = torch.ones(batch, tokens, dtype=torch.bool) if masked else None
+    linear = 2 * batch * tokens * dim * 3 * dim + 2 * batch * tokens * dim * dim
+    products = 2 * 2 * batch * tokens * tokens * dim
+    states = torch.ones(batch, tokens, dim, requires_grad=True)
+    assert count_flops(lambda: layer(states, valid).sum()) == 3 * (linear + products)
+
+
+def test_steps_of_the_twins(tmp_path):
+    path = store(testing.small_climate(years=1), tmp_path, climatology="constant")
+    flops = {}
+    for kind, mask_ratio in (("sigreg", 0.0), ("supervised", 0.0), ("autoencoder", 0.0), ("masked_autoencoder", 0.75)):
+        world = build_world(config(objective={"kind": kind, "mask_ratio": mask_ratio}), path)
+        before = {k: v.clone() for k, v in world.network.state_dict().items()}
+        flops[kind] = step_flops(world, path)
+        assert flops[kind] == step_flops(world, path)
+        assert all(torch.equal(v, before[k]) for k, v in world.network.state_dict().items())
+    # The JEPA encodes its targets, too; the autoencoder predicts one step of two; the masked one drops tokens.
+    assert flops["sigreg"] > flops["supervised"] > flops["autoencoder"]
+    assert flops["sigreg"] > flops["masked_autoencoder"]
