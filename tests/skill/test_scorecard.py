@@ -13,7 +13,8 @@ from truths import forecast_of, weather
 from sciwm.skill.lineup import line_up
 from sciwm.skill.scorecard import differences, has_scorecard, scorecard_frame, scorecard_section, shade
 from sciwm.skill.significance import false_discovery, paired_difference
-from sciwm.skill.table import _all_sums, score_lineup
+from sciwm.skill.sums import table_sums
+from sciwm.skill.table import score_lineup
 
 
 def paired(skill, q_value):
@@ -56,7 +57,7 @@ def test_pairs_in_the_skill_table_are_the_paired_tests():
     )}  # fmt: skip
     lineup = line_up(forecasts, truth, baselines=["persistence"])
     skill = score_lineup(lineup, metrics=["rmse"], against="bad", resamples=0)
-    sums = _all_sums(lineup, (), ensemble=frozenset())
+    sums = table_sums(lineup, metrics=["rmse"], regions=(), events=()).values
     for a, sums_a in zip(lineup.names, sums, strict=True):
         for b, sums_b in zip(lineup.names, sums, strict=True):
             test = paired_difference(sums_a.drop_vars("method"), sums_b.drop_vars("method"))
