@@ -51,5 +51,6 @@ def fit_probes(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
 
 def head_readouts(head: nn.Linear, *, groups: int, leads: int) -> tuple[Ridge, ...]:
     """A linear head that was trained with its network, in the form of a readout: the same for all tokens and leads."""
-    weight = head.weight.detach().T.expand(groups, -1, -1)
-    return (Ridge(weight, head.bias.detach().expand(groups, -1), 0.0),) * leads
+    weight, offset = head.weight.detach().T, head.bias.detach()
+    # Copies: files of weights take no two tensors of the same memory.
+    return tuple(Ridge(weight.repeat(groups, 1, 1), offset.repeat(groups, 1), 0.0) for _ in range(leads))

@@ -1,11 +1,11 @@
-"""Dropped tokens form blocks, as many as asked for."""
+"""Dropped tokens are as many as asked for: in blocks, or each on its own."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciwm.tokens.masks import block_mask
+from sciwm.tokens.masks import block_mask, random_mask
 
 
 @settings(max_examples=40)
@@ -47,3 +47,14 @@ def test_masks_differ_and_follow_the_generator():
 def test_ratio_out_of_range(ratio):
     with pytest.raises(ValueError, match="ratio"):
         block_mask(torch.rand(4, 2), batch=1, ratio=ratio)
+
+
+def test_single_tokens_are_dropped_evenly():
+    visible = random_mask(12, batch=4000, ratio=0.75, generator=torch.Generator().manual_seed(0))
+    assert visible.shape == (4000, 3)
+    assert bool((visible.diff(dim=1) > 0).all())
+    share = torch.bincount(visible.flatten(), minlength=12) / 4000
+    assert bool(((share - 0.25).abs() < 0.03).all())
+    assert random_mask(12, batch=2, ratio=0.99).shape == (2, 1)
+    with pytest.raises(ValueError, match="got ratio 1"):
+        random_mask(12, batch=2, ratio=1.0)

@@ -1,0 +1,70 @@
+"""Readouts of a world model: on part of the labels, and the head of a twin as one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import sciwm
+from sciwm import testing
+from sciwm.data.prepare import open_training_store
+from sciwm.probe.fit import fit_probes
+from sciwm.probe.samples import readout_samples, stretch
+from sciwm.train.fit import build_world
+from tests.worlds import config, store
+
+LEADS = (1, 3)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return store(testing.small_climate(years=1), tmp_path_factory.mktemp("climate"), climatology="constant")
+
+
+@pytest.mark.parametrize("scope", ["token", "shared"])
+@pytest.mark.parametrize("kind", ["supervised", "autoencoder"])
+def test_the_decoder_is_the_head(path, tmp_path, kind, scope):
+    world = build_world(config(objective={"kind": kind}, probe={"scope": scope}), path)
+    probed = fit_probes(world, open_training_store(path), probe=world.config.probe, lead_steps=LEADS)
+    sample = next(readout_samples(world, open_training_store(path), which="test", lead_steps=LEADS))
+    probed.save(tmp_path)
+    for model in (probed, sciwm.load(tmp_path)):
+        for lead in range(2):
+            read = model.readouts["decoder"].read_fields(lead, sample.latents[:, lead], sample.initial)
+            torch.testing.assert_close(read, world.network.head(sample.latents[:, lead]).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
+    world = build_world(config(objective={"kind": "masked_autoencoder", "mask_ratio": 0.5}), path)
+    probed = fit_probes(world, open_training_store(path), probe=world.config.probe, lead_steps=LEADS)
+    assert set(probed.readouts) == {"residual", "latent"}
+    assert probed.readouts["latent"].fields[0].weight.shape[1] == 2 * world.config.model.token_dim
+    ds = testing.small_climate(years=1)
+    probed.save(tmp_path)
+    init = ds["time"].values[5:8]
+    one, other = (w.forecast(ds, init_times=init) for w in (probed, sciwm.load(tmp_path)))
+    assert one.identical(other)
+
+
+def test_readouts_on_part_of_the_block_are_those_of_its_samples(path):
+    world = build_world(config(seed=4), path)
+    ds = open_training_store(path)
+    samples = list(readout_samples(world, ds, which="train", lead_steps=LEADS))
+    whole = torch.cat([s.initial for s in samples])
+    part = torch.cat([s.initial for s in readout_samples(world, ds, which="train", lead_steps=LEADS, fraction=0.1)])
+    count = round(0.1 * len(whole))
+    places = stretch(np.arange(len(whole)), 0.1, seed=4)
+    assert len(part) == count
+    torch.testing.assert_close(part, whole[places])
+    few = dataclasses.replace(world.config.probe, fraction=0.1)
+    readouts = [fit_probes(world, ds, probe=p, lead_steps=LEADS).readouts["residual"] for p in (few, world.config.probe)]
+    assert not torch.equal(readouts[0].fields[0].weight, readouts[1].fields[0].weight)
+
+
+def test_stretches_are_placed_by_the_seed():
+    index = np.arange(1000)
+    starts = {int(stretch(index, 0.01, seed=s)[0]) for s in range(20)}
+    assert len(starts) > 10
+    assert len(stretch(index, 1e-6, seed=0)) == 2
+    assert np.array_equal(stretch(index, 1.0, seed=3), index)
