@@ -1,5 +1,6 @@
 """Batches: right values in every mode, exact resumption, bounded memory, clean ends."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -469,3 +470,21 @@ def test_refusals(path):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="pin_memory=True without a GPU"):
             stream(path, **OPTIONS, pin_memory=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_readers_let_the_training_go_first(path, monkeypatch):
+    """Reader threads are nicer than the thread that takes the batches; their work is ahead of it."""
+    mine, seen = os.getpriority(os.PRIO_PROCESS, 0), []
+    batches = stream(path, **OPTIONS, **SMALL)
+    kind = type(batches.source.reader)
+    read = kind.read
+
+    def watched(reader, *arguments):
+        seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return read(reader, *arguments)
+
+    monkeypatch.setattr(kind, "read", watched)
+    assert len(list(batches)) > 1
+    assert set(seen) == {min(19, mine + 10)}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == mine
