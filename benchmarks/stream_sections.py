@@ -189,6 +189,8 @@ def _steps(stores: Stores, kind: str, effort: Effort) -> Section:
             batches = iter(stream)
             for _ in range(min(most or 2**62, stream.batches_per_epoch(0))):
                 next(batches)
+            for _ in range(count):  # at the pace of the training, so that readers are as far ahead as they are throughout one
+                step(next(batches).values)
             start = time.perf_counter()
             for _ in range(count):
                 step(next(batches).values)

@@ -94,6 +94,7 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--store", nargs="+", help="forecast from these data instead of the run's test block: paths, globs or URLs")
         parser.add_argument("--init", help="initial times START:END[:STEP], ends included; START/END[/STEP] says the same")
         parser.add_argument("--lead-times", metavar="LEADS", help="such as '1 day, 5 days' (default: those of the run)")
+        parser.add_argument("--members", type=int, default=0, metavar="N", help="an ensemble of N, of a model trained with model.noise_dim")
         parser.add_argument("--out", type=Path, help="with --store: the forecast store to write; else the run directory")
     elif verb == "evaluate":
         parser.add_argument("target", nargs="+", metavar="RUN-or-STORE", help="one run, or forecast stores in WeatherBench 2 layout")

@@ -123,8 +123,11 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _forecast(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.store is None:
-        if options.init or options.lead_times:
-            raise ValueError("got --init or --lead-times without --store, expected all of --store, --init and --out, or none of them")
+        if options.init or options.lead_times or options.members:
+            raise ValueError(
+                "got --init, --lead-times or --members without --store, expected all of --store, --init and --out, or none of them; the "
+                "members of a run's own forecasts are --forecast.members"
+            )
         return _stage(options, overrides)
     if not (options.init and options.out):
         raise ValueError("got --store without --init or --out, expected e.g. --init 2015-01-01:2015-12-31 --out fc.zarr")
@@ -135,7 +138,8 @@ def _forecast(options: argparse.Namespace, overrides: list[str]) -> int:
     from sciwm import verbs
     from sciwm.rundir import resolve_run
 
-    verbs.forecast_store(resolve_run(options.target), store=_one_or_many(options.store), init=init, out=options.out, lead_times=leads)
+    data = {"store": _one_or_many(options.store), "init": init, "lead_times": leads, "members": options.members}
+    verbs.forecast_store(resolve_run(options.target), out=options.out, **data)
     return 0
 
 

@@ -102,7 +102,7 @@ def compare(config: Config, *, out: Path, seeds: Sequence[int] = (0, 1, 2), meth
 
 
 def method_config(config: Config, method: str, seed: int) -> Config:
-    """The configuration of one method and seed: only the objective and the seed differ.
+    """The configuration of one method and seed: only the objective and the seed differ; none of them makes ensembles.
 
     Examples
     --------
@@ -110,13 +110,14 @@ def method_config(config: Config, method: str, seed: int) -> Config:
     >>> made.objective.kind, made.objective.mask_ratio, made.seed
     ('masked_autoencoder', 0.75, 3)
     """
-    objective = config.objective
+    objective, model = config.objective, dataclasses.replace(config.model, noise_dim=0)
     if method in TWINS:
         hidden = (objective.mask_ratio or _HIDDEN) if method == "masked_autoencoder" else objective.mask_ratio
         objective = dataclasses.replace(objective, kind=method, mask_ratio=hidden)  # type: ignore[arg-type]
     elif objective.kind in TWINS:
         objective = dataclasses.replace(objective, kind="sigreg")
-    return dataclasses.replace(config, seed=seed, objective=objective)
+    forecast = dataclasses.replace(config.forecast, members=0)
+    return dataclasses.replace(config, seed=seed, model=model, objective=objective, forecast=forecast)
 
 
 def _with_data(config: Config, out: Path) -> Config:

@@ -125,6 +125,8 @@ class ModelConfig:
         Dropout in both networks while training.
     history : int
         States the predictor sees.
+    noise_dim : int
+        Random numbers of which the predictor makes one of many futures; 0 predicts a single one.
     """
 
     patch_size: list[int] = field(default_factory=lambda: [3, 3])
@@ -135,11 +137,13 @@ class ModelConfig:
     mlp_ratio: float = 4.0
     dropout: float = 0.1
     history: int = 2
+    noise_dim: int = 0
 
     def __post_init__(self) -> None:
         good = len(self.patch_size) == 2 and all(n > 0 for n in self.patch_size)
         _require(good, "model.patch_size", self.patch_size, "[latitude, longitude], two positive counts of cells")
         _require_counts("model", self, "token_dim encoder_blocks predictor_blocks num_heads history", 1)
+        _require_counts("model", self, "noise_dim", 0)
         divides = self.token_dim % self.num_heads == 0
         _require(divides, "model.num_heads", self.num_heads, f"a divisor of model.token_dim = {self.token_dim}")
         _require(self.mlp_ratio > 0, "model.mlp_ratio", self.mlp_ratio, "a positive number")
@@ -208,6 +212,8 @@ class TrainConfig:
         Decay of the moving average of the weights used for everything after training; 0 keeps the last weights.
     validate_every, checkpoint_every : int
         Steps between health checks on validation data / between checkpoints.
+    devices : int
+        Processes that share a step, one to each GPU, or to some cores of a CPU; each takes ``batch_size`` windows.
     threads : int
         CPU threads of the network, in training, probing and forecasting; 0 leaves the choice to torch. Small models are fastest
         with one: threads that wait for each other cost more than they bring.
@@ -224,11 +230,12 @@ class TrainConfig:
     average_decay: float = 0.99
     validate_every: int = 100
     checkpoint_every: int = 100
+    devices: int = 1
     threads: int = 0
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        _require_counts("train", self, "steps batch_size validate_every checkpoint_every", 1)
+        _require_counts("train", self, "steps batch_size validate_every checkpoint_every devices", 1)
         _require_counts("train", self, "threads", 0)
         for name in ("learning_rate", "clip"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "a positive number")
@@ -278,10 +285,13 @@ class ForecastConfig:
         Lead times with units: ``24 hours``, ``5 days``, ``3 months``, ``10 ps``.
     init_every : int
         Time steps between initial times.
+    members : int
+        Members of a second forecast, an ensemble; 0 makes none. Takes a model with ``model.noise_dim``.
     """
 
     lead_times: list[str] = field(default_factory=lambda: ["1 day", "2 days", "3 days", "5 days"])
     init_every: int = 1
+    members: int = 0
 
     def __post_init__(self) -> None:
         _require(bool(self.lead_times), "forecast.lead_times", self.lead_times, "at least one lead time, such as '24 hours'")
@@ -294,6 +304,8 @@ class ForecastConfig:
         units = {parse_lead(text)[1] for text in self.lead_times}
         _require(len(units) == 1, "forecast.lead_times", self.lead_times, "lead times of one kind: hours and days, months, or ps")
         _require_counts("forecast", self, "init_every", 1)
+        _require(self.members != 1, "forecast.members", self.members, "0, or at least 2, because one member has no spread")
+        _require_counts("forecast", self, "members", 0)
 
 
 @dataclass(frozen=True)
@@ -349,3 +361,18 @@ class Config:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
     skill: SkillConfig = field(default_factory=SkillConfig)
+
+    def __post_init__(self) -> None:
+        noisy, jepa = self.model.noise_dim > 0, self.objective.kind in ("sigreg", "ema", "vicreg")
+        _require(
+            jepa or not noisy,
+            "model.noise_dim",
+            self.model.noise_dim,
+            f"0 with objective.kind = {self.objective.kind!r}: only a JEPA is trained with it",
+        )
+        _require(
+            noisy or not self.forecast.members,
+            "forecast.members",
+            self.forecast.members,
+            "0 with model.noise_dim = 0; set model.noise_dim = 32 to train an ensemble",
+        )

@@ -48,7 +48,7 @@ from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
 from sciwm.times import infer_step, times_between
-from sciwm.train.fit import build_world, fit_world
+from sciwm.train.fit import build_world, fit_world, is_first_process
 from sciwm.verify import check_table, method_names, read_mask, report_notes, write_table
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
@@ -67,7 +67,7 @@ __all__ = [
     "train",
 ]
 
-_console = Console()
+_console = Console(quiet=not is_first_process())
 _BATCH = 64
 
 
@@ -185,12 +185,29 @@ def forecast(run: RunDir, config: Config) -> None:
         batches = model.forecast_batches(ds, index, readout=readout, batch_size=_BATCH)
         attrs = {"method": name, **seen_periods(config, world.step, world.about["split"])}
         outputs.append(write_forecast(batches, out, total=-(-len(index) // _BATCH), attrs=attrs, progress=f"forecast, {name}"))
+    if members := config.forecast.members:
+        out = run.forecasts_folder / f"{own}_ensemble.zarr"
+        shutil.rmtree(out, ignore_errors=True)
+        batches = world.forecast_batches(ds, index, members=members, batch_size=_BATCH)
+        attrs = {"method": f"{own}_ensemble", **seen_periods(config, world.step, world.about["split"])}
+        outputs.append(write_forecast(batches, out, total=_batches(index, members), attrs=attrs, progress=f"forecast, {members} members"))
     run.record_stage("forecast", inputs, outputs)
     _say(run.forecast_store, f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and {run.forecasts_folder}")
 
 
+def _batches(index: np.ndarray, members: int) -> int:
+    """Blocks in which `WorldModel.forecast_batches` gives its forecasts."""
+    return -(-len(index) // max(1, _BATCH // max(1, members)))
+
+
 def forecast_store(
-    run: RunDir, *, store: str | list[str], init: tuple[str, str, str | None], out: Path, lead_times: Sequence[str] | None = None
+    run: RunDir,
+    *,
+    store: str | list[str],
+    init: tuple[str, str, str | None],
+    out: Path,
+    lead_times: Sequence[str] | None = None,
+    members: int = 0,
 ) -> None:
     """Forecast from any store that has the variables."""
     world = load_world(run.path)
@@ -207,9 +224,9 @@ def forecast_store(
             f"got no initial time to start from between {start} and {end}, expected some within {first} … {last}, "
             f"after at least {(world.network.history - 1) * max(world.strides)} earlier step(s) of context"
         )
-    batches = world.forecast_batches(ds, usable, lead_times=lead_times, batch_size=_BATCH)
+    batches = world.forecast_batches(ds, usable, lead_times=lead_times, members=members, batch_size=_BATCH)
     attrs = {"method": "jepa", "run": run.name, **seen_periods(world.config, world.step, world.about["split"])}
-    write_forecast(batches, out, total=-(-len(usable) // _BATCH), attrs=attrs)
+    write_forecast(batches, out, total=_batches(usable, members), attrs=attrs)
     skipped = f", {len(chosen) - len(usable)} skipped for want of context" if len(usable) < len(chosen) else ""
     _say(out, f"{len(usable)} initial times{skipped}")
 

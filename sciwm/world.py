@@ -159,7 +159,14 @@ class WorldModel:
         return xr.DataArray(torch.cat(parts).numpy(), dims=("time", "token", "latent"), coords=coords, name="latents")
 
     def forecast(
-        self, ds: xr.Dataset, *, init_times: Any = None, lead_times: Any = None, readout: ReadoutKind = "residual", batch_size: int = 64
+        self,
+        ds: xr.Dataset,
+        *,
+        init_times: Any = None,
+        lead_times: Any = None,
+        readout: ReadoutKind = "residual",
+        members: int = 0,
+        batch_size: int = 64,
     ) -> xr.Dataset:
         """Forecast from given initial times.
 
@@ -173,12 +180,17 @@ class WorldModel:
             Some of the leads that readouts were fitted for, which is the default: ``["24 hours"]`` or as in `Step.lead_times`.
         readout : {"residual", "latent", "decoder"}
             Whether the readout also sees the initial state, or predicted latents alone; or the head a twin was trained with.
+        members : int
+            Members of an ensemble around the residual readout, of a model trained with ``model.noise_dim``; 0 makes one forecast.
+            The same initial time of the same data has the same members every time.
+        batch_size : int
+            Rollouts in memory at once.
 
         Returns
         -------
         Dataset
-            ``(init_time, lead_time, [level], latitude, longitude)`` in physical units, canonical names; scalar series
-            ``(init_time, lead_time, [component])``. NaN where the training data were always missing.
+            ``(init_time, lead_time, [number], [level], latitude, longitude)`` in physical units, canonical names; scalar series
+            ``(init_time, lead_time, [number], [component])``. NaN where the training data were always missing.
 
         Raises
         ------
@@ -186,7 +198,7 @@ class WorldModel:
             If an initial time is absent or lacks its context, or a lead has no readout.
         """
         index = self.positions(ds, init_times)
-        parts = list(self.forecast_batches(ds, index, lead_times=lead_times, readout=readout, batch_size=batch_size))
+        parts = list(self.forecast_batches(ds, index, lead_times=lead_times, readout=readout, members=members, batch_size=batch_size))
         return xr.concat(parts, dim="init_time", join="exact") if len(parts) > 1 else parts[0]
 
     def positions(self, ds: xr.Dataset, init_times: Any = None) -> np.ndarray:
@@ -228,32 +240,52 @@ class WorldModel:
         return [readouts.lead_steps.index(s) for s in steps]
 
     def forecast_batches(
-        self, ds: xr.Dataset, index: np.ndarray, *, lead_times: Any = None, readout: ReadoutKind = "residual", batch_size: int = 64
+        self,
+        ds: xr.Dataset,
+        index: np.ndarray,
+        *,
+        lead_times: Any = None,
+        readout: ReadoutKind = "residual",
+        members: int = 0,
+        batch_size: int = 64,
     ) -> Iterator[xr.Dataset]:
-        """Forecasts as `forecast` gives them, a batch of initial times at a time: memory does not grow with their number."""
-        if readout not in self.readouts:
-            raise ValueError(f"got readout {readout!r}, expected one of {sorted(self.readouts) or 'none: run `sciwm probe` first'}")
-        readouts = self.readouts[readout]
+        """Forecasts as `forecast` gives them, ``batch_size // max(1, members)`` initial times at a time, to bound memory."""
+        kinds = sorted(set(self.readouts) - {"spread"})
+        if readout not in kinds:
+            raise ValueError(f"got readout {readout!r}, expected one of {kinds or 'none: run `sciwm probe` first'}")
+        if members and (readout != "residual" or members < 2):
+            raise ValueError(f"got members = {members} with readout {readout!r}, expected at least 2, around the residual readout")
+        readouts, spread = self.readouts[readout], self.readouts.get("spread")
         leads = self.lead_positions(readouts, lead_times)
         steps = [readouts.lead_steps[i] for i in leads]
         series = self.series(ds)
         state = self.states(ds)
         # Trajectories may share times; then only their number tells initial times apart.
         trajectories = "segment" in ds.coords and bool((ds["segment"] != ds["segment"][0]).any())
-        for initial in predicted_latents(self, state, index, steps, batch_size=batch_size):
+        at_once = max(1, batch_size // max(1, members))
+        for initial in predicted_latents(self, state, index, steps, batch_size=at_once, members=members):
             init_time = ds["time"].isel(time=initial.index).rename(time="init_time")
             valid_time = xr.DataArray(self.step.add(init_time.values[:, None], np.array(steps)), dims=("init_time", "lead_time"))
             coords = {"init_time": init_time.variable, "lead_time": self.lead_coordinate(steps)}
             if trajectories:
                 coords["segment"] = init_time["segment"].variable
+            if members:
+                coords["number"] = xr.Variable("number", np.arange(members))
+            away = (initial.members - initial.latents[:, None]).flatten(0, 1)
             out = xr.Dataset(coords=coords)
             if readouts.fields and self.statistics is not None and isinstance(self.tokenizer, GridTokenizer):
                 around = self.tokenizer.surroundings(initial.values, self.config.probe.halo)
                 cells = [readouts.read_fields(i, initial.latents[:, k], around) for k, i in enumerate(leads)]
+                if members and spread is not None:
+                    apart = [spread.read_fields(i, away[:, k], away[:, k, :, :0]) for k, i in enumerate(leads)]
+                    cells = [middle[:, None] + d.view(len(middle), members, *d.shape[1:]) for middle, d in zip(cells, apart, strict=True)]
                 out = out.assign(self._restore(self.tokenizer.fields(torch.stack(cells, 1)), valid_time).data_vars)
             if readouts.series and series is not None:
                 begin = torch.from_numpy(series.isel(time=initial.index).values)
                 values = [readouts.read_series(i, initial.latents[:, k], begin) for k, i in enumerate(leads)]
+                if members and spread is not None:
+                    apart = [spread.read_series(i, away[:, k], away[:, k, 0, :0]) for k, i in enumerate(leads)]
+                    values = [middle[:, None] + d.view(len(middle), members, -1) for middle, d in zip(values, apart, strict=True)]
                 out = out.assign(self._restore_series(torch.stack(values, 1).numpy(), valid_time).data_vars)
             yield out.assign_attrs(ds.attrs)
 
@@ -279,7 +311,7 @@ class WorldModel:
     def _restore(self, state: Float[Tensor, "init lead *state"], valid_time: xr.DataArray) -> xr.Dataset:
         assert self.statistics is not None
         statistics = self.statistics
-        dims = ("init_time", "lead_time", "channel", "latitude", "longitude")
+        dims = ("init_time", "lead_time", *(["number"] if state.ndim == 6 else []), "channel", "latitude", "longitude")
         seen = statistics.valid_fraction.values > 0
         values = np.where(seen, state.numpy(), np.nan).astype(np.float32)
         space = {d: statistics.valid_fraction[d] for d in ("latitude", "longitude")}
@@ -292,8 +324,9 @@ class WorldModel:
         out, column = {}, 0
         for name, part in mean.data_vars.items():
             width = part.sizes.get("component", 1)
-            block = values[..., column : column + width]
-            out[name] = part + (block if "component" in part.dims else block[..., 0])
+            dims = ("init_time", "lead_time", *(["number"] if values.ndim == 4 else []), "component")
+            block = xr.DataArray(values[..., column : column + width], dims=dims)
+            out[name] = (part + (block if "component" in part.dims else block[..., 0])).transpose(*dims, missing_dims="ignore")
             out[name].attrs = part.attrs
             column += width
         return xr.Dataset(out).astype(np.float32)

@@ -173,6 +173,7 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
         (["run", "nowhere"], "expected a file or one of tiny: 'nowhere'"),
         (["train", "shipped"], "a folder with tiny.yaml in it, expected a run"),
         (["forecast", "runs/era", "--init", "2008:2009"], "without --store"),
+        (["forecast", "runs/era", "--members", "16"], "members of a run's own forecasts are --forecast.members"),
         (["forecast", "runs/era", "--store", "a.nc"], "got --store without --init or --out"),
         (["forecast", "runs/era", "--store", "a.nc", "--init", "soon", "--out", "fc.zarr"], "got --init 'soon'"),
         (["forecast", "runs/era", "--store", "a.nc", "--init", "2008:2009", "--out", "fc.zarr", "--seed=2"], "expected none"),
@@ -217,10 +218,10 @@ def test_abbreviated_options_are_refused(era, verbs, capsys):
 def test_forecasting_another_store(era, verbs):
     argv = ["forecast", "runs/era", "--store", "a.nc", "--init", "2008-01-01:2008-02-01:5 days", "--out", "fc.zarr"]
     assert main(argv) == 0
-    expected = {"store": "a.nc", "init": ("2008-01-01", "2008-02-01", "5 days"), "out": Path("fc.zarr"), "lead_times": None}
+    expected = {"store": "a.nc", "init": ("2008-01-01", "2008-02-01", "5 days"), "out": Path("fc.zarr"), "lead_times": None, "members": 0}
     assert verbs.calls.pop() == ("forecast_store", (era,), expected)
-    assert main([*argv, "--lead-times", "1 day, 5 days", "--store", "a.nc", "b.nc"]) == 0
-    assert verbs.calls.pop()[2] == expected | {"store": ["a.nc", "b.nc"], "lead_times": ["1 day", "5 days"]}
+    assert main([*argv, "--lead-times", "1 day, 5 days", "--store", "a.nc", "b.nc", "--members", "16"]) == 0
+    assert verbs.calls.pop()[2] == expected | {"store": ["a.nc", "b.nc"], "lead_times": ["1 day", "5 days"], "members": 16}
 
 
 def test_evaluating_stores(era, verbs, monkeypatch):
@@ -463,5 +464,5 @@ def test_the_verbs_take_what_the_command_line_gives():
         inspect.signature(getattr(module, name)).bind("run", "config")
     inspect.signature(module.check).bind("config")
     inspect.signature(module.demo).bind("out", quick=True)
-    inspect.signature(module.forecast_store).bind("run", store="s", init=("a", "b", None), out="o", lead_times=None)
+    inspect.signature(module.forecast_store).bind("run", store="s", init=("a", "b", None), out="o", lead_times=None, members=0)
     inspect.signature(module.evaluate_store).bind(["fc"], truth="t", reference="r", out="o")

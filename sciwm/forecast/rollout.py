@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sciwm.data.prepare import conditions
+from sciwm.model.jepa import JEPA
 
 if TYPE_CHECKING:
     from sciwm.world import WorldModel
@@ -29,12 +30,15 @@ class Initial:
     values : Tensor, ``[init, ...state]``
         Standardized initial states, 0 where missing.
     latents : Tensor, ``[init, lead, token, dim]``
-        Predicted latents, in the order of the leads asked for.
+        Predicted latents, in the order of the leads asked for; of a predictor with noise, those without.
+    members : Tensor, ``[init, member, lead, token, dim]``
+        Predicted latents of the members of an ensemble, if any were asked for.
     """
 
     index: np.ndarray
     values: Tensor
     latents: Tensor
+    members: Tensor
 
 
 def lead_paths(lead_steps: Sequence[int], strides: Sequence[int]) -> dict[int, dict[int, int]]:
@@ -96,7 +100,7 @@ def initial_positions(
 
 
 def predicted_latents(
-    world: "WorldModel", state: xr.DataArray, index: np.ndarray, lead_steps: Sequence[int], *, batch_size: int = 64
+    world: "WorldModel", state: xr.DataArray, index: np.ndarray, lead_steps: Sequence[int], *, batch_size: int = 64, members: int = 0
 ) -> Iterator[Initial]:
     """Roll the world model forward from given positions of a time axis, a batch at a time.
 
@@ -112,7 +116,10 @@ def predicted_latents(
         Leads in time steps.
     batch_size : int
         Initial times in memory at once.
+    members : int
+        Members of an ensemble, with noise that depends on the seed of the configuration and the position of the initial time alone.
     """
+    _check_members(world, members)
     paths = lead_paths(lead_steps, world.strides)
     history = world.network.history
     time = state["time"].values
@@ -127,16 +134,34 @@ def predicted_latents(
         block = torch.from_numpy(np.ascontiguousarray(read.values, dtype=np.float32))
         _check_finite(world, block, time[places])
         block = torch.where(block.isinf(), torch.nan, block)
-        latents = torch.empty(len(part), len(lead_steps), *world.latent_shape)
+        latents = torch.empty(len(part), 1 + members, len(lead_steps), *world.latent_shape)
         for stride, wanted in paths.items():
             context = block[torch.from_numpy(np.searchsorted(places, part[:, None] + offsets[stride]))]
             ahead = stride * np.arange(1, max(wanted) + 1)
             valid_time = world.step.add(time[part][:, None], ahead)
-            for count, latent in enumerate(_roll(world, context, valid_time, stride), start=1):
+            noise = _draw_noise(world, part, members, stride, max(wanted)) if members else None
+            for count, latent in enumerate(_roll(world, context, valid_time, stride, noise), start=1):
                 if count in wanted:
-                    latents[:, wanted[count]] = latent
+                    latents[:, :, wanted[count]] = latent.view(len(part), 1 + members, *latent.shape[1:])
         values = torch.nan_to_num(block[torch.from_numpy(np.searchsorted(places, part))])
-        yield Initial(part, values, latents)
+        yield Initial(part, values, latents[:, 0], latents[:, 1:])
+
+
+def _check_members(world: "WorldModel", members: int) -> None:
+    if members and not world.config.model.noise_dim:
+        raise ValueError(
+            f"got members = {members}, expected 0, because the model predicts a single future: for ensembles, train one with "
+            "model.noise_dim = 32"
+        )
+
+
+def _draw_noise(world: "WorldModel", index: np.ndarray, members: int, stride: int, leads: int) -> Float[Tensor, "init member lead noise"]:
+    """Noise of every initial time, whatever the others; before the members stands the future without."""
+    shape = (1 + members, leads, world.config.model.noise_dim)
+    drawn = [np.random.default_rng([world.config.seed, stride, int(i)]).standard_normal(shape, dtype=np.float32) for i in index]
+    noise = torch.from_numpy(np.stack(drawn))
+    noise[:, 0] = 0
+    return noise
 
 
 def _check_finite(world: "WorldModel", block: Tensor, times: np.ndarray) -> None:
@@ -153,15 +178,23 @@ def _check_finite(world: "WorldModel", block: Tensor, times: np.ndarray) -> None
 
 @torch.no_grad()
 def _roll(
-    world: "WorldModel", context: Float[Tensor, "init time *state"], valid_time: np.ndarray, stride: int
-) -> Iterator[Float[Tensor, "init token dim"]]:
+    world: "WorldModel",
+    context: Float[Tensor, "init time *state"],
+    valid_time: np.ndarray,
+    stride: int,
+    noise: Float[Tensor, "init member lead noise"] | None = None,
+) -> Iterator[Float[Tensor, "init_member token dim"]]:
+    """Latents of one lead after another; with noise, every context is encoded once and rolled forward for every member."""
     features, valid = world.tokenize(torch.nan_to_num(context), torch.isfinite(context))
     history = world.network.encode(features, valid)
     condition = torch.from_numpy(conditions(valid_time, world.step))
-    yield from world.network.rollout(
-        history,
-        None if valid is None else valid.any(1),
-        conditions=condition,
-        lead_steps=torch.full((len(context),), float(stride)),
-        local=world.local_conditions(condition),
-    )
+    usable, local = None if valid is None else valid.any(1), world.local_conditions(condition)
+    if noise is None:
+        lead = torch.full((len(context),), float(stride))
+        yield from world.network.rollout(history, usable, conditions=condition, lead_steps=lead, local=local)
+        return
+    assert isinstance(world.network, JEPA)
+    history, condition = (x.repeat_interleave(noise.shape[1], 0) for x in (history, condition))
+    usable, local = (None if x is None else x.repeat_interleave(noise.shape[1], 0) for x in (usable, local))
+    lead = torch.full((len(history),), float(stride))
+    yield from world.network.rollout(history, usable, conditions=condition, lead_steps=lead, local=local, noise=noise.flatten(0, 1))

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sciwm.model.encoder import Encoder
-from sciwm.model.loss import latent_error, sigreg, vicreg
+from sciwm.model.loss import energy_error, latent_error, sigreg, vicreg
 from sciwm.model.predictor import Predictor
 from sciwm.model.ranks import total_over_ranks
 from sciwm.model.teacher import moving_average, update_average
@@ -24,7 +24,7 @@ class JEPA(nn.Module):
         Position features of the tokens.
     feature_dim, condition_dim, local_dim : int
         Widths of token features, of the conditions of a time, and of the conditions of a token at a time.
-    token_dim, encoder_blocks, predictor_blocks, num_heads, mlp_ratio, dropout, history
+    token_dim, encoder_blocks, predictor_blocks, num_heads, mlp_ratio, dropout, history, noise_dim
         Sizes, as in `sciwm.config.ModelConfig`.
     kind, strength, num_directions, ema_decay, latent_noise
         The objective, as in `sciwm.config.ObjectiveConfig`.
@@ -46,6 +46,7 @@ class JEPA(nn.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.1,
         history: int = 2,
+        noise_dim: int = 0,
         kind: str = "sigreg",
         strength: float = 10.0,
         num_directions: int = 64,
@@ -57,7 +58,7 @@ class JEPA(nn.Module):
             raise ValueError(f"got objective {kind!r}, expected 'sigreg', 'ema' or 'vicreg'")
         self.kind, self.strength, self.num_directions = kind, strength, num_directions
         self.ema_decay, self.latent_noise, self.history = ema_decay, latent_noise, history
-        self.condition_dim, self.local_dim = condition_dim, local_dim
+        self.condition_dim, self.local_dim, self.noise_dim = condition_dim, local_dim, noise_dim
         self.register_buffer("position", position, persistent=False)
         self.encoder = Encoder(
             feature_dim=feature_dim,
@@ -78,6 +79,7 @@ class JEPA(nn.Module):
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
             dropout=dropout,
+            noise_dim=noise_dim,
         )
         self.hidden = nn.Parameter(torch.randn(token_dim) * 0.02)
         self.teacher = moving_average(self.encoder) if kind == "ema" else None
@@ -112,6 +114,7 @@ class JEPA(nn.Module):
         conditions: Float[Tensor, "batch lead condition"],
         lead_steps: Float[Tensor, " batch"],
         local: Float[Tensor, "batch lead token local"] | None = None,
+        noise: Float[Tensor, "batch lead noise"] | None = None,
     ) -> Iterator[Float[Tensor, "batch token dim"]]:
         """Latents one lead after another, each predicted from the ones before; used for training and forecasting alike."""
         for k in range(conditions.shape[1]):
@@ -122,6 +125,7 @@ class JEPA(nn.Module):
                 condition=conditions[:, k],
                 lead_steps=lead_steps,
                 local=None if local is None else local[:, k],
+                noise=None if noise is None else noise[:, k],
             )
             yield latent
             if self.training and self.latent_noise:
@@ -162,12 +166,20 @@ class JEPA(nn.Module):
             context = self.encode(features[:, :h], None if valid is None else valid[:, :h], visible)
             target = self._target(target_features[:, h:], None if valid is None else valid[:, h:])
             latents = target if visible is not None else torch.cat([context, target], dim=1)
-        usable = None if valid is None else valid[:, :h].any(1)
-        steps = self.rollout(
-            context, usable, conditions=condition[:, h:], lead_steps=lead_steps, local=None if local is None else local[:, h:]
-        )
+        usable, ahead = (None, None) if valid is None else (valid[:, :h].any(1), valid[:, h:])
+        conditions, local = condition[:, h:], None if local is None else local[:, h:]
+        noise = None
+        if self.noise_dim:  # three futures of every context, as one batch: the one without noise, and two
+            context, conditions, lead_steps = (torch.cat([x, x, x]) for x in (context, conditions, lead_steps))
+            usable, local = (None if x is None else torch.cat([x, x, x]) for x in (usable, local))
+            noise = torch.randn(*conditions.shape[:2], self.noise_dim, device=context.device)
+            noise[: len(features)] = 0
+        steps = self.rollout(context, usable, conditions=conditions, lead_steps=lead_steps, local=local, noise=noise)
         predicted = torch.stack(list(steps), dim=1)
-        error = latent_error(predicted, target, None if valid is None else valid[:, h:], smooth=self.teacher is not None)
+        middle, members = predicted[: len(features)], predicted[len(features) :]
+        error = latent_error(middle, target, ahead, smooth=self.teacher is not None)
+        if noise is not None:
+            error = error + energy_error(members.view(2, *middle.shape), target, ahead)
         penalty = self._penalty(latents, None if valid is None else valid[:, -latents.shape[1] :])
         return {"loss": error + penalty, "prediction": error.detach(), "regularizer": penalty.detach()}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sciwm.model.ranks import first_rank_of, num_ranks, sum_over_ranks, total_over_ranks
 
-__all__ = ["latent_error", "sigreg", "vicreg"]
+__all__ = ["energy_error", "latent_error", "sigreg", "vicreg"]
 
 _SAMPLES = 1024  # rows at once, so that the buffers of the recurrence fit the second-level cache
 
@@ -26,11 +26,39 @@ def latent_error(
     On several ranks, what their mean over all valid tokens of all ranks is the mean of.
     """
     error = nn.functional.smooth_l1_loss(predicted, target, reduction="none") if smooth else (predicted - target).square()
+    return _mean_of_tokens(error.mean(-1), valid)
+
+
+def energy_error(
+    members: Float[Tensor, "2 *lead token dim"], target: Float[Tensor, "*lead token dim"], valid: Bool[Tensor, "*lead token"] | None
+) -> Float[Tensor, ""]:
+    r"""Fair energy score of two members against the target, token by token, in units of one standard deviation of a latent.
+
+    .. math:: \frac{\lVert x_1 - y\rVert + \lVert x_2 - y\rVert - \lVert x_1 - x_2\rVert}{2\sqrt{d}}
+
+    Smallest in the mean when the members are drawn from the distribution of the target; two equal members score their distance from it.
+    Over valid tokens (all, if None), and over all ranks, as `latent_error`.
+
+    References
+    ----------
+    Gneiting & Raftery 2007, doi:10.1198/016214506000001437; fair with respect to the number of members: Ferro 2014, doi:10.1002/qj.2270.
+    """
+    with torch.autocast(members.device.type, enabled=False):
+        members, target = members.float(), target.float()
+        one, two, apart = _distance(members[0] - target), _distance(members[1] - target), _distance(members[0] - members[1])
+        return _mean_of_tokens((one + two - apart) / 2, valid)
+
+
+def _distance(difference: Tensor) -> Tensor:
+    return (difference.square().mean(-1) + 1e-8).sqrt()  # members are equal before training, where the root alone has no gradient
+
+
+def _mean_of_tokens(error: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return error.mean()
     weight = valid.to(error.dtype)
     total = torch.as_tensor(total_over_ranks(weight.sum())).clamp_min(1)
-    return (error.mean(-1) * weight).sum() / (total / num_ranks())
+    return (error * weight).sum() / (total / num_ranks())
 
 
 def sigreg(

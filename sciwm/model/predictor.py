@@ -18,6 +18,8 @@ class Predictor(nn.Module):
     tokens beforehand (static fields, the sun's elevation) is added to them. The output is a *change* of the latest
     latents and is zero before training: the untrained predictor persists.
 
+    With ``noise_dim``, noise enters like a condition, the same for all tokens (as in Alet et al. 2025, arXiv:2506.10772).
+
     Parameters
     ----------
     history : int
@@ -26,6 +28,8 @@ class Predictor(nn.Module):
         Widths of the position features, of the conditions of a time, and of the conditions of a token at a time.
     token_dim, num_blocks, num_heads, mlp_ratio, dropout
         Sizes of the network.
+    noise_dim : int
+        Width of the noise; without any (0) the prediction is a function of the context.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Predictor(nn.Module):
         num_heads: int,
         mlp_ratio: float,
         dropout: float,
+        noise_dim: int = 0,
     ) -> None:
         super().__init__()
         self.history = history
@@ -57,6 +62,7 @@ class Predictor(nn.Module):
         self.change = nn.Linear(token_dim, token_dim)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
+        self.noise = nn.Linear(noise_dim, token_dim, bias=False) if noise_dim else None
 
     def forward(
         self,
@@ -67,6 +73,7 @@ class Predictor(nn.Module):
         condition: Float[Tensor, "batch condition"],
         lead_steps: Float[Tensor, " batch"],
         local: Float[Tensor, "batch token local"] | None = None,
+        noise: Float[Tensor, "batch noise"] | None = None,
     ) -> Float[Tensor, "batch token dim"]:
         """Latents ``lead_steps`` after the last state of ``history``.
 
@@ -84,6 +91,8 @@ class Predictor(nn.Module):
             Lead in time steps, at least 1.
         local : Tensor, optional
             Conditions of each token at the target time.
+        noise : Tensor, optional
+            Standard normal numbers, one draw for all tokens, which choose one of the possible futures; without, the one for zeros.
         """
         batch, time, count, dim = history.shape
         tokens = self.embed(history) + self.place(position) + self.age[-time:]
@@ -92,6 +101,8 @@ class Predictor(nn.Module):
         tokens = tokens.reshape(batch, time * count, dim)
         mask = None if valid is None else valid.repeat(1, time)
         embedded = self.condition(torch.cat([condition, _lead_features(lead_steps)], dim=-1))
+        if self.noise is not None and noise is not None:
+            embedded = embedded + self.noise(noise)
         for number, block in enumerate(self.blocks, start=1):
             # Only the latest state is asked for, so the last block works on its tokens alone.
             tokens = block(tokens, embedded, mask, count if number == len(self.blocks) else None)

@@ -11,6 +11,7 @@ from sciwm.model.twins import Twin
 from sciwm.probe.readout import Readouts, fit_readouts
 from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples
+from sciwm.probe.spread import fit_spread
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world import WorldModel
 
@@ -18,7 +19,9 @@ __all__ = ["fit_probes", "head_readouts"]
 
 
 def fit_probes(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead_steps: Sequence[int], progress: str = "") -> WorldModel:
-    """The same world model with readouts of some leads; a twin that forecasts pixels also keeps its own head, as ``decoder``.
+    """The same world model with readouts of some leads.
+
+    A twin that forecasts pixels also keeps its own head, as ``decoder``; a model with noise has the ``spread`` of its members, too.
 
     Parameters
     ----------
@@ -46,6 +49,8 @@ def fit_probes(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
         groups = world.tokenizer.num_tokens if probe.scope == "token" else 1
         fields = head_readouts(network.head, groups=groups, leads=len(lead_steps))
         readouts["decoder"] = Readouts(fields, (), tuple(lead_steps), probe.scope)
+    if world.config.model.noise_dim:
+        readouts["spread"] = fit_spread(world, store, probe=probe, lead_steps=lead_steps, residual=readouts["residual"])
     return dataclasses.replace(world, readouts=readouts)
 
 

@@ -21,6 +21,7 @@ class Sample(NamedTuple):
 
     ``latents [sample, lead, token, dim]``, ``initial [sample, token, cell]`` and ``later [sample, lead, token, cell]`` of the fields,
     ``initial_series [sample, target]`` and ``later_series [sample, lead, target]`` of the scalar series; either may be 0 wide.
+    ``members [sample, member, lead, token, dim]`` are predicted latents of an ensemble, where there is one.
     """
 
     latents: Tensor
@@ -28,11 +29,12 @@ class Sample(NamedTuple):
     later: Tensor
     initial_series: Tensor
     later_series: Tensor
+    members: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Readouts:
-    """Ridges of one kind, ``residual`` or ``latent``.
+    """Ridges of one kind: ``residual``, ``latent``, the head of a twin (``decoder``) or the ``spread`` of an ensemble.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from sciwm.probe.targets import stored_series
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world import WorldModel
 
-__all__ = ["readout_samples", "stretch"]
+__all__ = ["readout_samples", "state_samples", "stretch"]
 
 
 def readout_samples(
@@ -25,6 +25,7 @@ def readout_samples(
     lead_steps: Sequence[int],
     fraction: float = 1.0,
     batch_size: int = 128,
+    members: int = 0,
     progress: str = "",
 ) -> Iterator[Sample]:
     """Go through one block of a training store.
@@ -43,6 +44,8 @@ def readout_samples(
         Share of the block's initial times: a `stretch`, placed by the seed of the configuration.
     batch_size : int
         Initial times at once.
+    members : int
+        Members of an ensemble to predict beside.
     progress : str
         Text beside a progress bar; none if empty.
     """
@@ -54,7 +57,7 @@ def readout_samples(
     index = stretch(index, fraction, seed=world.config.seed)
     state = store["state"]
     series = _anomalies(world, store)
-    batches = predicted_latents(world, state, index, lead_steps, batch_size=batch_size)
+    batches = predicted_latents(world, state, index, lead_steps, batch_size=batch_size, members=members)
     if progress:
         batches = iter(track(batches, description=progress, total=-(-len(index) // batch_size), transient=True))
     ahead = np.array(lead_steps)
@@ -68,11 +71,36 @@ def readout_samples(
             block = state.isel(time=slice(first, int(initial.index.max()) + longest + 1)).values
             later = torch.nan_to_num(torch.from_numpy(block[initial.index[:, None] - first + ahead]))
             around = world.tokenizer.surroundings(initial.values, world.config.probe.halo)
-            yield Sample(initial.latents, around, world.tokenizer.patches(later), begin, later_series)
+            yield Sample(initial.latents, around, world.tokenizer.patches(later), begin, later_series, initial.members)
         else:
             nothing = torch.zeros(count, world.tokenizer.num_tokens, 0)
             later = torch.zeros(count, len(ahead), world.tokenizer.num_tokens, 0)
-            yield Sample(initial.latents, nothing, later, begin, later_series)
+            yield Sample(initial.latents, nothing, later, begin, later_series, initial.members)
+
+
+def state_samples(world: WorldModel, store: xr.Dataset, *, which: str, batch_size: int = 128) -> Iterator[Sample]:
+    """Go through one block of a training store: latents of every state as it was, and the state itself, at the single lead 0.
+
+    Parameters
+    ----------
+    world, store, which, batch_size
+        As `readout_samples` takes them.
+    """
+    index = np.flatnonzero(store["split"].values == LABELS[which])
+    series = _anomalies(world, store)
+    world.network.eval()
+    for start in range(0, len(index), batch_size):
+        part = index[start : start + batch_size]
+        values = torch.from_numpy(np.ascontiguousarray(store["state"].isel(time=part).values, dtype=np.float32))
+        seen = torch.isfinite(values)
+        values = torch.where(seen, values, 0.0)
+        features, valid = world.tokenize(values[:, None], seen[:, None])
+        with torch.no_grad():
+            latents = world.network.encode(features, valid)
+        count, tokens = len(part), world.tokenizer.num_tokens
+        cells = world.tokenizer.patches(values) if isinstance(world.tokenizer, GridTokenizer) else torch.zeros(count, tokens, 0)
+        now = torch.zeros(count, 0) if series is None else series[part]
+        yield Sample(latents, torch.zeros(count, tokens, 0), cells[:, None], now, now[:, None])
 
 
 def stretch(index: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:

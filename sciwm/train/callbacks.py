@@ -120,7 +120,12 @@ class Checkpoints(L.Callback):
         """Save when it is time, or when this step is the last."""
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps or trainer.should_stop
-        if due and math.isfinite(float(outputs["loss"])) and all(bool(p.isfinite().all()) for p in pl_module.parameters()):
+        if not due:
+            return
+        healthy = math.isfinite(float(outputs["loss"])) and all(bool(p.isfinite().all()) for p in pl_module.parameters())
+        if trainer.world_size > 1:  # all of them save, or none
+            healthy = trainer.strategy.reduce_boolean_decision(healthy)
+        if healthy:
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
@@ -128,7 +133,8 @@ class Checkpoints(L.Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(temporary)
-        temporary.replace(self.path)
+        if trainer.is_global_zero:
+            temporary.replace(self.path)
 
 
 class StopOnSignal(L.Callback):
@@ -145,12 +151,17 @@ class StopOnSignal(L.Callback):
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
-            trainer.should_stop = True
 
         try:
             self._previous = signal.signal(signal.SIGINT, stop)
         except ValueError:  # not in the main thread: whoever runs us there handles signals
             self._previous = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop if asked to; on several devices after the same step on all of them, whichever got the signal first."""
+        if trainer.world_size > 1:
+            self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
+        trainer.should_stop = trainer.should_stop or self.asked
 
     def give_back(self) -> None:
         """Stop listening; also after an error, when Lightning calls no callback."""

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -27,7 +29,7 @@ from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal, measure
 from sciwm.train.module import JEPAModule
 from sciwm.world import WorldModel, build_network
 
-__all__ = ["build_world", "fit_world", "measure_world"]
+__all__ = ["build_world", "fit_world", "is_first_process", "measure_world"]
 
 _VALIDATION_WINDOWS = 512
 
@@ -96,6 +98,8 @@ def fit_world(
     Ctrl-C finishes the step under way and writes a checkpoint. The resumed training ends with the same weights, bit for
     bit, as an unbroken one with the same number of threads.
 
+    With ``train.devices`` above 1 the program that called this is started again for every further device; those end here (`SystemExit`).
+
     Parameters
     ----------
     world : WorldModel
@@ -133,7 +137,8 @@ def fit_world(
     module = JEPAModule(world)
     watch = StopOnSignal()
     validation = _validation(store, config)
-    health = Health(batches=lambda: _first(validation, config), record=record, every=config.train.validate_every)
+    own_record = record if is_first_process() else lambda record: None
+    health = Health(batches=lambda: _first(validation, config), record=own_record, every=config.train.validate_every)
     callbacks: list[L.Callback] = [watch, health, Checkpoints(path=checkpoint, every=config.train.checkpoint_every)]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
@@ -151,9 +156,18 @@ def fit_world(
             raise KeyboardInterrupt from None
         finally:
             watch.give_back()
+    if config.train.devices > 1:
+        dist.destroy_process_group()  # what follows is the work of one process
+        if not is_first_process():
+            raise SystemExit(0)
     world.network.load_state_dict(module.final_network().state_dict())
     world.network.eval()
     return not watch.asked or trainer.global_step >= config.train.steps
+
+
+def is_first_process() -> bool:
+    """Whether this is the program that was started by the user, not one that Lightning started for another device."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def measure_world(world: WorldModel, store: str | Path) -> dict[str, float]:
@@ -187,7 +201,9 @@ def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progr
         max_steps=config.train.steps,
         precision=config.train.precision,  # type: ignore[arg-type]
         accelerator="auto",
-        devices=1,
+        devices=config.train.devices,
+        # A parameter may be without a gradient: the stand-in for hidden tokens, where none are hidden.
+        strategy="ddp_find_unused_parameters_true" if config.train.devices > 1 else "auto",
         logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=False,

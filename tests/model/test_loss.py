@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import integrate
 
-from sciwm.model.loss import _characteristic, latent_error, sigreg, vicreg
+from sciwm.model.loss import _characteristic, energy_error, latent_error, sigreg, vicreg
 
 
 def plain_sigreg(samples, generator, directions=64, knots=17):
@@ -106,3 +106,26 @@ def test_latent_error_counts_valid_tokens_alone():
     torch.testing.assert_close(latent_error(a, b, valid, smooth=True), smooth[valid].mean())
     assert latent_error(a, b, torch.zeros(3, 4, dtype=torch.bool)) == 0
     assert latent_error(a, a, None) == 0
+
+
+def test_the_energy_score_is_smallest_for_the_distribution_of_the_target():
+    """Of Gaussian members of several widths and places, the one like the target wins; two equal members score their distance."""
+    target = torch.randn(20_000, 8, generator=seeded())
+
+    def score(width, place=0.0):
+        return float(energy_error(place + width * torch.randn(2, 20_000, 8, generator=seeded(1)), target, None))
+
+    assert score(1.0) < min(score(0.7), score(1.4), score(1.0, 0.5))
+    members = torch.zeros(2, 3, 4)
+    away = torch.full((3, 4), 2.0)
+    assert float(energy_error(members, away, None)) == pytest.approx(2.0, abs=1e-3)
+    only_last = torch.tensor([False, False, True])
+    away[:2] = 100
+    assert float(energy_error(members, away, only_last)) == pytest.approx(2.0, abs=1e-3)
+
+
+def test_equal_members_have_a_gradient():
+    members = torch.zeros(2, 3, 4, requires_grad=True)
+    energy_error(members, torch.ones(3, 4), None).backward()
+    assert members.grad.isfinite().all()
+    assert members.grad.abs().sum() > 0

@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training(path, tmp_path, monkeypa
 
 def test_a_checkpoint_is_replaced_whole(tmp_path):
     class Trainer:
-        fails = False
+        fails, is_global_zero = False, True
 
         def save_checkpoint(self, path):
             path.write_text("new" if self.fails else "old")

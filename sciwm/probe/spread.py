@@ -1,0 +1,126 @@
+"""What the members of an ensemble add to its middle: read out of latents, and as large as the errors were on the validation block."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from sciwm.config import ProbeConfig
+from sciwm.probe.features import field_features, series_features
+from sciwm.probe.readout import Readouts, Sample, fit_readouts
+from sciwm.probe.ridge import Ridge
+from sciwm.probe.samples import readout_samples, state_samples
+from sciwm.tokens.grid import GridTokenizer
+from sciwm.world import WorldModel
+
+__all__ = ["fit_spread"]
+
+_MEMBERS, _BATCH = 16, 16
+
+
+def fit_spread(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead_steps: Sequence[int], residual: Readouts) -> Readouts:
+    r"""Readouts that turn the difference between a member's latents and those of the future without noise into a difference of fields.
+
+    .. math:: \hat y_m = \mathrm{residual}(z_0, x) + s\,W (z_m - z_0) - b
+
+    The residual readout of a member's own latents would shrink what the noise adds, because noise predicts nothing; hence ``W`` is
+    fitted on latents of states as they were, in the training block. The factor ``s`` of a channel and lead makes the variance of the
+    members the mean squared error of the residual readout in the validation block, and ``b`` takes off their mean there.
+
+    Parameters
+    ----------
+    world : WorldModel
+        Trained with ``model.noise_dim``.
+    store : Dataset
+        From `sciwm.data.prepare.open_training_store`.
+    probe : ProbeConfig
+        Scope and strengths.
+    lead_steps : sequence of int
+        Leads in time steps.
+    residual : Readouts
+        The residual readouts of these leads.
+    """
+    decoder = fit_readouts(
+        state_samples(world, store, which="train"),
+        state_samples(world, store, which="validation"),
+        lead_steps=(0,),
+        scope=probe.scope,
+        strengths=probe.strengths,
+        area=world.tokenizer.area,
+    )["latent"]
+    samples = readout_samples(world, store, which="validation", lead_steps=lead_steps, members=_MEMBERS, batch_size=_BATCH)
+    fields, series = _gather(samples, decoder, residual, leads=len(lead_steps))
+    channel, tokenizer = torch.zeros(0), world.tokenizer
+    if isinstance(tokenizer, GridTokenizer):
+        channel = torch.arange(tokenizer.num_channels).repeat_interleave(tokenizer.cells // tokenizer.num_channels)
+    area = tokenizer.area[:, None].double()
+    return Readouts(
+        tuple(_calibrated(ridge, found, group=channel, weight=area) for ridge, found in fields),
+        tuple(_calibrated(ridge, found, group=torch.arange(found.mean.shape[1]), weight=torch.ones(1, 1)) for ridge, found in series),
+        tuple(lead_steps),
+        probe.scope,
+    )
+
+
+@dataclass
+class _Found:
+    """Sums over samples: of members' mean departure, of their variance and of the squared error of the residual readout."""
+
+    count: int
+    mean: Float[Tensor, "group target"]
+    variance: Float[Tensor, "group target"]
+    squared_error: Float[Tensor, "group target"]
+
+    def add(self, departure: Float[Tensor, "sample member group target"], error: Float[Tensor, "sample group target"]) -> None:
+        self.count += len(error)
+        self.mean = self.mean + departure.double().mean(1).sum(0)
+        self.variance = self.variance + departure.double().var(1).sum(0)
+        self.squared_error = self.squared_error + error.double().square().sum(0)
+
+
+def _gather(
+    samples: Iterable[Sample], decoder: Readouts, residual: Readouts, *, leads: int
+) -> tuple[list[tuple[Ridge, _Found]], list[tuple[Ridge, _Found]]]:
+    nothing = torch.zeros(())
+    fields = [_Found(0, nothing, nothing, nothing) for _ in range(leads if decoder.fields else 0)]
+    series = [_Found(0, nothing, nothing, nothing) for _ in range(leads if decoder.series else 0)]
+    for sample in samples:
+        assert sample.members is not None
+        for lead in range(leads):
+            middle = sample.latents[:, lead]
+            away = sample.members[:, :, lead] - middle[:, None]
+            if fields:
+                error = residual.read_fields(lead, middle, sample.initial) - sample.later[:, lead]
+                fields[lead].add(_departure(decoder.fields[0], away, scope=decoder.scope), error)
+            if series:
+                error = residual.read_series(lead, middle, sample.initial_series) - sample.later_series[:, lead]
+                series[lead].add(_departure(decoder.series[0], away, scope=None), error[:, None])
+    return [(decoder.fields[0], f) for f in fields], [(decoder.series[0], f) for f in series]
+
+
+def _departure(
+    ridge: Ridge, away: Float[Tensor, "sample member token dim"], *, scope: Literal["token", "shared"] | None
+) -> Float[Tensor, "sample member group target"]:
+    """What a difference of latents is a difference of: of fields, or of the scalar series (no scope)."""
+    flat = away.flatten(0, 1)
+    none = flat[..., :0]
+    features = series_features(flat, none[:, 0]) if scope is None else field_features(flat, none, scope=scope)
+    out: Tensor = Ridge(ridge.weight, torch.zeros_like(ridge.offset), 0.0)(features)
+    return out.reshape(*away.shape[:2], 1 if scope is None else away.shape[2], -1)
+
+
+def _calibrated(ridge: Ridge, found: _Found, *, group: Tensor, weight: Tensor) -> Ridge:
+    """The decoder scaled so that members depart as much as forecasts erred, group by group of targets, and not in the mean."""
+    variance = _by_group((found.variance * weight).sum(0), group)
+    error = _by_group((found.squared_error * weight).sum(0), group)
+    scale = torch.where(variance > 0, error / variance.clamp_min(1e-30), 0.0).sqrt().float()[group]
+    offset = -(found.mean / found.count).float() * scale
+    return Ridge(ridge.weight * scale, offset.mean(0, keepdim=True) if len(ridge.weight) == 1 else offset, ridge.strength)
+
+
+def _by_group(values: Float[Tensor, " target"], group: Tensor) -> Float[Tensor, " group"]:
+    return torch.zeros(int(group.max()) + 1, dtype=values.dtype).index_add(0, group, values)

@@ -1,0 +1,156 @@
+"""Ensembles: as wide as their errors, sharper than a single forecast, the same every time."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import sciwm
+from sciwm import testing
+from sciwm.config import ConfigError, load_config
+from sciwm.data.prepare import open_training_store
+from sciwm.forecast.rollout import predicted_latents
+from sciwm.probe.fit import fit_probes
+from sciwm.probe.samples import readout_samples, state_samples
+from sciwm.train.fit import build_world, fit_world
+from tests.worlds import config, molecule_world, series_climatology, store
+
+LEADS, MEMBERS = (1, 3), 16
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return store(testing.small_climate(years=3), tmp_path_factory.mktemp("climate"))
+
+
+@pytest.fixture(scope="module")
+def world(path, tmp_path_factory):
+    """A trained and probed world model with noise."""
+    sizes = {"token_dim": 32, "dropout": 0.0, "noise_dim": 8}
+    settings = config(model=sizes, train={"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 150})
+    made = build_world(settings, path)
+    assert fit_world(made, path, folder=tmp_path_factory.mktemp("run"), progress=False)
+    return fit_probes(made, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
+
+
+@pytest.fixture(scope="module")
+def ds():
+    return testing.small_climate(years=3)
+
+
+@pytest.fixture(scope="module")
+def ensemble(world, ds):
+    """Of the last fifth of the record, the test block."""
+    return world.forecast(ds, init_times=ds.time.values[-200:-10], members=MEMBERS)
+
+
+def test_members_are_as_far_apart_as_they_are_wrong(world, ensemble, ds):
+    """On the test block: calibrated on another, fairer than one forecast, and around it."""
+    single = world.forecast(ds, init_times=ensemble.init_time.values)
+    assert ensemble.z500.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
+    np.testing.assert_array_equal(ensemble.number, np.arange(MEMBERS))
+    truth = ds.sel(time=ensemble.init_time + ensemble.lead_time)
+    for name in ("z500", "t850"):
+        mean = ensemble[name].mean("number")
+        over = ("init_time", "latitude", "longitude")
+        error = ((mean - truth[name]) ** 2).mean(over) ** 0.5
+        spread = (ensemble[name].var("number", ddof=1).mean(over) * (1 + 1 / MEMBERS)) ** 0.5
+        assert ((spread / error > 0.8) & (spread / error < 1.2)).all(), name
+        apart = abs(ensemble[name] - ensemble[name].rename(number="other")).sum(("number", "other")) / (2 * MEMBERS * (MEMBERS - 1))
+        fair = (abs(ensemble[name] - truth[name]).mean("number") - apart).mean(over)
+        assert (fair < 0.85 * abs(single[name] - truth[name]).mean(over)).all(), name
+        assert (((mean - single[name]) ** 2).mean(over) ** 0.5 < 0.5 * spread).all(), name
+
+
+def test_spread_grows_with_the_lead(ensemble):
+    variance = ensemble.z500.var("number").mean(("init_time", "latitude", "longitude"))
+    assert float(variance[1]) > 1.5 * float(variance[0])
+
+
+def test_members_do_not_depend_on_the_batch_or_on_the_leads_asked_for(world, ensemble, ds, tmp_path):
+    some = ensemble.init_time.values[[3, 7]]
+    world.save(tmp_path)
+    for model in (world, sciwm.load(tmp_path)):
+        again = model.forecast(ds, init_times=some, members=MEMBERS, batch_size=1)
+        xr.testing.assert_allclose(again, ensemble.sel(init_time=some), rtol=1e-4)
+    one = world.forecast(ds, init_times=some, members=MEMBERS, lead_times="3 days")
+    xr.testing.assert_allclose(one, ensemble.sel(init_time=some).isel(lead_time=[1]), rtol=1e-4)
+
+
+def test_states_are_read_out_of_their_own_latents(world, path):
+    """The decoder behind the spread: next to perfect, because a latent has more numbers than its patch."""
+    sample = next(state_samples(world, open_training_store(path), which="test"))
+    assert sample.latents.shape == (128, 1, 6, 32)
+    ridge = world.readouts["spread"].fields[0]
+    scaled = torch.einsum("std,tdc->stc", sample.latents[:, 0], ridge.weight)
+    for cell in range(sample.later.shape[-1]):
+        r = np.corrcoef(scaled[:, 2, cell], sample.later[:, 0, 2, cell])[0, 1]
+        assert r > 0.95, cell
+
+
+def test_calibration_by_hand(world, path):
+    """Variance of the members equals the squared error on the validation block, channel by channel."""
+    found = {"error": torch.zeros(2, 2), "variance": torch.zeros(2, 2)}
+    residual, spread = world.readouts["residual"], world.readouts["spread"]
+    area = world.tokenizer.area[:, None]
+    for sample in readout_samples(world, open_training_store(path), which="validation", lead_steps=LEADS, members=16, batch_size=16):
+        for lead in range(2):
+            away = (sample.members[:, :, lead] - sample.latents[:, None, lead]).flatten(0, 1)
+            read = spread.read_fields(lead, away, away[..., :0]).unflatten(0, (-1, 16))
+            error = residual.read_fields(lead, sample.latents[:, lead], sample.initial) - sample.later[:, lead]
+            for name, square in (("variance", read.var(1)), ("error", error.square())):
+                found[name][lead] += (square * area).sum((0, 1)).unflatten(0, (2, 16)).sum(1)
+    torch.testing.assert_close(found["variance"], found["error"], rtol=1e-3, atol=0)
+
+
+def test_series_have_members_too(tmp_path):
+    _, path = molecule_world(tmp_path)
+    settings = config(model={"noise_dim": 4}, probe={"targets": ["phi", "psi"]})
+    world = build_world(settings, path, series_climatology=series_climatology(path))
+    for parameter in world.network.predictor.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    world = fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=(1, 5))
+    frames = testing.double_well(num_trajectories=5, num_frames=120)
+    last = frames.isel(time=np.flatnonzero(frames["segment"].values == 4))
+    made = world.forecast(last, members=8)
+    assert made.torsions.dims == ("init_time", "lead_time", "number", "component")
+    assert made.torsions.sizes["number"] == 8
+    assert np.isfinite(made.torsions).all()
+    assert float(made.torsions.var("number").min()) > 0
+
+
+def test_what_cannot_be_an_ensemble_is_refused(world, path, ds):
+    plain = build_world(config(), path)
+    probed = fit_probes(plain, open_training_store(path), probe=plain.config.probe, lead_steps=LEADS)
+    assert "spread" not in probed.readouts
+    with pytest.raises(ValueError, match=r"got members = 4, expected 0, .* model.noise_dim"):
+        probed.forecast(ds, members=4)
+    with pytest.raises(ValueError, match="got members = 4 with readout 'latent'"):
+        world.forecast(ds, members=4, readout="latent")
+    with pytest.raises(ValueError, match="expected at least 2"):
+        world.forecast(ds, members=1)
+    with pytest.raises(ValueError, match=r"got readout 'spread', expected one of \['latent', 'residual'\]"):
+        world.forecast(ds, readout="spread")
+    with pytest.raises(ConfigError, match=r"model.noise_dim = 8, expected 0 with objective.kind = 'supervised'"):
+        load_config("{model: {noise_dim: 8}, objective: {kind: supervised}}")
+    with pytest.raises(ConfigError, match=r"forecast.members = 8, expected 0 with model.noise_dim = 0"):
+        load_config("forecast: {members: 8}")
+    with pytest.raises(ConfigError, match=r"forecast.members = 1"):
+        load_config("{model: {noise_dim: 8}, forecast: {members: 1}}")
+
+
+def test_without_members_noise_is_none(world, path):
+    """The single forecast is that of no noise, whether members are made beside it or not."""
+    state = open_training_store(path)["state"]
+    index = np.arange(50, 60)
+    (alone,) = predicted_latents(world, state, index, LEADS)
+    (beside,) = predicted_latents(world, state, index, LEADS, members=3)
+    assert alone.members.shape[1] == 0
+    torch.testing.assert_close(alone.latents, beside.latents, rtol=1e-4, atol=1e-5)
+    assert float((beside.members - beside.latents[:, None]).abs().mean()) > 0.01
+    other = dataclasses.replace(world, config=dataclasses.replace(world.config, seed=1))
+    (changed,) = predicted_latents(other, state, index, LEADS, members=3)
+    assert not torch.allclose(changed.members, beside.members)

@@ -1,0 +1,64 @@
+"""The benchmark of training steps and rollouts runs, and compares what is alike."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FILE = Path(__file__).parents[1] / "benchmarks" / "train_step.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("benchmark_train_step", FILE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_the_script_runs(benchmark, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "table.md"
+    threads = torch.get_num_threads()
+    arguments = ["--sizes", "quick", "--rounds", "2", "--repeat", "1", "--threads", str(threads), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["train_step.py", *arguments])
+    benchmark.main()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.read_text().splitlines() if line.startswith("| ")]
+    names = [row[0] for row in rows]
+    assert [n for n in names if n.startswith(("JEPA", "plain"))] == [
+        "JEPA, 50% of the context's tokens dropped",
+        "JEPA, every token",
+        "plain, dropout 0.1",
+        "plain, dropout 0",
+    ]
+    assert "pixels, both states encoded again" in names
+    assert "GFLOP/s" in capsys.readouterr().out
+
+
+def test_both_steps_do_the_same_work(benchmark):
+    """The plain network has the JEPA's matrices, but for the modulation by conditions; dropping tokens saves arithmetic."""
+    size = benchmark.SIZES["quick"]
+    ways = benchmark.Ways(size, torch.device("cpu"), "32")
+    dropped, every, plain, _ = (ways.flops(name) for name in ways.steps)
+    assert dropped < 0.85 * every
+    assert every == pytest.approx(plain, rel=0.15)
+    for name in ways.steps:
+        before = [p.clone() for p in ways.networks[name].parameters()]
+        ways.step(name)
+        assert any(not torch.equal(a, b) for a, b in zip(before, ways.networks[name].parameters(), strict=True))
+
+
+def test_rollouts_start_alike(benchmark):
+    """At the first lead nothing has been encoded again; later they differ, because fields hold less than latents."""
+    rollouts = benchmark.Rollouts(benchmark.SIZES["quick"], torch.device("cpu"), "32")
+    for parameter in rollouts.twin.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    latent, last, both = (way() for way in rollouts.ways.values())
+    assert latent.shape == (4, len(benchmark.LEADS), benchmark.SIZES["quick"].count, 8)
+    torch.testing.assert_close(latent[:, 0], last[:, 0])
+    torch.testing.assert_close(last[:, 0], both[:, 0])
+    assert not torch.allclose(latent[:, 1], both[:, 1], atol=1e-3)
