@@ -266,7 +266,7 @@ def limit(path: Path, names: list[str], *, window: int, stride: int, batch_size:
     A window takes window / reuse new steps, reuse = window / stride being the windows that share a step. So the seconds per window
     are stride · D + G, with D the wall time for decoding one step of all variables (numcodecs, from bytes held in memory into a
     buffer that stays in the cache, disjoint parts in each thread) and G that for gathering one window
-    (``torch.index_select`` of a batch from 320 MB of states, disjoint batches in each thread). Divided among threads by measuring wall
+    (``numpy.take`` of a batch from 320 MB of states into memory of four batches in turn, disjoint batches in each thread). Divided among threads by measuring wall
     time with all of them at work, so what the cores can really do at once counts.
     """
     import zarr
@@ -275,7 +275,8 @@ def limit(path: Path, names: list[str], *, window: int, stride: int, batch_size:
     arrays = [zarr.open_array(path, path=name, mode="r") for name in names]
     chunk, state = arrays[0].chunks, int(np.prod(arrays[0].shape[1:])) * len(names)
     rows = min(64, arrays[0].shape[0] // chunk[0])
-    pool = torch.empty(0)
+    pool = np.empty(0, np.float32)
+    batches = np.empty(0, np.float32)
 
     def decode(part: int) -> None:
         out = np.empty(chunk, np.float32)
@@ -285,16 +286,17 @@ def limit(path: Path, names: list[str], *, window: int, stride: int, batch_size:
 
     def gather(part: int) -> None:
         order = np.random.default_rng(part)
-        for _ in range(12):
+        for turn in range(12):
             starts = order.integers(0, len(pool) - window, size=batch_size)
-            torch.index_select(pool, 0, torch.from_numpy((starts[:, None] + np.arange(window)).ravel()))
+            np.take(pool, (starts[:, None] + np.arange(window)).ravel(), axis=0, out=batches[part, turn % 4], mode="clip")
 
     def measure(number: int) -> Measured:
-        nonlocal pool
+        nonlocal pool, batches
         if not raw:
             key = "/".join(["{}", "c", "{}", *["0"] * (len(chunk) - 1)])
             raw.extend([(path / key.format(name, row)).read_bytes() for name in names] for row in range(rows))
-            pool = torch.rand((min(4096, 2**20), state))
+            pool = np.random.default_rng(0).random((4096, state), np.float32)
+            batches = np.ones((threads, 4, batch_size * window, state), np.float32)
         decoding, decoding_cpu = np.median([_together(decode, threads) for _ in range(5)], axis=0) / (rows * chunk[0])
         gathering, gathering_cpu = np.median([_together(gather, threads) for _ in range(5)], axis=0) / (12 * threads * batch_size)
         return Measured(1000, 1000 * (stride * decoding + gathering), 1000 * (stride * decoding_cpu + gathering_cpu))
