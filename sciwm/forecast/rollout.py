@@ -156,11 +156,12 @@ def _check_members(world: "WorldModel", members: int) -> None:
 
 
 def _draw_noise(world: "WorldModel", index: np.ndarray, members: int, stride: int, leads: int) -> Float[Tensor, "init member lead noise"]:
-    """Noise of every initial time, whatever the others; before the members stands the future without."""
-    shape = (1 + members, leads, world.config.model.noise_dim)
-    drawn = [np.random.default_rng([world.config.seed, stride, int(i)]).standard_normal(shape, dtype=np.float32) for i in index]
-    noise = torch.from_numpy(np.stack(drawn))
-    noise[:, 0] = 0
+    """Noise of every initial time and member, whatever the others and the leads asked for; first comes the future without."""
+    seed, shape = world.config.seed, (leads, world.config.model.noise_dim)
+    noise = torch.zeros(len(index), 1 + members, *shape)
+    for row, member in np.ndindex(len(index), members):
+        drawn = np.random.default_rng([seed, stride, int(index[row]), member]).standard_normal(shape, dtype=np.float32)
+        noise[row, 1 + member] = torch.from_numpy(drawn)
     return noise
 
 
