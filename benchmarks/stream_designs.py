@@ -265,9 +265,9 @@ def limit(path: Path, names: list[str], *, window: int, stride: int, batch_size:
 
     A window takes window / reuse new steps, reuse = window / stride being the windows that share a step. So the seconds per window
     are stride · D + G, with D the wall time for decoding one step of all variables (numcodecs, from bytes held in memory into a
-    buffer that stays in the cache, disjoint parts in each thread) and G that for gathering one window
-    (``numpy.take`` of a batch from 320 MB of states into memory of four batches in turn, disjoint batches in each thread). Divided among threads by measuring wall
-    time with all of them at work, so what the cores can really do at once counts.
+    buffer that stays in the cache, disjoint parts in each thread) and G that for gathering one window (``numpy.take`` of a batch
+    from 320 MB of states into memory of four batches in turn, disjoint batches in each thread). Divided among threads by measuring
+    wall time with all of them at work, so what the cores can really do at once counts.
     """
     import zarr
 
