@@ -313,3 +313,20 @@ def test_fractions_skill_scores_agree_with_scores(size):
     value = metric_function(f"fss_{size}")(mean_over_inits(area_means(sums))).isel(region=0)
     options = {"window_size": (size, size), "spatial_dims": SPACE, "preserve_dims": ["lead_time"]}
     np.testing.assert_allclose(value, scores.spatial.fss_2d(forecast, truth, event_threshold=0.5, **options), rtol=1e-10)
+
+
+@pytest.mark.parametrize("members", [1, 7])
+def test_fractions_far_from_every_event_are_undefined(members):
+    """Sums over neighbourhoods leave no rounding that could be taken for an event."""
+    random = np.random.default_rng(members)
+    west = xr.DataArray(np.arange(30) < 15, dims="longitude")
+    coords = {"init_time": days(4), "lead_time": [1], "latitude": np.arange(20.0), "longitude": np.arange(30.0)}
+    fields = (xr.DataArray(random.standard_normal((4, 1, 20, 30)), coords, tuple(coords)) for _ in range(1 + members))
+    truth, *each = (field.where(west, -9.0) for field in fields)
+    weights = region_weights(truth, ("near:0,19,0,13", "far:0,19,22,29"))
+    forecast = xr.concat(each, "number")
+    more = fraction_sums(forecast, truth, event=EVENT, size=3, weights=weights)
+    sums = xr.concat([score_sums(forecast.mean("number"), truth, weights=weights), more], "statistic").compute()
+    value = metric_function("fss_3")(mean_over_inits(area_means(sums)))
+    assert np.isfinite(value.sel(region="near")).all()
+    assert np.isnan(value.sel(region="far")).all()
