@@ -145,9 +145,19 @@ def test_mistakes_are_named(observed):
         evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=("z500>5",))
     with pytest.raises(ValueError, match=r"got metrics \['brier'\] without events, expected some"):
         evaluate(forecast, observed, baselines=(), metrics=("rmse", "brier"))
-    with pytest.raises(ValueError, match=r"expected 't>1' once"):
+    with pytest.raises(ValueError, match=r"expected 't>1.0' once"):
         parse_events(["t>1", "t>1.0"], [("t", np.nan)])
     assert parse_event("tp>1e-3").condition == ">0.001"
+
+
+def test_thresholds_are_named_in_full_and_events_are_told_apart():
+    channels = [("t", 500.0), ("t", 850.0), ("msl", float("nan"))]
+    both = parse_events(["msl>101325.25", "msl>101325.75", "msl<1234567"], channels)
+    assert [e.condition for e in both] == [">101325.25", ">101325.75", "<1234567"]
+    assert len(parse_events(["t_500>280", "t_850>280"], channels)) == 2
+    for same in (["t_850>280", "t850>280"], ["t>280", "t_500>280"], ["msl>1e5", "msl>100000"]):
+        with pytest.raises(ValueError, match=f"expected '{same[1]}' once"):
+            parse_events(same, channels)
 
 
 def test_the_report_names_the_scores_of_events(skill):
