@@ -40,6 +40,7 @@ _METRICS = {
     "bias": "Bias (forecast − truth)",
     "acc": "Anomaly correlation",
     "correlation": "Correlation",
+    "index_rmse": "RMSE of the region's mean",
     "nmse": "Normalized mean-square error",
     "crps": "Fair CRPS",
     "energy_score": "Fair energy score",

@@ -163,7 +163,7 @@ def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
 
     The autocorrelations are corrected for their bias of order 1/n first. Degrees of freedom are those of the effective sample
     size. On AR(1) and AR(2) noise of 180 samples it rejects a true null hypothesis in 3–7 % of cases at the nominal 5 %; of 60 samples in
-    up to 12 %, if decorrelation takes as long as 19 of them. Negative autocorrelation is not made use of: there it rejects less often.
+    up to 12 %, if errors are correlated over many of them. Negative autocorrelation is not made use of: there it rejects less often.
     Initial times at which nothing was observed are left out.
 
     Parameters

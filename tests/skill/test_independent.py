@@ -172,6 +172,12 @@ def correlation(case):
     return xskillscore.pearson_r(f, o, dim="init_time", skipna=True).values
 
 
+def index_rmse(case):
+    """Of the series of area means, by scores; initial times without observations have none."""
+    f, o = (a.where(case.truth.notnull()).weighted(case.area).mean(SPACE, skipna=True) for a in (case.mean, case.truth))
+    return scores.continuous.rmse(f, o, preserve_dims="lead_time").values
+
+
 def nmse(case):
     squares = sklearn.metrics.mean_squared_error
     return by_lead(case, lambda w, f, o, c, _: np.divide(squares(o, f, sample_weight=w), squares(o, c, sample_weight=w)))
@@ -246,6 +252,7 @@ INDEPENDENT = {
     "bias": lambda case: weighted(scores.continuous.additive_bias, case, case.mean),
     "acc": acc,
     "correlation": correlation,
+    "index_rmse": index_rmse,
     "nmse": nmse,
     "crps": crps,
     "energy_score": energy_score,
