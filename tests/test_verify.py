@@ -32,13 +32,14 @@ def baselines(truth, tmp_path_factory):
     out = tmp_path_factory.mktemp("baselines")
     periods = {"train": (f"{year}", f"{year + 1}"), "validation": (f"{year + 2}", f"{year + 2}")}
     init = (f"{year + 3}-01-05", f"{year + 3}-12-20", "5 days")
-    return periods, write_baselines(str(path), init=init, lead_times=["1 day", "3 days"], out=out, **periods)
+    return periods, write_baselines(str(path), init=init, lead_times=["1 day", "3 days"], out=str(out), **periods)
 
 
 def test_baselines_scored_as_stores_equal_those_made_by_evaluate(truth, baselines, tmp_path):
     (path, _), (periods, stores) = truth, baselines
     assert [s.name for s in stores] == ["climatology.zarr", "persistence.zarr", "damped_persistence.zarr", "lim.zarr"]
-    skill = evaluate_forecasts([str(s) for s in stores], truth=str(path), out=tmp_path / "a.csv", baselines=(), **periods)
+    written = {"out": str(tmp_path / "a.csv"), "report": str(tmp_path / "a.html")}
+    skill = evaluate_forecasts([str(s) for s in stores], truth=str(path), **written, baselines=(), **periods)
     copy = open_forecast(str(stores[0]))
     direct = evaluate({"copy": copy}, open_dataset(path), train=_mask(path, periods["train"]), resamples=0)
     for method in ("climatology", "persistence"):
