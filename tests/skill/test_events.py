@@ -1,5 +1,7 @@
 """Threshold events in the table: channels, intervals, chunks, mistakes; their values are compared in test_independent.py."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,6 +10,7 @@ from truths import forecast_of, weather
 from sciwm.skill import evaluate, render, to_frame
 from sciwm.skill.events import Event, event_sums, parse_event, parse_events, roc_area
 from sciwm.skill.labels import better, metric_name, metric_units, short_name
+from sciwm.skill.leads import lead_section
 from sciwm.skill.prose import describe_scores
 from sciwm.skill.regions import region_weights
 from sciwm.skill.scores import area_means, mean_over_inits
@@ -165,4 +168,7 @@ def test_the_report_names_the_scores_of_events(skill):
     assert [better(m) for m in ("brier", "roc_area", "fss_5", "seeps")] == ["lower", "higher", "higher", "lower"]
     assert metric_name("fss_5") == "Fractions skill score, 5 × 5 cells"
     assert short_name("seeps") == "SEEPS"
+    page = lead_section(skill)
+    assert ">Event t850&gt;271 K</h3>" in page
+    assert re.search(r">[^<>]*t850[^<>]*, K</h3>", page)
     assert [metric_units(m, "K") for m in ("rmse", "brier", "roc_area", "fss_5", "seeps")] == ["K", "", "", "", ""]
