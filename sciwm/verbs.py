@@ -315,7 +315,7 @@ def report(run: RunDir, config: Config) -> None:
     if _is_fresh(run, "report", inputs):
         return
     world = load_world(run.path)
-    split = {f"{name} block": " – ".join(block) for name, block in world.about["split"].items()}
+    split = {f"{name} block": " – ".join(t.removesuffix(".000000000") for t in block) for name, block in world.about["split"].items()}
     facts = {k: str(v) for k, v in (world.about["provenance"] | split | {"seed": config.seed, "data": world.about["fingerprint"]}).items()}
     observed = observations(config, open_data(config, run))
     diagnostics = xr.load_dataset(run.diagnostics_file) if run.diagnostics_file.exists() else None  # of an older version

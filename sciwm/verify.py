@@ -37,7 +37,7 @@ def evaluate_forecasts(
     forecasts: Sequence[str],
     *,
     truth: str | list[str],
-    out: Path,
+    out: str | Path,
     train: Period | None = None,
     validation: Period | None = None,
     metrics: Sequence[str] = (),
@@ -47,7 +47,7 @@ def evaluate_forecasts(
     mask: str | None = None,
     regrid: RegridMethod | None = None,
     allow_leakage: bool = False,
-    report: Path | None = None,
+    report: str | Path | None = None,
 ) -> xr.Dataset:
     """Score forecast stores against a truth store, write the table and print it.
 
@@ -83,11 +83,12 @@ def evaluate_forecasts(
     ValueError
         If stores do not fit together; the message names what differs.
     """
+    out, page = Path(out), None if report is None else Path(report)
     check_table(out)
     if validation is not None and train is None:
         raise ValueError("got --validation without --train, expected both or --train alone, because nothing is chosen without baselines")
-    if report is not None and report.suffix != ".html":
-        raise ValueError(f"got --report {report}, expected a name that ends in .html, because a page is written")
+    if page is not None and page.suffix != ".html":
+        raise ValueError(f"got --report {page}, expected a name that ends in .html, because a page is written")
     opened = [open_forecast(store) for store in forecasts]
     names = method_names(forecasts, opened)
     observed = _shared_levels(open_dataset(truth), opened)
@@ -109,11 +110,11 @@ def evaluate_forecasts(
     )
     skill = score_lineup(lineup, metrics=metrics, regions=regions, events=events)
     write_table(skill, out)
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
         periods = {name: " – ".join(block) for name, block in (("training block", train), ("validation block", validation)) if block}
         write_report(
-            report,
+            page,
             title=f"Forecasts of {', '.join(names)}",
             skill=skill,
             forecast=opened[0],
@@ -126,7 +127,7 @@ def evaluate_forecasts(
             provenance={"forecasts": ", ".join(forecasts), "truth": str(truth), **periods, "sciwm": sciwm.__version__},
             skill_csv=out.read_text(encoding="utf-8"),
         )
-        _console.print(f"[bold]{report}[/bold]: open it in a browser", highlight=False, soft_wrap=True)
+        _console.print(f"[bold]{page}[/bold]: open it in a browser", highlight=False, soft_wrap=True)
     return skill
 
 
@@ -149,7 +150,7 @@ def write_baselines(
     train: Period,
     init: tuple[str, str, str | None],
     lead_times: Sequence[str],
-    out: Path,
+    out: str | Path,
     validation: Period | None = None,
     methods: Sequence[str] = (),
 ) -> list[Path]:
@@ -196,7 +197,7 @@ def write_baselines(
     if not len(index):
         first, last = observed["time"].values[[0, -1]]
         raise ValueError(f"got no initial time between {start} and {end}, expected some within {first} … {last}")
-    for path in (paths := [out / f"{m}.zarr" for m in methods]):
+    for path in (paths := [Path(out) / f"{m}.zarr" for m in methods]):
         if path.exists():
             raise FileExistsError(f"got {path}, which exists already, expected a new name: remove it or choose another")
     names = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]

@@ -80,9 +80,9 @@ def test_a_scheduler_without_workers_is_refused(monkeypatch):
 
 def test_the_verb_prepares_on_a_cluster_and_lets_go_of_it(config, capsys):
     assert main(["prepare", config, "--out", "threads"]) == 0
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         assert main(["prepare", config, "--out", "cluster", "--scheduler", cluster.scheduler_address]) == 0
-        assert "workers: 1, dashboard: http://" in capsys.readouterr().out
+        assert "workers: 2, dashboard: http://" in capsys.readouterr().out
         assert not cluster.scheduler.clients or all(c == "fire-and-forget" for c in cluster.scheduler.clients)
     stores = [open_training_store(f"{out}/train.zarr").load() for out in ("threads", "cluster")]
     xr.testing.assert_identical(*stores)

@@ -1,5 +1,6 @@
 """Stores of anybody's forecasts are scored with nothing but the truth; baselines become such stores."""
 
+import re
 import subprocess
 import sys
 
@@ -31,13 +32,14 @@ def baselines(truth, tmp_path_factory):
     out = tmp_path_factory.mktemp("baselines")
     periods = {"train": (f"{year}", f"{year + 1}"), "validation": (f"{year + 2}", f"{year + 2}")}
     init = (f"{year + 3}-01-05", f"{year + 3}-12-20", "5 days")
-    return periods, write_baselines(str(path), init=init, lead_times=["1 day", "3 days"], out=out, **periods)
+    return periods, write_baselines(str(path), init=init, lead_times=["1 day", "3 days"], out=str(out), **periods)
 
 
 def test_baselines_scored_as_stores_equal_those_made_by_evaluate(truth, baselines, tmp_path):
     (path, _), (periods, stores) = truth, baselines
     assert [s.name for s in stores] == ["climatology.zarr", "persistence.zarr", "damped_persistence.zarr", "lim.zarr"]
-    skill = evaluate_forecasts([str(s) for s in stores], truth=str(path), out=tmp_path / "a.csv", baselines=(), **periods)
+    written = {"out": str(tmp_path / "a.csv"), "report": str(tmp_path / "a.html")}
+    skill = evaluate_forecasts([str(s) for s in stores], truth=str(path), **written, baselines=(), **periods)
     copy = open_forecast(str(stores[0]))
     direct = evaluate({"copy": copy}, open_dataset(path), train=_mask(path, periods["train"]), resamples=0)
     for method in ("climatology", "persistence"):
@@ -281,16 +283,36 @@ def test_cslim_is_a_baseline_of_monthly_data_on_the_terminal(tmp_path):
 
 
 def test_two_worker_processes_give_the_same_scores(truth, baselines, tmp_path):
-    (path, _), (_, stores) = truth, baselines
-    lim = str(next(s for s in stores if s.name == "lim.zarr"))
-    years = f"{truth[1]}:{truth[1] + 1}"
-    tables = []
+    """Of fields, ensembles, events and baselines, with their intervals and tests; and the same report."""
+    (path, year), (_, stores) = truth, baselines
+    lim = next(s for s in stores if s.name == "lim.zarr")
+    offset = xr.DataArray([-1.0, 0.5, 2.0], dims="number")
+    with xr.open_zarr(lim) as ds:
+        one = ds.map(lambda v: (v + offset).astype("f4").assign_attrs(v.attrs) if "time" in v.dims else v)
+        one.drop_encoding().to_zarr(tmp_path / "many.zarr", zarr_format=2, consolidated=True)
+    tables, pages = [], []
     for name, more in (("threads", []), ("processes", ["--workers", "2"])):
-        out = tmp_path / f"{name}.csv"
-        more += ["--metrics", "rmse,acc,brier,roc_area,fss_3", "--events", "t850>275"]
-        assert main(["evaluate", lim, "--truth", str(path), "--train", years, "--out", str(out), *more]) == 0
-        tables.append(out.read_bytes())
+        out = [str(tmp_path / f"{name}.{kind}") for kind in ("csv", "html")]
+        more += ["--metrics", "rmse,acc,crps,energy_score,spread_skill,brier,roc_area,fss_3", "--events", "t850>275", "--report", out[1]]
+        stores = [str(lim), str(tmp_path / "many.zarr")]
+        assert main(["evaluate", *stores, "--truth", str(path), "--train", f"{year}:{year + 1}", "--out", out[0], *more]) == 0
+        tables.append((tmp_path / f"{name}.csv").read_bytes())
+        pages.append(re.sub(r'<section id="provenance">.*?</section>', "", (tmp_path / f"{name}.html").read_text(), flags=re.DOTALL))
     assert tables[0] == tables[1]
+    assert pages[0] == pages[1]
+    assert "Rank histograms" in pages[0]
+    table = pd.read_csv(tmp_path / "threads.csv")
+    assert {"crps", "energy_score", "spread_skill", "brier", "roc_area", "fss_3"} <= set(table.dropna(subset=["value"])["metric"])
+
+
+def test_two_worker_processes_make_the_same_baselines(truth, baselines, tmp_path):
+    (path, year), (_, stores) = truth, baselines
+    command = ["baselines", str(path), "--train", f"{year}:{year + 1}", "--validation", f"{year + 2}:{year + 2}"]
+    command += ["--init", f"{year + 3}-01-05:{year + 3}-12-20:5 days", "--lead-times", "1 day, 3 days"]
+    assert main([*command, "--out", str(tmp_path), "--workers", "2"]) == 0
+    for store in stores:
+        with xr.open_zarr(store) as one, xr.open_zarr(tmp_path / store.name) as other:
+            xr.testing.assert_equal(one.load(), other.load())
 
 
 def test_events_land_and_ocean_on_the_terminal(truth, baselines, tmp_path, capsys):

@@ -46,7 +46,7 @@ class Event:
     @property
     def condition(self) -> str:
         """What is behind the channel: ``">285"``."""
-        return f"{self.compare}{self.threshold:g}"
+        return f"{self.compare}{self.threshold:.12g}"
 
     def is_of(self, variable: str, level: float) -> bool:
         """Whether it is an event of this channel; ``level`` is NaN for a variable without levels."""
@@ -85,12 +85,15 @@ def parse_events(texts: Sequence[str], channels: Sequence[tuple[str, float]]) ->
         If an event is none, is of no channel, or is named twice.
     """
     events = [parse_event(text) for text in texts]
+    taken: set[tuple[int, str]] = set()
     for text, event in zip(texts, events, strict=True):
-        if not any(event.is_of(*channel) for channel in channels):
+        labels = {(k, event.condition) for k, channel in enumerate(channels) if event.is_of(*channel)}
+        if not labels:
             held = [name if level != level else f"{name}_{level:g}" for name, level in channels]
             raise ValueError(f"got event {text!r}, expected one of a variable that is scored: {', '.join(held)}")
-        if events.count(event) > 1:
+        if labels & taken:
             raise ValueError(f"got events {list(texts)}, expected {text!r} once")
+        taken |= labels
     return events
 
 

@@ -200,7 +200,7 @@ def _value_limits(ax: Axes, metric: str) -> None:
     elif side == HIGHER:
         ax.set_ylim(min(low, 0.0), 1.0)
     if side in (HIGHER, ZERO, ONE):
-        ax.axhline(1 if side == ONE else 0, color=INK, linewidth=0.8, alpha=0.6)
+        ax.axhline(1 if side == ONE else 0.5 if metric == "roc_area" else 0, color=INK, linewidth=0.8, alpha=0.6)
 
 
 @in_report_style

@@ -46,21 +46,22 @@ def _kernel(
     """Sum over space; ``forecast`` ends with members; returns ``(..., region, statistic)``."""
 
     def around(cells: np.ndarray) -> np.ndarray:
+        """Whole numbers added up over the neighbourhood; rounded, because the filter's means leave 1e-17 where nothing happened."""
         for axis, mode in zip((-2, -1), modes, strict=True):
-            cells = scipy.ndimage.uniform_filter1d(cells.astype(float), size, axis=axis, mode=mode)
-        return np.asarray(cells * size**2)
+            cells = np.rint(size * scipy.ndimage.uniform_filter1d(cells.astype(float), size, axis=axis, mode=mode))
+        return cells
 
     seen = np.isfinite(observed) & np.isfinite(climatology)
     lost = seen & ~np.isfinite(forecast).all(axis=-1)
-    count = np.maximum(np.round(around(seen)), 1.0)
-    chance = around(np.where(seen, event.happens(forecast).mean(axis=-1), 0.0)) / count
+    count = np.maximum(around(seen), 1.0)
+    chance = around(np.where(seen, event.happens(forecast).sum(axis=-1), 0)) / (count * forecast.shape[-1])
     share = around(seen & event.happens(observed)) / count
     terms = [np.where(seen, term, 0.0) for term in ((chance - share) ** 2, chance**2 + share**2)]
     area = weights.reshape(len(weights), -1).T.astype(float)
     flat = [term.reshape(*term.shape[:-2], -1) @ area for term in terms]
     sums = np.stack(flat, axis=-1)
     if lost.any():
-        near = (seen & (around(lost) > 0.5)).reshape(*lost.shape[:-2], -1)
+        near = (seen & (around(lost) > 0)).reshape(*lost.shape[:-2], -1)
         sums = np.where((near.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums)
     return np.asarray(sums)
 

@@ -40,6 +40,7 @@ _METRICS = {
     "bias": "Bias (forecast − truth)",
     "acc": "Anomaly correlation",
     "correlation": "Correlation",
+    "index_rmse": "RMSE of the region's mean",
     "nmse": "Normalized mean-square error",
     "crps": "Fair CRPS",
     "energy_score": "Fair energy score",
@@ -50,6 +51,7 @@ _METRICS = {
     "roc_area": "Area under the ROC curve",
     "r2": "Explained variance R²",
 }
+_SHORT = {"index_rmse": "Index RMSE", "roc_area": "ROC area"}
 DIMENSIONLESS = {
     *("acc", "correlation", "nmse", "spread_skill", "seeps", "brier", "roc_area", "r2", "msess", "skill_score", "explained_variance"),
 }
@@ -179,6 +181,8 @@ def metric_name(metric: str) -> str:
 
 def short_name(metric: str) -> str:
     """Abbreviation of a metric where it has one, else its name."""
+    if metric in _SHORT or metric.startswith("fss_"):
+        return _SHORT.get(metric, f"FSS, {metric.removeprefix('fss_')} × {metric.removeprefix('fss_')} cells")
     return metric.upper() if metric in ("rmse", "mae", "mse", "acc", "nmse", "crps", "seeps") else metric_name(metric).split(" (")[0]
 
 

@@ -66,8 +66,9 @@ def lead_section(skill: xr.Dataset, *, download: str = "") -> str:
     parts.append(f'<nav aria-label="Variables"><ul class="sub">{links}</ul></nav>' if len(channels) > 1 else "")
     for i, channel in channels.items():
         units = channel_units(skill)[i]
-        title = channel_title(channel, units)
-        tail = f", {pretty_units(units)}" if pretty_units(units) else ""
+        event = "event" in skill.coords and bool(str(skill["event"].values[i]))
+        title = f"Event {channel}" if event else channel_title(channel, units)
+        tail = f"{'' if event else ','} {pretty_units(units)}" if pretty_units(units) else ""
         one = skill.isel(channel=i)
         metrics = [m for m in metric_order(skill) if np.isfinite(one["value"].sel(metric=m)).any()]
         body = [_region_block(one.isel(region=0), title=channel, units=units, key=f"c{i}", metrics=metrics)]

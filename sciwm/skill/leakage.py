@@ -15,6 +15,7 @@ __all__ = ["PERIOD_ATTRIBUTES", "Leak", "check_leakage", "declared_periods", "fi
 Period = tuple[str, str]
 
 PERIOD_ATTRIBUTES = ("training_period", "validation_period", "climatology_period")  # of a forecast store
+_MONTH = 32 * 24.0  # hours
 _DATE = r"\d{4}(?:-\d\d(?!\d)(?:-\d\d(?:[T ]\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)?)?)?"
 _PERIOD = re.compile(rf"\s*({_DATE})(?:\s*(?:/|:|,|\.\.\.?|…|–|—|-|to)\s*({_DATE}))?\s*")
 
@@ -199,10 +200,16 @@ def _comparable(block: xr.DataArray | None, init: xr.DataArray) -> bool:
 
 
 def _in_block(block: xr.DataArray | None, init: xr.DataArray, times: np.ndarray) -> np.ndarray:
-    """Which initial times have themselves or a valid time in a block."""
+    """Which initial times have themselves or a valid time in a block, or between two of its times that follow each other."""
     if block is None or not _comparable(block, init):
         return np.zeros(len(times), bool)
-    return np.asarray((locate(block.drop_vars("segment", errors="ignore"), times) >= 0).any(axis=1))
+    at = locate(block.drop_vars("segment", errors="ignore"), times) >= 0
+    held, asked = np.sort(numeric_time(block.values)), numeric_time(times)
+    if held.size > 1 and np.median(np.diff(held)) <= _MONTH:  # other hours of the same days; but a year between two years is another
+        after = np.searchsorted(held, asked).clip(1, held.size - 1)
+        gap = held[after] - held[after - 1]
+        at |= (asked > held[after - 1]) & (asked < held[after]) & (gap <= 1.5 * np.median(np.diff(held)))
+    return np.asarray(at.any(axis=1))
 
 
 def _within(times: np.ndarray, periods: Sequence[Period]) -> np.ndarray:

@@ -282,7 +282,7 @@ def _shared_times(methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step:
         raise ValueError(
             f"got forecasts without a common initial time ({starts}), expected some, because all methods are scored on the same ones"
         )
-    first = first[kept]
+    first = _in_order(first[kept])
     positions = valid_positions(observed["time"], first, lead_steps, step)
     complete = (positions >= 0).all(axis=1)
     if needs_init:
@@ -297,6 +297,12 @@ def _shared_times(methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step:
     init, lead = axes(first[complete], step.lead_times(lead_steps), step)
     missing = int((positions < 0).sum())
     return Times(init, lead, positions[complete], offered - int(complete.sum()), missing, (absent,) if absent else ())
+
+
+def _in_order(init: xr.DataArray) -> xr.DataArray:
+    """Initial times by segment and time: tests and intervals look at neighbours."""
+    keys = [numeric_time(init.values), *([init["segment"].values] if "segment" in init.coords else [])]
+    return init[np.lexsort(keys)]
 
 
 def _absent(time: xr.DataArray, init: xr.DataArray, lead_steps: np.ndarray, positions: np.ndarray, step: Step) -> str:

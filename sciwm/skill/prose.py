@@ -52,7 +52,7 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
     when += f" from {first} to {last}" if count and first and last else ""
     base = f" were compared with {truth}" if truth else " were verified"
     parts = [f"Forecasts of {join_words(names)} at lead times of {_each(leads)}{base}{when}, the same for every method."]
-    metrics = [re.sub(r"\b(crps|seeps|roc|brier)\b", _proper, metric_name(str(m)).lower()) for m in skill["metric"].values]
+    metrics = [re.sub(r"\b(crps|seeps|roc|rmse|brier)\b", _proper, metric_name(str(m)).lower()) for m in skill["metric"].values]
     parts.append(f"The scores are {join_words(metrics)}, of fields weighted by the cosine of latitude, averaged over initial times.")
     regions = [str(r).replace("_", " ") for r in skill["region"].values]
     if len(regions) > 1:

@@ -28,7 +28,7 @@ def has_scorecard(skill: xr.Dataset) -> bool:
 def differences(skill: xr.Dataset) -> xr.Dataset:
     r"""Compare every method with every other by the main metric.
 
-    .. math:: \Delta = 100 \left( \frac{m}{m_\mathrm{reference}} - 1 \right)
+    .. math:: \Delta = 100 \, \frac{m - m_\mathrm{reference}}{|m_\mathrm{reference}|}
 
     For metrics of which more is better: 100 times the difference.
 
@@ -49,7 +49,7 @@ def differences(skill: xr.Dataset) -> xr.Dataset:
     one = skill.sel(metric=metric)
     value, low, high = (one[n].transpose(*dims).astype(float) for n in ("value", "ci_low", "ci_high"))
     base, base_low, base_high = (a.rename({"method": "reference_method"}) for a in (value, low, high))
-    difference = 100 * (value / base.where(base != 0) - 1) if better(metric) == LOWER else 100 * (value - base)
+    difference = 100 * (value - base) / abs(base.where(base != 0)) if better(metric) == LOWER else 100 * (value - base)
     names = xr.DataArray(skill["method"].values.astype(str), dims="method")
     itself = names == names.rename({"method": "reference_method"})
     paired = metric in _SQUARED and "pair_q_value" in skill

@@ -19,7 +19,20 @@ from sciwm.skill.events import EVENT_METRICS
 from sciwm.skill.fractions import fss, neighbourhood
 from sciwm.skill.seeps import seeps
 
-__all__ = ["METRICS", "STATISTICS", "acc", "area_means", "bias", "correlation", "mae", "mean_over_inits", "nmse", "rmse", "score_sums"]
+__all__ = [
+    "METRICS",
+    "STATISTICS",
+    "acc",
+    "area_means",
+    "bias",
+    "correlation",
+    "index_rmse",
+    "mae",
+    "mean_over_inits",
+    "nmse",
+    "rmse",
+    "score_sums",
+]
 
 STATISTICS = (
     "weight",
@@ -32,7 +45,7 @@ STATISTICS = (
     "forecast_anomaly",
     "observed_anomaly",
 )
-_PRODUCTS = ("forecast_anomaly_square", "observed_anomaly_square", "area_product")
+_PRODUCTS = ("forecast_anomaly_square", "observed_anomaly_square", "area_product", "area_error_square")
 
 
 def _kernel(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -80,7 +93,7 @@ def score_sums(
 
 
 def area_means(sums: xr.DataArray) -> xr.DataArray:
-    """Area means for every initial time, and the squares and products of the mean anomalies if there are any.
+    """Area means for every initial time, and the squares and products of the mean anomalies and errors if there are any.
 
     ``weight`` becomes 1 where anything was observed and 0 elsewhere, where all other means are 0.
     """
@@ -90,7 +103,8 @@ def area_means(sums: xr.DataArray) -> xr.DataArray:
     if "forecast_anomaly" not in sums["statistic"].values:
         return means
     f, o = means.sel(statistic="forecast_anomaly", drop=True), means.sel(statistic="observed_anomaly", drop=True)
-    joined = xr.concat([means.drop_vars("statistic"), f**2, o**2, f * o], dim="statistic", coords="minimal", compat="override")
+    e = means.sel(statistic="error", drop=True)
+    joined = xr.concat([means.drop_vars("statistic"), f**2, o**2, f * o, e**2], dim="statistic", coords="minimal", compat="override")
     return joined.assign_coords(statistic=[*sums["statistic"].values.tolist(), *_PRODUCTS]).transpose(*sums.dims)
 
 
@@ -179,6 +193,21 @@ def correlation(means: xr.DataArray) -> xr.DataArray:
     return (covariance / (varf * varo).where(alive) ** 0.5).clip(-1.0, 1.0)
 
 
+def index_rmse(means: xr.DataArray) -> xr.DataArray:
+    r"""Root-mean-square error of the region's mean, in the variable's units; range [0, ∞), 0 is perfect, smaller is better.
+
+    .. math:: \sqrt{\frac1N \sum_i (\bar f_i - \bar o_i)^2}
+
+    The error of an index such as Niño3.4: errors of opposite sign within the region cancel, which they do not in `rmse`.
+
+    Parameters
+    ----------
+    means : DataArray
+        From `mean_over_inits`, with the dim ``statistic``.
+    """
+    return _get(means, "area_error_square") ** 0.5
+
+
 def nmse(means: xr.DataArray) -> xr.DataArray:
     """Mean squared error over that of the climatology; unitless, range [0, ∞), 0 is perfect, 1 the climatology's, smaller is better.
 
@@ -197,6 +226,7 @@ METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
     "bias": bias,
     "acc": acc,
     "correlation": correlation,
+    "index_rmse": index_rmse,
     "nmse": nmse,
 }
 """Metric functions of single-valued forecasts (and ensemble means) by name."""

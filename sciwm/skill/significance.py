@@ -6,6 +6,7 @@ often (44 % instead of 5 % at n = 180 in our data); the one here corrects the ef
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.special
@@ -161,7 +162,9 @@ def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
     .. math:: \frac{\gamma_0}{n} \cdot \frac{1 - \varphi_1\rho_1 - \varphi_2\rho_2}{(1 - \varphi_1 - \varphi_2)^2}
 
     The autocorrelations are corrected for their bias of order 1/n first. Degrees of freedom are those of the effective sample
-    size. On AR(1) and AR(2) noise of 180 samples it rejects a true null hypothesis in 3–7 % of cases at the nominal 5 %.
+    size. On AR(1) and AR(2) noise of 180 samples it rejects a true null hypothesis in 3–7 % of cases at the nominal 5 %; of 60 samples in
+    up to 12 %, if errors are correlated over many of them. Negative autocorrelation is not made use of: there it rejects less often.
+    Initial times at which nothing was observed are left out.
 
     Parameters
     ----------
@@ -173,13 +176,9 @@ def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
     PairedTest
         Dims of the sums without ``init_time`` and ``statistic``.
     """
-    if sums_a.sizes["init_time"] != sums_b.sizes["init_time"] or not sums_a["init_time"].equals(sums_b["init_time"]):
-        raise ValueError("got forecasts of different initial times, expected the same ones, because the test is paired")
-    a, b = (_squared_errors(sums) for sums in (sums_a, sums_b))
-    difference = (a - b).transpose("init_time", ...)
-    mean, p_value, effective = _ar2_test(difference.values)
+    difference, seen = _differences(sums_a, sums_b)
     like = difference.isel(init_time=0, drop=True)
-    return PairedTest(like.copy(data=mean), like.copy(data=p_value), like.copy(data=effective))
+    return PairedTest(*(like.copy(data=a) for a in _where_seen(_ar2_test, difference.values, seen)))
 
 
 def diebold_mariano(sums_a: xr.DataArray, sums_b: xr.DataArray, *, horizon: Sequence[int] | None = None) -> PairedTest:
@@ -189,7 +188,7 @@ def diebold_mariano(sums_a: xr.DataArray, sums_b: xr.DataArray, *, horizon: Sequ
 
     with the factor and the n − 1 degrees of freedom of Harvey, Leybourne and Newbold (1997, doi:10.1016/S0169-2070(96)00719-4). Errors of
     forecasts h steps ahead are taken to be correlated over less than h steps, which those of the same weather often are for longer: then
-    `paired_difference` keeps its level, and this test rejects too often.
+    `paired_difference` keeps its level, and this test rejects too often. Initial times at which nothing was observed are left out.
 
     Parameters
     ----------
@@ -224,15 +223,13 @@ def diebold_mariano(sums_a: xr.DataArray, sums_b: xr.DataArray, *, horizon: Sequ
     >>> diebold_mariano(sums + 0.3 * (sums["statistic"] == "squared_error"), 1.0 * sums.roll(init_time=9)).p_value.values.ravel() < 0.01
     array([ True,  True])
     """
-    if sums_a.sizes["init_time"] != sums_b.sizes["init_time"] or not sums_a["init_time"].equals(sums_b["init_time"]):
-        raise ValueError("got forecasts of different initial times, expected the same ones, because the test is paired")
-    difference = (_squared_errors(sums_a) - _squared_errors(sums_b)).transpose("init_time", "lead_time", ...)
+    difference, seen = _differences(sums_a, sums_b)
     steps = _horizon(difference) if horizon is None else [int(h) for h in horizon]
     if len(steps) != difference.sizes["lead_time"] or min(steps) < 1:
         raise ValueError(f"got horizon {steps}, expected a number of steps >= 1 for each of {difference.sizes['lead_time']} lead times")
-    found = [_harvey_test(difference.values[:, k], h) for k, h in enumerate(steps)]
+    found = [_where_seen(partial(_harvey_test, horizon=h), difference.values[:, k], seen[:, k]) for k, h in enumerate(steps)]
     like = difference.isel(init_time=0, drop=True)
-    return PairedTest(*(like.copy(data=np.stack(column)) for column in zip(*found, strict=True)))
+    return PairedTest(*(like.copy(data=a) for a in np.stack(found, axis=1)))
 
 
 def _horizon(difference: xr.DataArray) -> list[int]:
@@ -263,8 +260,26 @@ def _harvey_test(series: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarr
     return mean, np.where(usable, p_value, np.nan), np.where(usable, effective, np.nan)
 
 
-def _squared_errors(sums: xr.DataArray) -> xr.DataArray:
-    return area_means(sums.sel(statistic=["weight", "squared_error"])).sel(statistic="squared_error", drop=True)
+def _differences(sums_a: xr.DataArray, sums_b: xr.DataArray) -> tuple[xr.DataArray, np.ndarray]:
+    """Differences of squared errors ``(init_time, lead_time, ...)``, and where anything was observed."""
+    if sums_a.sizes["init_time"] != sums_b.sizes["init_time"] or not sums_a["init_time"].equals(sums_b["init_time"]):
+        raise ValueError("got forecasts of different initial times, expected the same ones, because the test is paired")
+    a, b = (area_means(sums.sel(statistic=["weight", "squared_error"])) for sums in (sums_a, sums_b))
+    difference = (a - b).sel(statistic="squared_error", drop=True).transpose("init_time", "lead_time", ...)
+    seen = (a * b).sel(statistic="weight", drop=True).transpose(*difference.dims) > 0
+    return difference, seen.values
+
+
+def _where_seen(test: Callable[[np.ndarray], Sequence[np.ndarray]], series: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Results of a test ``(result, ...)`` of series ``(n, ...)``, each over the initial times at which anything was observed."""
+    flat, there = series.reshape(len(series), -1), seen.reshape(len(seen), -1)
+    patterns, group = np.unique(there, axis=1, return_inverse=True)
+    out = np.full((3, flat.shape[1]), np.nan)
+    for k, kept in enumerate(patterns.T):
+        columns = group.ravel() == k
+        if kept.any():
+            out[:, columns] = test(flat[kept][:, columns])
+    return out.reshape(3, *series.shape[1:])
 
 
 def false_discovery(p_values: np.ndarray) -> np.ndarray:

@@ -56,8 +56,8 @@ def evaluate(
     baselines : sequence of str
         Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``, and ``cslim`` for monthly data.
     metrics : sequence of str
-        Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``nmse`` (`sciwm.skill.METRICS`), which score the mean of an
-        ensemble, and ``crps``, ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`). Of events
+        Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``index_rmse``, ``nmse`` (`sciwm.skill.METRICS`), which score the
+        mean of an ensemble, and ``crps``, ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`). Of events
         ``brier``, ``roc_area`` (`sciwm.skill.EVENT_METRICS`); with events and none of these, the two are added.
     regions : sequence of str
         As `region_weights` takes them; empty is the whole domain, ``all``.

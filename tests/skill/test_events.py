@@ -1,5 +1,7 @@
 """Threshold events in the table: channels, intervals, chunks, mistakes; their values are compared in test_independent.py."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,6 +10,7 @@ from truths import forecast_of, weather
 from sciwm.skill import evaluate, render, to_frame
 from sciwm.skill.events import Event, event_sums, parse_event, parse_events, roc_area
 from sciwm.skill.labels import better, metric_name, metric_units, short_name
+from sciwm.skill.leads import lead_section
 from sciwm.skill.prose import describe_scores
 from sciwm.skill.regions import region_weights
 from sciwm.skill.scores import area_means, mean_over_inits
@@ -145,9 +148,19 @@ def test_mistakes_are_named(observed):
         evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=("z500>5",))
     with pytest.raises(ValueError, match=r"got metrics \['brier'\] without events, expected some"):
         evaluate(forecast, observed, baselines=(), metrics=("rmse", "brier"))
-    with pytest.raises(ValueError, match=r"expected 't>1' once"):
+    with pytest.raises(ValueError, match=r"expected 't>1.0' once"):
         parse_events(["t>1", "t>1.0"], [("t", np.nan)])
     assert parse_event("tp>1e-3").condition == ">0.001"
+
+
+def test_thresholds_are_named_in_full_and_events_are_told_apart():
+    channels = [("t", 500.0), ("t", 850.0), ("msl", float("nan"))]
+    both = parse_events(["msl>101325.25", "msl>101325.75", "msl<1234567"], channels)
+    assert [e.condition for e in both] == [">101325.25", ">101325.75", "<1234567"]
+    assert len(parse_events(["t_500>280", "t_850>280"], channels)) == 2
+    for same in (["t_850>280", "t850>280"], ["t>280", "t_500>280"], ["msl>1e5", "msl>100000"]):
+        with pytest.raises(ValueError, match=f"expected '{same[1]}' once"):
+            parse_events(same, channels)
 
 
 def test_the_report_names_the_scores_of_events(skill):
@@ -155,4 +168,7 @@ def test_the_report_names_the_scores_of_events(skill):
     assert [better(m) for m in ("brier", "roc_area", "fss_5", "seeps")] == ["lower", "higher", "higher", "lower"]
     assert metric_name("fss_5") == "Fractions skill score, 5 × 5 cells"
     assert short_name("seeps") == "SEEPS"
+    page = lead_section(skill)
+    assert ">Event t850&gt;271 K</h3>" in page
+    assert re.search(r">[^<>]*t850[^<>]*, K</h3>", page)
     assert [metric_units(m, "K") for m in ("rmse", "brier", "roc_area", "fss_5", "seeps")] == ["K", "", "", "", ""]

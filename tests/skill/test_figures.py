@@ -25,6 +25,15 @@ def test_axes_start_at_zero_and_carry_units(drawn):
     np.testing.assert_allclose(top.get_ydata(), skill["value"].sel(metric="rmse").isel(method=0).values.ravel())
 
 
+def test_no_skill_is_drawn_where_it_is(drawn):
+    skill = tiny_skill({"jepa": [0.8, 0.7], "lim": [0.75, 0.6]}).isel(channel=0, region=0, metric=0)
+    for metric, line, label in (("roc_area", 0.5, "ROC area"), ("acc", 0.0, "ACC"), ("fss_5", 0.0, "FSS, 5 × 5 cells")):
+        figures.skill_figure(skill, title="t", units="K", metric=metric, leads=lead_axis(skill["lead_time"]), key="a")
+        ax = drawn[-1].axes[0]
+        assert ax.lines[-1].get_ydata() == [line, line]
+        assert ax.get_ylabel() == label
+
+
 def test_single_lead_shows_intervals(drawn):
     skill = tiny_skill({"jepa": [1.0], "climatology": [2.0]}).isel(channel=0, region=0, metric=0)
     figures.skill_figure(skill, title="z", units="m", metric="rmse", leads=lead_axis(skill["lead_time"]), key="a")

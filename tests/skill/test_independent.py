@@ -172,6 +172,12 @@ def correlation(case):
     return xskillscore.pearson_r(f, o, dim="init_time", skipna=True).values
 
 
+def index_rmse(case):
+    """Of the series of area means, by scores; initial times without observations have none."""
+    f, o = (a.where(case.truth.notnull()).weighted(case.area).mean(SPACE, skipna=True) for a in (case.mean, case.truth))
+    return scores.continuous.rmse(f, o, preserve_dims="lead_time").values
+
+
 def nmse(case):
     squares = sklearn.metrics.mean_squared_error
     return by_lead(case, lambda w, f, o, c, _: np.divide(squares(o, f, sample_weight=w), squares(o, c, sample_weight=w)))
@@ -246,6 +252,7 @@ INDEPENDENT = {
     "bias": lambda case: weighted(scores.continuous.additive_bias, case, case.mean),
     "acc": acc,
     "correlation": correlation,
+    "index_rmse": index_rmse,
     "nmse": nmse,
     "crps": crps,
     "energy_score": energy_score,
@@ -313,3 +320,20 @@ def test_fractions_skill_scores_agree_with_scores(size):
     value = metric_function(f"fss_{size}")(mean_over_inits(area_means(sums))).isel(region=0)
     options = {"window_size": (size, size), "spatial_dims": SPACE, "preserve_dims": ["lead_time"]}
     np.testing.assert_allclose(value, scores.spatial.fss_2d(forecast, truth, event_threshold=0.5, **options), rtol=1e-10)
+
+
+@pytest.mark.parametrize("members", [1, 7])
+def test_fractions_far_from_every_event_are_undefined(members):
+    """Sums over neighbourhoods leave no rounding that could be taken for an event."""
+    random = np.random.default_rng(members)
+    west = xr.DataArray(np.arange(30) < 15, dims="longitude")
+    coords = {"init_time": days(4), "lead_time": [1], "latitude": np.arange(20.0), "longitude": np.arange(30.0)}
+    fields = (xr.DataArray(random.standard_normal((4, 1, 20, 30)), coords, tuple(coords)) for _ in range(1 + members))
+    truth, *each = (field.where(west, -9.0) for field in fields)
+    weights = region_weights(truth, ("near:0,19,0,13", "far:0,19,22,29"))
+    forecast = xr.concat(each, "number")
+    more = fraction_sums(forecast, truth, event=EVENT, size=3, weights=weights)
+    sums = xr.concat([score_sums(forecast.mean("number"), truth, weights=weights), more], "statistic").compute()
+    value = metric_function("fss_3")(mean_over_inits(area_means(sums)))
+    assert np.isfinite(value.sel(region="near")).all()
+    assert np.isnan(value.sel(region="far")).all()

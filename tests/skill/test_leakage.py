@@ -131,6 +131,20 @@ def test_periods_as_people_write_them():
         assert declared_periods({"a": xr.Dataset(attrs={"training_period": text})})[0] == {}, text
 
 
+def test_other_hours_of_the_same_days_and_months_leak_too(observed, reference):
+    validation = reference.validation["time"]
+    for block, what in ((reference.anomaly["time"], "training"), (validation, "validation")):
+        init = xr.DataArray(block.values[[0, 50, 100]] + np.timedelta64(6, "h"), dims="init_time")
+        (leak,) = find_leaks(init, init.values[:, None] + np.timedelta64(6, "h"), **{what: block})
+        assert leak.said.startswith("3 of 3"), what
+        assert f"in the {what} block" in leak.said
+    years = xr.DataArray(np.arange("1900", "2000", 2, dtype="M8[Y]").astype("M8[ns]"), dims="time")
+    between = xr.DataArray(np.arange("1901", "1999", 2, dtype="M8[Y]").astype("M8[ns]"), dims="init_time")
+    assert find_leaks(between, between.values[:, None], training=years) == []
+    later = xr.DataArray(validation.values[-1:] + np.timedelta64(6, "h"), dims="init_time")
+    assert find_leaks(later, later.values[:, None], validation=validation) == []
+
+
 def test_members_molecules_and_other_segments_are_not_looked_at():
     time = xr.DataArray(days(40), dims="time")
     twice = xr.concat([time, time], "time").assign_coords(segment=("time", np.repeat([0, 1], 40)))

@@ -42,6 +42,11 @@ def test_a_known_linear_system_is_recovered():
         stretch = np.array([1.0, 5.0, 2.0, 0.5])
         got = physical / stretch[:, None] * stretch[None, :]
         np.testing.assert_allclose(got, np.linalg.matrix_power(PROPAGATOR, steps), atol=0.05)
+        if steps == 1:  # of a regression on 15000 pairs, in each of its 16 numbers
+            stationary = scipy.linalg.solve_discrete_lyapunov(PROPAGATOR, 0.09 * np.eye(4))
+            sampling_error = np.sqrt(0.09 * np.diag(np.linalg.inv(stationary)) / 15000)
+            assert (np.abs(got - PROPAGATOR) < 4 * sampling_error).all()
+            assert (sampling_error < 0.011).all()
     forecast = lim_forecast(lim, reference, observed, observed.time.values[18000:19990]).torsions
     truth = observed.torsions.values
     covariance = scipy.linalg.solve_discrete_lyapunov(PROPAGATOR, 0.09 * np.eye(4))

@@ -23,6 +23,8 @@ def test_every_number_of_the_verification_is_named():
     ):
         assert part in text
     assert "paired t test" not in text
+    index = skill_table(["sst"], ["K"], hour_leads(1), metrics=("rmse",)).assign_coords(metric=["index_rmse"])
+    assert "RMSE of the region's mean" in describe_scores(index)
     tested = skill.assign(q_value=(("method",), np.full(skill.sizes["method"], 0.5)))
     assert "paired t test" in describe_scores(tested)
     assert "not a fair test" in describe_scores(skill.assign_attrs(leakage="training times"))

@@ -32,6 +32,8 @@ def test_differences_are_percent_of_the_reference():
     np.testing.assert_allclose(one.loc[{"method": "lim", "reference_method": "jepa"}], [25.0, -100 / 11])
     assert np.isnan(one.loc[{"method": "jepa", "reference_method": "jepa"}]).all()
     assert np.isnan(one.loc[{"method": "jepa", "reference_method": "persistence"}][1])
+    below = differences(tiny_skill({"jepa": [-0.3], "lim": [-0.2]}, metric="crps"))["difference"]  # fair scores of few cases
+    np.testing.assert_allclose(below.loc[{"method": "jepa", "reference_method": "lim"}].values, -50.0)
     higher = differences(tiny_skill({"jepa": [0.8], "lim": [0.7]}, metric="acc"))["difference"]
     np.testing.assert_allclose(higher.loc[{"method": "jepa", "reference_method": "lim"}].values, 10.0)
 

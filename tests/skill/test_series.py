@@ -22,3 +22,6 @@ def test_series_of_an_index_in_a_model_calendar(drawn):
     truth, drawn_forecast = (line.get_ydata() for line in drawn[0].axes[0].lines)
     np.testing.assert_array_equal(truth, drawn_forecast)
     assert "hours since 1970" in drawn[0].axes[0].get_xlabel()
+    legend = drawn[0].axes[0].get_legend().get_window_extent()
+    assert legend.x0 < 0.1 * drawn[0].bbox.width, "a phone shows the left end of the figure"
+    assert legend.y1 <= drawn[0].axes[0].get_window_extent().y1 + 60

@@ -86,14 +86,41 @@ def test_intervals_hold_the_value_and_follow_undefined_metrics():
     assert low.item() == high.item() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("coefficients", [(0.0, 0.0), (0.7, 0.0), (0.6, 0.2)])
-def test_paired_test_keeps_its_level_on_autocorrelated_noise(coefficients):
+@pytest.mark.parametrize("count", [180, 365])
+@pytest.mark.parametrize("coefficients", [(0.0, 0.0), (0.5, 0.0), (0.7, 0.0), (0.6, 0.2), (0.3, 0.3), (1.0, -0.5)])
+def test_paired_test_keeps_its_level_on_autocorrelated_noise(coefficients, count):
     # squared errors 10 + noise and 10: their difference is the noise
-    differences = noise(coefficients, count=180, series=3000)
+    differences = noise(coefficients, count=count, series=4000)
     shift = 20.0 * differences.std()
     test = paired_difference(sums_of_errors(np.sqrt(shift + differences)), sums_of_errors(np.full_like(differences, np.sqrt(shift))))
     assert 0.03 <= float((test.p_value < 0.05).mean()) <= 0.07
     np.testing.assert_allclose(test.difference.isel(region=0), differences.mean(0), atol=1e-9)
+
+
+@pytest.mark.parametrize(("coefficients", "most"), [((-0.4, 0.0), 0.05), ((0.9, 0.0), 0.12)])
+def test_where_the_paired_test_does_not_keep_its_level(coefficients, most):
+    differences = noise(coefficients, count=60, series=4000)
+    shift = 20.0 * differences.std()
+    test = paired_difference(sums_of_errors(np.sqrt(shift + differences)), sums_of_errors(np.full_like(differences, np.sqrt(shift))))
+    naive = scipy.stats.ttest_1samp(differences, 0.0).pvalue
+    assert float((test.p_value < 0.05).mean()) <= most
+    assert most == 0.05 or (naive < 0.05).mean() > 0.6
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_paired_tests_leave_out_initial_times_without_observations(every):
+    a, b = (dated(autoregressive(120, phi=0.8, cells=3, seed=s)) for s in (0, 1))
+    seen = xr.DataArray(np.arange(120) % every == 0, dims="init_time")
+    gone = [sums.where(seen | (sums["lead_time"] != DAY), 0.0) for sums in (a, b)]  # at the first lead
+    for test in (paired_difference, lambda x, y: diebold_mariano(x, y, horizon=[2] * x.sizes["lead_time"])):
+        found, kept, whole = test(*gone), test(a[::every], b[::every]), test(a, b)
+        for name in ("difference", "p_value", "effective_num_init"):
+            one = getattr(found, name)
+            np.testing.assert_allclose(one[0], getattr(kept, name)[0])
+            np.testing.assert_allclose(one[1:], getattr(whole, name)[1:])
+        nothing = test(0.0 * a, 0.0 * b)
+        assert np.isnan(nothing.p_value).all()
+        assert np.isnan(nothing.difference).all()
 
 
 def test_paired_test_finds_a_real_difference_and_its_sign():

@@ -113,6 +113,15 @@ def test_every_method_is_scored_on_the_shared_initial_times(observed, reference)
     assert np.isnan(alone.p_value).all()
 
 
+def test_the_order_of_initial_times_does_not_matter(observed, reference):
+    forecast = forecast_of(observed, range(1100, 1180), LEADS)
+    mixed = forecast.isel(init_time=np.random.default_rng(0).permutation(80))
+    options = {"reference": reference, "baselines": ("climatology",), "against": "climatology", "metrics": ("rmse",), "resamples": 50}
+    one, other = (evaluate(f, observed, **options) for f in (forecast, mixed))
+    xr.testing.assert_allclose(one, other)
+    assert one.attrs == other.attrs
+
+
 def test_ensembles_are_scored_by_their_mean(observed, reference):
     members = [forecast_of(observed, range(1100, 1140), LEADS, noise=2.0, seed=s) for s in range(16)]
     ensemble = xr.concat(members, xr.DataArray(range(16), dims="number", name="number"))
