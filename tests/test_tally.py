@@ -9,14 +9,14 @@ from sciwm.tally import Scored, fit_name, tally, to_markdown
 
 COLUMNS = ["method", "readout", "labels", "channel", "region", "lead_hours", "metric"]
 COLUMNS += ["value", "std", "lowest", "highest", "num_seeds", "units"]
-STATISTICS = ["weight", "squared_error", "forecast_anomaly", "observed_anomaly"]
+STATISTICS = ["weight", "error", "squared_error", "forecast_anomaly", "observed_anomaly"]
 
 
 def sums(squared, dim, names):
     """Sums whose area-mean squared errors are ``squared [name, init, lead]``, for one channel and region."""
     values = np.zeros((*squared.shape, 1, 1, len(STATISTICS)))
     values[..., 0] = 2.0
-    values[..., 1] = 2.0 * squared[..., None, None]
+    values[..., 2] = 2.0 * squared[..., None, None]
     dims = (dim, "init_time", "lead_time", "channel", "region", "statistic")
     coords = {dim: names, "init_time": np.arange(squared.shape[1]), "lead_time": [1, 3], "channel": ["t"], "region": ["all"]}
     return xr.DataArray(values, dims=dims, coords=coords | {"statistic": STATISTICS})
