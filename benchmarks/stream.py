@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import stream_memory
 import torch
+from machine import processor
 from rich.console import Console
 from rich.table import Table
 from stream_sections import Section, make_sections
@@ -179,13 +180,11 @@ def _version(package: str) -> str:
 
 def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
     """What was measured, on what."""
-    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
-    models = [value.strip() for key, _, value in lines if key.strip() == "model name"]
     packages = ", ".join(f"{p} {_version(p)}" for p in ("torch", "xarray", "zarr", "dask", "numcodecs", "xbatcher") if _version(p))
     grid, sizes = "×".join(map(str, stores.sizes.grid)), stores.sizes
     missing = [] if importlib.util.find_spec("insitubatch") else ["insitubatch is not installed here: it needs Python ≥ 3.12."]
     return [
-        f"{len(models)} cores of {models[0] if models else platform.processor()}, Python {platform.python_version()}, {packages}.",
+        f"{processor()}, Python {platform.python_version()}, {packages}.",
         f"{sizes.times} times of {len(FIELDS)} variables on {grid} points, float32 in chunks of 32 times, Blosc-zstd 3: "
         f"{stores.ratio():.2f} times smaller than in memory.",
         f"Batches of 32 windows of 6 times. Medians of {rounds} rounds; {seconds / 60:.0f} minutes in all.",

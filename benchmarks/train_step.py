@@ -17,7 +17,6 @@ in the same run: model FLOP utilisation against what the machine reaches, not ag
 """
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from machine import processor
 from torch import Tensor, nn
 
 from sciwm.model.jepa import JEPA
@@ -310,21 +310,12 @@ def main() -> None:
             how = "" if name == first else ratio(found, first, [name])
             lines.append(f"| {name} | {statistics.median(times):.2f} | {how} |")
         print(*lines[-1 - len(found) :], sep="\n", flush=True)
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} threads of {processor()}"
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} threads on {processor()}"
     how = f"{options.precision} bit, torch {torch.__version__}, {options.rounds} rounds"
     lines += ["", f"{machine}, {how}. One large matrix product: {peak / 1e9:,.0f} GFLOP/s."]
     print(lines[-1])
     if options.out:
         options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def processor() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

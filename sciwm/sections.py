@@ -363,16 +363,7 @@ class Config:
     skill: SkillConfig = field(default_factory=SkillConfig)
 
     def __post_init__(self) -> None:
-        noisy, jepa = self.model.noise_dim > 0, self.objective.kind in ("sigreg", "ema", "vicreg")
-        _require(
-            jepa or not noisy,
-            "model.noise_dim",
-            self.model.noise_dim,
-            f"0 with objective.kind = {self.objective.kind!r}: only a JEPA is trained with it",
-        )
-        _require(
-            noisy or not self.forecast.members,
-            "forecast.members",
-            self.forecast.members,
-            "0 with model.noise_dim = 0; set model.noise_dim = 32 to train an ensemble",
-        )
+        noise, kind, members = self.model.noise_dim, self.objective.kind, self.forecast.members
+        trainable = not noise or kind in ("sigreg", "ema", "vicreg")
+        _require(trainable, "model.noise_dim", noise, f"0 with objective.kind = {kind!r}, because only a JEPA is trained with noise")
+        _require(noise > 0 or not members, "forecast.members", members, "0 with model.noise_dim = 0, or a model.noise_dim such as 32")

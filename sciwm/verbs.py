@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from rich.console import Console
 
 from sciwm import catalogue
 from sciwm.cluster import dask_workers, describe
@@ -47,8 +46,9 @@ from sciwm.skill.prose import describe_scores, variable_names
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
+from sciwm.stages import console, is_fresh, need, say, stage_inputs
 from sciwm.times import infer_step, times_between
-from sciwm.train.fit import build_world, fit_world, is_first_process
+from sciwm.train.fit import build_world, fit_world
 from sciwm.verify import check_table, method_names, read_mask, report_notes, write_table
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
@@ -67,9 +67,6 @@ __all__ = [
     "train",
 ]
 
-_console = Console(quiet=not is_first_process())
-_BATCH = 64
-
 
 def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
     """Write the training store: with threads, on the Dask cluster at an address, or in processes started for it."""
@@ -80,11 +77,11 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
     gap = gap_steps(config, step)
     mark = fingerprint(ds)
     inputs = hash_inputs(config.data, config.probe.targets, gap, mark)
-    if _is_fresh(run, "prepare", inputs):
+    if is_fresh(run, "prepare", inputs):
         return
     with dask_workers(scheduler=scheduler, workers=workers) as client:
         if client is not None:
-            _console.print(describe(client), highlight=False, soft_wrap=True)
+            console.print(describe(client), highlight=False, soft_wrap=True)
         series = target_series(ds, config.probe.targets) if config.probe.targets else None
         split = config.data.split
         write_training_store(
@@ -105,15 +102,15 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
         )
     run.record_stage("prepare", inputs, [run.train_store])
     counts = np.bincount(open_training_store(run.train_store)["split"].values + 1, minlength=4)
-    _say(run.train_store, f"{counts[1]} training, {counts[2]} validation and {counts[3]} test times, {counts[0]} in none of them")
+    say(run.train_store, f"{counts[1]} training, {counts[2]} validation and {counts[3]} test times, {counts[0]} in none of them")
 
 
 def train(run: RunDir, config: Config) -> None:
     """Train, or go on training."""
     _use_threads(config)
-    _need(run, config, "prepare")
-    inputs = _inputs(run, config, "train")
-    if _is_fresh(run, "train", inputs):
+    need(run, config, "prepare")
+    inputs = stage_inputs(run, config, "train")
+    if is_fresh(run, "train", inputs):
         return
     started = run.path / "checkpoints" / "inputs.txt"
     if not started.exists() or started.read_text() != inputs:
@@ -134,15 +131,15 @@ def train(run: RunDir, config: Config) -> None:
     last = [r for r in run.read_log() if r["split"] == "validation"][-1]
     kind = "pixel" if isinstance(world.network, Twin) else "latent"
     health = f"effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
-    _say(run.weights_file, f"validation: {kind} error {last['prediction']:.3g}, {health}")
+    say(run.weights_file, f"validation: {kind} error {last['prediction']:.3g}, {health}")
 
 
 def probe(run: RunDir, config: Config) -> None:
     """Fit the readouts, of the trained model and of an untrained one."""
     _use_threads(config)
-    _need(run, config, "train")
-    inputs = _inputs(run, config, "probe")
-    if _is_fresh(run, "probe", inputs):
+    need(run, config, "train")
+    inputs = stage_inputs(run, config, "probe")
+    if is_fresh(run, "probe", inputs):
         return
     run.probes_file.unlink(missing_ok=True)
     trained = _probed(run, config, load_world(run.path), "trained")
@@ -153,7 +150,7 @@ def probe(run: RunDir, config: Config) -> None:
     run.record_stage("probe", inputs, outputs)
     readouts = trained.readouts["residual"]
     strengths = sorted({ridge.strength for ridge in (*readouts.fields, *readouts.series)})
-    _say(run.probes_file, f"ridge strengths chosen on the validation block: {', '.join(f'{s:g}' for s in strengths)}")
+    say(run.probes_file, f"ridge strengths chosen on the validation block: {', '.join(f'{s:g}' for s in strengths)}")
 
 
 def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldModel:
@@ -165,39 +162,30 @@ def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldM
 def forecast(run: RunDir, config: Config) -> None:
     """Forecast the test block with every method of the run."""
     _use_threads(config)
-    _need(run, config, "probe")
-    inputs = _inputs(run, config, "forecast")
-    if _is_fresh(run, "forecast", inputs):
+    need(run, config, "probe")
+    inputs = stage_inputs(run, config, "forecast")
+    if is_fresh(run, "forecast", inputs):
         return
     ds = open_data(config, run)
     world, random = load_world(run.path), load_world(run.path / "random_encoder")
     index = scored_positions(run, config, ds)
     outputs = []
     own = config.objective.kind if isinstance(world.network, Twin) else "jepa"
-    methods: list[tuple[str, WorldModel, Any]] = [
-        (own, world, "residual"),
-        *((f"{own}_{readout}", world, readout) for readout in ("latent", "decoder") if readout in world.readouts),
-        ("random_encoder", random, "residual"),
+    methods: list[tuple[str, WorldModel, Any, int]] = [
+        (own, world, "residual", 0),
+        *((f"{own}_{readout}", world, readout, 0) for readout in ("latent", "decoder") if readout in world.readouts),
+        ("random_encoder", random, "residual", 0),
     ]
-    for name, model, readout in methods:
+    if config.forecast.members:
+        methods.append((f"{own}_ensemble", world, "residual", config.forecast.members))
+    for name, model, readout, members in methods:
         out = run.forecast_store if name == own else run.forecasts_folder / f"{name}.zarr"
         shutil.rmtree(out, ignore_errors=True)
-        batches = model.forecast_batches(ds, index, readout=readout, batch_size=_BATCH)
+        batches = model.forecast_batches(ds, index, readout=readout, members=members)
         attrs = {"method": name, **seen_periods(config, world.step, world.about["split"])}
-        outputs.append(write_forecast(batches, out, total=-(-len(index) // _BATCH), attrs=attrs, progress=f"forecast, {name}"))
-    if members := config.forecast.members:
-        out = run.forecasts_folder / f"{own}_ensemble.zarr"
-        shutil.rmtree(out, ignore_errors=True)
-        batches = world.forecast_batches(ds, index, members=members, batch_size=_BATCH)
-        attrs = {"method": f"{own}_ensemble", **seen_periods(config, world.step, world.about["split"])}
-        outputs.append(write_forecast(batches, out, total=_batches(index, members), attrs=attrs, progress=f"forecast, {members} members"))
+        outputs.append(write_forecast(batches, out, total=len(index), attrs=attrs, progress=f"forecast, {name}"))
     run.record_stage("forecast", inputs, outputs)
-    _say(run.forecast_store, f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and {run.forecasts_folder}")
-
-
-def _batches(index: np.ndarray, members: int) -> int:
-    """Blocks in which `WorldModel.forecast_batches` gives its forecasts."""
-    return -(-len(index) // max(1, _BATCH // max(1, members)))
+    say(run.forecast_store, f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and {run.forecasts_folder}")
 
 
 def forecast_store(
@@ -224,18 +212,18 @@ def forecast_store(
             f"got no initial time to start from between {start} and {end}, expected some within {first} … {last}, "
             f"after at least {(world.network.history - 1) * max(world.strides)} earlier step(s) of context"
         )
-    batches = world.forecast_batches(ds, usable, lead_times=lead_times, members=members, batch_size=_BATCH)
+    batches = world.forecast_batches(ds, usable, lead_times=lead_times, members=members)
     attrs = {"method": "jepa", "run": run.name, **seen_periods(world.config, world.step, world.about["split"])}
-    write_forecast(batches, out, total=_batches(usable, members), attrs=attrs)
+    write_forecast(batches, out, total=len(usable), attrs=attrs)
     skipped = f", {len(chosen) - len(usable)} skipped for want of context" if len(usable) < len(chosen) else ""
-    _say(out, f"{len(usable)} initial times{skipped}")
+    say(out, f"{len(usable)} initial times{skipped}")
 
 
 def evaluate(run: RunDir, config: Config) -> None:
     """Score the forecasts of a run beside the baselines."""
-    _need(run, config, "forecast")
-    inputs = _inputs(run, config, "evaluate")
-    if not _is_fresh(run, "evaluate", inputs):
+    need(run, config, "forecast")
+    inputs = stage_inputs(run, config, "evaluate")
+    if not is_fresh(run, "evaluate", inputs):
         stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
         ds = open_data(config, run)
         lineup = _line_up(stores, observations(config, ds), run, config, allow_leakage=config.skill.allow_leakage)
@@ -244,9 +232,9 @@ def evaluate(run: RunDir, config: Config) -> None:
         write_skill(_score(lineup, config), run.table_file, run.skill_file)
         write_diagnostics(diagnose(lineup), run.diagnostics_file)
         run.record_stage("evaluate", inputs, [run.table_file, run.skill_file, run.diagnostics_file])
-        _say(run.table_file, "with intervals; the same as a Dataset in skill.nc")
+        say(run.table_file, "with intervals; the same as a Dataset in skill.nc")
     with xr.open_dataset(run.skill_file) as skill:
-        render(skill.load(), metric=config.skill.metrics[0], console=_console)
+        render(skill.load(), metric=config.skill.metrics[0], console=console)
 
 
 def evaluate_store(
@@ -310,9 +298,9 @@ def _score(lineup: Lineup, config: Config) -> xr.Dataset:
 
 def report(run: RunDir, config: Config) -> None:
     """Write report.html."""
-    _need(run, config, "evaluate")
-    inputs = _inputs(run, config, "report")
-    if _is_fresh(run, "report", inputs):
+    need(run, config, "evaluate")
+    inputs = stage_inputs(run, config, "report")
+    if is_fresh(run, "report", inputs):
         return
     world = load_world(run.path)
     split = {f"{name} block": " – ".join(t.removesuffix(".000000000") for t in block) for name, block in world.about["split"].items()}
@@ -339,7 +327,7 @@ def report(run: RunDir, config: Config) -> None:
             skill_csv=run.table_file.read_text(encoding="utf-8"),
         )
     run.record_stage("report", inputs, [run.report_file])
-    _say(run.report_file, "open it in a browser")
+    say(run.report_file, "open it in a browser")
 
 
 def run_all(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
@@ -367,7 +355,7 @@ def check(config: Config) -> list[str]:
     try:
         ds = open_data(config) if config.data.store != "qg" else None
         if ds is None:
-            _console.print("data: simulated turbulence, made when it is needed")
+            console.print("data: simulated turbulence, made when it is needed")
             return []
         step = infer_step(ds["time"])
         leads = lead_steps(config, step)
@@ -378,15 +366,15 @@ def check(config: Config) -> list[str]:
     except (ValueError, FileNotFoundError) as error:
         return [str(error)]
     if config.skill.allow_leakage and (near := gap_problem(config, ds)):
-        _console.print(f"not a fair test: {near.partition(', expected')[0].removeprefix('got ')}", style="yellow", highlight=False)
+        console.print(f"not a fair test: {near.partition(', expected')[0].removeprefix('got ')}", style="yellow", highlight=False)
     longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
     for number, name in enumerate(blocks):
         history, strides = config.model.history, config.objective.lead_steps
         found = initial_positions(ds["segment"].values, history=history, strides=strides, label=label, which=number, longest=longest)
-        _console.print(f"{name}: {(label == number).sum()} times, {len(found)} of them can start a forecast of {longest} steps")
+        console.print(f"{name}: {(label == number).sum()} times, {len(found)} of them can start a forecast of {longest} steps")
         if not len(found):
             problems.append(f"got no window in the {name} block, expected some: give data.split.{name} more times, or shorten the leads")
-    _console.print(f"data: {', '.join(map(str, ds.data_vars))} in steps of {step}")
+    console.print(f"data: {', '.join(map(str, ds.data_vars))} in steps of {step}")
     return problems
 
 
@@ -397,35 +385,3 @@ def _use_threads(config: Config) -> None:
 
 def _static_fields(ds: xr.Dataset) -> xr.Dataset:
     return ds[[n for n, v in ds.data_vars.items() if v.dims == ("latitude", "longitude")]]
-
-
-def _is_fresh(run: RunDir, stage: str, inputs: str) -> bool:
-    fresh = run.is_fresh(stage, inputs)
-    if fresh:
-        _console.print(f"[dim]{stage}: up to date[/dim]", highlight=False)
-    return fresh
-
-
-def _inputs(run: RunDir, config: Config, stage: str) -> str:
-    """What a stage after `prepare` depends on: the stage before, and its own part of the configuration."""
-    parts: dict[str, tuple[str, list[Any]]] = {
-        "train": ("prepare", [config.model, config.objective, config.train, config.seed]),
-        "probe": ("train", [config.probe, config.forecast.lead_times]),
-        "forecast": ("probe", [config.forecast]),
-        "evaluate": ("forecast", [config.skill]),
-        "report": ("evaluate", []),
-    }
-    before, own = parts[stage]
-    return hash_inputs(run.stage_inputs(before), *own)
-
-
-def _need(run: RunDir, config: Config, stage: str) -> None:
-    done = run.train_store.exists() if stage == "prepare" else run.is_fresh(stage, _inputs(run, config, stage))
-    if not done:
-        raise FileNotFoundError(
-            f"got {run.path} where {stage!r} is not done, or not with these settings: run `sciwm {stage} {run.path}` first"
-        )
-
-
-def _say(path: Path, note: str) -> None:
-    _console.print(f"[bold]{path}[/bold]: {note}", highlight=False, soft_wrap=True)

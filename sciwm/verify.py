@@ -209,7 +209,7 @@ def write_baselines(
 
         parts = (observed["time"].isel(time=index[i : i + size]) for i in range(0, len(index), size))
         batches = (forecast(part).astype("float32").assign_attrs(observed.attrs).load() for part in parts)
-        write_forecast(batches, path, total=-(-len(index) // size), attrs={"method": method, **seen}, progress=f"forecast, {method}")
+        write_forecast(batches, path, total=len(index), attrs={"method": method, **seen}, progress=f"forecast, {method}")
         _console.print(f"[bold]{path}[/bold]: {len(index)} initial times, {len(leads)} leads", highlight=False, soft_wrap=True)
     return paths
 

@@ -255,14 +255,18 @@ class WorldModel:
             raise ValueError(f"got readout {readout!r}, expected one of {kinds or 'none: run `sciwm probe` first'}")
         if members and (readout != "residual" or members < 2):
             raise ValueError(f"got members = {members} with readout {readout!r}, expected at least 2, around the residual readout")
-        readouts, spread = self.readouts[readout], self.readouts.get("spread")
+        readouts, spread = self.readouts[readout], self.readouts.get("spread") if members else None
         leads = self.lead_positions(readouts, lead_times)
         steps = [readouts.lead_steps[i] for i in leads]
         series = self.series(ds)
         state = self.states(ds)
+        at_once = max(1, batch_size // max(1, members))
+
+        def around_each(middle: list[Tensor], apart: list[Tensor]) -> list[Tensor]:
+            return [m[:, None] + a.view(len(m), members, *a.shape[1:]) for m, a in zip(middle, apart, strict=True)]
+
         # Trajectories may share times; then only their number tells initial times apart.
         trajectories = "segment" in ds.coords and bool((ds["segment"] != ds["segment"][0]).any())
-        at_once = max(1, batch_size // max(1, members))
         for initial in predicted_latents(self, state, index, steps, batch_size=at_once, members=members):
             init_time = ds["time"].isel(time=initial.index).rename(time="init_time")
             valid_time = xr.DataArray(self.step.add(init_time.values[:, None], np.array(steps)), dims=("init_time", "lead_time"))
@@ -276,16 +280,14 @@ class WorldModel:
             if readouts.fields and self.statistics is not None and isinstance(self.tokenizer, GridTokenizer):
                 around = self.tokenizer.surroundings(initial.values, self.config.probe.halo)
                 cells = [readouts.read_fields(i, initial.latents[:, k], around) for k, i in enumerate(leads)]
-                if members and spread is not None:
-                    apart = [spread.read_fields(i, away[:, k], away[:, k, :, :0]) for k, i in enumerate(leads)]
-                    cells = [middle[:, None] + d.view(len(middle), members, *d.shape[1:]) for middle, d in zip(cells, apart, strict=True)]
+                if spread is not None:
+                    cells = around_each(cells, [spread.read_fields(i, away[:, k], away[:, k, :, :0]) for k, i in enumerate(leads)])
                 out = out.assign(self._restore(self.tokenizer.fields(torch.stack(cells, 1)), valid_time).data_vars)
             if readouts.series and series is not None:
                 begin = torch.from_numpy(series.isel(time=initial.index).values)
                 values = [readouts.read_series(i, initial.latents[:, k], begin) for k, i in enumerate(leads)]
-                if members and spread is not None:
-                    apart = [spread.read_series(i, away[:, k], away[:, k, 0, :0]) for k, i in enumerate(leads)]
-                    values = [middle[:, None] + d.view(len(middle), members, -1) for middle, d in zip(values, apart, strict=True)]
+                if spread is not None:
+                    values = around_each(values, [spread.read_series(i, away[:, k], away[:, k, 0, :0]) for k, i in enumerate(leads)])
                 out = out.assign(self._restore_series(torch.stack(values, 1).numpy(), valid_time).data_vars)
             yield out.assign_attrs(ds.attrs)
 

@@ -1,21 +1,14 @@
 """The benchmark of scoring runs, and both ways give the same scores."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "evaluate.py"
+from tests.scripts import load_benchmark
 
 
 def test_both_ways_agree(tmp_path, monkeypatch):
     pytest.importorskip("xskillscore")
-    spec = importlib.util.spec_from_file_location("benchmark_evaluate", FILE)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    module = load_benchmark("evaluate")
     monkeypatch.setattr(module, "GRID", (9, 16))
     truth, forecast = module.write_stores(tmp_path, 20)
     found = {way: module.score(way, truth, forecast) for way in ("sciwm", "xskillscore")}

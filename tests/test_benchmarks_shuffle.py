@@ -1,23 +1,16 @@
 """The experiment on orders of training: it runs, it can tell a bad order, and its measures are what it says."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "shuffle.py"
+from tests.scripts import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def shuffle():
-    spec = importlib.util.spec_from_file_location("benchmark_shuffle", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_benchmark("shuffle")
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from tests.scripts import BENCHMARKS, load_benchmark
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +65,13 @@ def test_ratios_say_whether_they_clear_their_bar(table):
 
 
 @pytest.fixture
-def designs(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("stream_designs")
+def designs():
+    return load_benchmark("stream_designs")
 
 
 def test_wrong_values_stop_the_benchmark(designs, monkeypatch):
-    main = importlib.import_module("stream")
-    sections = importlib.import_module("stream_sections")
+    main = load_benchmark("stream")
+    sections = load_benchmark("stream_sections")
     index = np.arange(6)[None]
     right = designs.Measured(1, 1.0, 1.0, None, index, np.ones((1, 6, 2)))
     wrong = designs.Measured(1, 1.0, 1.0, None, index, np.full((1, 6, 2), 1.01))
@@ -98,8 +96,8 @@ def test_the_plain_loop_reads_the_windows_it_says(designs):
 
 
 def test_ratios_are_taken_within_rounds(designs, monkeypatch):
-    main = importlib.import_module("stream")
-    sections = importlib.import_module("stream_sections")
+    main = load_benchmark("stream")
+    sections = load_benchmark("stream_sections")
 
     def design(name, role, rates, **options):
         seen = [designs.Measured(int(r), 1.0, 0.1) for r in rates]
@@ -117,7 +115,7 @@ def test_ratios_are_taken_within_rounds(designs, monkeypatch):
 
 
 def test_the_limit_adds_decoding_of_new_steps_and_gathering(designs, tmp_path, monkeypatch):
-    stores = importlib.import_module("stream_stores")
+    stores = load_benchmark("stream_stores")
     small = stores.Stores(tmp_path, stores.Sizes(times=128, frames=4096, grid=(8, 16)))
     list(stores.write_stores(small))
     # 128 steps take 2 s of wall time to decode, 12 batches of 8 windows in each of 2 threads 0.5 s to gather.
@@ -129,7 +127,7 @@ def test_the_limit_adds_decoding_of_new_steps_and_gathering(designs, tmp_path, m
 
 
 def test_the_longer_store_repeats_the_shorter(designs, tmp_path):
-    stores = importlib.import_module("stream_stores")
+    stores = load_benchmark("stream_stores")
     small = stores.Stores(tmp_path, stores.Sizes(times=128, frames=4096, grid=(8, 16)))
     list(stores.write_stores(small))
     assert list(stores.write_stores(small)) == []  # what is there is used again

@@ -1,23 +1,16 @@
 """The benchmark of training steps and rollouts runs, and compares what is alike."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "train_step.py"
+from tests.scripts import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark_train_step", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_benchmark("train_step")
 
 
 def test_the_script_runs(benchmark, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 import zarr
-from rich.progress import track
+from rich.progress import Progress
 
 from sciwm.data.layout import to_original
 
@@ -41,7 +41,7 @@ def write_forecast(
     out : path
         A new folder, ``*.zarr``.
     total : int
-        Number of batches, for the progress bar.
+        Initial times in all, for the progress bar.
     attrs : dict, optional
         Added to the attributes of the store.
     progress : str
@@ -64,17 +64,20 @@ def write_forecast(
     shutil.rmtree(partial, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     first = True
-    for batch in track(batches, description=progress, total=total, transient=True):
-        ds = to_disk_layout(batch).assign_attrs(attrs or {})
-        if first:
-            encoding: dict[str, dict[str, Any]] = {str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()}
-            if ds["time"].dtype.kind in "MO":
-                # Fixed beforehand: units found for the first batch, such as days, may not do for the next.
-                encoding["time"] = {"units": "seconds since 1970-01-01", "calendar": ds["time"].dt.calendar, "dtype": "int64"}
-            ds.to_zarr(partial, mode="w", encoding=encoding, zarr_format=3, consolidated=False)
-        else:
-            ds.to_zarr(partial, append_dim="time", consolidated=False)
-        first = False
+    with Progress(transient=True) as bar:
+        task = bar.add_task(progress, total=total)
+        for batch in batches:
+            ds = to_disk_layout(batch).assign_attrs(attrs or {})
+            if first:
+                encoding: dict[str, dict[str, Any]] = {str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()}
+                if ds["time"].dtype.kind in "MO":
+                    # Fixed beforehand: units found for the first batch, such as days, may not do for the next.
+                    encoding["time"] = {"units": "seconds since 1970-01-01", "calendar": ds["time"].dt.calendar, "dtype": "int64"}
+                ds.to_zarr(partial, mode="w", encoding=encoding, zarr_format=3, consolidated=False)
+            else:
+                ds.to_zarr(partial, append_dim="time", consolidated=False)
+            bar.advance(task, batch.sizes["init_time"])
+            first = False
     if first:
         raise ValueError(f"got no forecasts to write to {path}, expected at least one initial time")
     with warnings.catch_warnings():

@@ -1,8 +1,7 @@
 """What the members of an ensemble add to its middle: read out of latents, and as large as the errors were on the validation block."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 import xarray as xr
@@ -10,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sciwm.config import ProbeConfig
-from sciwm.probe.features import field_features, series_features
 from sciwm.probe.readout import Readouts, Sample, fit_readouts
 from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples, state_samples
@@ -52,15 +50,18 @@ def fit_spread(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
         strengths=probe.strengths,
         area=world.tokenizer.area,
     )["latent"]
+    # Differences of latents have no offset.
+    fields, series = (tuple(replace(r, offset=torch.zeros_like(r.offset)) for r in part) for part in (decoder.fields, decoder.series))
+    decoder = replace(decoder, fields=fields, series=series)
     samples = readout_samples(world, store, which="validation", lead_steps=lead_steps, members=_MEMBERS, batch_size=_BATCH)
-    fields, series = _gather(samples, decoder, residual, leads=len(lead_steps))
+    of_fields, of_series = _gather(samples, decoder, residual, leads=len(lead_steps))
     channel, tokenizer = torch.zeros(0), world.tokenizer
     if isinstance(tokenizer, GridTokenizer):
         channel = torch.arange(tokenizer.num_channels).repeat_interleave(tokenizer.cells // tokenizer.num_channels)
     area = tokenizer.area[:, None].double()
     return Readouts(
-        tuple(_calibrated(ridge, found, group=channel, weight=area) for ridge, found in fields),
-        tuple(_calibrated(ridge, found, group=torch.arange(found.mean.shape[1]), weight=torch.ones(1, 1)) for ridge, found in series),
+        tuple(_calibrated(ridge, found, group=channel, weight=area) for ridge, found in of_fields),
+        tuple(_calibrated(ridge, found, group=torch.arange(found.mean.shape[1]), weight=torch.ones(1, 1)) for ridge, found in of_series),
         tuple(lead_steps),
         probe.scope,
     )
@@ -93,24 +94,14 @@ def _gather(
         for lead in range(leads):
             middle = sample.latents[:, lead]
             away = sample.members[:, :, lead] - middle[:, None]
+            flat = away.flatten(0, 1)
             if fields:
                 error = residual.read_fields(lead, middle, sample.initial) - sample.later[:, lead]
-                fields[lead].add(_departure(decoder.fields[0], away, scope=decoder.scope), error)
+                fields[lead].add(decoder.read_fields(0, flat, flat[..., :0]).view(*away.shape[:3], -1), error)
             if series:
                 error = residual.read_series(lead, middle, sample.initial_series) - sample.later_series[:, lead]
-                series[lead].add(_departure(decoder.series[0], away, scope=None), error[:, None])
+                series[lead].add(decoder.read_series(0, flat, flat[:, 0, :0]).view(*away.shape[:2], 1, -1), error[:, None])
     return [(decoder.fields[0], f) for f in fields], [(decoder.series[0], f) for f in series]
-
-
-def _departure(
-    ridge: Ridge, away: Float[Tensor, "sample member token dim"], *, scope: Literal["token", "shared"] | None
-) -> Float[Tensor, "sample member group target"]:
-    """What a difference of latents is a difference of: of fields, or of the scalar series (no scope)."""
-    flat = away.flatten(0, 1)
-    none = flat[..., :0]
-    features = series_features(flat, none[:, 0]) if scope is None else field_features(flat, none, scope=scope)
-    out: Tensor = Ridge(ridge.weight, torch.zeros_like(ridge.offset), 0.0)(features)
-    return out.reshape(*away.shape[:2], 1 if scope is None else away.shape[2], -1)
 
 
 def _calibrated(ridge: Ridge, found: _Found, *, group: Tensor, weight: Tensor) -> Ridge:

@@ -1,0 +1,49 @@
+"""Bookkeeping of the stages of a run: what each depends on, whether it is done, and what is said of it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sciwm.config import Config
+from sciwm.rundir import RunDir, hash_inputs
+from sciwm.train.fit import is_first_process
+
+__all__ = ["console", "is_fresh", "need", "say", "stage_inputs"]
+
+console = Console(quiet=not is_first_process())
+
+
+def is_fresh(run: RunDir, stage: str, inputs: str) -> bool:
+    """Whether a stage is done with these inputs; says so if it is."""
+    fresh = run.is_fresh(stage, inputs)
+    if fresh:
+        console.print(f"[dim]{stage}: up to date[/dim]", highlight=False)
+    return fresh
+
+
+def stage_inputs(run: RunDir, config: Config, stage: str) -> str:
+    """What a stage after `prepare` depends on: the stage before, and its own part of the configuration."""
+    parts: dict[str, tuple[str, list[Any]]] = {
+        "train": ("prepare", [config.model, config.objective, config.train, config.seed]),
+        "probe": ("train", [config.probe, config.forecast.lead_times]),
+        "forecast": ("probe", [config.forecast]),
+        "evaluate": ("forecast", [config.skill]),
+        "report": ("evaluate", []),
+    }
+    before, own = parts[stage]
+    return hash_inputs(run.stage_inputs(before), *own)
+
+
+def need(run: RunDir, config: Config, stage: str) -> None:
+    """Refuse to go on where an earlier stage is not done with these settings."""
+    done = run.train_store.exists() if stage == "prepare" else run.is_fresh(stage, stage_inputs(run, config, stage))
+    if not done:
+        raise FileNotFoundError(
+            f"got {run.path} where {stage!r} is not done, or not with these settings: run `sciwm {stage} {run.path}` first"
+        )
+
+
+def say(path: Path, note: str) -> None:
+    """Tell what was written."""
+    console.print(f"[bold]{path}[/bold]: {note}", highlight=False, soft_wrap=True)
