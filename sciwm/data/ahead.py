@@ -1,23 +1,22 @@
 """Items made by a background thread, a few ahead of their use."""
 
 import atexit
-import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from queue import SimpleQueue
 from typing import TypeVar
 
 __all__ = ["ahead"]
 
 T = TypeVar("T")
-_PAUSE = 0.05  # seconds between looks at whether the consumer has gone
-_running: dict[threading.Thread, threading.Event] = {}
+_running: dict[threading.Thread, Callable[[], None]] = {}
 
 
 @atexit.register
 def _stop_all() -> None:
     """End what a program leaves open: a thread that Python stops by force at its exit, in the middle of torch, aborts the process."""
-    for thread, gone in list(_running.items()):
-        gone.set()
+    for thread, stop in list(_running.items()):
+        stop()
         thread.join()
 
 
@@ -28,17 +27,22 @@ def ahead(items: Generator[T | None, None, None], depth: int) -> Generator[tuple
 
     The generator is closed, and the thread has ended, when this iterator is exhausted, closed, or dropped; its exceptions arrive here.
     """
-    waiting: queue.Queue[tuple[int, T | BaseException | None]] = queue.Queue(max(1, depth))
+    waiting: SimpleQueue[tuple[int, T | BaseException | None]] = SimpleQueue()
+    room: SimpleQueue[None] = SimpleQueue()  # one entry for every item that may still be put
     gone = threading.Event()
+    for _ in range(max(1, depth)):
+        room.put(None)
 
     def put(entry: tuple[int, T | BaseException | None]) -> bool:
-        while not gone.is_set():
-            try:
-                waiting.put(entry, timeout=_PAUSE)
-            except queue.Full:
-                continue
-            return True
-        return False
+        room.get()
+        if gone.is_set():
+            return False
+        waiting.put(entry)
+        return True
+
+    def stop() -> None:
+        gone.set()
+        room.put(None)
 
     def work() -> None:
         number = 0
@@ -54,18 +58,19 @@ def ahead(items: Generator[T | None, None, None], depth: int) -> Generator[tuple
             _running.pop(thread, None)
 
     thread = threading.Thread(target=work, name="sciwm-read-ahead", daemon=True)
-    _running[thread] = gone
+    _running[thread] = stop
     thread.start()
     try:
         while True:
             number, item = waiting.get()
+            room.put(None)
             if isinstance(item, BaseException):
                 raise item
             yield number, item
             if item is None:
                 return
     finally:
-        gone.set()
+        stop()
         # The garbage collector may close this in any thread, also in one that the thread to be joined waits for.
         if not threading.current_thread().name.startswith("sciwm"):
             thread.join()

@@ -223,9 +223,7 @@ class Stream(IterableDataset[Batch]):
                 return None
             rows, index, strides = rows[~lost], index[~lost], strides[~lost]
         values = self._memory.take((*rows.shape, *self.source.shape[1:]), self.dtype)
-        source, out = (t.view(torch.int16) if self.dtype == torch.bfloat16 else t for t in (states.values, values))
-        # Numpy's take, not torch.index_select: that would start a second set of OpenMP threads in this background thread.
-        np.take(source.numpy(), rows.ravel(), axis=0, out=out.view(rows.size, *self.source.shape[1:]).numpy(), mode="clip")
+        states.take(rows, values)
         if missing:
             gone = torch.isnan(values)
             values.masked_fill_(gone, 0.0)
@@ -266,7 +264,7 @@ class Stream(IterableDataset[Batch]):
         slots = max(self.sizes.slots, turns[0].uses.most_live + 1)
         pool = Pool(
             self._filler(),
-            self.source.shape[1:],
+            self.source,
             self.dtype,
             slot_times=self.sizes.block + self.sizes.span,
             slots=slots,

@@ -5,8 +5,9 @@ import hashlib
 import itertools
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ class ChunkReader:
                 raise LookupError(_ABSENT)
             if isinstance(raw, Exception):
                 raise raw
-            return job.plan.decode_into(job, raw, self._scratch(job.plan))
+            return job.plan.decode_into(job, raw, self._scratch)
         except Exception as error:
             job.dest[...] = np.nan
             return job.plan.failure(job, error)
@@ -166,9 +167,14 @@ class ChunkReader:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One cell of the chunk grid over all dimensions but time; ``place`` and ``part`` are empty where it spans them all."""
+    """One cell of the chunk grid over all dimensions but time; ``place`` and ``part`` are empty where it spans them all.
+
+    The key of its chunk in a row is ``head``, the row, ``tail``: asking zarr for every key costs more than all else around decoding.
+    """
 
     index: tuple[int, ...]
+    head: str
+    tail: str
     place: tuple[slice, ...]
     part: tuple[slice, ...]
     whole: bool
@@ -204,10 +210,16 @@ class _Plan:
         self.straight = self.dtype == _FLOAT32 and not self.packed and self.fill is None
         self.chunks = tuple(int(n) for n in array.chunks)
         self.nbytes = int(np.prod(self.chunks)) * self.dtype.itemsize if self.decode is not None else 0
-        self.columns = _columns(array.shape[1:], self.chunks[1:])
+        self.columns = _columns(array.shape[1:], self.chunks[1:], partial(self._key_parts, array.metadata))
         where = address(self.store)
         described = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
         self.name = f"{where} {hashlib.blake2b(described.encode()).hexdigest()} " if where else ""
+
+    def _key_parts(self, metadata: Any, index: tuple[int, ...]) -> tuple[str, str]:
+        """What stands before and after the row in the keys of a column's chunks."""
+        row = 10**12  # not to be mistaken for another number of the key
+        head, tail = (self.prefix + metadata.encode_chunk_key((row, *index))).split(str(row))
+        return head, tail
 
     def view(self, out: np.ndarray) -> np.ndarray:
         """The part of ``out`` that this array fills, in the array's shape."""
@@ -221,20 +233,21 @@ class _Plan:
             low, high = max(start, first), min(stop, first + step)
             times = slice(low - start, high - start)
             for column in self.columns:
-                key = self.prefix + self.array.metadata.encode_chunk_key((row, *column.index))
+                key = f"{column.head}{row}{column.tail}"
                 yield _Job(self, key, row, column, low - first, high - first, view[(times, *column.place)])
 
-    def decode_into(self, job: _Job, raw: Raw, scratch: np.ndarray) -> bool:
+    def decode_into(self, job: _Job, raw: Raw, scratch: "Callable[[_Plan], np.ndarray]") -> bool:
         """Decode one chunk into its place; return whether a value is missing."""
         assert self.decode is not None
         dest, column = job.dest, job.column
         if self.straight and column.whole and job.high - job.low == self.chunks[0] and dest.flags.c_contiguous:
-            target = dest.reshape(-1).view(np.uint8)
+            values = dest.reshape(-1)
+            target = values.view(np.uint8)
             flat = self.decode(raw, target)
             if flat is target:
-                return has_nan(dest)
+                return has_nan(values)
         else:
-            flat = self.decode(raw, scratch)
+            flat = self.decode(raw, scratch(self))
         values = flat.view(self.dtype).reshape(self.chunks)
         return self.unpack(values[(slice(job.low, job.high), *column.part)], dest)
 
@@ -324,14 +337,16 @@ def rows(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
         yield max(start, first), min(stop, first + step)
 
 
-def _columns(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[_Column]:
+def _columns(
+    shape: tuple[int, ...], chunks: tuple[int, ...], key_parts: Callable[[tuple[int, ...]], tuple[str, str]]
+) -> list[_Column]:
     found = []
     for index in itertools.product(*(range(-(-size // n)) for size, n in zip(shape, chunks, strict=True))):
         place = tuple(slice(i * n, min((i + 1) * n, size)) for i, n, size in zip(index, chunks, shape, strict=True))
         part = tuple(slice(0, s.stop - s.start) for s in place)
         whole = all(s.stop - s.start == n for s, n in zip(place, chunks, strict=True))
         spans = whole and tuple(chunks) == tuple(shape)
-        found.append(_Column(index, () if spans else place, () if spans else part, whole))
+        found.append(_Column(index, *key_parts(index), () if spans else place, () if spans else part, whole))
     return found
 
 

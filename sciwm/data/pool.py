@@ -22,11 +22,12 @@ _PIECE = 2**24  # bytes read by one call where a whole block of the split is loa
 
 @dataclass
 class States:
-    """Rows of states, and what is known of them.
+    """Rows of states in slots of equal length, and what is known of them; rows count on from slot to slot.
 
     Parameters
     ----------
-    values : Tensor, ``[row, ...state]``
+    values : Tensor, ``[slot, part, row, ...]``
+        A part is a channel where every channel is read by itself, which lets chunks be decoded where they stay; else the whole state.
     missing : bool
         Whether any value may be NaN.
     bad : bool, ``[row]``, or None
@@ -37,6 +38,41 @@ class States:
     missing: bool = False
     bad: np.ndarray | None = None
 
+    @classmethod
+    def empty(cls, source: Source, dtype: torch.dtype, *, slots: int, rows: int) -> "States":
+        """Uninitialised slots for the states of a source."""
+        state = source.shape[1:] if source.apart else (1, *source.shape[1:])
+        return cls(torch.empty((slots, state[0], rows, *state[1:]), dtype=dtype))
+
+    def __len__(self) -> int:
+        return self.values.shape[0] * self.values.shape[2]
+
+    def add_slot(self) -> None:
+        """Make room for one more slot; everything moves."""
+        self.values = torch.cat([self.values, torch.empty_like(self.values[:1])])
+        if self.bad is not None:
+            self.bad = np.append(self.bad, np.zeros(self.values.shape[2], bool))
+
+    def slot(self, number: int, start: int, stop: int) -> torch.Tensor:
+        """Rows of one slot as ``[row, part, ...]``: a view to write to."""
+        return self.values[number, :, start:stop].transpose(0, 1)
+
+    def mark_bad(self, rows: slice, *, bad: bool) -> None:
+        """Say of rows whether they could be read."""
+        if self.bad is None:
+            self.bad = np.zeros(len(self), bool)
+        self.bad[rows] = bad
+
+    def take(self, rows: np.ndarray, out: torch.Tensor) -> None:
+        """Copy rows, in any number and order, to contiguous memory of the same type."""
+        count, parts = self.values.shape[2], self.values.shape[1]
+        first = rows.ravel() + rows.ravel() // count * (count * (parts - 1))
+        places = (first[:, None] + count * np.arange(parts)).ravel()
+        source, target = (t.view(torch.int16) if t.dtype == torch.bfloat16 else t for t in (self.values, out))
+        piece = self.values.shape[3:]
+        # Numpy's take, not torch.index_select: that would start a second set of OpenMP threads in a background thread.
+        np.take(source.view(-1, *piece).numpy(), places, axis=0, out=target.view(-1, *piece).numpy(), mode="clip")
+
 
 class Filler:
     """Reads times into rows; decides what becomes of chunks that cannot be read."""
@@ -46,7 +82,8 @@ class Filler:
         self._scratch = threading.local()
 
     def fill(self, start: int, stop: int, out: torch.Tensor) -> Found:
-        """Read the states of the times from ``start`` to before ``stop``."""
+        """Read the states of the times from ``start`` to before ``stop`` into ``[row, part, ...]``."""
+        out = out.view(len(out), *self._source.shape[1:])
         if self._dtype == torch.float32:
             found = self._source.reader.read(start, stop, out.numpy())
         else:
@@ -73,9 +110,9 @@ class _Slot:
 class Pool:
     """Slots of one tensor that background threads fill with blocks of times."""
 
-    def __init__(self, filler: Filler, state: Sequence[int], dtype: torch.dtype, *, slot_times: int, slots: int, threads: int) -> None:
+    def __init__(self, filler: Filler, source: Source, dtype: torch.dtype, *, slot_times: int, slots: int, threads: int) -> None:
         self._filler, self._times = filler, slot_times
-        self.states = States(torch.empty((slots * slot_times, *state), dtype=dtype))
+        self.states = States.empty(source, dtype, slots=slots, rows=slot_times)
         self._free = list(range(slots))[::-1]
         self._held: dict[tuple[int, int], _Slot] = {}
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="sciwm-read", initializer=_step_back)
@@ -92,13 +129,10 @@ class Pool:
         if not self._free:
             for slot in self._held.values():
                 slot.found.result()
-            more = torch.empty((self._times, *self.states.values.shape[1:]), dtype=self.states.values.dtype)
-            self._free.append(len(self.states.values) // self._times)
-            self.states.values = torch.cat([self.states.values, more])
-            if self.states.bad is not None:
-                self.states.bad = np.append(self.states.bad, np.zeros(self._times, bool))
+            self._free.append(len(self.states) // self._times)
+            self.states.add_slot()
         number = self._free.pop()
-        out = self.states.values[number * self._times :][: stop - start]
+        out = self.states.slot(number, 0, stop - start)
         self._held[key] = _Slot(number, start, self._executor.submit(self._filler.fill, start, stop, out))
 
     def wait(self, key: tuple[int, int]) -> tuple[int, bool]:
@@ -106,12 +140,10 @@ class Pool:
         slot = self._held[key]
         found = slot.found.result()
         first = slot.number * self._times
-        if found.failed and self.states.bad is None:
-            self.states.bad = np.zeros(len(self.states.values), bool)
         if self.states.bad is not None:
-            self.states.bad[first : first + self._times] = False
-            for f in found.failed:
-                self.states.bad[first + f.start - slot.start : first + f.stop - slot.start] = True
+            self.states.mark_bad(slice(first, first + self._times), bad=False)
+        for f in found.failed:
+            self.states.mark_bad(slice(first + f.start - slot.start, first + f.stop - slot.start), bad=True)
         return first - slot.start, found.missing
 
     def release(self, keys: Sequence[tuple[int, int]]) -> None:
@@ -134,21 +166,20 @@ def load_states(filler: Filler, source: Source, windows: Windows, dtype: torch.d
     """Read the states of all times that any window touches; return them and the row of every time."""
     needed = windows.touched(source.shape[0])
     place = np.cumsum(needed) - 1
-    states = States(torch.empty((int(needed.sum()), *source.shape[1:]), dtype=dtype))
+    states = States.empty(source, dtype, slots=1, rows=int(needed.sum()))
     edges = np.flatnonzero(np.diff(np.concatenate([[False], needed, [False]])))
     step = source.reader.chunk * max(1, _PIECE // (source.reader.chunk * source.state_bytes))
     with ThreadPoolExecutor(threads, thread_name_prefix="sciwm-read") as executor:
         tasks = []
         for start, stop in edges.reshape(-1, 2).tolist():
             for a, b in rows(start, stop, step):
-                tasks.append(executor.submit(filler.fill, a, b, states.values[place[a] : place[a] + b - a]))
+                tasks.append(executor.submit(filler.fill, a, b, states.slot(0, place[a], place[a] + b - a)))
         try:
             for task in tasks:
                 found = task.result()
                 states.missing |= found.missing
                 for f in found.failed:
-                    states.bad = np.zeros(len(states.values), bool) if states.bad is None else states.bad
-                    states.bad[place[f.start] : place[f.stop - 1] + 1] = True
+                    states.mark_bad(slice(place[f.start], place[f.stop - 1] + 1), bad=True)
         except BaseException:
             executor.shutdown(wait=True, cancel_futures=True)
             raise

@@ -22,6 +22,8 @@ from sciwm.times import infer_step, numeric_time
 
 __all__ = ["Source", "open_source"]
 
+_APART = 4096  # bytes of a channel from which on copying channel by channel costs no more than copying whole states
+
 
 @dataclass(frozen=True)
 class Source:
@@ -43,6 +45,8 @@ class Source:
         Times as people read them.
     copies : float
         Blocks in memory, beside the pool, for each that is being read.
+    apart : bool
+        Whether every channel is read by itself and is large enough to be kept by itself.
     """
 
     reader: Reader
@@ -54,6 +58,7 @@ class Source:
     condition: torch.Tensor
     names: np.ndarray
     copies: float
+    apart: bool
 
     @property
     def state_bytes(self) -> int:
@@ -89,7 +94,7 @@ def open_source(
     pieces = read_pieces(data)
     opened = [_open_piece(label, ds, variables, cache) for label, ds in pieces]
     first = opened[0]
-    for (label, _), (_, shape, channels, _, _) in zip(pieces, opened, strict=True):
+    for (label, _), (_, shape, channels, *_) in zip(pieces, opened, strict=True):
         if (shape[1:], channels) != (first[1][1:], first[2]):
             raise ValueError(
                 f"got states {channels} {shape[1:]} in {label} and {first[2]} {first[1][1:]} in {pieces[0][0]}, expected the same"
@@ -112,6 +117,7 @@ def open_source(
         condition=torch.from_numpy(_conditions(axis)),
         names=values,
         copies=max(p[4] for p in opened),
+        apart=opened[0][5],
     )
 
 
@@ -145,14 +151,15 @@ def _open_training(path: str | Path | None, ds: xr.Dataset, cache: Cache | None)
         condition=torch.from_numpy(np.ascontiguousarray(ds["condition"].values, dtype=np.float32)),
         names=ds["time"].values,
         copies=0.0 if path is not None else 1.0,
+        apart=False,
     )
 
 
-_Piece = tuple[Reader, tuple[int, ...], tuple[str, ...], xr.Dataset, float]
+_Piece = tuple[Reader, tuple[int, ...], tuple[str, ...], xr.Dataset, float, bool]
 
 
 def _open_piece(label: str, ds: xr.Dataset, variables: Sequence[str] | None, cache: Cache | None) -> _Piece:
-    """Reader, shape, channels, time axis and copies of one store or Dataset."""
+    """Reader, shape, channels, time axis, copies of one store or Dataset, and whether its channels are kept apart."""
     if "time" not in ds.dims:
         raise ValueError(
             f"got {label} with dims {[str(d) for d in ds.dims]}, expected one called 'time'; rename it: ds.rename(valid_time='time')"
@@ -174,14 +181,15 @@ def _open_piece(label: str, ds: xr.Dataset, variables: Sequence[str] | None, cac
     if "segment" in ds.coords:
         axis = axis.assign_coords(segment=("time", ds["segment"].values))
     sizes = [math.prod(p.variable.shape[1:]) for p in parts]
+    apart = len(parts) == len(channels) and 4 * sizes[0] >= _APART
     reader: Reader
     if any(p.variable.chunks is not None for p in parts):
         chunked = [p if p.variable.chunks is not None else Part(p.variable.chunk(time=256), p.name, p.place) for p in parts]
-        return DaskReader(chunked, label=label), shape, channels, axis, 1.0
+        return DaskReader(chunked, label=label), shape, channels, axis, 1.0, apart
     if pieces := _zarr_pieces(label, ds, parts):
         reader = ChunkReader(pieces, cache=cache)
-        return reader, shape, channels, axis, 0.0
-    return SliceReader(parts, label=label), shape, channels, axis, max(sizes) / sum(sizes)
+        return reader, shape, channels, axis, 0.0, apart
+    return SliceReader(parts, label=label), shape, channels, axis, max(sizes) / sum(sizes), apart
 
 
 def _layout(ds: xr.Dataset, names: Sequence[str]) -> tuple[list[Part], tuple[int, ...], tuple[str, ...]]:

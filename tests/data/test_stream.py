@@ -413,7 +413,7 @@ def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
     from sciwm.data.source import open_source
 
     source = open_source(complete)
-    pool = Pool(Filler(source, torch.float32, "raise"), source.shape[1:], torch.float32, slot_times=40, slots=1, threads=1)
+    pool = Pool(Filler(source, torch.float32, "raise"), source, torch.float32, slot_times=40, slots=1, threads=1)
     for epoch, start in ((0, 0), (0, 100), (1, 200)):
         pool.submit((epoch, start), start, start + 40)
     whole = np.empty(source.shape, np.float32)
@@ -421,7 +421,9 @@ def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
     for key in ((0, 0), (0, 100), (1, 200)):
         offset, missing = pool.wait(key)
         assert not missing
-        np.testing.assert_array_equal(pool.states.values[key[1] + offset : key[1] + offset + 40].numpy(), whole[key[1] : key[1] + 40])
+        kept = torch.empty((40, *source.shape[1:]))
+        pool.states.take(key[1] + offset + np.arange(40), kept)
+        np.testing.assert_array_equal(kept.numpy(), whole[key[1] : key[1] + 40])
     pool.release([(0, 0), (0, 100)])
     assert pool.has_room()
     assert (1, 200) in pool
