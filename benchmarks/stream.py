@@ -191,7 +191,7 @@ def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
         "Ratios are to the best xbatcher row of the same round, or to the first row where there is none; in brackets the lowest and "
         "highest round.",
         "Reuse is the number of windows that share a decoded step. The limit is stride × (time to decode a step) + (time to gather a "
-        "window), by two threads that do nothing else.",
+        "window), by two threads that do nothing else; shares are of the limit by numcodecs, which decodes for zarr.",
         "CPU ms and value per window; the first batch counts from opening the data.",
         *missing,
     ]

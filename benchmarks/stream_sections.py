@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 import xarray as xr
-from stream_designs import Design, Measured, insitubatch, limit, ours, plain, stack, xbatcher_rows
+from stream_designs import Design, Measured, by_python_blosc, insitubatch, limit, ours, plain, stack, xbatcher_rows
 from stream_stores import Stores
 
 import sciwm
@@ -92,7 +92,8 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
         Design("stream(xr.open_zarr(path)), decoded without Dask", "ours", ours(_stream(chunked, stride, effort), most=most), dask),
         Design("stream(sciwm.open_dataset(path)), through Dask", "ours", ours(canonical, most=most), dask),
         Design("stream(path)", "ours", ours(_stream(lambda: path, stride, effort, variables=names), most=most), zarr, limit_bar=0.7),
-        Design("limit: decode + gather, 2 threads", "limit", limit(path, names, **same)),
+        Design("limit: decode by numcodecs + gather, 2 threads", "limit", limit(path, names, **same)),
+        Design("limit: decode by python-blosc + gather, 2 threads", "other", limit(path, names, **same, decompress=by_python_blosc)),
     ]
     other = insitubatch(path, names, window=WINDOW, batch_size=effort.batch, most=most or 2**62) if stride == 1 else None
     title = f"Zarr, windows of {WINDOW} at stride {stride}"

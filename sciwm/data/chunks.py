@@ -337,9 +337,7 @@ def rows(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
         yield max(start, first), min(stop, first + step)
 
 
-def _columns(
-    shape: tuple[int, ...], chunks: tuple[int, ...], key_parts: Callable[[tuple[int, ...]], tuple[str, str]]
-) -> list[_Column]:
+def _columns(shape: tuple[int, ...], chunks: tuple[int, ...], key_parts: Callable[[tuple[int, ...]], tuple[str, str]]) -> list[_Column]:
     found = []
     for index in itertools.product(*(range(-(-size // n)) for size, n in zip(shape, chunks, strict=True))):
         place = tuple(slice(i * n, min((i + 1) * n, size)) for i, n, size in zip(index, chunks, shape, strict=True))
