@@ -31,6 +31,7 @@ from sciwm.model.jepa import JEPA
 from sciwm.model.twins import Twin
 from sciwm.tokens.masks import block_mask
 from sciwm.train.flops import count_flops
+from sciwm.train.profile import matmul_rate
 
 MASK, HISTORY, ROLLOUT, DIRECTIONS, STRENGTH = 0.5, 2, 2, 256, 40.0
 LEADS, INITIAL_TIMES, STEPS = (1, 4, 20, 40), 64, 40
@@ -250,13 +251,6 @@ def seconds(work: Callable[[], object], device: torch.device, repeat: int) -> fl
     return (time.perf_counter() - began) / repeat
 
 
-def matmul_rate(device: torch.device, precision: str) -> float:
-    """FLOPs per second of one large matrix product, the best of some."""
-    n = 8192 if device.type == "cuda" else 2048
-    one = torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    return 2 * n**3 / min(seconds(lambda: one @ one, device, 3) for _ in range(5))
-
-
 def interleaved(
     names: Sequence[str], step: Callable[[str], object], device: torch.device, rounds: int, repeat: int
 ) -> dict[str, list[float]]:
@@ -289,7 +283,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    peak = matmul_rate(device, options.precision)
+    peak = matmul_rate(device, torch.bfloat16 if options.precision == "bf16" else torch.float32)
     lines = ["| training step | ms | FLOPs | of matmul | to the faster plain one |", "|---|---|---|---|---|"]
     for size in (SIZES[s] for s in options.sizes):
         ways = Ways(size, device, options.precision)

@@ -124,6 +124,8 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     else:
         parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
         parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME, after the configuration's name)")
+    if verb == "train":
+        parser.add_argument("--profile", action="store_true", help="measure a step on this machine instead of training")
     if verb in ("check", "run", "evaluate"):
         seen = "go on where scored times were seen before (in training, by the climatology, in choices), and mark the scores"
         parser.add_argument("--allow-leakage", action="store_true", help=seen)

@@ -96,7 +96,9 @@ def _stage(options: argparse.Namespace, overrides: list[str]) -> int:
     run, config = _open(options, options.target, overrides)
     from sciwm import verbs
 
-    if options.verb in ("prepare", "run"):
+    if options.verb == "train" and options.profile:
+        verbs.profile(run, config)
+    elif options.verb in ("prepare", "run"):
         stage = verbs.prepare if options.verb == "prepare" else verbs.run_all
         stage(run, config, scheduler=options.scheduler, workers=options.workers)
     else:

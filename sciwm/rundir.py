@@ -11,13 +11,14 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import sciwm
 from sciwm.config import Config, ConfigError, dump_config, flatten_config, load_config
+from sciwm.sections import LATER
 
 __all__ = ["RunDir", "hash_inputs", "open_run", "provenance", "resolve_run", "write_atomically"]
 
@@ -336,7 +337,8 @@ def _commit(root: Path) -> str | None:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        values = {f.name: (getattr(value, f.name), f) for f in fields(value)}
+        return {name: v for name, (v, f) in values.items() if not (f.metadata == LATER and v == f.default)}
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"got {type(value).__name__} to hash, expected numbers, texts, paths, lists, mappings or dataclasses")

@@ -9,6 +9,7 @@ from typing import Literal
 from sciwm.times import parse_lead
 
 __all__ = [
+    "LATER",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -20,6 +21,9 @@ __all__ = [
     "SplitConfig",
     "TrainConfig",
 ]
+
+# Of a key that came after runs existed: at its default, which must mean what was done without it, it does not make them out of date.
+LATER = {"later": True}
 
 
 class ConfigError(ValueError):
@@ -174,6 +178,9 @@ class ObjectiveConfig:
         tokens of every state, each drawn on its own.
     input_noise, latent_noise : float
         Standard deviation of the noise added to the standardized states / to predicted latents fed back.
+    anchor : float
+        Weight of the squared error of the cells that one linear head gives from predicted latents, beside the error in latent space; 0
+        learns from latents alone. A twin has none.
     """
 
     kind: Literal["sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"] = "sigreg"
@@ -185,10 +192,11 @@ class ObjectiveConfig:
     mask_ratio: float = 0.0
     input_noise: float = 0.1
     latent_noise: float = 0.0
+    anchor: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         _require_counts("objective", self, "num_directions rollout", 1)
-        for name in ("strength", "input_noise", "latent_noise"):
+        for name in ("strength", "input_noise", "latent_noise", "anchor"):
             _require(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "a number of at least 0")
         _require(0 <= self.ema_decay < 1, "objective.ema_decay", self.ema_decay, "a fraction in [0, 1)")
         _require(0 <= self.mask_ratio < 1, "objective.mask_ratio", self.mask_ratio, "a fraction in [0, 1)")

@@ -49,6 +49,7 @@ from sciwm.skill.table import score_lineup
 from sciwm.stages import console, is_fresh, need, say, stage_inputs
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
+from sciwm.train.profile import profile_training
 from sciwm.verify import check_table, method_names, read_mask, report_notes, write_table
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
@@ -62,6 +63,7 @@ __all__ = [
     "forecast_store",
     "prepare",
     "probe",
+    "profile",
     "report",
     "run_all",
     "train",
@@ -132,6 +134,16 @@ def train(run: RunDir, config: Config) -> None:
     kind = "pixel" if isinstance(world.network, Twin) else "latent"
     health = f"effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
     say(run.weights_file, f"validation: {kind} error {last['prediction']:.3g}, {health}")
+
+
+def profile(run: RunDir, config: Config) -> None:
+    """Measure a training step on this machine; nothing is trained or written."""
+    _use_threads(config)
+    need(run, config, "prepare")
+    found = profile_training(build_world(config, run.train_store), run.train_store)
+    console.print(f"one step of {config.train.batch_size} windows, {config.train.precision}: {found}", highlight=False, soft_wrap=True)
+    minutes = config.train.steps * (found.seconds + found.waiting) / 60
+    console.print(f"{config.train.steps} steps take about {minutes:.1f} minutes, without validations", highlight=False)
 
 
 def probe(run: RunDir, config: Config) -> None:

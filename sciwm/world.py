@@ -14,9 +14,10 @@ from torch import Tensor
 from sciwm.climatology import Climatology
 from sciwm.config import Config
 from sciwm.data.scale import Statistics
-from sciwm.forecast.rollout import initial_positions, predicted_latents
+from sciwm.forecast.rollout import initial_positions, predicted_latents, recent
 from sciwm.model.jepa import JEPA
 from sciwm.model.twins import TWINS, Network, Twin
+from sciwm.probe.features import recent_cells
 from sciwm.probe.readout import Readouts
 from sciwm.probe.targets import as_components, target_series
 from sciwm.times import Step, infer_step
@@ -179,7 +180,7 @@ class WorldModel:
         lead_times : list of str or array, optional
             Some of the leads that readouts were fitted for, which is the default: ``["24 hours"]`` or as in `Step.lead_times`.
         readout : {"residual", "latent", "decoder"}
-            Whether the readout also sees the initial state, or predicted latents alone; or the head a twin was trained with.
+            Whether the readout also sees the states of the context, or predicted latents alone; or the head a twin was trained with.
         members : int
             Members of an ensemble around the residual readout, of a model trained with ``model.noise_dim``; 0 makes one forecast.
             The same initial time of the same data has the same members every time.
@@ -278,13 +279,13 @@ class WorldModel:
             away = (initial.members - initial.latents[:, None]).flatten(0, 1)
             out = xr.Dataset(coords=coords)
             if readouts.fields and self.statistics is not None and isinstance(self.tokenizer, GridTokenizer):
-                around = self.tokenizer.surroundings(initial.values, self.config.probe.halo)
-                cells = [readouts.read_fields(i, initial.latents[:, k], around) for k, i in enumerate(leads)]
+                seen = recent_cells(self.tokenizer, initial.states, self.config.probe.halo)
+                cells = [readouts.read_fields(i, initial.latents[:, k], seen) for k, i in enumerate(leads)]
                 if spread is not None:
                     cells = around_each(cells, [spread.read_fields(i, away[:, k], away[:, k, :, :0]) for k, i in enumerate(leads)])
                 out = out.assign(self._restore(self.tokenizer.fields(torch.stack(cells, 1)), valid_time).data_vars)
             if readouts.series and series is not None:
-                begin = torch.from_numpy(series.isel(time=initial.index).values)
+                begin = torch.from_numpy(series.values[recent(initial.index, self)]).flatten(1)
                 values = [readouts.read_series(i, initial.latents[:, k], begin) for k, i in enumerate(leads)]
                 if spread is not None:
                     values = around_each(values, [spread.read_series(i, away[:, k], away[:, k, 0, :0]) for k, i in enumerate(leads)])
@@ -357,6 +358,8 @@ def build_network(config: Config, *, tokenizer: GridTokenizer | MoleculeTokenize
             **sizes,
             **{name: getattr(config.objective, name) for name in names},
             kind="sigreg" if kind in TWINS else kind,
+            anchor=0.0 if kind in TWINS else config.objective.anchor,
+            cells=tokenizer.cells,
         )
         return Twin(backbone, kind=kind, cells=tokenizer.cells) if kind in TWINS else backbone
 

@@ -129,6 +129,11 @@ def test_a_stage_gets_the_run_and_its_configuration(verb, name, verbs, catalogue
     assert run.read_config() == config
 
 
+def test_a_profile_instead_of_a_training(era, verbs):
+    assert main(["train", "runs/era", "--profile"]) == 0
+    assert [name for name, _, _ in verbs.calls] == ["profile"]
+
+
 @pytest.mark.parametrize("verb", ["prepare", "run"])
 def test_where_dask_works_reaches_the_verb(verb, era, verbs, capsys):
     for flags, expected in [

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sciwm import rundir
-from sciwm.config import Config, ConfigError, TrainConfig, load_config
+from sciwm.config import Config, ConfigError, ObjectiveConfig, TrainConfig, load_config
 from sciwm.rundir import RunDir, hash_inputs, open_run, provenance, resolve_run, write_atomically
 
 SMALL = Config(seed=3, train=TrainConfig(steps=20))
@@ -191,6 +191,8 @@ def test_hashes_tell_values_apart_and_ignore_order():
     different = [(1,), ("1",), (1, 2), ([1, 2],), (SMALL,), (replace(SMALL, seed=4),), (Path("a"),), (None,), ()]
     assert len({hash_inputs(*parts) for parts in different}) == len(different)
     assert hash_inputs(Path("a")) == hash_inputs("a")
+    before = {k: v for k, v in asdict(ObjectiveConfig()).items() if k != "anchor"}  # a key that came later
+    assert hash_inputs(ObjectiveConfig()) == hash_inputs(before) != hash_inputs(ObjectiveConfig(anchor=0.5))
     with pytest.raises(TypeError, match="got object to hash"):
         hash_inputs(object())
 

@@ -95,6 +95,16 @@ def test_a_second_run_does_nothing(finished_run, capsys):
     assert before == {p: p.stat().st_mtime_ns for p in finished_run.rglob("*") if p.is_file()}
 
 
+def test_a_profile_writes_nothing(finished_run, capsys):
+    run = resolve_run(finished_run)
+    before = {p: p.stat().st_mtime_ns for p in finished_run.rglob("*") if p.is_file()}
+    verbs.profile(run, run.read_config())
+    told = capsys.readouterr().out
+    assert "GFLOP in" in told
+    assert "of one large matrix product on" in told
+    assert before == {p: p.stat().st_mtime_ns for p in finished_run.rglob("*") if p.is_file()}
+
+
 def test_another_configuration_is_refused(finished_run, capsys):
     before = (finished_run / "config.yaml").read_text()
     with pytest.raises(ConfigError, match=r"train\.steps"):

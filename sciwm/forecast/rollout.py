@@ -16,7 +16,7 @@ from sciwm.model.jepa import JEPA
 if TYPE_CHECKING:
     from sciwm.world import WorldModel
 
-__all__ = ["Initial", "initial_positions", "lead_paths", "predicted_latents"]
+__all__ = ["Initial", "initial_positions", "lead_paths", "predicted_latents", "recent"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Initial:
     ----------
     index : ndarray, int
         Positions of the initial times on the time axis.
-    values : Tensor, ``[init, ...state]``
-        Standardized initial states, 0 where missing.
+    states : Tensor, ``[init, history, ...state]``
+        Standardized states up to the initial one, newest first, one of the shortest trained strides apart; 0 where missing.
     latents : Tensor, ``[init, lead, token, dim]``
         Predicted latents, in the order of the leads asked for; of a predictor with noise, those without.
     members : Tensor, ``[init, member, lead, token, dim]``
@@ -36,7 +36,7 @@ class Initial:
     """
 
     index: np.ndarray
-    values: Tensor
+    states: Tensor
     latents: Tensor
     members: Tensor
 
@@ -123,12 +123,13 @@ def predicted_latents(
     paths = lead_paths(lead_steps, world.strides)
     history = world.network.history
     time = state["time"].values
+    before = recent(np.zeros(1, np.int64), world)
     world.network.eval()
     for part in np.array_split(index, max(1, -(-len(index) // batch_size))):
         if not len(part):
             continue
         offsets = {s: s * np.arange(1 - history, 1) for s in paths}
-        places = np.unique(part[:, None] + np.concatenate(list(offsets.values())))
+        places = np.unique(part[:, None] + np.concatenate([before[0], *offsets.values()]))
         whole = int(places[-1] - places[0]) + 1 == len(places)
         read = state.isel(time=slice(int(places[0]), int(places[-1]) + 1) if whole else places)
         block = torch.from_numpy(np.ascontiguousarray(read.values, dtype=np.float32))
@@ -143,8 +144,13 @@ def predicted_latents(
             for count, latent in enumerate(_roll(world, context, valid_time, stride, noise), start=1):
                 if count in wanted:
                     latents[:, :, wanted[count]] = latent.view(len(part), 1 + members, *latent.shape[1:])
-        values = torch.nan_to_num(block[torch.from_numpy(np.searchsorted(places, part))])
-        yield Initial(part, values, latents[:, 0], latents[:, 1:])
+        states = torch.nan_to_num(block[torch.from_numpy(np.searchsorted(places, part[:, None] + before))])
+        yield Initial(part, states, latents[:, 0], latents[:, 1:])
+
+
+def recent(index: np.ndarray, world: "WorldModel") -> np.ndarray:
+    """Positions of the states that a readout sees beside latents, ``[init, history]``: as many as a context holds, newest first."""
+    return np.asarray(index)[:, None] - min(world.strides) * np.arange(world.network.history)
 
 
 def _check_members(world: "WorldModel", members: int) -> None:

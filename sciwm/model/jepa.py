@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sciwm.model.encoder import Encoder
-from sciwm.model.loss import energy_error, latent_error, sigreg, vicreg
+from sciwm.model.loss import energy_error, latent_error, pixel_error, sigreg, vicreg
 from sciwm.model.predictor import Predictor
 from sciwm.model.ranks import total_over_ranks
 from sciwm.model.teacher import moving_average, update_average
@@ -26,8 +26,10 @@ class JEPA(nn.Module):
         Widths of token features, of the conditions of a time, and of the conditions of a token at a time.
     token_dim, encoder_blocks, predictor_blocks, num_heads, mlp_ratio, dropout, history, noise_dim
         Sizes, as in `sciwm.config.ModelConfig`.
-    kind, strength, num_directions, ema_decay, latent_noise
+    kind, strength, num_directions, ema_decay, latent_noise, anchor
         The objective, as in `sciwm.config.ObjectiveConfig`.
+    cells : int
+        Values of a token, which ``anchor`` needs to know.
     """
 
     position: Tensor
@@ -52,6 +54,8 @@ class JEPA(nn.Module):
         num_directions: int = 64,
         ema_decay: float = 0.996,
         latent_noise: float = 0.0,
+        anchor: float = 0.0,
+        cells: int = 0,
     ) -> None:
         super().__init__()
         if kind not in ("sigreg", "ema", "vicreg"):
@@ -83,6 +87,8 @@ class JEPA(nn.Module):
         )
         self.hidden = nn.Parameter(torch.randn(token_dim) * 0.02)
         self.teacher = moving_average(self.encoder) if kind == "ema" else None
+        self.anchor = anchor
+        self.head = nn.Linear(token_dim, cells) if anchor else None
 
     def train(self, mode: bool = True) -> "JEPA":
         """Set the mode of encoder and predictor; the teacher never drops anything."""
@@ -142,8 +148,10 @@ class JEPA(nn.Module):
         lead_steps: Float[Tensor, " batch"],
         local: Float[Tensor, "batch time token local"] | None = None,
         visible: Int[Tensor, "state visible"] | None = None,
+        cells: Float[Tensor, "batch time token cell"] | None = None,
+        seen: Bool[Tensor, "batch time token cell"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Prediction error in latent space and the regulariser; their sum is ``loss``.
+        """Prediction error in latent space, the regulariser and, with an anchor, its part; their sum is ``loss``.
 
         Parameters
         ----------
@@ -157,6 +165,8 @@ class JEPA(nn.Module):
             Stride of each window.
         visible : Tensor, optional
             Tokens of the context states that the encoder sees, ``[batch * history, visible]``.
+        cells, seen : Tensor, optional
+            Standardized values of every token's cells, and which of them were observed; for the anchor.
         """
         h = self.history
         if visible is None and self.teacher is None:
@@ -181,7 +191,11 @@ class JEPA(nn.Module):
         if noise is not None:
             error = error + energy_error(members.view(2, *middle.shape), target, ahead)
         penalty = self._penalty(latents, None if valid is None else valid[:, -latents.shape[1] :])
-        return {"loss": error + penalty, "prediction": error.detach(), "regularizer": penalty.detach()}
+        losses = {"loss": error + penalty, "prediction": error.detach(), "regularizer": penalty.detach()}
+        if self.head is None or cells is None or seen is None:
+            return losses
+        pixels = self.anchor * pixel_error(self.head(middle), cells[:, h:], seen[:, h:])
+        return losses | {"loss": losses["loss"] + pixels, "anchor": pixels.detach()}
 
     def _target(self, features: Tensor, valid: Tensor | None) -> Tensor:
         if self.teacher is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sciwm.model.ranks import first_rank_of, num_ranks, sum_over_ranks, total_over_ranks
 
-__all__ = ["energy_error", "latent_error", "sigreg", "vicreg"]
+__all__ = ["energy_error", "latent_error", "pixel_error", "sigreg", "vicreg"]
 
 _SAMPLES = 1024  # rows at once, so that the buffers of the recurrence fit the second-level cache
 
@@ -59,6 +59,13 @@ def _mean_of_tokens(error: Tensor, valid: Tensor | None) -> Tensor:
     weight = valid.to(error.dtype)
     total = torch.as_tensor(total_over_ranks(weight.sum())).clamp_min(1)
     return (error * weight).sum() / (total / num_ranks())
+
+
+def pixel_error(
+    predicted: Float[Tensor, "*lead token cell"], cells: Float[Tensor, "*lead token cell"], seen: Bool[Tensor, "*lead token cell"]
+) -> Float[Tensor, ""]:
+    """Mean squared error over the cells that were observed; 0 is perfect, and without any."""
+    return torch.where(seen, predicted - cells, 0.0).square().sum() / seen.sum().clamp_min(1)
 
 
 def sigreg(

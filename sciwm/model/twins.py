@@ -7,17 +7,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sciwm.model.jepa import JEPA
+from sciwm.model.loss import pixel_error
 
-__all__ = ["TWINS", "Network", "Twin", "pixel_error", "without_dynamics"]
+__all__ = ["TWINS", "Network", "Twin", "without_dynamics"]
 
 TWINS = ("supervised", "masked_autoencoder", "autoencoder")
-
-
-def pixel_error(
-    predicted: Float[Tensor, "*lead token cell"], cells: Float[Tensor, "*lead token cell"], seen: Bool[Tensor, "*lead token cell"]
-) -> Float[Tensor, ""]:
-    """Mean squared error over the cells that were observed; 0 is perfect, and without any."""
-    return torch.where(seen, predicted - cells, 0.0).square().sum() / seen.sum().clamp_min(1)
 
 
 class Twin(nn.Module):

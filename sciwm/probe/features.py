@@ -6,7 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["field_features", "series_features"]
+from sciwm.tokens.grid import GridTokenizer
+
+__all__ = ["field_features", "recent_cells", "series_features"]
+
+
+def recent_cells(
+    tokenizer: GridTokenizer, states: Float[Tensor, "init history channel latitude longitude"], halo: int
+) -> Float[Tensor, "init token cell"]:
+    """What a readout sees of the states up to the initial one: every patch and ``halo`` cells around it, the newest state first."""
+    return tokenizer.surroundings(states, halo).transpose(1, 2).flatten(2)
 
 
 def field_features(
@@ -15,14 +24,14 @@ def field_features(
     """Features of the readout of fields, patch by patch.
 
     The latents come first, so that a latent-only readout is the same fit with fewer features. Persistence and damped
-    persistence are special cases of a readout that also sees the initial anomalies.
+    persistence are special cases of a readout that also sees the initial anomalies; with those before, so is their trend.
 
     Parameters
     ----------
     latents : Tensor
         Predicted latents of one lead.
     initial : Tensor
-        Initial anomalies of the patch (and its surroundings).
+        Anomalies of the patch (and its surroundings) up to the initial time, from `recent_cells`.
     scope : {"token", "shared"}
         One group per token, or all tokens as samples of one group.
     """
@@ -33,5 +42,5 @@ def field_features(
 def series_features(
     latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample target"]
 ) -> Float[Tensor, "sample 1 feature"]:
-    """Features of the readout of scalar series: the latents of all tokens, then the initial values."""
+    """Features of the readout of scalar series: the latents of all tokens, then the values up to the initial time."""
     return torch.cat([latents.flatten(1), initial], dim=-1)[:, None]

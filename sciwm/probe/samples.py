@@ -8,7 +8,8 @@ import xarray as xr
 from rich.progress import track
 
 from sciwm.data.split import LABELS
-from sciwm.forecast.rollout import initial_positions, predicted_latents
+from sciwm.forecast.rollout import initial_positions, predicted_latents, recent
+from sciwm.probe.features import recent_cells
 from sciwm.probe.readout import Sample
 from sciwm.probe.targets import stored_series
 from sciwm.tokens.grid import GridTokenizer
@@ -65,13 +66,13 @@ def readout_samples(
         count = len(initial.index)
         begin, later_series = torch.zeros(count, 0), torch.zeros(count, len(ahead), 0)
         if series is not None:
-            begin, later_series = series[initial.index], series[initial.index[:, None] + ahead]
+            begin, later_series = series[recent(initial.index, world)].flatten(1), series[initial.index[:, None] + ahead]
         if isinstance(world.tokenizer, GridTokenizer):
             first = int(initial.index.min())
             block = state.isel(time=slice(first, int(initial.index.max()) + longest + 1)).values
             later = torch.nan_to_num(torch.from_numpy(block[initial.index[:, None] - first + ahead]))
-            around = world.tokenizer.surroundings(initial.values, world.config.probe.halo)
-            yield Sample(initial.latents, around, world.tokenizer.patches(later), begin, later_series, initial.members)
+            cells = recent_cells(world.tokenizer, initial.states, world.config.probe.halo)
+            yield Sample(initial.latents, cells, world.tokenizer.patches(later), begin, later_series, initial.members)
         else:
             nothing = torch.zeros(count, world.tokenizer.num_tokens, 0)
             later = torch.zeros(count, len(ahead), world.tokenizer.num_tokens, 0)

@@ -1,9 +1,7 @@
 """Train a world model: build it from a training store, fit it, stop and go on."""
 
 import itertools
-import logging
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
 from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal, measure
 from sciwm.train.module import JEPAModule
+from sciwm.train.quiet import quiet_lightning
 from sciwm.world import WorldModel, build_network
 
 __all__ = ["build_world", "fit_world", "is_first_process", "measure_world"]
@@ -142,13 +141,7 @@ def fit_world(
     callbacks: list[L.Callback] = [watch, health, Checkpoints(path=checkpoint, every=config.train.checkpoint_every)]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
-    with warnings.catch_warnings(), _Quiet():
-        warnings.filterwarnings("ignore", message=".*have no `validation_step`.*")  # Health validates, between steps
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # averages of weights always are
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+    with quiet_lightning():
         trainer = _trainer(config, folder, callbacks, progress=progress)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
@@ -212,18 +205,3 @@ def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progr
         log_every_n_steps=20,
         use_distributed_sampler=False,
     )
-
-
-class _Quiet:
-    """Lightning's notes about devices and tips, which say nothing a user of sciwm can act on."""
-
-    def __enter__(self) -> None:
-        names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-        self.loggers = [logging.getLogger(name) for name in names]
-        self.levels = [logger.level for logger in self.loggers]
-        for logger in self.loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        for logger, level in zip(self.loggers, self.levels, strict=True):
-            logger.setLevel(level)

@@ -1,15 +1,18 @@
 """One optimiser step of the JEPA or of a twin, as a Lightning module."""
 
 import math
+from collections import deque
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from sciwm.config import Config
 from sciwm.model.jepa import JEPA
+from sciwm.model.ranks import num_ranks, total_over_ranks
 from sciwm.model.teacher import moving_average, update_average
 from sciwm.model.twins import Network, Twin
 from sciwm.sample import Batch
@@ -19,12 +22,17 @@ from sciwm.world import WorldModel
 
 __all__ = ["JEPAModule"]
 
+# A step whose loss is that many standard deviations above the mean of the last ones is skipped (after V-JEPA 2.1): far beyond what
+# batches scatter, but a single one can undo many steps.
+_SPIKE, _RECENT, _FEWEST = 8.0, 300, 100
+
 
 class JEPAModule(L.LightningModule):
     """Trains ``world.network`` and keeps a moving average of its weights.
 
     Every step draws its randomness (noise, masks, dropout, directions) from a seed made of ``config.seed`` and the step's
-    number, so that a resumed training goes on exactly as an unbroken one would, wherever it was stopped.
+    number, so that a resumed training goes on exactly as an unbroken one would, wherever it was stopped. Steps whose loss leaps up
+    are skipped; ``skipped`` counts them.
 
     Parameters
     ----------
@@ -39,6 +47,9 @@ class JEPAModule(L.LightningModule):
         self.network: Network = world.network
         self.tokenizer = world.tokenizer
         self.average: Network = moving_average(world.network)
+        self.skipped = 0
+        self._loss = torch.zeros(())
+        self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def losses(self, network: Network, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0) -> dict[str, Tensor]:
         """Prediction error and regulariser (or reconstruction error) of a batch."""
@@ -57,9 +68,10 @@ class JEPAModule(L.LightningModule):
             "local": self.world.local_conditions(batch.condition),
             "visible": visible,
         }
+        if isinstance(network, Twin) or network.anchor:
+            known["cells"], known["seen"] = self.world.cells(batch.values, batch.valid)  # without the noise
         if isinstance(network, Twin):
-            cells, seen = self.world.cells(batch.values, batch.valid)  # without the noise
-            return network.loss(features, valid, cells=cells, seen=seen, **known)
+            return network.loss(features, valid, **known)
         return network.loss(features, valid, target_features=features, **known)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -68,7 +80,8 @@ class JEPAModule(L.LightningModule):
         torch.manual_seed(hash((self.config.seed, self.global_step, *([self.global_rank] if self.global_rank else []))) % 2**63)
         objective = self.config.objective
         losses = self.losses(self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio)
-        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=False)
+        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()} | {"train/skipped": float(self.skipped)}, prog_bar=False)
+        self._loss = losses["loss"].detach()
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 
@@ -92,9 +105,30 @@ class JEPAModule(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Limit the gradient's norm here: Lightning refuses to for a fused optimiser in mixed precision, though bfloat16 has no scaling."""
-        if self.config.train.clip:
+        """Limit the gradient's norm here: Lightning refuses to for a fused optimiser in mixed precision, though bfloat16 has no scaling.
+
+        After a leap of the loss there is no gradient at all: the optimiser then leaves weights and its own averages as they are.
+        """
+        if self._leaps(float(total_over_ranks(self._loss)) / num_ranks()):
+            self.skipped += 1
+            self.network.zero_grad(set_to_none=True)
+        elif self.config.train.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
+
+    def _leaps(self, loss: float) -> bool:
+        """Whether a loss is far above the last ones. It counts as one of them from now on, so a new level is taken after five steps."""
+        recent = np.array(self._recent)
+        self._recent.append(loss)
+        return len(recent) >= _FEWEST and bool(loss > recent.mean() + _SPIKE * recent.std())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the last losses, so that a resumed training skips the same steps."""
+        checkpoint["recent_losses"], checkpoint["skipped"] = list(self._recent), self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the losses of a checkpoint; older ones have none."""
+        self._recent.extend(checkpoint.get("recent_losses", []))
+        self.skipped = checkpoint.get("skipped", 0)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with linear warm-up and cosine decay; no decay of weights on biases, norms and embeddings."""

@@ -245,3 +245,27 @@ def test_the_teacher_never_drops_anything():
 def test_unknown_objective():
     with pytest.raises(ValueError, match="objective 'byol'"):
         JEPA(position=torch.randn(TOKENS, 3), feature_dim=FEATURES, condition_dim=0, local_dim=0, kind="byol")
+
+
+def test_an_anchor_adds_the_pixel_error_of_its_head_and_leaves_the_rest():
+    features, condition, lead = window()
+    cells, seen = torch.randn(8, 4, TOKENS, 3), torch.rand(8, 4, TOKENS, 3) > 0.2
+    known = {"target_features": features, "condition": condition, "lead_steps": lead}
+    plain, anchored = jepa(opened=False), jepa(opened=False, anchor=0.5, cells=3)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(anchored.state_dict()[name], value), name
+    torch.nn.init.normal_(plain.predictor.change.weight, std=0.1)
+    anchored.predictor.load_state_dict(plain.predictor.state_dict())
+    torch.manual_seed(3)
+    without = plain.loss(features, None, **known)
+    torch.manual_seed(3)
+    losses = anchored.loss(features, None, cells=cells, seen=seen, **known)
+    history = anchored.encode(features, None)[:, :2]
+    steps = anchored.rollout(history, None, conditions=condition[:, 2:], lead_steps=lead)
+    difference = (anchored.head(torch.stack(list(steps), 1)) - cells[:, 2:])[seen[:, 2:]]
+    torch.testing.assert_close(losses["anchor"], 0.5 * difference.square().mean())
+    torch.testing.assert_close(losses["prediction"], without["prediction"])
+    torch.testing.assert_close(losses["loss"], without["loss"] + losses["anchor"])
+    losses["loss"].backward()
+    assert anchored.head.weight.grad.any()
+    assert "anchor" not in plain.loss(features, None, cells=cells, seen=seen, **known)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sciwm.model.twins import TWINS, Twin, pixel_error
+from sciwm.model.loss import pixel_error
+from sciwm.model.twins import TWINS, Twin
 from tests.model.test_jepa import FEATURES, TOKENS, jepa, window
 
 CELLS = 3

@@ -36,9 +36,11 @@ def test_fields_and_series_of_the_block(grid, which):
     for sample in readout_samples(world, store, which=which, lead_steps=LEADS, batch_size=32):
         index = np.array(expected[begin : begin + len(sample.latents)])
         begin += len(index)
-        torch.testing.assert_close(sample.initial, world.tokenizer.surroundings(state[index], 1))
+        cells = [world.tokenizer.surroundings(state[index - back], 1) for back in (0, 1)]
+        torch.testing.assert_close(sample.initial, torch.cat(cells, dim=-1))
         torch.testing.assert_close(sample.later, world.tokenizer.patches(state[index[:, None] + np.array(LEADS)]))
-        np.testing.assert_allclose(sample.initial_series, target[index] - mean, rtol=1e-3, atol=0.1)
+        recent = np.concatenate([target[index], target[index - 1]], axis=1)
+        np.testing.assert_allclose(sample.initial_series, recent - mean, rtol=1e-3, atol=0.1)
         np.testing.assert_allclose(sample.later_series, target[index[:, None] + np.array(LEADS)] - mean, rtol=1e-3, atol=0.1)
         assert sample.latents.shape == (len(index), 3, world.tokenizer.num_tokens, 16)
     assert begin == len(expected) > 50

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+from itertools import pairwise
 
 import lightning as L
 import numpy as np
@@ -100,7 +101,7 @@ def test_log_records(path, tmp_path):
     assert [r["step"] for r in training] == [12, 20, 24]
     assert [r["step"] for r in validation] == [0, 12, 24]
     losses = {"step", "split", "loss", "prediction", "regularizer", "seconds"}
-    assert all(set(r) == losses for r in training)
+    assert all(set(r) == losses | {"skipped"} for r in training)
     health = {"effective_rank", "smallest_std", "mean_std", "concentration", "probe_r2"}
     assert all(set(r) == losses | health for r in validation)
     assert all(np.isfinite(v) for r in log for v in r.values() if not isinstance(v, str))
@@ -170,6 +171,43 @@ def test_a_loss_that_is_not_a_number_stops_the_training(path, tmp_path, monkeypa
     assert all(torch.isfinite(v).all() for v in saved["state_dict"].values() if v.is_floating_point())
 
 
+def with_losses_times(monkeypatch, factors):
+    """Let the losses of single steps be multiplied, which multiplies their gradients, too."""
+    original = JEPAModule.losses
+
+    def losses(self, network, batch, **options):
+        found = original(self, network, batch, **options)
+        factor = factors.get(self.global_step, 1.0) if network is self.network and network.training else 1.0
+        return found | {"loss": found["loss"] * factor}
+
+    monkeypatch.setattr(JEPAModule, "losses", losses)
+
+
+def test_a_step_with_a_leaping_loss_is_skipped(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("sciwm.train.module._FEWEST", 5)
+    settings = config(train={"steps": 12, "checkpoint_every": 1, "average_decay": 0.0, "clip": 1e9})
+    weights = []
+    update = JEPAModule.optimizer_step
+
+    def step(self, *args, **options):
+        update(self, *args, **options)
+        weights.append(self.network.encoder.embed.weight.detach().clone())
+
+    monkeypatch.setattr(JEPAModule, "optimizer_step", step)
+    with_losses_times(monkeypatch, {9: 1e4})
+    train(settings, path, tmp_path)
+    moved = [not torch.equal(a, b) for a, b in pairwise(weights)]
+    assert moved == [True] * 8 + [False] + [True] * 2  # from step to step; only the tenth left everything as it was
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["skipped"] == 1
+
+
+def test_a_new_level_of_the_loss_is_taken_after_five_steps(path):
+    module = JEPAModule(build_world(config(), path))
+    noise = np.random.default_rng(0).normal(size=300)
+    assert sum(module._leaps(float(x)) for x in noise) == 0
+    assert [module._leaps(1000.0) for _ in range(8)] == [True] * 5 + [False] * 3
+
+
 def test_a_checkpoint_is_replaced_whole(tmp_path):
     class Trainer:
         fails, is_global_zero = False, True
@@ -227,11 +265,12 @@ def test_it_learns(tmp_path):
     for name, model in (("untrained", untrained), ("trained", probed(world, path, (1, 3)))):
         squared = []
         for sample in readout_samples(model, state, which="test", lead_steps=(1, 3)):
+            newest = sample.initial[..., : sample.later.shape[-1]]
             for lead in range(2):
                 for kind in ("residual", "latent"):
                     read = model.readouts[kind].read_fields(lead, sample.latents[:, lead], sample.initial)
                     squared.append((name, kind, lead, (read - sample.later[:, lead]).square().mean()))
-                squared.append((name, "persistence", lead, (sample.initial - sample.later[:, lead]).square().mean()))
+                squared.append((name, "persistence", lead, (newest - sample.later[:, lead]).square().mean()))
         for *key, value in squared:
             errors.setdefault(tuple(key), []).append(float(value))
     errors = {k: float(np.mean(v)) for k, v in errors.items()}
