@@ -41,9 +41,9 @@ def test_an_untrained_world_forecasts_damped_persistence(tmp_path, world, ds):
     assert near < far < 3 * spread
     # Anomalies are those of the readouts, put back on the climatology.
     ridge = world.readouts["residual"]
-    state = torch.from_numpy(world.states(ds).values[1:])
+    patches = world.tokenizer.patches(torch.from_numpy(world.states(ds).values))
     latents = torch.from_numpy(world.encode(ds).values[1:])
-    cells = ridge.read_fields(0, latents, world.tokenizer.patches(state))
+    cells = ridge.read_fields(0, latents, torch.cat([patches[1:], patches[:-1]], dim=-1))
     anomaly = xr.DataArray(world.tokenizer.fields(cells).numpy(), dims=("time", "channel", "latitude", "longitude"))
     valid = xr.DataArray(ds.time.values[1:] + np.timedelta64(1, "D"), dims="time")
     expected = world.statistics.restore(anomaly.assign_coords(latitude=ds.latitude, longitude=ds.longitude), valid)
