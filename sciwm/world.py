@@ -13,11 +13,12 @@ from torch import Tensor
 
 from sciwm.climatology import Climatology
 from sciwm.config import Config
+from sciwm.data.conditions import conditions
 from sciwm.data.scale import Statistics
 from sciwm.forecast.rollout import initial_positions, predicted_latents, recent
 from sciwm.model.jepa import JEPA
 from sciwm.model.twins import TWINS, Network, Twin
-from sciwm.probe.features import recent_cells
+from sciwm.probe.features import recent_cells, recent_series
 from sciwm.probe.readout import Readouts
 from sciwm.probe.targets import as_components, target_series
 from sciwm.times import Step, infer_step
@@ -285,7 +286,8 @@ class WorldModel:
                     cells = around_each(cells, [spread.read_fields(i, away[:, k], away[:, k, :, :0]) for k, i in enumerate(leads)])
                 out = out.assign(self._restore(self.tokenizer.fields(torch.stack(cells, 1)), valid_time).data_vars)
             if readouts.series and series is not None:
-                begin = torch.from_numpy(series.values[recent(initial.index, self)]).flatten(1)
+                condition = torch.from_numpy(conditions(init_time.values, self.step))
+                begin = recent_series(torch.from_numpy(series.values[recent(initial.index, self)]), condition)
                 values = [readouts.read_series(i, initial.latents[:, k], begin) for k, i in enumerate(leads)]
                 if spread is not None:
                     values = around_each(values, [spread.read_series(i, away[:, k], away[:, k, 0, :0]) for k, i in enumerate(leads)])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sciwm.tokens.grid import GridTokenizer
 
-__all__ = ["field_features", "recent_cells", "series_features"]
+__all__ = ["field_features", "recent_cells", "recent_series", "series_features"]
 
 
 def recent_cells(
@@ -16,6 +16,16 @@ def recent_cells(
 ) -> Float[Tensor, "init token cell"]:
     """What a readout sees of the states up to the initial one: every patch and ``halo`` cells around it, the newest state first."""
     return tokenizer.surroundings(states, halo).transpose(1, 2).flatten(2)
+
+
+def recent_series(
+    values: Float[Tensor, "init history target"], condition: Float[Tensor, "init condition"]
+) -> Float[Tensor, "init feature"]:
+    """What a readout sees of scalar series: their values up to the initial time, and the newest times every condition of the calendar.
+
+    So persistence may be damped more in one season than in another, which is what carries an index of El Niño through the year.
+    """
+    return torch.cat([values.flatten(1), (values[:, 0, :, None] * condition[:, None]).flatten(1)], dim=1)
 
 
 def field_features(
@@ -42,5 +52,5 @@ def field_features(
 def series_features(
     latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample target"]
 ) -> Float[Tensor, "sample 1 feature"]:
-    """Features of the readout of scalar series: the latents of all tokens, then the values up to the initial time."""
+    """Features of the readout of scalar series: the latents of all tokens, then what `recent_series` gives."""
     return torch.cat([latents.flatten(1), initial], dim=-1)[:, None]

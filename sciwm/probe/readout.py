@@ -20,8 +20,8 @@ class Sample(NamedTuple):
     """Initial times with their predicted latents and what was observed later, in standardized units.
 
     ``latents [sample, lead, token, dim]``, ``initial [sample, token, recent cell]`` and ``later [sample, lead, token, cell]`` of the
-    fields, ``initial_series [sample, recent target]`` and ``later_series [sample, lead, target]`` of the scalar series; either may be
-    0 wide. Initial are the states and values of a whole context, newest first.
+    fields, ``initial_series [sample, feature]`` (from `recent_series`) and ``later_series [sample, lead, target]`` of the scalar series;
+    either may be 0 wide. Initial are the states and values of a whole context, newest first.
     ``members [sample, member, lead, token, dim]`` are predicted latents of an ensemble, where there is one.
     """
 

@@ -9,7 +9,7 @@ from rich.progress import track
 
 from sciwm.data.split import LABELS
 from sciwm.forecast.rollout import initial_positions, predicted_latents, recent
-from sciwm.probe.features import recent_cells
+from sciwm.probe.features import recent_cells, recent_series
 from sciwm.probe.readout import Sample
 from sciwm.probe.targets import stored_series
 from sciwm.tokens.grid import GridTokenizer
@@ -58,6 +58,7 @@ def readout_samples(
     index = stretch(index, fraction, seed=world.config.seed)
     state = store["state"]
     series = _anomalies(world, store)
+    condition = torch.from_numpy(store["condition"].values)
     batches = predicted_latents(world, state, index, lead_steps, batch_size=batch_size, members=members)
     if progress:
         batches = iter(track(batches, description=progress, total=-(-len(index) // batch_size), transient=True))
@@ -66,7 +67,8 @@ def readout_samples(
         count = len(initial.index)
         begin, later_series = torch.zeros(count, 0), torch.zeros(count, len(ahead), 0)
         if series is not None:
-            begin, later_series = series[recent(initial.index, world)].flatten(1), series[initial.index[:, None] + ahead]
+            begin = recent_series(series[recent(initial.index, world)], condition[initial.index])
+            later_series = series[initial.index[:, None] + ahead]
         if isinstance(world.tokenizer, GridTokenizer):
             first = int(initial.index.min())
             block = state.isel(time=slice(first, int(initial.index.max()) + longest + 1)).values
