@@ -124,7 +124,7 @@ def fit_readouts(
     ValueError
         If a block holds no samples.
     """
-    learnt, width = _gather(train, scope, "training")
+    learnt, widths = _gather(train, scope, "training")
     held, _ = _gather(validation, scope, "validation")
     readouts: dict[str, Readouts] = {}
     for kind in KINDS:
@@ -133,9 +133,10 @@ def fit_readouts(
             weight = area.double()[:, None] if part == "fields" and scope == "token" else None
             chosen = []
             for seen, kept in zip(moments, held[part], strict=True):
-                latents = width if part == "fields" else seen.xx.shape[1] - seen.y.shape[1]
+                latents = widths[part]
                 used = slice(0, latents) if kind == "latent" else slice(None)
-                fitted = fit_ridge(seen.select(used), strengths)
+                # The latents of all tokens are a hundred times as many as the values of an index; those of one are as many as its cells.
+                fitted = fit_ridge(seen.select(used), strengths, first=latents if part == "series" and kind == "residual" else None)
                 weights = None if weight is None else weight.expand(-1, seen.y.shape[1])
                 chosen.append(choose_strength(fitted, kept.select(used), weight=weights))
             ridges[part] = tuple(chosen)
@@ -143,11 +144,12 @@ def fit_readouts(
     return readouts
 
 
-def _gather(samples: Iterable[Sample], scope: Literal["token", "shared"], name: str) -> tuple[dict[str, list[Moments]], int]:
+def _gather(samples: Iterable[Sample], scope: Literal["token", "shared"], name: str) -> tuple[dict[str, list[Moments]], dict[str, int]]:
+    """Moments of fields and of series at every lead, and how many of their features, the first ones, are latents."""
     moments: dict[str, list[Moments]] = {}
-    width = 0
+    widths: dict[str, int] = {}
     for sample in samples:
-        width = sample.latents.shape[-1]
+        widths = {"fields": sample.latents.shape[3], "series": sample.latents.shape[2] * sample.latents.shape[3]}
         for lead in range(sample.latents.shape[1]):
             if sample.later.shape[-1]:
                 later = sample.later[:, lead]
@@ -161,7 +163,7 @@ def _gather(samples: Iterable[Sample], scope: Literal["token", "shared"], name: 
             f"got no {name} windows to fit readouts on, expected some: the {name} block must be longer than the history, the gap and "
             "the longest lead together"
         )
-    return moments, width
+    return moments, widths
 
 
 def _add(moments: dict[str, list[Moments]], part: str, lead: int, x: Tensor, y: Tensor) -> None:

@@ -85,7 +85,7 @@ class Ridge:
         return (moments.yy - 2 * cross + fitted + 2 * b * (mean - moments.y) + n * b.square()) / n
 
 
-def fit_ridge(moments: Moments, strengths: Sequence[float]) -> list[Ridge]:
+def fit_ridge(moments: Moments, strengths: Sequence[float], *, first: int | None = None) -> list[Ridge]:
     r"""Readouts of all ``strengths`` from one eigendecomposition.
 
     .. math:: W = S^{-1} (C + \lambda I)^{-1} S^{-1} \operatorname{cov}(x, y)
@@ -99,6 +99,9 @@ def fit_ridge(moments: Moments, strengths: Sequence[float]) -> list[Ridge]:
         Of the training samples.
     strengths : sequence of float
         Non-negative.
+    first : int, optional
+        Number of features in a first group. The others, a second group, are penalised as if they were as many: a few of them, each
+        worth more, are not drowned by the many.
 
     Returns
     -------
@@ -121,6 +124,8 @@ def fit_ridge(moments: Moments, strengths: Sequence[float]) -> list[Ridge]:
     # The spread of a constant feature is not 0 but the rounding of its squares, about 1e-8 of its mean.
     floor = 1e-6 * (mean_x.abs() + scale.amax(1, keepdim=True)).clamp_min(1e-30)
     scale = torch.where(scale > floor, scale, torch.inf)
+    if first and first < scale.shape[1]:
+        scale[:, first:] /= (first / (scale.shape[1] - first)) ** 0.5
     correlation = cov / scale[:, :, None] / scale[:, None, :]
     cross = (moments.xy / n - mean_x[:, :, None] * mean_y[:, None, :]) / scale[:, :, None]
     values, vectors = torch.linalg.eigh(correlation)

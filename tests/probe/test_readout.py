@@ -56,6 +56,14 @@ def test_they_find_what_is_there(scope):
     np.testing.assert_allclose(latent[:, 0], 0.09 + np.array([0.64, 0.16]), rtol=0.2)  # the initial state is not seen
 
 
+def test_latent_only_never_sees_values_of_a_series_however_many_there_are():
+    seen = sample()
+    more = seen._replace(initial_series=torch.cat([seen.initial_series, seen.later_series[:, 0], seen.later_series[:, 1]], dim=1))
+    readouts = fit(train=[more], validation=[more])
+    assert [ridge.weight.shape[1] for ridge in readouts["latent"].series] == [15, 15]
+    assert [ridge.weight.shape[1] for ridge in readouts["residual"].series] == [21, 21]
+
+
 @pytest.mark.parametrize("scope", ["token", "shared"])
 def test_latent_only_is_the_same_fit_with_fewer_features(scope):
     seen = sample()

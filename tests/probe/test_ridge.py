@@ -106,6 +106,22 @@ def test_the_strength_with_the_smallest_validation_error_is_chosen():
     assert choose_strength(ridges, held, weight=alone) is ridges[int(np.argmin(own))]
 
 
+def test_a_small_group_of_features_is_penalised_as_if_it_were_as_many():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 1, 9, generator=rng, dtype=torch.float64) * torch.linspace(0.5, 3, 9)
+    y = x[..., :2].sum(-1, keepdim=True) + x[..., 8:] + torch.randn(400, 1, 1, generator=rng, dtype=torch.float64)
+    moments = Moments.zeros(groups=1, features=9, targets=1)
+    moments.add(x, y)
+    (got,) = fit_ridge(moments, [0.7], first=8)
+    centred, target = x[:, 0] - x[:, 0].mean(0), y[:, 0] - y[:, 0].mean(0)
+    penalty = 0.7 * centred.var(0, correction=0)
+    penalty[8] /= 8  # one feature stands for eight
+    expected = torch.linalg.solve(centred.T @ centred / 400 + penalty.diag(), centred.T @ target / 400)
+    torch.testing.assert_close(got.weight[0].double(), expected, rtol=1e-4, atol=1e-5)
+    (plain,), (whole,) = fit_ridge(moments, [0.7]), fit_ridge(moments, [0.7], first=9)
+    assert torch.equal(plain.weight, whole.weight)  # without a second group nothing changes
+
+
 def test_too_few_samples():
     x, y = data()
     with pytest.raises(ValueError, match=r"got 1 sample\(s\)"):
