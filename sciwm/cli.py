@@ -93,16 +93,26 @@ def _open(options: argparse.Namespace, target: str, overrides: list[str]) -> "tu
 
 
 def _stage(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.verb == "train" and options.profile:
+        return _profile(options, overrides)
     run, config = _open(options, options.target, overrides)
     from sciwm import verbs
 
-    if options.verb == "train" and options.profile:
-        verbs.profile(run, config)
-    elif options.verb in ("prepare", "run"):
+    if options.verb in ("prepare", "run"):
         stage = verbs.prepare if options.verb == "prepare" else verbs.run_all
         stage(run, config, scheduler=options.scheduler, workers=options.workers)
     else:
         getattr(verbs, options.verb)(run, config)
+    return 0
+
+
+def _profile(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Measure with any settings, also others than those of the run, which stays as it is."""
+    config, folder = _load(options.target, overrides)
+    from sciwm import verbs
+    from sciwm.rundir import RunDir
+
+    verbs.profile(RunDir(options.out or folder), config)
     return 0
 
 

@@ -37,6 +37,7 @@ METHODS = ("jepa", *TWINS, "random")
 FRACTIONS = (1.0, 0.1, 0.01)
 _HIDDEN = 0.75  # of the masked autoencoder, where the configuration hides nothing; He et al. 2022, arXiv:2111.06377
 _BATCH = 64
+_READOUTS = 2  # to be raised when the same probe settings give other readouts: scores of both must not stand in one table
 _console = Console()
 
 
@@ -138,7 +139,7 @@ def _member(shared: RunDir, config: Config, ds: xr.Dataset, method: str, out: Pa
     if method != "random":
         verbs.train(run, config)
     before = run.stage_inputs("prepare" if method == "random" else "train")
-    inputs = hash_inputs(before, config.model, config.seed, config.probe, config.forecast, config.skill.regions, FRACTIONS)
+    inputs = hash_inputs(before, config.model, config.seed, config.probe, config.forecast, config.skill.regions, FRACTIONS, _READOUTS)
     path = run.path / "scores.nc"
     if not run.is_fresh("compare", inputs):
         fresh = build_world(config, run.train_store, series_climatology=series_climatology(run, config))
@@ -176,8 +177,9 @@ def _untrained_facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
 def _sizes(network: Network) -> dict[str, float]:
     """Trained numbers of all of the network, and of the parts that JEPA and twins share."""
     backbone = network.backbone if isinstance(network, Twin) else network
-    parts = (("parameters", network), ("backbone_parameters", backbone))
-    return {name: float(sum(p.numel() for p in part.parameters() if p.requires_grad)) for name, part in parts}
+    count = {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in (("all", network), ("own", backbone))}
+    head = sum(p.numel() for p in backbone.head.parameters()) if backbone.head is not None else 0  # of an anchor
+    return {"parameters": float(count["all"]), "backbone_parameters": float(count["own"] - head)}
 
 
 def _seconds(log: Sequence[dict[str, Any]]) -> float:

@@ -72,17 +72,23 @@ def describe_model(config: Config, parameters: int) -> str:
     ahead = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
     noise = f", with noise of standard deviation {o.input_noise:g} added to the input" if o.input_noise else ""
     masked = f", {100 * o.mask_ratio:.0f} % of the tokens of the context masked" if o.mask_ratio else ""
+    anchor = f", plus {o.anchor:g} times the squared error of the cells that one linear head gives from them" if o.anchor else ""
     scope = "patch by patch" if p.scope == "token" else "one for all patches"
-    series = f"; scalar series ({join_words(p.targets)}) are read from all tokens together" if p.targets else ""
+    own = "in the residual readout beside their own values up to the initial time and by season"
+    series = f"; scalar series ({join_words(p.targets)}) are read from all tokens together, {own}" if p.targets else ""
+        f"; scalar series ({join_words(p.targets)}) are read from all tokens together, in the residual readout beside their own values up to the initial time and by season"
+        if p.targets
+        else ""
+    )
     return (
         f"The forecast model is a joint-embedding predictive architecture with {parameters:,} parameters. A transformer encoder "
         f"({m.encoder_blocks} blocks, width {m.token_dim}, {m.num_heads} heads) turns each state into tokens of patches of "
         f"{m.patch_size[0]} × {m.patch_size[1]} cells, and a predictor ({m.predictor_blocks} blocks) advances them from {past} "
         f"by strides of {strides}. Training minimised the squared error of predicted latents over {ahead} "
-        f"plus {objective}{noise}{masked}: {t.steps:,} steps of AdamW (learning rate {t.learning_rate:g}, weight "
+        f"plus {objective}{anchor}{noise}{masked}: {t.steps:,} steps of AdamW (learning rate {t.learning_rate:g}, weight "
         f"decay {t.weight_decay:g}, batches of {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. Forecasts are read from the "
-        f"predicted latents, and in the residual readout from the initial anomalies of the patch too, by ridge regressions of each lead "
-        f"({scope}), fitted on the training block, with strengths chosen on the validation block{series}."
+        f"predicted latents, and in the residual readout from the anomalies of the patch in the states of the context too, by ridge "
+        f"regressions of each lead ({scope}), fitted on the training block, with strengths chosen on the validation block{series}."
     )
 
 

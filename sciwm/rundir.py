@@ -18,7 +18,7 @@ from typing import Any
 
 import sciwm
 from sciwm.config import Config, ConfigError, dump_config, flatten_config, load_config
-from sciwm.sections import LATER
+from sciwm.sections import ADDED_LATER
 
 __all__ = ["RunDir", "hash_inputs", "open_run", "provenance", "resolve_run", "write_atomically"]
 
@@ -338,7 +338,7 @@ def _commit(root: Path) -> str | None:
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         values = {f.name: (getattr(value, f.name), f) for f in fields(value)}
-        return {name: v for name, (v, f) in values.items() if not (f.metadata == LATER and v == f.default)}
+        return {name: v for name, (v, f) in values.items() if not (f.metadata == ADDED_LATER and v == f.default)}
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"got {type(value).__name__} to hash, expected numbers, texts, paths, lists, mappings or dataclasses")

@@ -9,7 +9,7 @@ from typing import Literal
 from sciwm.times import parse_lead
 
 __all__ = [
-    "LATER",
+    "ADDED_LATER",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 # Of a key that came after runs existed: at its default, which must mean what was done without it, it does not make them out of date.
-LATER = {"later": True}
+ADDED_LATER = {"later": True}
 
 
 class ConfigError(ValueError):
@@ -192,7 +192,7 @@ class ObjectiveConfig:
     mask_ratio: float = 0.0
     input_noise: float = 0.1
     latent_noise: float = 0.0
-    anchor: float = field(default=0.0, metadata=LATER)
+    anchor: float = field(default=0.0, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         _require_counts("objective", self, "num_directions rollout", 1)
@@ -263,7 +263,7 @@ class ProbeConfig:
     strengths : list of float
         Ridge strengths to choose from on the validation block, relative to the mean variance of the features.
     halo : int
-        Cells around a patch whose initial anomalies the residual readout also sees.
+        Cells around a patch whose anomalies, in the states of the context, the residual readout also sees.
     fraction : float
         Share of the training block that readouts are fitted on: one unbroken stretch, placed by the seed.
     targets : list of str

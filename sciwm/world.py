@@ -192,7 +192,8 @@ class WorldModel:
         -------
         Dataset
             ``(init_time, lead_time, [number], [level], latitude, longitude)`` in physical units, canonical names; scalar series
-            ``(init_time, lead_time, [number], [component])``. NaN where the training data were always missing.
+            ``(init_time, lead_time, [number], [component])``. NaN where the training data were always missing, and in series
+            that are missing in the context.
 
         Raises
         ------

@@ -130,8 +130,11 @@ def test_a_stage_gets_the_run_and_its_configuration(verb, name, verbs, catalogue
 
 
 def test_a_profile_instead_of_a_training(era, verbs):
-    assert main(["train", "runs/era", "--profile"]) == 0
-    assert [name for name, _, _ in verbs.calls] == ["profile"]
+    before = (era.path / "config.yaml").read_text()
+    assert main(["train", "runs/era", "--profile", "--train.batch_size=128"]) == 0
+    ((name, (run, config), _),) = verbs.calls
+    assert (name, run, config.train.batch_size) == ("profile", era, 128)  # other settings than the run's
+    assert (era.path / "config.yaml").read_text() == before
 
 
 @pytest.mark.parametrize("verb", ["prepare", "run"])

@@ -66,7 +66,7 @@ class Found:
 class ChunkReader:
     """Reads blocks of times from Zarr arrays into states; used by several threads at once.
 
-    Chunks are asked for together, over all arrays of a store, and decoded as they arrive by numcodecs: into their place if it is
+    Chunks are asked for together, over all arrays of a store, and decoded as they arrive: into their place if it is
     contiguous, else into a buffer of the thread and copied from there. This covers Zarr 2 (no filters, C order) and Zarr 3 (bytes, then
     at most one of Blosc, Zstd and GZip, then possibly crc32c, which is verified). Other arrays (shards, transposed, filtered) are read
     by zarr-python, one row of chunks after the other; zarr fills chunks that are absent, so those are no failure there.
@@ -218,8 +218,8 @@ class _Plan:
     def _key_parts(self, metadata: Any, index: tuple[int, ...]) -> tuple[str, str]:
         """What stands before and after the row in the keys of a column's chunks."""
         row = 10**12  # not to be mistaken for another number of the key
-        head, tail = (self.prefix + metadata.encode_chunk_key((row, *index))).split(str(row))
-        return head, tail
+        head, _, tail = metadata.encode_chunk_key((row, *index)).partition(str(row))
+        return self.prefix + head, tail
 
     def view(self, out: np.ndarray) -> np.ndarray:
         """The part of ``out`` that this array fills, in the array's shape."""

@@ -60,14 +60,14 @@ def _with_checksum(decode: Decode) -> Decode:
 
 
 def _decode_blosc(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
-    # python-blosc trusts the header, and reads and writes beyond what is there.
+    # python-blosc believes what the header says of the size, and knows nothing of the memory's.
     if len(raw) < 16:
         raise ValueError(f"it has {len(raw)} bytes, fewer than the header of Blosc")
     size, _, length = _BLOSC_HEADER.unpack_from(raw)
     if length > len(raw):
         raise ValueError(f"it has {len(raw)} of {length} bytes; it is truncated")
     _check_size(size, out)
-    blosc.decompress_ptr(raw, out.__array_interface__["data"][0])
+    blosc.decompress_ptr(raw if length == len(raw) else memoryview(raw)[:length], out.__array_interface__["data"][0])
     return out
 
 

@@ -1,4 +1,4 @@
-"""What a readout sees: predicted latents, and the initial state beside them."""
+"""What a readout sees: predicted latents, and the states up to the initial one beside them."""
 
 from typing import Literal
 

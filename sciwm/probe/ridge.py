@@ -101,7 +101,8 @@ def fit_ridge(moments: Moments, strengths: Sequence[float], *, first: int | None
         Non-negative.
     first : int, optional
         Number of features in a first group. The others, a second group, are penalised as if they were as many: a few of them, each
-        worth more, are not drowned by the many.
+        worth more, are not drowned by the many. Their standard deviations in S are divided by the root of the ratio of numbers, and
+        their entries in C follow.
 
     Returns
     -------

@@ -25,6 +25,7 @@ __all__ = ["JEPAModule"]
 # A step whose loss is that many standard deviations above the mean of the last ones is skipped (after V-JEPA 2.1): far beyond what
 # batches scatter, but a single one can undo many steps.
 _SPIKE, _RECENT, _FEWEST = 8.0, 300, 100
+_LEAST = 1e-3  # scatter of a loss that hardly changes, as a part of it
 
 
 class JEPAModule(L.LightningModule):
@@ -42,6 +43,11 @@ class JEPAModule(L.LightningModule):
 
     def __init__(self, world: WorldModel) -> None:
         super().__init__()
+        if world.config.train.precision.startswith("16"):
+            raise ValueError(
+                f"got train.precision = {world.config.train.precision!r}, expected bf16-mixed or 32-true: the scaled gradients of float16 "
+                "would be clipped as if they were not scaled"
+            )
         self.world = world
         self.config: Config = world.config
         self.network: Network = world.network
@@ -116,10 +122,18 @@ class JEPAModule(L.LightningModule):
             nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
 
     def _leaps(self, loss: float) -> bool:
-        """Whether a loss is far above the last ones. It counts as one of them from now on, so a new level is taken after five steps."""
+        """Whether a loss is far above the last ones. It counts as one of them from now on, so a new level is taken after five steps.
+
+        One that is not finite is no leap: it stops the training, which is the business of `Health`.
+        """
+        if not math.isfinite(loss):
+            return False
         recent = np.array(self._recent)
         self._recent.append(loss)
-        return len(recent) >= _FEWEST and bool(loss > recent.mean() + _SPIKE * recent.std())
+        if len(recent) < _FEWEST:
+            return False
+        mean = float(recent.mean())
+        return loss > mean + _SPIKE * max(float(recent.std()), _LEAST * abs(mean))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the last losses, so that a resumed training skips the same steps."""

@@ -249,6 +249,15 @@ def test_a_harmed_chunk_is_told_and_left_at_nan(codec, harm, tmp_path, monkeypat
     assert read(Piece(array, None), stop=8)[1] == Found(False, ())
 
 
+def test_bytes_behind_a_blosc_chunk_do_no_harm():
+    store, values = MemoryStore(), normal(20, 4, 6)
+    array = make(values, chunks=(4, 4, 6), codec="blosc", store=store)
+    damage(store, "a/c/1/0/0", bytes(numcodecs.Blosc().encode(values[4:8])) + b"12345678")
+    out, found = read(Piece(array, None))
+    assert found == Found(False, ())
+    assert np.array_equal(out, values)
+
+
 @pytest.mark.parametrize("count", [95, 97])
 @pytest.mark.parametrize("codec", SIZES)
 def test_a_chunk_of_another_size_is_a_failure(codec, count):

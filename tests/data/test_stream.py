@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -408,7 +409,42 @@ def test_the_thread_that_collects_garbage_never_waits_for_itself():
     assert list(ahead(items(), 1)) == [(1, 1), (2, 2), (2, None)]
 
 
-def test_a_full_pool_grows_and_keeps_what_it_holds(complete):
+@pytest.fixture(params=[False, True], ids=["states whole", "channels apart"])
+def layout(request, monkeypatch):
+    """Both ways to keep states, whatever the size of a channel."""
+    monkeypatch.setattr("sciwm.data.source._APART", 1 if request.param else 2**62)
+    return request.param
+
+
+@pytest.mark.parametrize("mode", ["block", "resident"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_batches_do_not_depend_on_how_states_are_kept(complete, layout, mode, dtype):
+    ds = xr.open_zarr(complete, chunks=None, consolidated=False).load()[["u", "v"]]
+    whole = torch.from_numpy(np.stack([ds[n].values for n in "uv"], axis=1)).to(dtype)
+    for data in (complete, ds, ds.chunk(time=50), [ds.isel(time=slice(0, 430)), ds.isel(time=slice(430, None))]):
+        batches = stream(data, window=3, batch_size=32, mode=mode, dtype=dtype, memory_limit=2**20)
+        assert batches.source.apart is layout
+        for batch in batches:
+            assert torch.equal(batch.values, whole[batch.index])
+
+
+def test_a_damaged_chunk_costs_its_windows_however_states_are_kept(complete, layout, tmp_path):
+    damaged = tmp_path / "a.zarr"
+    shutil.copytree(complete, damaged)
+    (damaged / "v" / "c" / "10" / "0" / "0").write_bytes(b"no chunk")
+    whole = xr.open_zarr(complete, chunks=None, consolidated=False)
+    batches = stream(damaged, window=3, batch_size=32, stride=1, mode="block", on_error="skip", memory_limit=2**20, drop_last=False)
+    seen = []
+    for batch in batches:
+        seen.append(batch.index)
+        np.testing.assert_array_equal(batch.values[:, :, 1].numpy(), whole["v"].values[batch.index.numpy()])
+    times = torch.cat(seen)
+    assert not ((times >= 160) & (times < 176)).any()
+    assert batches.skipped == 16 + 2
+    assert len(times) == 1000 - 2 - 18
+
+
+def test_a_full_pool_grows_and_keeps_what_it_holds(complete, layout):
     from sciwm.data.pool import Filler, Pool
     from sciwm.data.source import open_source
 

@@ -201,6 +201,18 @@ def test_a_step_with_a_leaping_loss_is_skipped(path, tmp_path, monkeypatch):
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["skipped"] == 1
 
 
+def test_losses_that_are_not_finite_or_hardly_change_are_no_leaps(path):
+    module = JEPAModule(build_world(config(), path))
+    losses = [*[0.5] * 200, 0.501, float("inf"), float("nan"), 0.503]
+    assert sum(module._leaps(x) for x in losses) == 0
+    assert module._leaps(1.0)
+
+
+def test_float16_is_refused(path):
+    with pytest.raises(ValueError, match=r"got train\.precision = '16-mixed', expected bf16-mixed or 32-true"):
+        JEPAModule(build_world(config(train={"precision": "16-mixed"}), path))
+
+
 def test_a_new_level_of_the_loss_is_taken_after_five_steps(path):
     module = JEPAModule(build_world(config(), path))
     noise = np.random.default_rng(0).normal(size=300)
