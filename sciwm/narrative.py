@@ -76,10 +76,6 @@ def describe_model(config: Config, parameters: int) -> str:
     scope = "patch by patch" if p.scope == "token" else "one for all patches"
     own = "in the residual readout beside their own values up to the initial time and by season"
     series = f"; scalar series ({join_words(p.targets)}) are read from all tokens together, {own}" if p.targets else ""
-        f"; scalar series ({join_words(p.targets)}) are read from all tokens together, in the residual readout beside their own values up to the initial time and by season"
-        if p.targets
-        else ""
-    )
     return (
         f"The forecast model is a joint-embedding predictive architecture with {parameters:,} parameters. A transformer encoder "
         f"({m.encoder_blocks} blocks, width {m.token_dim}, {m.num_heads} heads) turns each state into tokens of patches of "
