@@ -180,7 +180,7 @@ def _version(package: str) -> str:
 
 def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
     """What was measured, on what."""
-    packages = ", ".join(f"{p} {_version(p)}" for p in ("torch", "xarray", "zarr", "dask", "numcodecs", "xbatcher") if _version(p))
+    packages = ", ".join(f"{p} {_version(p)}" for p in ("torch", "xarray", "zarr", "dask", "numcodecs", "blosc", "xbatcher") if _version(p))
     grid, sizes = "×".join(map(str, stores.sizes.grid)), stores.sizes
     missing = [] if importlib.util.find_spec("insitubatch") else ["insitubatch is not installed here: it needs Python ≥ 3.12."]
     return [

@@ -177,9 +177,9 @@ def _untrained_facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
 def _sizes(network: Network) -> dict[str, float]:
     """Trained numbers of all of the network, and of the parts that JEPA and twins share."""
     backbone = network.backbone if isinstance(network, Twin) else network
-    count = {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in (("all", network), ("own", backbone))}
-    head = sum(p.numel() for p in backbone.head.parameters()) if backbone.head is not None else 0  # of an anchor
-    return {"parameters": float(count["all"]), "backbone_parameters": float(count["own"] - head)}
+    shared = (p for name, p in backbone.named_parameters() if not name.startswith("head."))  # an anchor's head is the JEPA's own
+    parts = (("parameters", network.parameters()), ("backbone_parameters", shared))
+    return {name: float(sum(p.numel() for p in part if p.requires_grad)) for name, part in parts}
 
 
 def _seconds(log: Sequence[dict[str, Any]]) -> float:

@@ -65,8 +65,7 @@ def pixel_error(
     predicted: Float[Tensor, "*lead token cell"], cells: Float[Tensor, "*lead token cell"], seen: Bool[Tensor, "*lead token cell"]
 ) -> Float[Tensor, ""]:
     """Mean squared error over the cells that were observed; 0 is perfect, and without any. Over all ranks, as `latent_error`."""
-    total = torch.as_tensor(total_over_ranks(seen.sum())).clamp_min(1)
-    return torch.where(seen, predicted - cells, 0.0).square().sum() / (total / num_ranks())
+    return _mean_of_tokens(torch.where(seen, predicted - cells, 0.0).square(), seen)
 
 
 def sigreg(

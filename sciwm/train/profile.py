@@ -18,7 +18,7 @@ from sciwm.world import WorldModel
 __all__ = ["Profile", "matmul_rate", "profile_training"]
 
 _WARM, _STEPS = 3, 10
-_TYPES = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
+_TYPES = {"bf16": torch.bfloat16, "64": torch.float64}
 
 
 @dataclass(frozen=True)
