@@ -155,13 +155,14 @@ class ChunkReader:
             job.dest[...] = np.nan
             return job.plan.failure(job, error)
 
-    def _scratch(self, plan: "_Plan") -> np.ndarray:
+    def _scratch(self, plan: "_Plan") -> tuple[np.ndarray, int]:
+        """Memory for a chunk, and its address."""
         # One buffer for all arrays, so that it stays in the processor's cache.
         try:
-            views: list[np.ndarray] = self._local.views
+            views: list[tuple[np.ndarray, int]] = self._local.views
         except AttributeError:
             buffer = np.empty(max(p.nbytes for p in self._plans), np.uint8)
-            views = self._local.views = [buffer[: p.nbytes] for p in self._plans]
+            views = self._local.views = [(buffer[: p.nbytes], buffer.ctypes.data) for p in self._plans]
         return views[plan.index]
 
 
@@ -182,7 +183,10 @@ class _Column:
 
 @dataclass(slots=True)
 class _Job:
-    """One chunk of a read: its times ``low`` to ``high``, counted within the chunk, go to ``dest``."""
+    """One chunk of a read: its times ``low`` to ``high``, counted within the chunk, go to ``dest``.
+
+    ``address`` is that of ``dest`` if the chunk can be decoded there as it is.
+    """
 
     plan: "_Plan"
     key: str
@@ -191,6 +195,7 @@ class _Job:
     low: int
     high: int
     dest: np.ndarray
+    address: int | None
 
 
 class _Plan:
@@ -228,28 +233,31 @@ class _Plan:
     def jobs(self, start: int, stop: int, out: np.ndarray) -> Iterator[_Job]:
         """Every chunk that holds times of [start, stop)."""
         view, step = self.view(out), self.chunks[0]
+        # Asking an array for its address takes as long as all else here together.
+        base, stride = view.ctypes.data, view.strides[0]
         for row in range(start // step, -(-stop // step)):
             first = row * step
             low, high = max(start, first), min(stop, first + step)
             times = slice(low - start, high - start)
+            whole = self.straight and high - low == step
             for column in self.columns:
-                key = f"{column.head}{row}{column.tail}"
-                yield _Job(self, key, row, column, low - first, high - first, view[(times, *column.place)])
+                key, dest = f"{column.head}{row}{column.tail}", view[(times, *column.place)]
+                here = whole and column.whole and not column.place and dest.flags.c_contiguous
+                address = base + (low - start) * stride if here else None
+                yield _Job(self, key, row, column, low - first, high - first, dest, address)
 
-    def decode_into(self, job: _Job, raw: Raw, scratch: "Callable[[_Plan], np.ndarray]") -> bool:
+    def decode_into(self, job: _Job, raw: Raw, scratch: "Callable[[_Plan], tuple[np.ndarray, int]]") -> bool:
         """Decode one chunk into its place; return whether a value is missing."""
         assert self.decode is not None
-        dest, column = job.dest, job.column
-        if self.straight and column.whole and job.high - job.low == self.chunks[0] and dest.flags.c_contiguous:
-            values = dest.reshape(-1)
-            target = values.view(np.uint8)
-            flat = self.decode(raw, target)
-            if flat is target:
-                return has_nan(values)
+        dest = job.dest
+        if job.address is not None:
+            decoded = self.decode(raw, dest, job.address)
+            if decoded is dest:
+                return has_nan(dest)
         else:
-            flat = self.decode(raw, scratch(self))
-        values = flat.view(self.dtype).reshape(self.chunks)
-        return self.unpack(values[(slice(job.low, job.high), *column.part)], dest)
+            decoded = self.decode(raw, *scratch(self))
+        values = decoded.view(self.dtype).reshape(self.chunks)
+        return self.unpack(values[(slice(job.low, job.high), *job.column.part)], dest)
 
     def unpack(self, values: np.ndarray, dest: np.ndarray) -> bool:
         """Turn stored values into float32; return whether one is missing."""

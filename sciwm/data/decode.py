@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["Decode", "decoding"]
 
-Decode = Callable[[bytes | memoryview, np.ndarray], np.ndarray]
+Decode = Callable[[bytes | memoryview, np.ndarray, int], np.ndarray]
 # Readers are threads already, several of which decode at once.
 blosc.set_releasegil(True)
 blosc.set_nthreads(1)
@@ -21,9 +21,10 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
     """Return what decodes chunks of an array, and the type of the values decoded.
 
-    The first is called with the chunk's bytes and with flat, contiguous memory (uint8) of the chunk's size. It returns the memory that
-    holds the values: what it was given, or, for codecs that cannot decode into given memory, another of the same size. It raises if the
-    bytes are damaged or decode to another size. It is None for codecs that only zarr-python handles: shards, transposing, filters.
+    The first is called with the chunk's bytes, with a contiguous array of the chunk's size in bytes, and with the address of its memory.
+    It returns an array that holds the values: the one that it was given, or, for codecs that cannot decode into given memory, flat bytes
+    of the same size. It raises if the bytes are damaged or decode to another size. It is None for codecs that only zarr-python handles:
+    shards, transposing, filters.
 
     Parameters
     ----------
@@ -53,13 +54,13 @@ def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
 def _with_checksum(decode: Decode) -> Decode:
     checksum = numcodecs.CRC32C(location="end")
 
-    def verify(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
-        return decode(memoryview(checksum.decode(np.frombuffer(raw, np.uint8))), out)
+    def verify(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
+        return decode(memoryview(checksum.decode(np.frombuffer(raw, np.uint8))), out, address)
 
     return verify
 
 
-def _decode_blosc(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
+def _decode_blosc(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
     # python-blosc believes what the header says of the size, and knows nothing of the memory's.
     if len(raw) < 16:
         raise ValueError(f"it has {len(raw)} bytes, fewer than the header of Blosc")
@@ -67,14 +68,14 @@ def _decode_blosc(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
     if length > len(raw):
         raise ValueError(f"it has {len(raw)} of {length} bytes; it is truncated")
     _check_size(size, out)
-    blosc.decompress_ptr(raw if length == len(raw) else memoryview(raw)[:length], out.__array_interface__["data"][0])
+    blosc.decompress_ptr(raw if length == len(raw) else memoryview(raw)[:length], address)
     return out
 
 
-def _decode_zstd(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
+def _decode_zstd(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
     size = _zstd_size(raw)
     if size is None:
-        return _decode_bytes(_ZSTD.decode(raw), out)
+        return _decode_bytes(_ZSTD.decode(raw), out, address)
     _check_size(size, out)
     _ZSTD.decode(raw, out)
     return out
@@ -93,24 +94,24 @@ def _zstd_size(raw: bytes | memoryview) -> int | None:
     return int.from_bytes(bytes(raw[start : start + width]), "little") + (256 if width == 2 else 0)
 
 
-def _decode_lz4(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
+def _decode_lz4(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
     _check_size(int.from_bytes(bytes(raw[:4]), "little"), out)
     _LZ4.decode(raw, out)
     return out
 
 
-def _decode_bytes(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
+def _decode_bytes(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
     _check_size(len(raw), out)
     return np.frombuffer(raw, np.uint8)
 
 
 def _decode_with(codec: Any) -> Decode:
-    return lambda raw, out: _decode_bytes(codec.decode(raw), out)
+    return lambda raw, out, address: _decode_bytes(codec.decode(raw), out, address)
 
 
 def _check_size(size: int, out: np.ndarray) -> None:
-    if size != out.size:
-        raise ValueError(f"it decodes to {size} bytes, expected {out.size}")
+    if size != out.nbytes:
+        raise ValueError(f"it decodes to {size} bytes, expected {out.nbytes}")
 
 
 _ZSTD, _LZ4 = numcodecs.Zstd(), numcodecs.LZ4()

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import copy
+import io
 import os
 import random
+import sys
 import threading
 import time
 import weakref
@@ -14,6 +16,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype  # also exported as zarr.buffer, but only since zarr 3.1
 from zarr.storage import LocalStore
@@ -25,6 +28,7 @@ __all__ = ["Fetch", "Raw", "address", "open_fetch"]
 Raw = bytes | memoryview
 _Arrival = tuple[int, Raw | Exception | None]
 _FIRST_WAIT = 0.1
+_FIRST_SIZE = 2**18
 _TIMEOUT = 120.0
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _RETRIED_STATUS = (408, 425, 429)
@@ -76,6 +80,7 @@ class Fetch:
         # Not a subclass, which may override `get`.
         self._root = str(store.root) if type(store) is LocalStore else None
         self._cache = cache if self._root is None else None
+        self._local = threading.local()
         self._loop = _Loop(store, requests, attempts, timeout)
         self._close = weakref.finalize(self, self._loop.close)
 
@@ -97,11 +102,12 @@ class Fetch:
             Position in ``keys``.
         raw : bytes, memoryview, None or Exception
             None if the store has no such key; the exception if fetching failed, after all attempts if the fault was transient.
+            Bytes from a local disk lie in memory of the thread that the next step of the generator uses again.
         """
         if not self._close.alive:
             raise ValueError("got keys for a Fetch that is closed")
         if self._root is not None:
-            return self._local(keys, self._root)
+            return self._from_disk(keys, self._root)
         if self._cache is None or names is None:
             return self._remote(keys)
         return self._cached(keys, names, self._cache)
@@ -110,9 +116,12 @@ class Fetch:
         """Cancel all requests, close the sessions and end the thread."""
         self._close()
 
-    def _local(self, keys: Sequence[str], root: str) -> Generator[_Arrival, None, None]:
+    def _from_disk(self, keys: Sequence[str], root: str) -> Generator[_Arrival, None, None]:
+        memory = getattr(self._local, "memory", None)
+        if memory is None:
+            memory = self._local.memory = _Memory()
         for position, key in enumerate(keys):
-            yield position, _read_file(f"{root}/{key}", self._attempts)
+            yield position, _read_file(f"{root}/{key}", memory, self._attempts)
 
     def _remote(self, keys: Sequence[str]) -> Generator[_Arrival, None, None]:
         with contextlib.closing(self._loop.many(range(len(keys)), keys)) as arrivals:
@@ -140,17 +149,36 @@ class Fetch:
             arrivals.close()
 
 
-def _read_file(path: str, attempts: int) -> Raw | Exception | None:
+class _Memory:
+    """Memory that files are read into, one after the other."""
+
+    def __init__(self) -> None:
+        self.view = _aligned(_FIRST_SIZE)
+
+    def grow(self, size: int) -> None:
+        """Make room for so many bytes; keeps what was there."""
+        old, self.view = self.view, _aligned(size)
+        self.view[: len(old)] = old
+
+
+def _aligned(size: int) -> memoryview:
+    # Where large pieces of memory start by themselves, 16 bytes into a page, some processors copy at a third of their speed.
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].data
+
+
+def _read_file(path: str, memory: _Memory, attempts: int) -> Raw | Exception | None:
     for attempt in range(1, attempts + 1):
         try:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             try:
-                size = os.fstat(descriptor).st_size
-                data = os.read(descriptor, size)
-                # One call returns at most 2 GiB.
-                while len(data) < size and (more := os.read(descriptor, size - len(data))):
-                    data += more
-                return data
+                # Python is slow here, where all its memory has left the processor's cache: no file object, no question for the size.
+                size = _read_into(descriptor, memory.view)
+                while size == len(memory.view):
+                    memory.grow(max(os.fstat(descriptor).st_size + 1, 2 * size))
+                    size += _read_into(descriptor, memory.view[size:])
+                return memory.view[:size]
             finally:
                 os.close(descriptor)
         except (FileNotFoundError, NotADirectoryError):
@@ -160,6 +188,14 @@ def _read_file(path: str, attempts: int) -> Raw | Exception | None:
                 return _given_up(path, attempt, error)
             time.sleep(_wait(attempt))
     raise AssertionError
+
+
+def _read_into(descriptor: int, memory: memoryview) -> int:
+    """Read a file from where it stands until it ends or the memory is full; return the number of bytes."""
+    if sys.platform != "win32":
+        return os.readv(descriptor, (memory,))
+    with io.FileIO(descriptor, closefd=False) as file:
+        return file.readinto(memory) or 0
 
 
 def _is_transient(error: Exception) -> bool:

@@ -3,6 +3,7 @@ import functools
 import http.server
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -86,31 +87,51 @@ EXPECTED = dict(enumerate(CONTENT.values()))
 def test_local_files_are_read_in_order_without_a_thread(tmp_path, opened):
     fetch = opened(fill(LocalStore(tmp_path)))
     threads = threading.active_count()
-    found = list(fetch.many([*KEYS, "a/c/absent", "a/c/0/below"]))
+    found = collect(fetch.many([*KEYS, "a/c/absent", "a/c/0/below"]))
     assert threading.active_count() == threads
-    assert [i for i, _ in found] == list(range(22))
-    assert collect(found) == EXPECTED | {20: None, 21: None}
+    assert list(found) == list(range(22))
+    assert found == EXPECTED | {20: None, 21: None}
 
 
-def test_long_local_files_take_several_reads(tmp_path, opened, monkeypatch):
-    read = module.os.read
-    monkeypatch.setattr(module.os, "read", lambda fd, n: read(fd, min(n, 7)))
-    assert collect(opened(fill(LocalStore(tmp_path))).many(KEYS)) == EXPECTED
+@pytest.mark.parametrize("platform", [sys.platform, "win32"])
+def test_local_files_longer_than_the_memory_are_read_whole(tmp_path, opened, monkeypatch, platform):
+    sizes = [0, 1, 63, 64, 65, 200, 10_000, 64, 5]
+    contents = [np.random.default_rng(n).bytes(n) for n in sizes]
+    for number, content in enumerate(contents):
+        (tmp_path / str(number)).write_bytes(content)
+    monkeypatch.setattr(module, "_FIRST_SIZE", 64)
+    monkeypatch.setattr(module.sys, "platform", platform)
+    assert collect(opened(LocalStore(tmp_path)).many([str(n) for n in range(len(sizes))])) == dict(enumerate(contents))
+
+
+def test_threads_read_local_files_into_memory_of_their_own(tmp_path, opened):
+    fetch, found = opened(fill(LocalStore(tmp_path))), {}
+    first, second = fetch.many(KEYS), fetch.many(KEYS[::-1])
+    held = next(first)[1]
+    reader = threading.Thread(target=lambda: found.update(collect(second)))
+    reader.start()
+    reader.join(30)
+    assert bytes(held) == EXPECTED[0]
+    assert found == dict(enumerate(list(EXPECTED.values())[::-1]))
 
 
 def test_local_faults_are_retried_then_told(tmp_path, opened, monkeypatch):
     fetch = opened(fill(LocalStore(tmp_path)), attempts=3)
-    read, calls = module.os.read, []
+    read, calls = module._read_into, []
 
-    def flaky(fd, n):
-        calls.append(n)
+    def flaky(descriptor, memory):
+        calls.append(descriptor)
         if len(calls) < 3:
             raise OSError(5, "Input/output error")
-        return read(fd, n)
+        return read(descriptor, memory)
 
-    monkeypatch.setattr(module.os, "read", flaky)
+    monkeypatch.setattr(module, "_read_into", flaky)
     assert collect(fetch.many(KEYS[:1])) == {0: CONTENT[KEYS[0]]}
-    monkeypatch.setattr(module.os, "read", lambda fd, n: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+
+    def broken(descriptor, memory):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module, "_read_into", broken)
     error = collect(fetch.many(KEYS[:1]))[0]
     assert isinstance(error, OSError)
     assert "3 attempts" in str(error)
