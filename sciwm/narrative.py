@@ -70,6 +70,8 @@ def describe_model(config: Config, parameters: int) -> str:
     strides = f"{join_words([str(s) for s in o.lead_steps])} time step{'s' if max(o.lead_steps) > 1 else ''}"
     past = f"{m.history} successive states" if m.history > 1 else "one state"
     ahead = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
+    if o.curriculum and o.rollout > 1:
+        ahead += f" (one at first, all after {100 * o.curriculum * (o.rollout - 1) / o.rollout:.0f} % of the steps)"
     noise = f", with noise of standard deviation {o.input_noise:g} added to the input" if o.input_noise else ""
     masked = f", {100 * o.mask_ratio:.0f} % of the tokens of the context masked" if o.mask_ratio else ""
     anchor = f", plus {o.anchor:g} times the squared error of the cells that one linear head gives from them" if o.anchor else ""

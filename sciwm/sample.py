@@ -59,6 +59,11 @@ class Batch:
         if self.valid.dtype != torch.bool:
             raise ValueError(f"got valid of type {self.valid.dtype}, expected torch.bool")
 
+    def head(self, times: int) -> "Batch":
+        """The first ``times`` states of every window: views."""
+        per_time = ("values", "valid", "time", "index", "condition")
+        return self if times >= self.values.shape[1] else replace(self, **{name: getattr(self, name)[:, :times] for name in per_time})
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
         return replace(self, **{f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)})

@@ -171,6 +171,9 @@ class ObjectiveConfig:
         Decay of the teacher's moving average (``ema`` only).
     rollout : int
         States predicted in sequence from one context.
+    curriculum : float
+        Fraction of the training over which the number of states predicted in sequence grows from 1 to ``rollout``, in stages of equal
+        length; 0 predicts all of them from the start. The masked autoencoder, which predicts none, knows no stages.
     lead_steps : list of int
         Strides, in time steps, drawn for each window; the lead of one prediction.
     mask_ratio : float
@@ -193,12 +196,14 @@ class ObjectiveConfig:
     input_noise: float = 0.1
     latent_noise: float = 0.0
     anchor: float = field(default=0.0, metadata=ADDED_LATER)
+    curriculum: float = field(default=0.0, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         _require_counts("objective", self, "num_directions rollout", 1)
         for name in ("strength", "input_noise", "latent_noise", "anchor"):
             _require(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "a number of at least 0")
         _require(0 <= self.ema_decay < 1, "objective.ema_decay", self.ema_decay, "a fraction in [0, 1)")
+        _require(0 <= self.curriculum <= 1, "objective.curriculum", self.curriculum, "a fraction in [0, 1]")
         _require(0 <= self.mask_ratio < 1, "objective.mask_ratio", self.mask_ratio, "a fraction in [0, 1)")
         hides = self.mask_ratio > 0 or self.kind != "masked_autoencoder"
         _require(hides, "objective.mask_ratio", self.mask_ratio, "a positive fraction, such as 0.75, for a masked autoencoder")

@@ -343,6 +343,36 @@ class WorldModel:
 
         return save_world(self, Path(folder))
 
+    def push_to_hub(self, hub_id: str, *, private: bool = False, message: str = "Upload world model") -> str:
+        """Share the model on the Hugging Face Hub (``pip install 'sciwm[hub]'``, then ``hf auth login`` once).
+
+        The files are those of `save`, with a short model card where the repository has none. `sciwm.load` takes the same id.
+
+        Parameters
+        ----------
+        hub_id : str
+            ``owner/name``; made if it does not exist.
+        private : bool
+            Whether a repository that is made is private.
+        message : str
+            Of the commit.
+
+        Returns
+        -------
+        str
+            Address of the commit.
+
+        Raises
+        ------
+        ImportError
+            Without huggingface_hub.
+        ValueError
+            If ``hub_id`` is not ``owner/name``.
+        """
+        from sciwm.hub import upload
+
+        return upload(self, hub_id, private=private, message=message)
+
 
 def build_network(config: Config, *, tokenizer: GridTokenizer | MoleculeTokenizer, condition_dim: int, local_dim: int) -> Network:
     """An untrained network that fits the tokens; encoder and predictor depend on sizes and ``config.seed`` alone."""
@@ -367,21 +397,31 @@ def build_network(config: Config, *, tokenizer: GridTokenizer | MoleculeTokenize
         return Twin(backbone, kind=kind, cells=tokenizer.cells) if kind in TWINS else backbone
 
 
-def load(path: str | Path) -> WorldModel:
-    """Load a world model from a run directory; no code from it is executed.
+def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
+    """Load a world model from a run directory or from the Hugging Face Hub; no code from it is executed.
 
     Parameters
     ----------
     path : str or Path
-        Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to forecast.
+        Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to forecast; or the id of a model on
+        the Hub: ``hf://owner/name``, or ``owner/name`` where there is no folder ``owner`` (needs ``pip install 'sciwm[hub]'``).
+    revision : str, optional
+        Branch, tag or commit on the Hub; name a commit to be sure of the same weights.
 
     Raises
     ------
     FileNotFoundError
-        If a file is missing; the message says which verb writes it.
+        If a file is missing, and the message says which verb writes it; or if the Hub has no such model or cannot be reached.
     ValueError
         If the files are damaged, do not belong together, or were written by an incompatible version.
+    ImportError
+        For the Hub, without huggingface_hub.
     """
+    from sciwm.hub import download, is_hub_id
     from sciwm.weights import load_world
 
+    if isinstance(path, str) and is_hub_id(path):
+        return load_world(download(path, revision=revision))
+    if revision is not None:
+        raise ValueError(f"got revision {revision!r} with the folder {path}, expected it for a model on the Hub only")
     return load_world(Path(path))

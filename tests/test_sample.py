@@ -53,6 +53,17 @@ def test_valid_must_be_boolean():
         replace(batch(), valid=torch.ones(6, 3, 2, 3, 4))
 
 
+def test_head_has_the_first_states_of_every_window():
+    made = batch()
+    head = made.head(2)
+    assert head.values.shape == (6, 2, 2, 3, 4)
+    for name in ("values", "valid", "time", "index", "condition"):
+        assert torch.equal(getattr(head, name), getattr(made, name)[:, :2]), name
+    assert torch.equal(head.lead_steps, made.lead_steps)
+    assert head.values.data_ptr() == made.values.data_ptr()
+    assert made.head(3) is made
+
+
 def test_to_another_device():
     moved = batch().to("meta")
     assert all(getattr(moved, f.name).device.type == "meta" for f in fields(moved))

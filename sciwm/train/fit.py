@@ -15,10 +15,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sciwm.climatology import Climatology
 from sciwm.config import Config
-from sciwm.data.datamodule import DataModule, ValidationBatches
+from sciwm.data.datamodule import ValidationBatches
 from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.split import Split
-from sciwm.data.stream import stream
 from sciwm.sample import Batch
 from sciwm.times import Step
 from sciwm.tokens.grid import GridTokenizer
@@ -26,6 +25,7 @@ from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
 from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal, measure
 from sciwm.train.module import JEPAModule
 from sciwm.train.quiet import quiet_lightning
+from sciwm.train.windows import epoch_of, training_data
 from sciwm.world import WorldModel, build_network
 
 __all__ = ["build_world", "fit_world", "is_first_process", "measure_world"]
@@ -129,8 +129,7 @@ def fit_world(
         If a block is too short for a single window.
     """
     config, folder = world.config, Path(folder)
-    length = config.model.history + config.objective.rollout
-    data = DataModule(store, window=length, lead_steps=config.objective.lead_steps, batch_size=config.train.batch_size, seed=config.seed)
+    data = training_data(store, config)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     world.network.train()
     module = JEPAModule(world)
@@ -174,17 +173,7 @@ def _first(batches: Iterable[Batch], config: Config) -> Iterable[Batch]:
 
 def _validation(store: str | Path, config: Config) -> Iterable[Batch]:
     """The same batches at every validation, from states that are read once."""
-    batches = stream(
-        store,
-        which="validation",
-        window=config.model.history + config.objective.rollout,
-        lead_steps=config.objective.lead_steps,
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        epochs=1,
-        drop_last=False,
-    )
-    return ValidationBatches(batches)
+    return ValidationBatches(epoch_of(store, config, "validation"))
 
 
 def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progress: bool) -> L.Trainer:

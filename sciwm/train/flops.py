@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sciwm.data.stream import stream
 from sciwm.train.module import JEPAModule
+from sciwm.train.windows import epoch_of
 from sciwm.world import WorldModel
 
 __all__ = ["count_flops", "step_flops"]
@@ -39,7 +39,7 @@ def count_flops(loss: Callable[[], Tensor]) -> int:
 
 
 def step_flops(world: WorldModel, store: str | Path) -> int:
-    """Floating-point operations of one optimiser step, measured on the first batch of a training store.
+    """Floating-point operations of one optimiser step with the whole rollout, measured on the first batch of a training store.
 
     Parameters
     ----------
@@ -49,17 +49,7 @@ def step_flops(world: WorldModel, store: str | Path) -> int:
         Training store.
     """
     config = world.config
-    batches = stream(
-        store,
-        which="train",
-        window=config.model.history + config.objective.rollout,
-        lead_steps=config.objective.lead_steps,
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        epochs=1,
-        drop_last=False,
-    )
-    batch = next(iter(batches))
+    batch = next(iter(epoch_of(store, config, "train")))
     module = JEPAModule(world)
     module.network.train()
     with torch.random.fork_rng(devices=[]):

@@ -20,12 +20,26 @@ from sciwm.tokens.masks import block_mask, random_mask
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.world import WorldModel
 
-__all__ = ["JEPAModule"]
+__all__ = ["JEPAModule", "rollout_at"]
 
 # A step whose loss is that many standard deviations above the mean of the last ones is skipped (after V-JEPA 2.1): far beyond what
 # batches scatter, but a single one can undo many steps.
 _SPIKE, _RECENT, _FEWEST = 8.0, 300, 100
 _LEAST = 1e-3  # scatter of a loss that hardly changes, as a part of it
+
+
+def rollout_at(step: int, config: Config) -> int:
+    """States predicted in sequence at a step of the training, counted from 0; see ``objective.curriculum``.
+
+    Examples
+    --------
+    >>> from sciwm.config import ObjectiveConfig, TrainConfig
+    >>> config = Config(objective=ObjectiveConfig(rollout=4, curriculum=0.8), train=TrainConfig(steps=100))
+    >>> [rollout_at(step, config) for step in (0, 19, 20, 59, 60, 99)]
+    [1, 1, 2, 3, 4, 4]
+    """
+    stage = config.objective.curriculum * config.train.steps / config.objective.rollout
+    return config.objective.rollout if not stage else min(config.objective.rollout, 1 + int(step / stage))
 
 
 class JEPAModule(L.LightningModule):
@@ -85,6 +99,8 @@ class JEPAModule(L.LightningModule):
         # The same on every rank would be the same noise, masks and dropout on every part of the batch.
         torch.manual_seed(hash((self.config.seed, self.global_step, *([self.global_rank] if self.global_rank else []))) % 2**63)
         objective = self.config.objective
+        if self.network.kind != "masked_autoencoder":
+            batch = batch.head(self.network.history + rollout_at(self.global_step, self.config))
         losses = self.losses(self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio)
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()} | {"train/skipped": float(self.skipped)}, prog_bar=False)
         self._loss = losses["loss"].detach()

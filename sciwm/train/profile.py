@@ -2,17 +2,17 @@
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-from sciwm.data.datamodule import DataModule
 from sciwm.train.flops import step_flops
 from sciwm.train.module import JEPAModule
 from sciwm.train.quiet import quiet_lightning
+from sciwm.train.windows import training_data
 from sciwm.world import WorldModel
 
 __all__ = ["Profile", "matmul_rate", "profile_training"]
@@ -79,9 +79,10 @@ def profile_training(world: WorldModel, store: str | Path) -> Profile:
         Training store.
     """
     config = world.config
+    # Steps with the whole rollout, as those that are counted.
+    world = replace(world, config=replace(config, objective=replace(config.objective, curriculum=0.0)))
     flops = step_flops(world, store)
-    length = config.model.history + config.objective.rollout
-    data = DataModule(store, window=length, lead_steps=config.objective.lead_steps, batch_size=config.train.batch_size, seed=config.seed)
+    data = training_data(store, config)
     clock, module = _Clock(), JEPAModule(world)
     world.network.train()
     with quiet_lightning():

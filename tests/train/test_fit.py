@@ -59,7 +59,7 @@ def interrupted(monkeypatch, at):
 
 @pytest.mark.parametrize("kind", ["sigreg", "ema", *TWINS])
 def test_resumed_equals_unbroken(path, tmp_path, monkeypatch, kind):
-    objective = {"kind": kind, "ema_decay": 0.9, "mask_ratio": 0.3, "latent_noise": 0.01, "lead_steps": [1, 2]}
+    objective = {"kind": kind, "ema_decay": 0.9, "mask_ratio": 0.3, "latent_noise": 0.01, "lead_steps": [1, 2], "curriculum": 0.9}
     settings = config(objective=objective)
     before = signal.getsignal(signal.SIGINT)
     whole, finished, log = train(settings, path, tmp_path / "whole")
@@ -206,6 +206,23 @@ def test_losses_that_are_not_finite_or_hardly_change_are_no_leaps(path):
     losses = [*[0.5] * 200, 0.501, float("inf"), float("nan"), 0.503]
     assert sum(module._leaps(x) for x in losses) == 0
     assert module._leaps(1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("sigreg", [1, 1, 2, 2, 3, 3]), ("supervised", [1, 1, 2, 2, 3, 3]), ("masked_autoencoder", [3] * 6)]
+)
+def test_the_rollout_grows_over_the_training(path, tmp_path, monkeypatch, kind, expected):
+    seen, original = [], JEPAModule.losses
+
+    def losses(self, network, batch, **options):
+        if network.training:
+            seen.append((batch.values.shape[1] - network.history, batch.index.shape[1], torch.diff(batch.index).eq(1).all().item()))
+        return original(self, network, batch, **options)
+
+    monkeypatch.setattr(JEPAModule, "losses", losses)
+    objective = {"kind": kind, "rollout": 3, "curriculum": 1.0, "mask_ratio": 0.5}
+    train(config(objective=objective, train={"steps": 6}), path, tmp_path / "run")
+    assert seen == [(k, k + 2, True) for k in expected]
 
 
 def test_float16_is_refused(path):
