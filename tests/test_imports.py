@@ -112,7 +112,7 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "MDAnalysis": "mdanalysis"}
 
 def test_every_library_imported_is_declared():
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [project["optional-dependencies"][name] for name in ("grib", "cloud", "md", "regrid", "maps")]
+    extras = [project["optional-dependencies"][name] for name in ("grib", "cloud", "md", "regrid", "hub", "maps")]
     declared = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for group in [project["dependencies"], *extras] for line in group}
     files = [*sources(), *((f"datasets.{path.stem}", path) for path in (PACKAGE.parent / "datasets").glob("*.py"))]
     missing = set()
