@@ -115,6 +115,7 @@ OUT_OF_RANGE = [
     (ObjectiveConfig, {"input_noise": -0.1}, r"objective\.input_noise"),
     (ObjectiveConfig, {"ema_decay": 1.0}, r"objective\.ema_decay"),
     (ObjectiveConfig, {"mask_ratio": 1.0}, r"objective\.mask_ratio"),
+    (ObjectiveConfig, {"curriculum": 1.5}, r"objective\.curriculum"),
     (ObjectiveConfig, {"lead_steps": []}, r"objective\.lead_steps"),
     (ObjectiveConfig, {"lead_steps": [1, 0]}, r"positive counts of time steps"),
     (TrainConfig, {"steps": 0}, r"train\.steps"),

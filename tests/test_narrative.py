@@ -41,4 +41,6 @@ def test_the_model_is_described_with_its_own_numbers(kind, words):
     assert "strides of 1 time step." in describe_model(single, np.int64(5))
     anchored = dataclasses.replace(config, objective=dataclasses.replace(config.objective, anchor=0.5))
     assert "plus 0.5 times the squared error of the cells" in describe_model(anchored, 5)
+    growing = dataclasses.replace(config, objective=dataclasses.replace(config.objective, rollout=4, curriculum=0.8))
+    assert "over 4 predictions in a row (one at first, all after 60 % of the steps)" in describe_model(growing, 5)
     assert "squared error of the cells" not in text
