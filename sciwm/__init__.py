@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from sciwm import skill
     from sciwm.data.open import open_dataset, open_forecast
     from sciwm.data.stream import stream
-    from sciwm.world import WorldModel, load
+    from sciwm.weights import load
+    from sciwm.world import WorldModel
 
 __version__ = "0.1.0"
 
@@ -18,7 +19,7 @@ __all__ = ["WorldModel", "__version__", "load", "open_dataset", "open_forecast",
 
 _HOME = {
     "WorldModel": "sciwm.world",
-    "load": "sciwm.world",
+    "load": "sciwm.weights",
     "open_dataset": "sciwm.data.open",
     "open_forecast": "sciwm.data.open",
     "stream": "sciwm.data.stream",

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sciwm
+from sciwm.weights import FILES
 
 if TYPE_CHECKING:
     from sciwm.world import WorldModel
 
 __all__ = ["download", "is_hub_id", "upload"]
 
-_FILES = ("model.json", "model.safetensors", "probes.safetensors")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PREFIX = "hf://"
 
@@ -42,7 +42,7 @@ def download(hub_id: str, *, revision: str | None = None) -> Path:
     hub = _client(hub_id)
     name = hub_id.removeprefix(_PREFIX)
     try:
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
     except hub.errors.HFValidationError as error:
         raise ValueError(f"got {hub_id!r}, expected 'owner/name': {error}") from None
     except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError) as error:

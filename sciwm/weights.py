@@ -25,9 +25,10 @@ from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.world import WorldModel, build_network
 
-__all__ = ["load_world", "save_readouts", "save_world"]
+__all__ = ["FILES", "load", "load_world", "save_readouts", "save_world"]
 
 _FORMAT = 1
+FILES = _DESCRIPTION, _WEIGHTS, _PROBES = "model.json", "model.safetensors", "probes.safetensors"
 
 
 def save_world(world: WorldModel, folder: Path) -> list[Path]:
@@ -63,7 +64,7 @@ def save_world(world: WorldModel, folder: Path) -> list[Path]:
         if part is not None:
             numbers, about[name] = _pack(part.to_dataset())
             tensors |= {f"{name}.{k}": v for k, v in numbers.items()}
-    weights, description = folder / "model.safetensors", folder / "model.json"
+    weights, description = folder / _WEIGHTS, folder / _DESCRIPTION
     _save(tensors, weights, {})
     write_atomically(description, json.dumps(about, indent=1) + "\n")
     return [weights, description, *([save_readouts(world, folder)] if world.readouts else [])]
@@ -75,14 +76,14 @@ def save_readouts(world: WorldModel, folder: Path) -> Path:
     one = next(iter(world.readouts.values()))
     kinds = json.dumps(list(world.readouts))
     notes = {"format": str(_FORMAT), "lead_steps": json.dumps(one.lead_steps), "scope": one.scope, "kinds": kinds}
-    path = folder / "probes.safetensors"
+    path = folder / _PROBES
     _save(tensors, path, notes)
     return path
 
 
 def load_world(folder: Path) -> WorldModel:
     """Read what `save_world` wrote; see `sciwm.load`."""
-    description, weights = folder / "model.json", folder / "model.safetensors"
+    description, weights = folder / _DESCRIPTION, folder / _WEIGHTS
     for file in (description, weights):
         if not file.exists():
             raise FileNotFoundError(f"got {folder} without {file.name}, expected the folder of a trained model: run `sciwm train` first")
@@ -93,8 +94,37 @@ def load_world(folder: Path) -> WorldModel:
     except (KeyError, RuntimeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
         raise ValueError(f"got {weights} and {description} that do not belong together, expected a pair from one run: {reason}") from None
-    probes = folder / "probes.safetensors"
+    probes = folder / _PROBES
     return dataclasses.replace(world, readouts=_read_readouts(probes)) if probes.exists() else world
+
+
+def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
+    """Load a world model from a run directory or from the Hugging Face Hub; no code from it is executed.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to forecast; or the id of a model on
+        the Hub: ``hf://owner/name``, or ``owner/name`` where there is no folder ``owner`` (needs ``pip install 'sciwm[hub]'``).
+    revision : str, optional
+        Branch, tag or commit on the Hub; name a commit to be sure of the same weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing, and the message says which verb writes it; or if the Hub has no such model or cannot be reached.
+    ValueError
+        If the files are damaged, do not belong together, or were written by an incompatible version.
+    ImportError
+        For the Hub, without huggingface_hub.
+    """
+    from sciwm.hub import download, is_hub_id
+
+    if isinstance(path, str) and is_hub_id(path):
+        return load_world(download(path, revision=revision))
+    if revision is not None:
+        raise ValueError(f"got revision {revision!r} with the folder {path}, expected it for a model on the Hub only")
+    return load_world(Path(path))
 
 
 def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WorldModel:

@@ -26,7 +26,7 @@ from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.tokens.positions import fourier_features, solar_elevation
 
-__all__ = ["WorldModel", "build_network", "load"]
+__all__ = ["WorldModel", "build_network"]
 
 ReadoutKind = Literal["residual", "latent", "decoder"]
 
@@ -395,33 +395,3 @@ def build_network(config: Config, *, tokenizer: GridTokenizer | MoleculeTokenize
             cells=tokenizer.cells,
         )
         return Twin(backbone, kind=kind, cells=tokenizer.cells) if kind in TWINS else backbone
-
-
-def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
-    """Load a world model from a run directory or from the Hugging Face Hub; no code from it is executed.
-
-    Parameters
-    ----------
-    path : str or Path
-        Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to forecast; or the id of a model on
-        the Hub: ``hf://owner/name``, or ``owner/name`` where there is no folder ``owner`` (needs ``pip install 'sciwm[hub]'``).
-    revision : str, optional
-        Branch, tag or commit on the Hub; name a commit to be sure of the same weights.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing, and the message says which verb writes it; or if the Hub has no such model or cannot be reached.
-    ValueError
-        If the files are damaged, do not belong together, or were written by an incompatible version.
-    ImportError
-        For the Hub, without huggingface_hub.
-    """
-    from sciwm.hub import download, is_hub_id
-    from sciwm.weights import load_world
-
-    if isinstance(path, str) and is_hub_id(path):
-        return load_world(download(path, revision=revision))
-    if revision is not None:
-        raise ValueError(f"got revision {revision!r} with the folder {path}, expected it for a model on the Hub only")
-    return load_world(Path(path))

@@ -234,16 +234,17 @@ class _Plan:
         """Every chunk that holds times of [start, stop)."""
         view, step = self.view(out), self.chunks[0]
         # Asking an array for its address takes as long as all else here together.
-        base, stride = view.ctypes.data, view.strides[0]
+        base, (stride, *strides) = view.ctypes.data, view.strides
+        columns = [(c, sum(p.start * n for p, n in zip(c.place, strides, strict=False))) for c in self.columns]  # place may be empty
         for row in range(start // step, -(-stop // step)):
             first = row * step
             low, high = max(start, first), min(stop, first + step)
             times = slice(low - start, high - start)
             whole = self.straight and high - low == step
-            for column in self.columns:
+            for column, offset in columns:
                 key, dest = f"{column.head}{row}{column.tail}", view[(times, *column.place)]
-                here = whole and column.whole and not column.place and dest.flags.c_contiguous
-                address = base + (low - start) * stride if here else None
+                here = whole and column.whole and dest.flags.c_contiguous
+                address = base + (low - start) * stride + offset if here else None
                 yield _Job(self, key, row, column, low - first, high - first, dest, address)
 
     def decode_into(self, job: _Job, raw: Raw, scratch: "Callable[[_Plan], tuple[np.ndarray, int]]") -> bool:

@@ -99,7 +99,7 @@ class JEPAModule(L.LightningModule):
         # The same on every rank would be the same noise, masks and dropout on every part of the batch.
         torch.manual_seed(hash((self.config.seed, self.global_step, *([self.global_rank] if self.global_rank else []))) % 2**63)
         objective = self.config.objective
-        if self.network.kind != "masked_autoencoder":
+        if isinstance(self.network, JEPA) or self.network.has_dynamics:
             batch = batch.head(self.network.history + rollout_at(self.global_step, self.config))
         losses = self.losses(self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio)
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()} | {"train/skipped": float(self.skipped)}, prog_bar=False)
