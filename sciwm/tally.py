@@ -1,6 +1,6 @@
 """The table of a comparison: methods over seeds beside baselines, as rows and as Markdown. Knows nothing of torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -197,23 +197,36 @@ def to_markdown(frame: pd.DataFrame) -> str:
         full = part[part["labels"].isna() | (part["labels"] == 1)]
         full = full.assign(name=[_label(m, r) for m, r in zip(full["method"], full["readout"], strict=True)])
         lines += [f"## RMSE of {channel}, {part['units'].iloc[0]}", "", *_grid(full, "name", lead, bold=True), ""]
-    facts = frame[frame["metric"].isin(list(FACTS))]
-    lines += ["## Cost and health", "", *_grid(facts, "method", "metric"), ""]
-    for channel, part in skill[skill["readout"] == "residual"].groupby("channel", sort=False):
-        few = part.assign(name=[f"{m}, {share * 100:g} %" for m, share in zip(part["method"], part["labels"], strict=True)])
-        lines += [f"## Labels: RMSE of {channel} with readouts fitted on a share of the training years", "", *_grid(few, "name", lead), ""]
+    few = skill[(skill["readout"] == "residual") & (skill["labels"] < 1)].sort_values("labels", ascending=False, kind="stable")
+    for channel, part in few.groupby("channel", sort=False):
+        named = part.assign(name=[f"{m}, {share * 100:g} %" for m, share in zip(part["method"], part["labels"], strict=True)])
+        title = f"## RMSE of {channel}, {part['units'].iloc[0]}, with residual readouts fitted on a stretch of the training years"
+        lines += [title, "", *_grid(named, "name", lead), ""]
     tests = frame[frame["metric"].str.startswith("p_") & (frame["region"] == region)]
     for metric, part in tests.groupby("metric", sort=False):
         named = part.assign(name=part["method"] + ", " + part["channel"])
-        lines += [f"## p-values against {metric.removeprefix('p_')}", "", *_grid(named, "name", lead), ""]
-    return "\n".join(lines)
+        lines += [f"## p-values against {metric.removeprefix('p_')}", "", *_grid(named, "name", lead, write=_p_value), ""]
+    facts = frame[frame["metric"].isin(list(FACTS))]
+    return "\n".join([*lines, "## Cost and health", "", *_grid(facts, "method", "metric"), ""])
 
 
 def _label(method: str, readout: str) -> str:
     return method if readout in ("", "residual") else f"{method}_{readout}"
 
 
-def _grid(part: pd.DataFrame, row: str, column: str, *, bold: bool = False) -> list[str]:
+def _number(value: float, std: float) -> str:
+    """Four figures of the value, one decimal at least if it has a spread, whose decimals are the same: ``2.017 ± 0.003``."""
+    if value >= 1e8:
+        return f"{value:.3g}" + (f" ± {std:.1g}" if std > 0 else "")
+    decimals = max(int(std > 0), 3 - int(np.floor(np.log10(abs(value))))) if value else 0
+    return f"{value:,.{decimals}f}" + (f" ± {std:,.{decimals}f}" if std > 0 else "")
+
+
+def _p_value(value: float, std: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}"
+
+
+def _grid(part: pd.DataFrame, row: str, column: str, *, bold: bool = False, write: Callable[[float, float], str] = _number) -> list[str]:
     columns = list(dict.fromkeys(part[column]))
     best = part.groupby(column)["value"].min()
     lines = [f"| | {' | '.join(f'{c:g}' if isinstance(c, float) else str(c) for c in columns)} |", "|---" * (len(columns) + 1) + "|"]
@@ -225,7 +238,7 @@ def _grid(part: pd.DataFrame, row: str, column: str, *, bold: bool = False) -> l
                 cells.append("–")
                 continue
             value, std = found["value"].iloc[0], found["std"].iloc[0]
-            text = (f"{value:,.0f}" if 1e4 <= value < 1e8 else f"{value:.4g}") + (f" ± {std:.2g}" if std > 0 else "")
+            text = write(value, std)
             cells.append(f"**{text}**" if bold and value <= best[key] else text)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines

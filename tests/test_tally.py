@@ -1,6 +1,7 @@
 """The table of a comparison: numbers by hand from made-up errors."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -74,10 +75,23 @@ def test_it_reads_well(made):
     for line in ("## RMSE of t, K", "| | 24 | 72 |", "## Cost and health", "## p-values against lim", "## p-values against supervised"):
         assert line in text.splitlines()
     own = [np.sqrt(errors["jepa", s][0, :, 0].mean()) for s in (0, 1)]
-    assert f"{np.mean(own):.4g} ± {np.std(own, ddof=1):.2g}" in text
+    assert f"{np.mean(own):.3f} ± {np.std(own, ddof=1):.3f}" in text
     assert text.count("**") == 4  # the best of each lead
     assert "| jepa, 10 % |" in text
     assert "| jepa_latent |" in text
+
+
+def test_numbers_have_the_decimals_of_their_spread(made):
+    _, _, frame = made
+    skill = frame[frame["metric"] == "rmse"].tail(2)
+    tests = frame[frame["metric"] == "p_lim"].head(2)
+    facts = pd.DataFrame({"method": "jepa", "metric": ["parameters", "train_flops"], "num_seeds": 2, "units": "1"})
+    shown = pd.concat([skill, tests, facts], ignore_index=True)
+    shown["value"] = [1046.94, 2.0171, 4e-4, 0.0301, 606624.0, 2.138e13]
+    shown["std"] = [2.61, 0.0028, np.nan, np.nan, 0.0, 0.0]
+    text = to_markdown(shown)
+    for cell in ("1,046.9 ± 2.6", "2.017 ± 0.003", "< .001", "0.030", "606,624", "2.14e+13"):
+        assert f" {cell} " in text.replace("**", "")
 
 
 def test_one_seed_has_no_spread(made):
