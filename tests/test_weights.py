@@ -22,11 +22,11 @@ TARGETS = ["box:28.5,40.5,-21.5,-9.5"]
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory):
-    """A world with everything a grid can have: missing data, static fields, a series, teacher and sub-daily sun."""
+    """A world with everything a grid can have: missing data, static fields, a series, teacher, anchor and sub-daily sun."""
     ds = testing.small_climate(years=1, missing=True, step_hours=12)
     mask = np.random.default_rng(0).random((8, 12))
     static = xr.Dataset({"lsm": (("latitude", "longitude"), mask)}, {"latitude": ds.latitude, "longitude": ds.longitude})
-    settings = config(objective={"kind": "ema"}, probe={"targets": TARGETS, "halo": 1, "scope": "shared"})
+    settings = config(objective={"kind": "ema", "anchor": 0.5}, probe={"targets": TARGETS, "halo": 1, "scope": "shared"})
     options = {"climatology": "constant", "missing": "mask", "static": static, "targets": target_series(ds, TARGETS)}
     world, _ = climate_world(ds, tmp_path_factory.mktemp("grid"), series=True, settings=settings, leads=(1, 4), **options)
     return open_gates(world), ds

@@ -20,15 +20,19 @@ class Loss(nn.Module):
         self.network = network
 
     def forward(self, features, valid, lead_steps):
-        condition = features.new_zeros(*features.shape[:2], 0)
-        return self.network.loss(features, valid, target_features=features, condition=condition, lead_steps=lead_steps)
+        known = {"condition": features.new_zeros(*features.shape[:2], 0), "lead_steps": lead_steps}
+        if self.network.anchor:
+            seen = torch.ones_like(features, dtype=torch.bool) if valid is None else valid[..., None].expand_as(features)
+            known |= {"cells": features, "seen": seen}
+        return self.network.loss(features, valid, target_features=features, **known)
 
 
-def network(kind):
+def network(kind, anchor):
     torch.manual_seed(3)
     sizes = {"token_dim": 16, "encoder_blocks": 1, "predictor_blocks": 1, "num_heads": 2, "dropout": 0.0, "history": 2}
     position = torch.randn(TOKENS, 3)
-    jepa = JEPA(position=position, feature_dim=FEATURES, condition_dim=0, local_dim=0, kind=kind, ema_decay=0.9, num_directions=16, **sizes)
+    sizes |= {"feature_dim": FEATURES, "condition_dim": 0, "local_dim": 0, "cells": FEATURES}
+    jepa = JEPA(position=position, kind=kind, ema_decay=0.9, num_directions=16, anchor=anchor, **sizes)
     jepa.hidden.requires_grad_(False)  # stands for dropped tokens, and none is dropped here
     return jepa
 
@@ -44,8 +48,8 @@ def batches(missing):
         yield values, valid, torch.ones(BATCH)
 
 
-def losses(rank, kind, missing, world_size=2):
-    jepa = network(kind)
+def losses(rank, kind, missing, anchor, world_size=2):
+    jepa = network(kind, anchor)
     loss = Loss(jepa) if world_size == 1 else DistributedDataParallel(Loss(jepa))
     optimizer = torch.optim.AdamW(jepa.parameters(), lr=1e-3)
     part = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
@@ -61,7 +65,8 @@ def losses(rank, kind, missing, world_size=2):
     return out, {n: p.detach().clone() for n, p in jepa.named_parameters()}
 
 
-CASES = [(kind, missing) for kind in ("sigreg", "ema", "vicreg") for missing in (False, True)]
+CASES = [(kind, missing, 0.0) for kind in ("sigreg", "ema", "vicreg") for missing in (False, True)]
+CASES += [("sigreg", missing, 0.5) for missing in (False, True)]
 
 
 def all_losses(rank):
@@ -73,7 +78,7 @@ def ranks(tmp_path_factory):
     return run_on_two_ranks(all_losses, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{'missing' if case[1] else 'complete'}")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{'missing' if case[1] else 'complete'}-{case[2]:g}")
 def test_two_ranks_have_the_loss_curve_of_one(ranks, case):
     whole, _ = losses(0, *case, world_size=1)
     (first, mine), (second, other) = (rank[case] for rank in ranks)
