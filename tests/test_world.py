@@ -158,6 +158,26 @@ def test_gaps_in_the_observations_are_forecast(tmp_path):
     assert (forecast.z500.isnull() == always).all()
 
 
+def test_a_context_without_its_earlier_state_still_forecasts(tmp_path):
+    ds = testing.small_climate(years=1, missing=True)
+    made, _ = climate_world(ds, tmp_path, climatology="constant", missing="mask")
+    part = ds.isel(time=slice(0, 20))
+    lost = part.where(part.time != part.time[10])
+    whole, holed = made.forecast(part), made.forecast(lost)
+    never = whole.z500.isnull()
+    assert not never.all()
+    assert (holed.z500.isnull() == never).all()
+    differs = (whole.z500 != holed.z500).where(~never, False).any(["lead_time", "latitude", "longitude"])
+    np.testing.assert_array_equal(
+        differs.init_time[differs], part.time[[10, 11]]
+    )  # the state itself, and the context it was the earlier of
+    after = {"init_time": part.time.values[11], "lead_time": whole.lead_time.values[0]}
+    truth = ds.z500.sel(time=part.time.values[12])
+    errors = [float(((f.z500.sel(after) - truth) ** 2).mean()) for f in (holed, whole)]
+    spread = float(((ds.z500 - ds.z500.mean("time")) ** 2).mean())
+    assert errors[0] < spread, (errors, spread)
+
+
 def test_molecules(tmp_path):
     made, _ = molecule_world(tmp_path)
     ds = testing.double_well(num_trajectories=1, num_frames=40, seed=9)
