@@ -37,7 +37,7 @@ METHODS = ("jepa", *TWINS, "random")
 FRACTIONS = (1.0, 0.1, 0.01)
 _HIDDEN = 0.75  # of the masked autoencoder, where the configuration hides nothing; He et al. 2022, arXiv:2111.06377
 _BATCH = 64
-_READOUTS = 2  # to be raised when the same probe settings give other readouts: scores of both must not stand in one table
+_READOUTS = 3  # to be raised when the same probe settings give other readouts: scores of both must not stand in one table
 _console = Console()
 
 

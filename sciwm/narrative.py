@@ -75,7 +75,7 @@ def describe_model(config: Config, parameters: int) -> str:
     noise = f", with noise of standard deviation {o.input_noise:g} added to the input" if o.input_noise else ""
     masked = f", {100 * o.mask_ratio:.0f} % of the tokens of the context masked" if o.mask_ratio else ""
     anchor = f", plus {o.anchor:g} times the squared error of the cells that one linear head gives from them" if o.anchor else ""
-    scope = "patch by patch" if p.scope == "token" else "one for all patches"
+    scope = "patch by patch, drawn towards a shared one" if p.scope == "token" else "one for all patches"
     own = "in the residual readout beside their own values up to the initial time and by season"
     series = f"; scalar series ({join_words(p.targets)}) are read from all tokens together, {own}" if p.targets else ""
     return (

@@ -264,7 +264,8 @@ class ProbeConfig:
     Parameters
     ----------
     scope : {"token", "shared"}
-        One ridge per patch, or one for all patches. (Scalar series are always read from all tokens together.)
+        One ridge per patch, drawn towards one that all share, or one for all patches. (Scalar series are always read from all tokens
+        together.)
     strengths : list of float
         Ridge strengths to choose from on the validation block, relative to the mean variance of the features.
     halo : int
@@ -276,7 +277,7 @@ class ProbeConfig:
     """
 
     scope: Literal["token", "shared"] = "token"
-    strengths: list[float] = field(default_factory=lambda: [1e-3, 1e-2, 1e-1, 1.0, 10.0])
+    strengths: list[float] = field(default_factory=lambda: [10.0**n for n in range(-3, 4)])
     halo: int = 0
     fraction: float = 1.0
     targets: list[str] = field(default_factory=list)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sciwm.probe.features import field_features, series_features
-from sciwm.probe.ridge import Moments, Ridge, choose_strength, fit_ridge
+from sciwm.probe.ridge import Moments, Ridge, choose_strength, fit_pooled, fit_ridge
 
 __all__ = ["KINDS", "Readouts", "Sample", "fit_readouts"]
 
@@ -130,15 +130,18 @@ def fit_readouts(
     for kind in KINDS:
         ridges: dict[str, tuple[Ridge, ...]] = {}
         for part, moments in learnt.items():
-            weight = area.double()[:, None] if part == "fields" and scope == "token" else None
             chosen = []
             for seen, kept in zip(moments, held[part], strict=True):
                 latents = widths[part]
                 used = slice(0, latents) if kind == "latent" else slice(None)
+                one, other = seen.select(used), kept.select(used)
+                if part == "fields" and scope == "token":
+                    weight = area.double()[:, None].expand(-1, seen.y.shape[1])
+                    chosen.append(fit_pooled(one, other, strengths, weight=weight))
+                    continue
                 # The latents of all tokens are a hundred times as many as the values of an index; those of one are as many as its cells.
-                fitted = fit_ridge(seen.select(used), strengths, first=latents if part == "series" and kind == "residual" else None)
-                weights = None if weight is None else weight.expand(-1, seen.y.shape[1])
-                chosen.append(choose_strength(fitted, kept.select(used), weight=weights))
+                fitted = fit_ridge(one, strengths, first=latents if part == "series" and kind == "residual" else None)
+                chosen.append(choose_strength(fitted, other))
             ridges[part] = tuple(chosen)
         readouts[kind] = Readouts(ridges.get("fields", ()), ridges.get("series", ()), tuple(lead_steps), scope)
     return readouts

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Moments", "Ridge", "choose_strength", "fit_ridge"]
+__all__ = ["Moments", "Ridge", "choose_strength", "fit_pooled", "fit_ridge"]
 
 
 @dataclass
@@ -55,6 +55,21 @@ class Moments:
         """Moments of some of the features."""
         return Moments(self.count, self.x[:, features], self.y, self.xx[:, features, features], self.xy[:, features], self.yy)
 
+    def pooled(self) -> "Moments":
+        """Of all groups as one, every sample as a departure from the means of its group."""
+        x, y, n = self.x, self.y, max(self.count, 1)
+        xx, xy = self.xx - x[:, :, None] * x[:, None] / n, self.xy - x[:, :, None] * y[:, None] / n
+        products = (part.sum(0, keepdim=True) for part in (xx, xy, self.yy - y.square() / n))
+        return Moments(self.count * len(x), torch.zeros_like(x[:1]), torch.zeros_like(y[:1]), *products)
+
+    def without(self, weight: Float[Tensor, "1 feature target"]) -> "Moments":
+        """The same features, and of the targets what ``features @ weight`` leaves of them."""
+        w = weight.double().expand(len(self.x), -1, -1)
+        read = self.xx @ w
+        y = self.y - torch.einsum("gf,gft->gt", self.x, w)
+        yy = self.yy - 2 * (w * self.xy).sum(1) + (w * read).sum(1)
+        return Moments(self.count, self.x, y, self.xx, self.xy - read, yy)
+
 
 @dataclass(frozen=True)
 class Ridge:
@@ -65,7 +80,7 @@ class Ridge:
     weight : Tensor, ``[group, feature, target]``
     offset : Tensor, ``[group, target]``
     strength : float
-        Ridge strength it was fitted with.
+        Ridge strength it was fitted with; infinite where groups have nothing of their own but offsets (`fit_pooled`).
     """
 
     weight: Tensor
@@ -146,3 +161,31 @@ def choose_strength(ridges: Sequence[Ridge], validation: Moments, *, weight: Flo
         error = ridge.squared_error(validation)
         errors.append(float(error.mean() if weight is None else (error * weight).sum() / weight.sum()))
     return ridges[min(range(len(ridges)), key=errors.__getitem__)]
+
+
+def fit_pooled(
+    train: Moments, validation: Moments, strengths: Sequence[float], *, weight: Float[Tensor, "group target"] | None = None
+) -> Ridge:
+    """A readout per group that is drawn towards one that all groups share: what one group's samples cannot tell, the others' do.
+
+    The shared weights are a ridge on the samples of all groups, as departures from the means of their group. What they leave of
+    the targets is read out by a ridge per group, of any of the ``strengths`` or (``strength`` is then infinite) not at all. Both
+    strengths are those with the smallest error on validation samples. Moments suffice: the data are not gone through again.
+
+    Parameters
+    ----------
+    train, validation : Moments
+        Of training and validation samples.
+    strengths : sequence of float
+        Ridge strengths to choose from.
+    weight : Tensor, optional
+        Weights of the errors in that choice.
+    """
+    candidates = []
+    for common in fit_ridge(train.pooled(), strengths):
+        offset = train.without(common.weight).y / train.count
+        candidates.append(Ridge(common.weight.expand(len(train.x), -1, -1), offset.float(), torch.inf))
+    alike = choose_strength(candidates, validation, weight=weight)
+    base = alike.weight[:1]
+    own = [Ridge(base + rest.weight, rest.offset, rest.strength) for rest in fit_ridge(train.without(base), strengths)]
+    return choose_strength([*own, alike], validation, weight=weight)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciwm.probe.ridge import Moments, choose_strength, fit_ridge
+from sciwm.probe.ridge import Moments, choose_strength, fit_pooled, fit_ridge
 
 
 def moments_of(x, y, chunks=1):
@@ -126,3 +126,59 @@ def test_too_few_samples():
     x, y = data()
     with pytest.raises(ValueError, match=r"got 1 sample\(s\)"):
         fit_ridge(moments_of(x[:1], y[:1]), [1.0])
+
+
+def test_pooled_moments_are_those_of_departures_from_the_means_of_groups():
+    x, y = data(samples=40)
+    got = moments_of(x, y).pooled()
+    apart = [np.concatenate((v - v.mean(0)).swapaxes(0, 1))[:, None] for v in (x, y)]
+    want = moments_of(*apart)
+    assert got.count == 120
+    for name in ("x", "y", "xx", "xy", "yy"):
+        np.testing.assert_allclose(getattr(got, name), getattr(want, name), atol=1e-8 * float(want.xx.abs().max()), rtol=1e-9)
+
+
+def test_moments_without_what_was_read_are_those_of_the_rest():
+    x, y = data(samples=40)
+    weight = np.random.default_rng(1).normal(size=(1, 5, 2)).astype(np.float32)
+    got = moments_of(x, y).without(torch.from_numpy(weight))
+    want = moments_of(x, y - np.einsum("sgf,ft->sgt", x, weight[0]))
+    for name in ("x", "y", "xx", "xy", "yy"):
+        np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-7, atol=1e-6)
+
+
+def alike(samples, *, apart, seed=0):
+    """Groups whose targets depend on features in the same way, but for ``apart``, and with means of their own."""
+    weights = np.random.default_rng(5).normal(size=(20, 6, 2))
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(samples, 20, 6))
+    y = np.einsum("sgf,gft->sgt", x, weights[:1] + apart * weights) + np.arange(20)[:, None] + rng.normal(size=(samples, 20, 2))
+    return moments_of(x, y)
+
+
+@pytest.mark.parametrize(("samples", "apart", "ratio"), [(10, 0.0, 0.6), (10, 0.3, 0.9), (5000, 1.0, 1.001)])
+def test_groups_learn_from_each_other_where_they_are_alike_and_lose_nothing_where_not(samples, apart, ratio):
+    strengths = [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]
+    train, validation, test = (alike(n, apart=apart, seed=k) for k, n in enumerate((samples, 500, 2000)))
+    alone = choose_strength(fit_ridge(train, strengths), validation)
+    together = fit_pooled(train, validation, strengths)
+    assert float(together.squared_error(test).mean()) < ratio * float(alone.squared_error(test).mean())
+
+
+def test_groups_that_are_alike_get_the_shared_weights_and_their_own_offsets():
+    ridge = fit_pooled(alike(10, apart=0.0), alike(5000, apart=0.0, seed=1), [1e-3, 0.1])
+    assert ridge.strength == np.inf
+    assert (ridge.weight == ridge.weight[:1]).all()
+    np.testing.assert_allclose(ridge.offset, np.arange(20)[:, None].repeat(2, 1), atol=1.5)
+
+
+def test_errors_that_weigh_nothing_choose_nothing():
+    train, validation = alike(12, apart=0.5), alike(400, apart=0.5, seed=1)
+    strengths, errors = [1e-2, 1.0, 30.0], []
+    for group in range(20):
+        only = torch.zeros(20, 2, dtype=torch.float64)
+        only[group] = 1
+        own = fit_pooled(train, validation, strengths, weight=only).squared_error(validation)[group].mean()
+        others = fit_pooled(train, validation, strengths, weight=1 - only).squared_error(validation)[group].mean()
+        errors.append((float(own), float(others)))
+    assert np.mean([a for a, _ in errors]) < np.mean([b for _, b in errors])
