@@ -58,9 +58,8 @@ class Moments:
     def pooled(self) -> "Moments":
         """Of all groups as one, every sample as a departure from the means of its group."""
         x, y, n = self.x, self.y, max(self.count, 1)
-        xx, xy = self.xx - x[:, :, None] * x[:, None] / n, self.xy - x[:, :, None] * y[:, None] / n
-        products = (part.sum(0, keepdim=True) for part in (xx, xy, self.yy - y.square() / n))
-        return Moments(self.count * len(x), torch.zeros_like(x[:1]), torch.zeros_like(y[:1]), *products)
+        products = self.xx.sum(0) - x.T @ x / n, self.xy.sum(0) - x.T @ y / n, self.yy.sum(0) - y.square().sum(0) / n
+        return Moments(self.count * len(x), torch.zeros_like(x[:1]), torch.zeros_like(y[:1]), *(part[None] for part in products))
 
     def without(self, weight: Float[Tensor, "1 feature target"]) -> "Moments":
         """The same features, and of the targets what ``features @ weight`` leaves of them."""
