@@ -284,7 +284,7 @@ def test_it_learns(tmp_path):
     settings = config(
         model={"token_dim": 48, "encoder_blocks": 1, "predictor_blocks": 1, "dropout": 0.0, "patch_size": [4, 3]},
         objective={"num_directions": 32, "input_noise": 0.05},
-        train={"steps": 120, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 120},
+        train={"steps": 240, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 240},
     )
     untrained, path = climate_world(ds, tmp_path, leads=(1, 3), settings=settings)
     world = build_world(settings, path)
@@ -311,9 +311,10 @@ def test_it_learns(tmp_path):
         trained = errors["trained", "residual", lead]
         assert trained < 0.6 * errors["trained", "persistence", lead]
         assert trained < 0.8 * damped
-        assert errors["trained", "latent", lead] < errors["untrained", "latent", lead]
         # No better than what the waves allow.
         assert trained > 1 - np.exp(-2 * steps / testing.DAMPING_DAYS)
+    # A day ahead ridges on random features of linear waves come as close to that as they can; three days ahead the predictor counts.
+    assert errors["trained", "latent", 1] < 0.97 * errors["untrained", "latent", 1]
 
 
 @pytest.mark.parametrize("kind", TWINS)
