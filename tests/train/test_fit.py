@@ -311,8 +311,8 @@ def test_it_learns(tmp_path):
         trained = errors["trained", "residual", lead]
         assert trained < 0.6 * errors["trained", "persistence", lead]
         assert trained < 0.8 * damped
-        # No better than what the waves allow.
-        assert trained > 1 - np.exp(-2 * steps / testing.DAMPING_DAYS)
+        # No better than what the waves allow, which is an expectation: a test block scatters around it.
+        assert trained > 0.97 * (1 - np.exp(-2 * steps / testing.DAMPING_DAYS))
     # A day ahead ridges on random features of linear waves come as close to that as they can; three days ahead the predictor counts.
     assert errors["trained", "latent", 1] < 0.97 * errors["untrained", "latent", 1]
 
