@@ -120,7 +120,7 @@ class ModelConfig:
     token_dim : int
         Width of a latent token.
     encoder_blocks, predictor_blocks : int
-        Transformer blocks.
+        Transformer blocks. The dynamics live in the predictor, so of a given number most belong there.
     num_heads : int
         Attention heads; divides ``token_dim``.
     mlp_ratio : float
