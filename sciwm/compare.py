@@ -27,7 +27,7 @@ from sciwm.skill.methods import fit_baseline
 from sciwm.tally import Scored, fit_name, tally, to_markdown
 from sciwm.times import infer_step
 from sciwm.train.fit import build_world, measure_world
-from sciwm.train.flops import step_flops
+from sciwm.train.flops import train_flops
 from sciwm.weights import load_world, save_readouts
 from sciwm.world import WorldModel
 
@@ -164,7 +164,7 @@ def _share_store(shared: RunDir, run: RunDir) -> None:
 def _facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
     log = run.read_log()
     last = [r for r in log if r["split"] == "validation"][-1]
-    cost = {"train_flops": step_flops(fresh, run.train_store) * fresh.config.train.steps, "train_seconds": _seconds(log)}
+    cost = {"train_flops": float(train_flops(fresh, run.train_store)), "train_seconds": _seconds(log)}
     return {**_sizes(fresh.network), **cost, "probe_r2": last["probe_r2"], "effective_rank": last["effective_rank"]}
 
 

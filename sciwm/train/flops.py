@@ -1,5 +1,6 @@
 """How much arithmetic a training takes."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sciwm.train.module import JEPAModule
+from sciwm.train.module import JEPAModule, rollout_at
 from sciwm.train.windows import epoch_of
 from sciwm.world import WorldModel
 
-__all__ = ["count_flops", "step_flops"]
+__all__ = ["count_flops", "step_flops", "train_flops"]
 
 
 def count_flops(loss: Callable[[], Tensor]) -> int:
@@ -38,8 +39,8 @@ def count_flops(loss: Callable[[], Tensor]) -> int:
     return int(counter.get_total_flops())
 
 
-def step_flops(world: WorldModel, store: str | Path) -> int:
-    """Floating-point operations of one optimiser step with the whole rollout, measured on the first batch of a training store.
+def step_flops(world: WorldModel, store: str | Path, *, rollout: int | None = None) -> int:
+    """Floating-point operations of one optimiser step, measured on the first batch of a training store.
 
     Parameters
     ----------
@@ -47,12 +48,28 @@ def step_flops(world: WorldModel, store: str | Path) -> int:
         From `sciwm.train.fit.build_world`; its weights do not change.
     store : path
         Training store.
+    rollout : int, optional
+        States predicted in sequence, at most ``objective.rollout``, which is the default.
     """
     config = world.config
     batch = next(iter(epoch_of(store, config, "train")))
     module = JEPAModule(world)
     module.network.train()
+    if rollout is not None:
+        batch = module.cut(batch, rollout)
     with torch.random.fork_rng(devices=[]):
         flops = count_flops(lambda: module.losses(module.network, batch, mask_ratio=config.objective.mask_ratio)["loss"])
     module.network.zero_grad(set_to_none=True)
     return flops
+
+
+def train_flops(world: WorldModel, store: str | Path) -> int:
+    """Floating-point operations of all steps of a training, of which ``objective.curriculum`` makes some shorter.
+
+    Parameters
+    ----------
+    world, store
+        As `step_flops` takes them.
+    """
+    steps = Counter(rollout_at(step, world.config) for step in range(world.config.train.steps))
+    return sum(count * step_flops(world, store, rollout=rollout) for rollout, count in steps.items())

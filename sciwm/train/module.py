@@ -99,13 +99,17 @@ class JEPAModule(L.LightningModule):
         # The same on every rank would be the same noise, masks and dropout on every part of the batch.
         torch.manual_seed(hash((self.config.seed, self.global_step, *([self.global_rank] if self.global_rank else []))) % 2**63)
         objective = self.config.objective
-        if isinstance(self.network, JEPA) or self.network.has_dynamics:
-            batch = batch.head(self.network.history + rollout_at(self.global_step, self.config))
+        batch = self.cut(batch, rollout_at(self.global_step, self.config))
         losses = self.losses(self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio)
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()} | {"train/skipped": float(self.skipped)}, prog_bar=False)
         self._loss = losses["loss"].detach()
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
+
+    def cut(self, batch: Batch, rollout: int) -> Batch:
+        """Windows that end with the last predicted state; whole for the masked autoencoder, which predicts none and fills in all."""
+        predicts = isinstance(self.network, JEPA) or self.network.has_dynamics
+        return batch.head(self.network.history + rollout) if predicts else batch
 
     def noise_of(self, batch: Batch) -> float:
         """Input noise in the units of ``batch.values``: of a molecule, in units of the spread of its distances."""

@@ -7,7 +7,7 @@ from torch import nn
 from sciwm import testing
 from sciwm.model.layers import Attention
 from sciwm.train.fit import build_world
-from sciwm.train.flops import count_flops, step_flops
+from sciwm.train.flops import count_flops, step_flops, train_flops
 from tests.worlds import config, store
 
 
@@ -42,3 +42,18 @@ def test_steps_of_the_twins(tmp_path):
     # The JEPA encodes its targets, too; the autoencoder predicts one step of two; the masked one drops tokens.
     assert flops["sigreg"] > flops["supervised"] > flops["autoencoder"]
     assert flops["sigreg"] > flops["masked_autoencoder"]
+
+
+def test_a_training_with_a_growing_rollout(tmp_path):
+    path = store(testing.small_climate(years=1), tmp_path, climatology="constant")
+    total, single = {}, {}
+    for kind in ("sigreg", "autoencoder", "masked_autoencoder"):
+        objective = {"kind": kind, "mask_ratio": 0.75 if kind == "masked_autoencoder" else 0.0, "rollout": 2}
+        grown = build_world(config(objective=objective | {"curriculum": 0.8}, train={"steps": 10}), path)
+        one, two = (step_flops(grown, path, rollout=n) for n in (1, 2))
+        assert two == step_flops(grown, path)
+        assert train_flops(grown, path) == 4 * one + 6 * two  # 0.8 of ten steps in two stages
+        total[kind], single[kind] = two, one
+    assert single["sigreg"] < total["sigreg"]
+    assert single["autoencoder"] == total["autoencoder"]  # it predicts one state in any case
+    assert single["masked_autoencoder"] == total["masked_autoencoder"]
