@@ -1,7 +1,8 @@
 """How much arithmetic a training takes."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,16 +52,7 @@ def step_flops(world: WorldModel, store: str | Path, *, rollout: int | None = No
     rollout : int, optional
         States predicted in sequence, at most ``objective.rollout``, which is the default.
     """
-    config = world.config
-    batch = next(iter(epoch_of(store, config, "train")))
-    module = JEPAModule(world)
-    module.network.train()
-    if rollout is not None:
-        batch = module.cut(batch, rollout)
-    with torch.random.fork_rng(devices=[]):
-        flops = count_flops(lambda: module.losses(module.network, batch, mask_ratio=config.objective.mask_ratio)["loss"])
-    module.network.zero_grad(set_to_none=True)
-    return flops
+    return _measure(world, store, [world.config.objective.rollout if rollout is None else rollout])[0]
 
 
 def train_flops(world: WorldModel, store: str | Path) -> int:
@@ -72,4 +64,19 @@ def train_flops(world: WorldModel, store: str | Path) -> int:
         As `step_flops` takes them.
     """
     steps = Counter(rollout_at(step, world.config) for step in range(world.config.train.steps))
-    return sum(count * step_flops(world, store, rollout=rollout) for rollout, count in steps.items())
+    return sum(count * flops for count, flops in zip(steps.values(), _measure(world, store, list(steps)), strict=True))
+
+
+def _measure(world: WorldModel, store: str | Path, rollouts: Sequence[int]) -> list[int]:
+    """Floating-point operations of a step for each length of the rollout, on the same batch."""
+    batch = next(iter(epoch_of(store, world.config, "train")))
+    module = JEPAModule(world)
+    module.network.train()
+
+    def loss(rollout: int) -> Tensor:
+        return module.losses(module.network, module.cut(batch, rollout), mask_ratio=world.config.objective.mask_ratio)["loss"]
+
+    with torch.random.fork_rng(devices=[]):
+        flops = [count_flops(partial(loss, rollout)) for rollout in rollouts]
+    module.network.zero_grad(set_to_none=True)
+    return flops
