@@ -90,10 +90,10 @@ def _open(target: Any, *, engine: str, label: str = "") -> xr.Dataset:
     dates = xr.coders.CFDatetimeCoder(time_unit="ns")
     try:
         with warnings.catch_warnings():
-            # Dates beyond 2262 become cftime, and a store without consolidated metadata is read anyway: both are fine.
+            # Dates beyond 2262 become cftime, which is fine.
             warnings.filterwarnings("ignore", category=xr.SerializationWarning)
-            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
-            ds = xr.open_dataset(target, engine=engine, chunks=None, decode_times=dates, decode_timedelta=False)
+            options: Any = {"consolidated": _is_consolidated(target)} if engine == "zarr" else {}
+            ds = xr.open_dataset(target, engine=engine, chunks=None, decode_times=dates, decode_timedelta=False, **options)
             # Without consolidated metadata Zarr lists the variables in the order of the file system, which differs between machines.
             return ds[sorted(ds.data_vars, key=str)] if engine == "zarr" else ds
     except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
@@ -104,6 +104,14 @@ def _open(target: Any, *, engine: str, label: str = "") -> xr.Dataset:
                 "assign dates to its time coordinate and pass that Dataset"
             ) from error
         raise ValueError(f"got {name!r}, which cannot be opened as {engine} ({error}); is the file truncated or damaged?") from error
+
+
+def _is_consolidated(target: Any) -> bool:
+    import zarr
+
+    # Left to xarray, it comes out by an error inside zarr, whose traceback keeps what all callers hold, such as streams and batches,
+    # alive until the garbage collector runs.
+    return zarr.open_group(target, mode="r").metadata.consolidated_metadata is not None
 
 
 def _open_zip(path: Path) -> xr.Dataset:

@@ -1,5 +1,8 @@
 """Every kind of store gives the states that xarray reads from it, with segments where windows must not cross."""
 
+import gc
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -242,6 +245,29 @@ def test_the_cache_serves_a_store_that_is_gone(tmp_path):
         if "/c/" in name:
             files.rm(name)
     assert [b.values.tolist() for b in first] == [b.values.tolist() for b in second]
+
+
+def test_threads_of_a_remote_store_end_with_its_stream():
+    import zarr
+
+    store = zarr.storage.FsspecStore.from_url("memory://held.zarr")
+    record(64).to_zarr(store, zarr_format=3, consolidated=False)
+
+    def fetching():
+        return [t for t in threading.enumerate() if t.name.startswith("sciwm-fetch")]
+
+    def use():
+        batches = stream("memory://held.zarr", window=2, batch_size=8, mode="block")
+        assert len(list(batches)) == 4
+        assert fetching()
+
+    gc.collect()
+    gc.disable()
+    try:
+        use()
+        assert not fetching()
+    finally:
+        gc.enable()
 
 
 def test_damaged_chunks_are_named(tmp_path):
