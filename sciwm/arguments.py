@@ -84,6 +84,8 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2 (the default)")
         known = "jepa,supervised,masked_autoencoder,autoencoder,random"
         parser.add_argument("--methods", default=known, help=f"some of {known} (default: all)")
+        scored = "block to score: validation to choose by, test (the default) for the result"
+        parser.add_argument("--split", choices=["validation", "test"], default="test", help=scored)
         parser.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/NAME_compare, after the configuration's name)")
     elif verb == "data":
         parser.add_argument("action", choices=["list", "make", "get"], help="make simulates a data set, get says where one comes from")

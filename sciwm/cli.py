@@ -243,7 +243,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from sciwm.compare import compare
 
     out = options.out or folder.with_name(f"{folder.name}_compare")
-    compare(config, out=out, seeds=[int(seed) for seed in seeds], methods=_names(options.methods))
+    compare(config, out=out, seeds=[int(seed) for seed in seeds], methods=_names(options.methods), split=options.split)
     return 0
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from sciwm.world import WorldModel
 
 __all__ = ["FRACTIONS", "METHODS", "compare", "method_config"]
 
+_Block = Literal["test", "validation"]
 METHODS = ("jepa", *TWINS, "random")
 FRACTIONS = (1.0, 0.1, 0.01)
 _HIDDEN = 0.75  # of the masked autoencoder, where the configuration hides nothing; He et al. 2022, arXiv:2111.06377
@@ -41,7 +42,9 @@ _READOUTS = 3  # to be raised when the same probe settings give other readouts: 
 _console = Console()
 
 
-def compare(config: Config, *, out: Path, seeds: Sequence[int] = (0, 1, 2), methods: Sequence[str] = METHODS) -> pd.DataFrame:
+def compare(
+    config: Config, *, out: Path, seeds: Sequence[int] = (0, 1, 2), methods: Sequence[str] = METHODS, split: _Block = "test"
+) -> pd.DataFrame:
     """Train and score methods over seeds on the same prepared data; what is finished is skipped.
 
     Parameters
@@ -50,11 +53,14 @@ def compare(config: Config, *, out: Path, seeds: Sequence[int] = (0, 1, 2), meth
         Sizes, steps, data and probes of all of them.
     out : Path
         Folder: ``prepared/`` (training store, baselines), a run directory ``METHOD/seedN/`` for each, ``compare.csv`` and
-        ``compare.md``.
+        ``compare.md`` (``compare_validation.csv`` and ``.md``).
     seeds : sequence of int
         Of weights, batches and few-label stretches.
     methods : sequence of str
         Some of `METHODS`.
+    split : {"test", "validation"}
+        Block whose initial times are scored. Choices are made on the validation block; but it chose the strengths of the readouts and
+        the truncation of the LIM too, so all of its scores are a little too good.
 
     Returns
     -------
@@ -83,8 +89,8 @@ def compare(config: Config, *, out: Path, seeds: Sequence[int] = (0, 1, 2), meth
     scored = []
     for number, (method, seed) in enumerate(members, start=1):
         _console.print(f"[bold]{method}, seed {seed}[/bold] ({number} of {len(members)})", highlight=False)
-        scored.append(_member(shared, method_config(config, method, seed), ds, method, out))
-    baselines = _baselines(shared, config, ds)
+        scored.append(_member(shared, method_config(config, method, seed), ds, method, out, split))
+    baselines = _baselines(shared, config, ds, split)
     step = infer_step(ds["time"])
     observed = observations(config, ds)
     frame = tally(
@@ -94,11 +100,10 @@ def compare(config: Config, *, out: Path, seeds: Sequence[int] = (0, 1, 2), meth
         leads=[step.value * n for n in lead_steps(config, step)],
         units={str(c): str(observed[v].attrs.get("units", "")) for c, v in _channel_variables(baselines)},
     )
-    write_atomically(out / "compare.csv", frame.to_csv(index=False))
-    write_atomically(out / "compare.md", to_markdown(frame))
-    _console.print(
-        f"[bold]{out / 'compare.csv'}[/bold]: all numbers; {out / 'compare.md'}: the same to read", highlight=False, soft_wrap=True
-    )
+    numbers, text = (out / _named("compare", split, suffix) for suffix in (".csv", ".md"))
+    write_atomically(numbers, frame.to_csv(index=False))
+    write_atomically(text, to_markdown(frame, split=split))
+    _console.print(f"[bold]{numbers}[/bold]: all numbers; {text}: the same to read", highlight=False, soft_wrap=True)
     return frame
 
 
@@ -132,7 +137,12 @@ def _with_data(config: Config, out: Path) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, store=str(path)))
 
 
-def _member(shared: RunDir, config: Config, ds: xr.Dataset, method: str, out: Path) -> Scored:
+def _named(name: str, split: _Block, suffix: str = "") -> str:
+    """Name of a file or stage: that of the test block is the bare one."""
+    return f"{name}{'' if split == 'test' else f'_{split}'}{suffix}"
+
+
+def _member(shared: RunDir, config: Config, ds: xr.Dataset, method: str, out: Path, split: _Block) -> Scored:
     """Train and score one method and seed, or read what was made before."""
     run = open_run(out / method / f"seed{config.seed}", config)
     _share_store(shared, run)
@@ -140,13 +150,13 @@ def _member(shared: RunDir, config: Config, ds: xr.Dataset, method: str, out: Pa
         verbs.train(run, config)
     before = run.stage_inputs("prepare" if method == "random" else "train")
     inputs = hash_inputs(before, config.model, config.seed, config.probe, config.forecast, config.skill.regions, FRACTIONS, _READOUTS)
-    path = run.path / "scores.nc"
-    if not run.is_fresh("compare", inputs):
+    path, stage = run.path / _named("scores", split, ".nc"), _named("compare", split)
+    if not run.is_fresh(stage, inputs):
         fresh = build_world(config, run.train_store, series_climatology=series_climatology(run, config))
         facts = _facts(fresh, run) if method != "random" else _untrained_facts(fresh, run)
         world = fresh if method == "random" else load_world(run.path)
-        _write(_score(world, run, config, ds, text=method), path, facts)
-        run.record_stage("compare", inputs, [path])
+        _write(_score(world, run, config, ds, split, text=method), path, facts)
+        run.record_stage(stage, inputs, [path])
     with xr.open_dataarray(path) as sums:
         return Scored(method, config.seed, sums.load(), {str(k): float(v) for k, v in sums.attrs.items()})
 
@@ -189,10 +199,10 @@ def _seconds(log: Sequence[dict[str, Any]]) -> float:
     return float(np.where(step < 0, clock[1:], step).sum())
 
 
-def _score(world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, *, text: str) -> xr.DataArray:
+def _score(world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, split: _Block, *, text: str) -> xr.DataArray:
     """Sums of all readouts of a world model, ``(fit, init_time, lead_time, channel, region, statistic)``."""
     store = open_training_store(run.train_store)
-    leads, index = lead_steps(config, world.step), scored_positions(run, config, ds)
+    leads, index = lead_steps(config, world.step), scored_positions(run, config, ds, split=split)
     observed = observations(config, ds)
 
     def scored(model: WorldModel, kind: str, name: str) -> xr.DataArray:
@@ -222,13 +232,13 @@ def _keep(world: WorldModel, run: RunDir) -> None:
         world.save(run.path)
 
 
-def _baselines(shared: RunDir, config: Config, ds: xr.Dataset) -> xr.DataArray:
+def _baselines(shared: RunDir, config: Config, ds: xr.Dataset, split: _Block) -> xr.DataArray:
     """Sums of the baselines, ``(method, init_time, lead_time, channel, region, statistic)``."""
     inputs = hash_inputs(shared.stage_inputs("prepare"), config.forecast, config.skill)
-    path = shared.path / "baselines.nc"
-    if not shared.is_fresh("baselines", inputs):
+    path, stage = shared.path / _named("baselines", split, ".nc"), _named("baselines", split)
+    if not shared.is_fresh(stage, inputs):
         observed, reference = observations(config, ds), reference_of(shared)
-        index, leads = scored_positions(shared, config, ds), lead_steps(config, reference.step)
+        index, leads = scored_positions(shared, config, ds, split=split), lead_steps(config, reference.step)
         init = ds["time"].isel(time=index).rename(time="init_time")
         init, lead = axes(init, reference.step.lead_times(np.array(leads)), reference.step)
         names = [str(n) for n in reference.anomaly.data_vars]
@@ -238,7 +248,7 @@ def _baselines(shared: RunDir, config: Config, ds: xr.Dataset) -> xr.DataArray:
             forecasts = (made.forecast(init[start : start + _BATCH]) for start in range(0, len(index), _BATCH))
             sums.append(_sums(forecasts, observed, index, leads, config, text=f"scores, {name}").expand_dims(method=[name]))
         _write(xr.concat(sums, "method"), path, {})
-        shared.record_stage("baselines", inputs, [path])
+        shared.record_stage(stage, inputs, [path])
     with xr.open_dataarray(path) as found:
         return found.load()
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -13,7 +14,7 @@ from sciwm.config import Config
 from sciwm.data.open import open_dataset
 from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.scale import from_channels
-from sciwm.data.split import crossing_steps, split_times
+from sciwm.data.split import LABELS, crossing_steps, split_times
 from sciwm.forecast.rollout import initial_positions, lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.rundir import RunDir
@@ -160,8 +161,8 @@ def _check_gap(config: Config, ds: xr.Dataset) -> None:
         raise ValueError(problem)
 
 
-def scored_positions(run: RunDir, config: Config, ds: xr.Dataset) -> np.ndarray:
-    """Positions of the initial times of the test block that are forecast and scored.
+def scored_positions(run: RunDir, config: Config, ds: xr.Dataset, *, split: Literal["validation", "test"] = "test") -> np.ndarray:
+    """Positions of the initial times of a block that are forecast and scored.
 
     Raises
     ------
@@ -173,12 +174,12 @@ def scored_positions(run: RunDir, config: Config, ds: xr.Dataset) -> np.ndarray:
         history=config.model.history,
         strides=config.objective.lead_steps,
         label=open_training_store(run.train_store)["split"].values,
-        which=2,
+        which=LABELS[split],
         longest=max(lead_steps(config, infer_step(ds["time"]))),
     )[:: config.forecast.init_every]
     if not len(index):
         raise ValueError(
-            "got no initial time in the test block, expected some: the block must be longer than the context and the longest lead"
+            f"got no initial time in the {split} block, expected some: the block must be longer than the context and the longest lead"
         )
     return index
 

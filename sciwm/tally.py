@@ -182,7 +182,7 @@ def _fact_rows(scored: Sequence[Scored]) -> list[dict[str, object]]:
     return rows
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
+def to_markdown(frame: pd.DataFrame, *, split: str = "test") -> str:
     """The table of `tally` for reading: RMSE, cost and health, label efficiency and tests, for the first region.
 
     Numbers over several seeds are ``mean ± standard deviation``; the smallest RMSE of a lead is bold.
@@ -192,7 +192,8 @@ def to_markdown(frame: pd.DataFrame) -> str:
     region = skill["region"].iloc[0]
     skill = skill[skill["region"] == region]
     seeds = int(frame["num_seeds"].max())
-    lines = ["# Comparison", "", f"Region {region}, {seeds} seed(s). Leads in {lead.removeprefix('lead_')}.", ""]
+    title = "# Comparison" if split == "test" else f"# Comparison on the {split} block"
+    lines = [title, "", f"Region {region}, {seeds} seed(s). Leads in {lead.removeprefix('lead_')}.", ""]
     for channel, part in skill.groupby("channel", sort=False):
         full = part[part["labels"].isna() | (part["labels"] == 1)]
         full = full.assign(name=[_label(m, r) for m, r in zip(full["method"], full["readout"], strict=True)])

@@ -122,6 +122,29 @@ def test_what_is_finished_is_skipped(finished, monkeypatch):
     compare(config, out=out, seeds=[0])  # the table of all again
 
 
+def test_the_validation_block_is_scored_apart(finished, tmp_path):
+    """With the same trained networks, on other initial times, without touching the scores and the table of the test block."""
+    config, out, frame = finished
+    files = ("compare.csv", "compare.md", "jepa/seed0/scores.nc", "jepa/seed0/model.safetensors", "prepared/baselines.nc")
+    before = {name: (out / name).stat().st_mtime_ns for name in files}
+    (tmp_path / "tiny.yaml").write_text(dump_config(config))
+    arguments = ["--seeds", "0", "--methods", "jepa,random", "--split", "validation", "--out", str(out)]
+    assert main(["compare", str(tmp_path / "tiny.yaml"), *arguments]) == 0
+    assert before == {name: (out / name).stat().st_mtime_ns for name in files}
+    found = pd.read_csv(out / "compare_validation.csv").fillna({"readout": ""})
+    columns = ["method", "readout", "labels", "channel", "lead_hours"]
+    both = found[found["metric"] == "rmse"].merge(frame[frame["metric"] == "rmse"], on=columns, suffixes=("", "_test"))
+    assert set(both["method"]) == {"jepa", "random", "persistence", "lim"}
+    assert (both["value"] != both["value_test"]).all()
+    assert (out / "compare_validation.md").read_text().startswith("# Comparison on the validation block\n")
+    split = open_training_store(out / "prepared" / "train.zarr")["split"].values
+    for name in ("jepa/seed0/scores_validation.nc", "prepared/baselines_validation.nc"):
+        with xr.open_dataarray(out / name) as sums:
+            assert set(split[sums["init_time"].values]) == {1}
+    with xr.open_dataarray(out / "jepa/seed0/scores.nc") as sums:
+        assert set(split[sums["init_time"].values]) == {2}
+
+
 def test_runs_share_one_store_and_can_be_loaded(finished):
     config, out, _ = finished
     stores = {(out / m / "seed0" / "train.zarr").resolve() for m in METHODS}
