@@ -334,11 +334,11 @@ def test_comparing(era, verbs, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr("sciwm.compare.compare", lambda *a, **k: calls.append((a, k)))
     everyone = ["jepa", "supervised", "masked_autoencoder", "autoencoder", "random"]
-    asked = {"out": Path("runs/tiny_compare"), "seeds": [0, 1, 2], "methods": everyone}
+    asked = {"out": Path("runs/tiny_compare"), "seeds": [0, 1, 2], "methods": everyone, "split": "test"}
     assert main(["compare", "tiny", "--train.steps=3"]) == 0
     assert calls.pop() == ((load_config("train: {steps: 3}\n"),), asked)
-    assert main(["compare", "tiny", "--seeds", "4, 2", "--methods", "jepa,random", "--out", "c"]) == 0
-    assert calls.pop()[1] == {"out": Path("c"), "seeds": [4, 2], "methods": ["jepa", "random"]}
+    assert main(["compare", "tiny", "--seeds", "4, 2", "--methods", "jepa,random", "--split", "validation", "--out", "c"]) == 0
+    assert calls.pop()[1] == {"out": Path("c"), "seeds": [4, 2], "methods": ["jepa", "random"], "split": "validation"}
     assert main(["compare", "tiny", "--seeds", "one"]) == 2
     assert "got --seeds 'one'" in capsys.readouterr().err
 
