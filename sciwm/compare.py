@@ -82,6 +82,9 @@ def compare(
     config = _with_data(config, out)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
+    if config.model.noise_dim:
+        notice = f"model.noise_dim = {config.model.noise_dim} is left out: every method is trained without noise, and makes no ensembles"
+        _console.print(notice, style="yellow", highlight=False)
     shared = open_run(out / "prepared", config)
     verbs.prepare(shared, config)
     ds = open_data(config)
@@ -108,7 +111,7 @@ def compare(
 
 
 def method_config(config: Config, method: str, seed: int) -> Config:
-    """The configuration of one method and seed: only the objective and the seed differ; none of them makes ensembles.
+    """The configuration of one method and seed: only the objective and the seed differ; none has noise or makes ensembles.
 
     Examples
     --------

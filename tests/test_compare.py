@@ -198,6 +198,15 @@ def test_methods_differ_in_the_objective_alone():
     assert method_config(Config(), "masked_autoencoder", 0).objective.mask_ratio == 0.75
 
 
+def test_noise_is_left_out_and_that_is_said(tmp_path, capsys):
+    config = settings(tmp_path)
+    noisy = dataclasses.replace(config, model=dataclasses.replace(config.model, noise_dim=4))
+    assert method_config(noisy, "jepa", 0) == method_config(config, "jepa", 0)
+    frame = compare(noisy, out=tmp_path / "out", seeds=[0], methods=["random"])
+    assert "random" in set(frame["method"])
+    assert "model.noise_dim = 4 is left out" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("seeds", "methods", "message"),
     [

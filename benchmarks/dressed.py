@@ -1,0 +1,61 @@
+"""CRPS of an ensemble beside the single forecast dressed with one normal distribution, the bar any ensemble should beat.
+
+    python benchmarks/dressed.py runs/members
+
+Every cell, variable and lead gets the mean and the variance of the errors that the single forecast made in the validation
+block, the same for every initial time of the test block: a distribution that knows how wrong forecasts are on average, and
+nothing about the day.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.stats import norm
+
+import sciwm
+from sciwm.config import load_config
+from sciwm.rundata import lead_steps, observations, open_data, scored_positions
+from sciwm.rundir import open_run
+from sciwm.skill.regions import region_weights
+
+
+def errors(run_path: Path, split: Literal["validation", "test"]) -> xr.Dataset:
+    """Single forecast minus observation, ``(init_time, lead_time, …)``, on the initial times of a block."""
+    config = load_config(run_path / "config.yaml", [])
+    run = open_run(run_path, config)
+    ds, world = open_data(config, run), sciwm.load(run_path)
+    index = scored_positions(run, config, ds, split=split)
+    forecast = xr.concat(world.forecast_batches(ds, index), "init_time").drop_vars(["init_time", "lead_time"])
+    valid = xr.DataArray(index[:, None] + np.array(lead_steps(config, world.step)), dims=("init_time", "lead_time"))
+    return forecast - observations(config, ds)[list(forecast.data_vars)].drop_vars("time").isel(time=valid)
+
+
+def normal_crps(departure: xr.DataArray, spread: xr.DataArray) -> xr.DataArray:
+    """CRPS of a normal distribution whose mean is off by ``departure`` (Gneiting and Raftery 2007, equation 21)."""
+    z = departure / spread
+    return spread * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+
+
+def main() -> None:
+    """Print the dressed forecast beside the ensemble of ``skill.csv``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    options = parser.parse_args()
+    chosen, tested = errors(options.run, "validation"), errors(options.run, "test")
+    table = pd.read_csv(options.run / "skill.csv")
+    ensemble = table[(table["metric"] == "crps") & (table["method"] == "jepa_ensemble") & (table["region"] == "all")]
+    for name, error in tested.data_vars.items():
+        mean, spread = chosen[name].mean("init_time"), chosen[name].std("init_time")
+        weights = region_weights(error).isel(region=0, drop=True)
+        dressed = normal_crps(error - mean, spread).weighted(weights).mean(["init_time", *weights.dims])
+        own = ensemble[ensemble["variable"] == name]["value"]
+        print(f"{name}: dressed single forecast " + " / ".join(f"{x:.4g}" for x in dressed.values), end=", ")
+        print("ensemble " + " / ".join(f"{x:.4g}" for x in own))
+
+
+if __name__ == "__main__":
+    main()
