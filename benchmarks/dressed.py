@@ -2,9 +2,9 @@
 
     python benchmarks/dressed.py runs/members
 
-Every cell, variable and lead gets the mean and the variance of the errors that the single forecast made in the validation
-block, the same for every initial time of the test block: a distribution that knows how wrong forecasts are on average, and
-nothing about the day.
+Every cell, variable and lead gets the mean squared error that the single forecast had in the validation block for a variance,
+the same for every initial time of the test block: a distribution that knows how wrong forecasts are on average, and nothing
+about the day.
 """
 
 import argparse
@@ -49,9 +49,9 @@ def main() -> None:
     table = pd.read_csv(options.run / "skill.csv")
     ensemble = table[(table["metric"] == "crps") & (table["method"] == "jepa_ensemble") & (table["region"] == "all")]
     for name, error in tested.data_vars.items():
-        mean, spread = chosen[name].mean("init_time"), chosen[name].std("init_time")
+        spread = np.sqrt((chosen[name] ** 2).mean("init_time"))
         weights = region_weights(error).isel(region=0, drop=True)
-        dressed = normal_crps(error - mean, spread).weighted(weights).mean(["init_time", *weights.dims])
+        dressed = normal_crps(error, spread).weighted(weights).mean(["init_time", *weights.dims])
         own = ensemble[ensemble["variable"] == name]["value"]
         print(f"{name}: dressed single forecast " + " / ".join(f"{x:.4g}" for x in dressed.values), end=", ")
         print("ensemble " + " / ".join(f"{x:.4g}" for x in own))

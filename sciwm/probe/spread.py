@@ -18,6 +18,7 @@ from sciwm.world import WorldModel
 __all__ = ["fit_spread"]
 
 _MEMBERS, _BATCH = 16, 16
+_PRIOR = 30  # initial times that the factor of a channel is worth beside that of a cell
 
 
 def fit_spread(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead_steps: Sequence[int], residual: Readouts) -> Readouts:
@@ -26,8 +27,10 @@ def fit_spread(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
     .. math:: \hat y_m = \mathrm{residual}(z_0, x) + s\,W (z_m - z_0) - b
 
     The residual readout of a member's own latents would shrink what the noise adds, because noise predicts nothing; hence ``W`` is
-    fitted on latents of states as they were, in the training block. The factor ``s`` of a channel and lead makes the variance of the
-    members the mean squared error of the residual readout in the validation block, and ``b`` takes off their mean there.
+    fitted on latents of states as they were, in the training block. The factor ``s`` makes the variance of the members the mean squared
+    error of the residual readout in the validation block, and ``b`` takes off their mean there. Its square is a mean of what a cell and
+    lead ask for, which weighs as much as the block has initial times, and of what their channel asks for, which weighs 30: all of the
+    cells of a short block, each cell of a long one. Scope ``all``, one readout for all patches, has a factor per channel.
 
     Parameters
     ----------
@@ -105,12 +108,21 @@ def _gather(
 
 
 def _calibrated(ridge: Ridge, found: _Found, *, group: Tensor, weight: Tensor) -> Ridge:
-    """The decoder scaled so that members depart as much as forecasts erred, group by group of targets, and not in the mean."""
-    variance = _by_group((found.variance * weight).sum(0), group)
-    error = _by_group((found.squared_error * weight).sum(0), group)
-    scale = torch.where(variance > 0, error / variance.clamp_min(1e-30), 0.0).sqrt().float()[group]
+    """The decoder scaled so that members depart as much as forecasts erred, and not in the mean.
+
+    In the sum over each ``group`` of targets the two are equal exactly.
+    """
+    square = _ratio(*(_by_group((sums * weight).sum(0), group) for sums in (found.squared_error, found.variance)))[group]
+    if len(ridge.weight) > 1:
+        square = (found.count * _ratio(found.squared_error, found.variance) + _PRIOR * square) / (found.count + _PRIOR)
+    scale = square.expand(len(ridge.weight), -1).sqrt().float()
     offset = -(found.mean / found.count).float() * scale
-    return Ridge(ridge.weight * scale, offset.mean(0, keepdim=True) if len(ridge.weight) == 1 else offset, ridge.strength)
+    return Ridge(ridge.weight * scale[:, None], offset.mean(0, keepdim=True) if len(ridge.weight) == 1 else offset, ridge.strength)
+
+
+def _ratio(error: Tensor, variance: Tensor) -> Tensor:
+    """Of squared error to variance; 0 where members do not depart at all."""
+    return torch.where(variance > 0, error / variance.clamp_min(1e-30), 0.0)
 
 
 def _by_group(values: Float[Tensor, " target"], group: Tensor) -> Float[Tensor, " group"]:

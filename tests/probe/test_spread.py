@@ -13,7 +13,9 @@ from sciwm.config import ConfigError, load_config
 from sciwm.data.prepare import open_training_store
 from sciwm.forecast.rollout import predicted_latents
 from sciwm.probe.fit import fit_probes
+from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples, state_samples
+from sciwm.probe.spread import _calibrated, _Found
 from sciwm.train.fit import build_world, fit_world
 from tests.worlds import config, molecule_world, series_climatology, store
 
@@ -104,6 +106,27 @@ def test_calibration_by_hand(world, path):
             for name, square in (("variance", read.var(1)), ("error", error.square())):
                 found[name][lead] += (square * area).sum((0, 1)).unflatten(0, (2, 16)).sum(1)
     torch.testing.assert_close(found["variance"], found["error"], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("count", "share"), [(30, 0.5), (270, 0.9)])
+def test_a_cell_has_a_factor_of_its_own_the_more_of_it_was_seen(count, share):
+    """Two patches of two cells of one channel, by hand: error over variance is 4 and 1 in the first patch, 1 and 0 in the second."""
+    found = _Found(
+        count,
+        mean=torch.full((2, 2), 0.5 * count),
+        variance=count * torch.tensor([[1.0, 2.0], [4.0, 3.0]]),
+        squared_error=count * torch.tensor([[4.0, 2.0], [4.0, 0.0]]),
+    )
+    ridge = Ridge(torch.ones(2, 3, 2), torch.zeros(2, 2), 0.0)
+    made = _calibrated(ridge, found, group=torch.tensor([0, 0]), weight=torch.ones(2, 1))
+    square = share * torch.tensor([[4.0, 1.0], [1.0, 0.0]]) + (1 - share) * 1.0  # 10 over 10 in all
+    torch.testing.assert_close(made.weight, square.sqrt()[:, None].expand(2, 3, 2))
+    torch.testing.assert_close(made.offset, -0.5 * square.sqrt())
+    assert float((square * found.variance).sum()) == pytest.approx(float(found.squared_error.sum()))
+    shared = _calibrated(
+        Ridge(ridge.weight[:1], ridge.offset[:1], ridge.strength), found, group=torch.tensor([0, 0]), weight=torch.ones(2, 1)
+    )
+    torch.testing.assert_close(shared.weight, torch.ones(1, 3, 2))
 
 
 def test_series_have_members_too(tmp_path):
