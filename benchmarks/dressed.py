@@ -13,31 +13,29 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import scoringrules
 import xarray as xr
-from scipy.stats import norm
 
 import sciwm
-from sciwm.config import load_config
 from sciwm.rundata import lead_steps, observations, open_data, scored_positions
-from sciwm.rundir import open_run
+from sciwm.rundir import resolve_run
 from sciwm.skill.regions import region_weights
 
 
 def errors(run_path: Path, split: Literal["validation", "test"]) -> xr.Dataset:
     """Single forecast minus observation, ``(init_time, lead_time, …)``, on the initial times of a block."""
-    config = load_config(run_path / "config.yaml", [])
-    run = open_run(run_path, config)
+    run = resolve_run(run_path)
+    config = run.read_config()
     ds, world = open_data(config, run), sciwm.load(run_path)
     index = scored_positions(run, config, ds, split=split)
     forecast = xr.concat(world.forecast_batches(ds, index), "init_time").drop_vars(["init_time", "lead_time"])
     valid = xr.DataArray(index[:, None] + np.array(lead_steps(config, world.step)), dims=("init_time", "lead_time"))
-    return forecast - observations(config, ds)[list(forecast.data_vars)].drop_vars("time").isel(time=valid)
+    return forecast - observations(config, ds)[list(forecast.data_vars)].drop_vars("time").isel(time=valid).load()
 
 
 def normal_crps(departure: xr.DataArray, spread: xr.DataArray) -> xr.DataArray:
-    """CRPS of a normal distribution whose mean is off by ``departure`` (Gneiting and Raftery 2007, equation 21)."""
-    z = departure / spread
-    return spread * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+    """CRPS of a normal distribution whose mean is off by ``departure``."""
+    return xr.apply_ufunc(scoringrules.crps_normal, 0.0, departure, spread)
 
 
 def main() -> None:
