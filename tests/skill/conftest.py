@@ -1,11 +1,6 @@
-"""Lets the tests here import their makers, `truths` and `reports`, whatever import mode pytest runs in."""
-
-import sys
-from pathlib import Path
+"""Figures of the report, caught before they are written."""
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import cftime
 import numpy as np
 import pandas as pd
 import xarray as xr
-from reports import grid_forecast, molecule_forecast
-from test_pixels import decoded
+from reports import decoded, grid_forecast, molecule_forecast
 
 from sciwm.skill import cases
 from sciwm.skill.cases import case_section, pick_cases

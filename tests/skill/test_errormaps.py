@@ -4,8 +4,7 @@ import json
 import re
 
 import numpy as np
-from reports import diagnostics_table
-from test_pixels import decoded
+from reports import decoded, diagnostics_table
 
 from sciwm.skill.errormaps import error_map_section, map_reference, relative_error
 from sciwm.skill.pixels import size_scale

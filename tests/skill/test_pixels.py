@@ -1,19 +1,10 @@
 """Images of fields: a decoder that is not ours reads back what was written."""
 
-import base64
-import io
-
-import matplotlib.image
 import numpy as np
 import pytest
+from reports import decoded
 
 from sciwm.skill.pixels import BETTER_WORSE, diverging_scale, field_scale, png_base64, size_scale
-
-
-def decoded(text):
-    """RGBA in 0 … 255, first row at the top."""
-    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(text)), format="png")
-    return np.round(pixels * 255).astype(int)
 
 
 @pytest.mark.parametrize("smooth", [True, False])  # the filtered image is smaller for one, the plain one for the other

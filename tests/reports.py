@@ -1,5 +1,9 @@
 """Skill tables, forecasts and logs with known properties, and reports of them."""
 
+import base64
+import io
+
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -178,3 +182,9 @@ def diagnostics_table(methods=("jepa", "lim", "members"), *, seed=4):
         coords | globe | {"zonal_wavenumber": np.arange(7), "rank": np.arange(6), "units": ("channel", ["K", "m s-1"])},
         {"num_init": 90, "cells_per_box": 1},
     )
+
+
+def decoded(text):
+    """Pixels of a PNG in base64, read by matplotlib: RGBA in 0 … 255, first row at the top."""
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(text)), format="png")
+    return np.round(pixels * 255).astype(int)
