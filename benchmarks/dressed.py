@@ -17,9 +17,9 @@ import scoringrules
 import xarray as xr
 
 import sciwm
+from sciwm.regions import region_weights
 from sciwm.rundata import lead_steps, observations, open_data, scored_positions
 from sciwm.rundir import resolve_run
-from sciwm.skill.regions import region_weights
 
 
 def errors(run_path: Path, split: Literal["validation", "test"]) -> xr.Dataset:

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import track
 
 from sciwm import catalogue, verbs
+from sciwm.atomic import write_atomically
 from sciwm.config import Config
 from sciwm.data.prepare import open_training_store
 from sciwm.model.twins import TWINS, Network, Twin, without_dynamics
 from sciwm.probe.fit import fit_probes
 from sciwm.rundata import lead_steps, observations, open_data, reference_of, scored_positions, series_climatology
-from sciwm.rundir import RunDir, hash_inputs, open_run, write_atomically
+from sciwm.rundir import RunDir, hash_inputs, open_run
 from sciwm.skill import region_weights, score_sums
 from sciwm.skill.alignment import at_positions
 from sciwm.skill.baselines import axes

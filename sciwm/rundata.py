@@ -17,11 +17,11 @@ from sciwm.data.scale import from_channels
 from sciwm.data.split import LABELS, crossing_steps, split_times
 from sciwm.forecast.rollout import initial_positions, lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
+from sciwm.regions import parse_region
 from sciwm.rundir import RunDir
 from sciwm.skill import ALL_BASELINES
 from sciwm.skill.baselines import Reference
 from sciwm.skill.events import parse_event
-from sciwm.skill.regions import parse_region
 from sciwm.skill.scores import check_metrics, with_event_metrics
 from sciwm.times import Step, infer_step
 from sciwm.tokens.grid import GridTokenizer

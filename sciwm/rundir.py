@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import sciwm
+from sciwm.atomic import write_atomically
 from sciwm.config import Config, ConfigError, dump_config, flatten_config, load_config
 from sciwm.sections import ADDED_LATER
 
-__all__ = ["RunDir", "hash_inputs", "open_run", "provenance", "resolve_run", "write_atomically"]
+__all__ = ["RunDir", "hash_inputs", "open_run", "provenance", "resolve_run"]
 
 # Sections that may change in a run; the hashes of the stages say what has to be made again. Two keys reach back to the
 # training store, hence to the weights, and may not: `probe.targets` are kept in it, `forecast.lead_times` widen its gaps.
@@ -312,16 +313,6 @@ def provenance() -> dict[str, Any]:
             continue
     where = {"date": _now(), "python": platform.python_version(), "platform": platform.platform(), "sciwm": sciwm.__version__}
     return where | versions | {"commit": _commit(Path(__file__).parents[1])}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a crash leaves the old one or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _commit(root: Path) -> str | None:

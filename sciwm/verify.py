@@ -8,9 +8,10 @@ import xarray as xr
 from rich.console import Console
 
 import sciwm
+from sciwm.atomic import write_atomically
 from sciwm.data.open import open_dataset, open_forecast, open_static
 from sciwm.forecast.store import write_forecast
-from sciwm.rundir import write_atomically
+from sciwm.regions import land_fraction
 from sciwm.skill.alignment import locate
 from sciwm.skill.baselines import Reference, fit_reference
 from sciwm.skill.diagnostics import diagnose
@@ -18,7 +19,6 @@ from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lineup import line_up
 from sciwm.skill.methods import ALL_BASELINES, BASELINES, fit_baseline
 from sciwm.skill.prose import describe_grid, describe_scores, variable_names
-from sciwm.skill.regions import land_fraction
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.report import write_report
 from sciwm.skill.scores import is_event_metric

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from scipy import integrate, stats
 
-from sciwm.skill.regions import region_weights
+from sciwm.regions import region_weights
 from tests.scripts import load_benchmark
 
 

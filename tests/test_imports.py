@@ -13,7 +13,7 @@ import sciwm
 
 PACKAGE = Path(sciwm.__file__).parent
 APART = {"data", "tokens", "model", "skill"}
-NEUTRAL = {"sample", "times", "climatology", "moments", "testing"}
+NEUTRAL = {"sample", "times", "climatology", "moments", "testing", "atomic", "regions"}
 HEAVY = {"torch", "lightning", "xarray", "dask", "numpy", "pandas", "matplotlib"}
 
 

@@ -11,7 +11,7 @@ import torch
 
 from sciwm import rundir
 from sciwm.config import Config, ConfigError, ObjectiveConfig, TrainConfig, load_config
-from sciwm.rundir import RunDir, hash_inputs, open_run, provenance, resolve_run, write_atomically
+from sciwm.rundir import RunDir, hash_inputs, open_run, provenance, resolve_run
 
 SMALL = Config(seed=3, train=TrainConfig(steps=20))
 
@@ -170,20 +170,6 @@ def test_a_stage_without_its_output_is_not_recorded(run):
     with pytest.raises(FileNotFoundError, match=r"report\.html after stage 'report'"):
         run.record_stage("report", "abc", [run.report_file])
     assert not run.stages_file.exists()
-
-
-def test_a_crash_while_writing_keeps_the_old_file(tmp_path, monkeypatch):
-    file = tmp_path / "a.json"
-    write_atomically(file, "old")
-
-    def crash(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(rundir.os, "replace", crash)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(file, "new")
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_hashes_tell_values_apart_and_ignore_order():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.regions import region_weights
+from sciwm.regions import region_weights
 
 __all__ = ["as_components", "stored_series", "target_series"]
 

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sciwm.regions import region_weights
     from sciwm.skill.alignment import observed_at
     from sciwm.skill.analogs import Analogs, analog_forecast, fit_analogs
     from sciwm.skill.baselines import (
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from sciwm.skill.lim import Lim, fit_lim, lim_forecast
     from sciwm.skill.lineup import Lineup, line_up
     from sciwm.skill.methods import ALL_BASELINES, BASELINES, MORE_BASELINES
-    from sciwm.skill.regions import region_weights
     from sciwm.skill.regrid import regrid_forecast
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
     from sciwm.skill.significance import (
@@ -36,51 +36,51 @@ if TYPE_CHECKING:
     from sciwm.skill.table import evaluate, score_lineup
 
 _HOME = {
-    "ALL_BASELINES": "methods",
-    "Analogs": "analogs",
-    "BASELINES": "methods",
-    "ENSEMBLE_METRICS": "ensemble",
-    "EVENT_METRICS": "events",
-    "Event": "events",
-    "METRICS": "scores",
-    "Lim": "lim",
-    "Lineup": "lineup",
-    "MORE_BASELINES": "methods",
-    "Reference": "baselines",
-    "analog_forecast": "analogs",
-    "area_means": "scores",
-    "block_counts": "significance",
-    "bootstrap_interval": "significance",
-    "climatology_forecast": "baselines",
-    "damped_persistence_forecast": "baselines",
-    "decorrelation_time": "significance",
-    "diagnose": "diagnostics",
-    "diebold_mariano": "significance",
-    "ensemble_sums": "ensemble",
-    "evaluate": "table",
-    "event_sums": "events",
-    "false_discovery": "significance",
-    "fit_analogs": "analogs",
-    "fit_lim": "lim",
-    "fit_reference": "baselines",
-    "fit_slopes": "baselines",
-    "lim_forecast": "lim",
-    "line_up": "lineup",
-    "mean_over_inits": "scores",
-    "observed_at": "alignment",
-    "parse_event": "events",
-    "paired_difference": "significance",
-    "persistence_forecast": "baselines",
-    "rank_histogram": "ensemble",
-    "region_weights": "regions",
-    "regrid_forecast": "regrid",
-    "render": "frame",
-    "score_lineup": "table",
-    "score_sums": "scores",
-    "to_frame": "frame",
-    "write_diagnostics": "diagnostics",
-    "write_skill": "frame",
-    "zonal_spectrum": "spectra",
+    "ALL_BASELINES": "sciwm.skill.methods",
+    "Analogs": "sciwm.skill.analogs",
+    "BASELINES": "sciwm.skill.methods",
+    "ENSEMBLE_METRICS": "sciwm.skill.ensemble",
+    "EVENT_METRICS": "sciwm.skill.events",
+    "Event": "sciwm.skill.events",
+    "METRICS": "sciwm.skill.scores",
+    "Lim": "sciwm.skill.lim",
+    "Lineup": "sciwm.skill.lineup",
+    "MORE_BASELINES": "sciwm.skill.methods",
+    "Reference": "sciwm.skill.baselines",
+    "analog_forecast": "sciwm.skill.analogs",
+    "area_means": "sciwm.skill.scores",
+    "block_counts": "sciwm.skill.significance",
+    "bootstrap_interval": "sciwm.skill.significance",
+    "climatology_forecast": "sciwm.skill.baselines",
+    "damped_persistence_forecast": "sciwm.skill.baselines",
+    "decorrelation_time": "sciwm.skill.significance",
+    "diagnose": "sciwm.skill.diagnostics",
+    "diebold_mariano": "sciwm.skill.significance",
+    "ensemble_sums": "sciwm.skill.ensemble",
+    "evaluate": "sciwm.skill.table",
+    "event_sums": "sciwm.skill.events",
+    "false_discovery": "sciwm.skill.significance",
+    "fit_analogs": "sciwm.skill.analogs",
+    "fit_lim": "sciwm.skill.lim",
+    "fit_reference": "sciwm.skill.baselines",
+    "fit_slopes": "sciwm.skill.baselines",
+    "lim_forecast": "sciwm.skill.lim",
+    "line_up": "sciwm.skill.lineup",
+    "mean_over_inits": "sciwm.skill.scores",
+    "observed_at": "sciwm.skill.alignment",
+    "parse_event": "sciwm.skill.events",
+    "paired_difference": "sciwm.skill.significance",
+    "persistence_forecast": "sciwm.skill.baselines",
+    "rank_histogram": "sciwm.skill.ensemble",
+    "region_weights": "sciwm.regions",
+    "regrid_forecast": "sciwm.skill.regrid",
+    "render": "sciwm.skill.frame",
+    "score_lineup": "sciwm.skill.table",
+    "score_sums": "sciwm.skill.scores",
+    "to_frame": "sciwm.skill.frame",
+    "write_diagnostics": "sciwm.skill.diagnostics",
+    "write_skill": "sciwm.skill.frame",
+    "zonal_spectrum": "sciwm.skill.spectra",
 }
 
 __all__ = [
@@ -135,7 +135,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'sciwm.skill' has no attribute {name!r}")
-    return getattr(import_module(f"sciwm.skill.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

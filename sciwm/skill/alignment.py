@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from dask.array import blockwise
 
+from sciwm.regions import space_dims
 from sciwm.times import Step, infer_step, numeric_time
 
 __all__ = [
@@ -16,7 +17,6 @@ __all__ = [
     "observed_at",
     "over_inits",
     "over_space",
-    "space_dims",
     "training_pairs",
     "valid_positions",
 ]
@@ -24,12 +24,6 @@ __all__ = [
 _TOLERANCE = 1e-4  # hours or ps
 _BLOCK = 2_000_000  # values of one in-memory block
 _GRID = ("latitude", "longitude")
-_NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
-
-
-def space_dims(field: xr.DataArray) -> tuple[Hashable, ...]:
-    """List the dimensions of one field: all but times, ``number`` and ``level``."""
-    return tuple(d for d in field.dims if d not in _NOT_SPACE)
 
 
 def evenly_spread(count: int, most: int) -> list[int]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciwm.regions import region_weights
 from sciwm.skill.alignment import evenly_spread, over_inits
 from sciwm.skill.ensemble import rank_counts
 from sciwm.skill.lineup import Block, Lineup, as_channels
-from sciwm.skill.regions import region_weights
 from sciwm.skill.spectra import goes_round, zonal_power
 
 __all__ = ["diagnose", "write_diagnostics"]

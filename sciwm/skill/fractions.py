@@ -7,7 +7,8 @@ import numpy as np
 import scipy.ndimage
 import xarray as xr
 
-from sciwm.skill.alignment import over_space, space_dims
+from sciwm.regions import space_dims
+from sciwm.skill.alignment import over_space
 from sciwm.skill.events import Event, with_members
 from sciwm.skill.spectra import goes_round
 

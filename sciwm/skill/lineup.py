@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 from rich.progress import track
 
+from sciwm.regions import land_fraction
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
 from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
 from sciwm.skill.leakage import check_leakage, declared_periods, find_leaks
 from sciwm.skill.methods import ALL_BASELINES, BASELINES, LIM_EOFS, Baseline, fit_baseline
-from sciwm.skill.regions import land_fraction
 from sciwm.skill.scores import REFERENCE_METRICS
 from sciwm.times import Step, infer_step, numeric_time
 

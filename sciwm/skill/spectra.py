@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.regions import region_weights
+from sciwm.regions import region_weights
 
 __all__ = ["goes_round", "zonal_power", "zonal_spectrum"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.regions import region_weights
+from sciwm.regions import region_weights
 
 __all__ = ["StateLayout", "fit_layout"]
 

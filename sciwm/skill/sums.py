@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 from dask.base import compute
 
+from sciwm.regions import region_weights
 from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, single_sums
 from sciwm.skill.events import Event, event_sums
 from sciwm.skill.fractions import fraction_sums, neighbourhood
 from sciwm.skill.lineup import Block, Lineup, as_channels
-from sciwm.skill.regions import region_weights
 from sciwm.skill.scores import score_sums
 from sciwm.skill.seeps import RainClimate, rain_climates, seeps_sums
 

@@ -17,10 +17,10 @@ import xarray as xr
 import xskillscore
 from truths import DAY, days
 
+from sciwm.regions import region_weights
 from sciwm.skill.ensemble import ensemble_sums, rank_histogram
 from sciwm.skill.events import Event, event_sums
 from sciwm.skill.fractions import fraction_sums
-from sciwm.skill.regions import region_weights
 from sciwm.skill.scores import ALL_METRICS, area_means, is_event_metric, mean_over_inits, metric_function, score_sums
 from sciwm.skill.seeps import RainClimate, seeps_sums
 from sciwm.skill.spectra import zonal_spectrum

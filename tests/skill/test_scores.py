@@ -4,7 +4,7 @@ import scores
 import xarray as xr
 from truths import days
 
-from sciwm.skill.regions import region_weights
+from sciwm.regions import region_weights
 from sciwm.skill.scores import METRICS, acc, area_means, bias, check_metrics, correlation, mae, mean_over_inits, nmse, rmse, score_sums
 
 

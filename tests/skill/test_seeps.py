@@ -6,8 +6,8 @@ import scores
 import xarray as xr
 from truths import days, forecast_of, grid
 
+from sciwm.regions import region_weights
 from sciwm.skill import evaluate, fit_reference
-from sciwm.skill.regions import region_weights
 from sciwm.skill.seeps import fit_rain_climate, is_precipitation
 
 LEADS = np.array([1, 5])

@@ -3,7 +3,7 @@ import pytest
 import scipy.signal
 import xarray as xr
 
-from sciwm.skill.regions import region_weights
+from sciwm.regions import region_weights
 from sciwm.skill.spectra import zonal_spectrum
 
 

@@ -1,15 +1,13 @@
 """Areas that scores are averaged over, as cell weights: boxes, and land and ocean."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.alignment import space_dims
-
-__all__ = ["LAND_REGIONS", "NAMED_REGIONS", "Region", "land_fraction", "parse_region", "region_weights"]
+__all__ = ["LAND_REGIONS", "NAMED_REGIONS", "Region", "land_fraction", "parse_region", "region_weights", "space_dims"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ LAND_REGIONS = ("land", "ocean")
 _MASKS = ("lsm", "land_sea_mask", "sftlf")
 _MASK_NAMES = ("land_binary_mask", "land_area_fraction")
 _WHOLE = ("all", "domain", "global")
+_NOT_SPACE = frozenset({"time", "init_time", "lead_time", "number", "level"})
 _NUMBER = r"\s*([-+]?[0-9.]+)\s*"
 
 
@@ -209,3 +208,8 @@ def _land_on(field: xr.DataArray, land: xr.DataArray | None, text: str) -> np.nd
                 f"{len(want)} from {want[0]:g} to {want[-1]:g}"
             )
     return np.asarray(land.values)
+
+
+def space_dims(field: xr.DataArray) -> tuple[Hashable, ...]:
+    """List the dimensions of one field: all but times, ``number`` and ``level``."""
+    return tuple(d for d in field.dims if d not in _NOT_SPACE)

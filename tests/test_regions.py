@@ -3,8 +3,8 @@ import pytest
 import xarray as xr
 from truths import forecast_of, weather
 
+from sciwm.regions import Region, land_fraction, parse_region, region_weights
 from sciwm.skill import evaluate, fit_reference
-from sciwm.skill.regions import Region, land_fraction, parse_region, region_weights
 
 
 def field(latitude, longitude):
