@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from sciwm.data.chunks import Found, rows
+from sciwm.chunks.chunks import Found, rows
 from sciwm.data.source import Source
 from sciwm.data.windows import Windows
 

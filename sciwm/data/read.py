@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciwm.data.guard import chunk_guarded
+from sciwm.chunks.guard import chunk_guarded
 from sciwm.data.names import close_matches
 
 __all__ = ["Store", "chunk_lazily", "read_pieces"]

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from sciwm.data.chunks import ChunkReader, Failure, Found, Piece, has_nan, placed, rows
-from sciwm.data.guard import decode_directly, stored_array
+from sciwm.chunks.chunks import ChunkReader, Failure, Found, Piece, has_nan, placed, rows
+from sciwm.chunks.guard import decode_directly, stored_array
 
 __all__ = ["DaskReader", "JoinedReader", "Part", "Reader", "SliceReader"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sciwm.data.cache import Cache
-from sciwm.data.chunks import ChunkReader, Piece, cf_packing
+from sciwm.chunks.cache import Cache
+from sciwm.chunks.chunks import ChunkReader, Piece, cf_packing
 from sciwm.data.conditions import conditions
 from sciwm.data.names import close_matches
 from sciwm.data.read import Store, read_pieces

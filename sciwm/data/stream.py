@@ -7,8 +7,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sciwm.chunks.cache import Cache
 from sciwm.data.batches import Stream
-from sciwm.data.cache import Cache
 from sciwm.data.read import Store
 from sciwm.data.sizes import Mode, choose_sizes
 from sciwm.data.source import Source, open_source

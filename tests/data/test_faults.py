@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 import sciwm
-from sciwm.data import fetch
+from sciwm.chunks import fetch
 from sciwm.data.stream import stream
 
 TIMES, CHUNK = 400, 20

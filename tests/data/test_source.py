@@ -8,8 +8,8 @@ import pytest
 import torch
 import xarray as xr
 
-from sciwm.data.cache import Cache
-from sciwm.data.chunks import ChunkReader
+from sciwm.chunks.cache import Cache
+from sciwm.chunks.chunks import ChunkReader
 from sciwm.data.open import open_dataset
 from sciwm.data.readers import DaskReader, JoinedReader, SliceReader
 from sciwm.data.source import open_source

@@ -7,7 +7,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from sciwm.data.chunks import ChunkReader, Piece, cf_packing
+from sciwm.chunks.chunks import ChunkReader, Piece, cf_packing
 
 __all__ = ["chunk_guarded", "decode_directly", "stored_array"]
 

@@ -14,10 +14,10 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Transpos
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
-from sciwm.data import fetch
-from sciwm.data.cache import Cache
-from sciwm.data.chunks import ChunkReader, Found, Piece
-from sciwm.data.decode import _zstd_size, decoding
+from sciwm.chunks import fetch
+from sciwm.chunks.cache import Cache
+from sciwm.chunks.chunks import ChunkReader, Found, Piece
+from sciwm.chunks.decode import _zstd_size, decoding
 
 V3 = {
     "none": [],

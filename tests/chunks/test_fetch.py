@@ -13,10 +13,10 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
-from sciwm.data import fetch as module
-from sciwm.data.cache import Cache
-from sciwm.data.chunks import ChunkReader, Piece
-from sciwm.data.fetch import address, open_fetch
+from sciwm.chunks import fetch as module
+from sciwm.chunks.cache import Cache
+from sciwm.chunks.chunks import ChunkReader, Piece
+from sciwm.chunks.fetch import address, open_fetch
 
 CONTENT = {f"a/c/{i}": bytes([i]) * (10 + i) for i in range(20)}
 KEYS = list(CONTENT)

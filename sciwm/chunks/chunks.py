@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from sciwm.data.cache import Cache
-from sciwm.data.decode import decoding
-from sciwm.data.fetch import Raw, address, open_fetch
+from sciwm.chunks.cache import Cache
+from sciwm.chunks.decode import decoding
+from sciwm.chunks.fetch import Raw, address, open_fetch
 
 __all__ = ["ChunkReader", "Failure", "Found", "Piece", "cf_packing", "has_nan", "placed", "rows"]
 

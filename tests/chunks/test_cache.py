@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from sciwm.data import cache as module
-from sciwm.data.cache import Cache
+from sciwm.chunks import cache as module
+from sciwm.chunks.cache import Cache
 
 HEADER = len(module._header("", b""))
 

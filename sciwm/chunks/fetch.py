@@ -21,7 +21,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype  # also exported as zarr.buffer, but only since zarr 3.1
 from zarr.storage import LocalStore
 
-from sciwm.data.cache import Cache
+from sciwm.chunks.cache import Cache
 
 __all__ = ["Fetch", "Raw", "address", "open_fetch"]
 
