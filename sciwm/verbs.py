@@ -15,12 +15,12 @@ from sciwm import catalogue
 from sciwm.cluster import dask_workers, describe
 from sciwm.config import Config, dump_config, load_config
 from sciwm.data.fingerprint import fingerprint
+from sciwm.data.forecast_store import write_forecast
 from sciwm.data.open import open_forecast
 from sciwm.data.prepare import load_statistics, open_training_store
 from sciwm.data.prepare import prepare as write_training_store
 from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
-from sciwm.forecast.store import write_forecast
 from sciwm.model.twins import Twin
 from sciwm.narrative import describe_data, describe_model
 from sciwm.probe.fit import fit_probes

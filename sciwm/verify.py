@@ -9,8 +9,8 @@ from rich.console import Console
 
 import sciwm
 from sciwm.atomic import write_atomically
+from sciwm.data.forecast_store import write_forecast
 from sciwm.data.open import open_dataset, open_forecast, open_static
-from sciwm.forecast.store import write_forecast
 from sciwm.regions import land_fraction
 from sciwm.skill.alignment import locate
 from sciwm.skill.baselines import Reference, fit_reference

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 from sciwm import testing
+from sciwm.data.forecast_store import to_disk_layout, write_forecast
 from sciwm.data.open import open_dataset, open_forecast
-from sciwm.forecast.store import to_disk_layout, write_forecast
 
 
 def forecast(num=7, *, hours=24, calendar="standard", seed=0):
