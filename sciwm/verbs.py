@@ -22,9 +22,10 @@ from sciwm.data.prepare import prepare as write_training_store
 from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
 from sciwm.model.twins import Twin
-from sciwm.narrative import describe_data, describe_model
 from sciwm.probe.fit import fit_probes
 from sciwm.probe.targets import target_series
+from sciwm.report.page import write_report
+from sciwm.report.prose import describe_data, describe_model, describe_scores, variable_names
 from sciwm.rundata import (
     config_problems,
     gap_problem,
@@ -42,9 +43,7 @@ from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
 from sciwm.skill.diagnostics import diagnose, write_diagnostics
 from sciwm.skill.frame import render, write_skill
 from sciwm.skill.lineup import Lineup, line_up
-from sciwm.skill.prose import describe_scores, variable_names
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
-from sciwm.skill.report import write_report
 from sciwm.skill.table import score_lineup
 from sciwm.stages import console, is_fresh, need, say, stage_inputs
 from sciwm.times import infer_step, times_between

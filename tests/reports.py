@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sciwm.skill.report import write_report
+from sciwm.report.page import write_report
 
 METHODS = ("jepa", "jepa_latent", "random_encoder", "climatology", "persistence", "damped_persistence", "lim")
 

@@ -10,8 +10,8 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from sciwm.skill.comparison import cost
-from sciwm.skill.labels import is_dimensionless
+from sciwm.report.labels import is_dimensionless
+from sciwm.report.ranking import cost
 from sciwm.skill.scores import ALL_METRICS, is_event_metric
 
 __all__ = ["render", "to_frame", "write_skill"]

@@ -8,9 +8,9 @@ import xarray as xr
 from truths import days
 
 from sciwm.regions import region_weights
+from sciwm.report.page import write_report
 from sciwm.skill import evaluate, render
 from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram, single_sums
-from sciwm.skill.report import write_report
 from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reports import decoded
 
-from sciwm.skill.pixels import BETTER_WORSE, diverging_scale, field_scale, png_base64, size_scale
+from sciwm.report.pixels import BETTER_WORSE, diverging_scale, field_scale, png_base64, size_scale
 
 
 @pytest.mark.parametrize("smooth", [True, False])  # the filtered image is smaller for one, the plain one for the other

@@ -24,8 +24,8 @@ from reports import (
     training_log,
 )
 
-from sciwm.skill.curves import spectrum_frame
-from sciwm.skill.scorecard import scorecard_frame
+from sciwm.report.curves import spectrum_frame
+from sciwm.report.scorecard import scorecard_frame
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sciwm.skill.browser import Choice, data_block, select
-from sciwm.skill.comparison import main_method, main_metric
-from sciwm.skill.errormaps import map_reference
-from sciwm.skill.labels import HIGHER, LOWER, better, lead_axis, looks, short_name
+from sciwm.report.browser import Choice, data_block, select
+from sciwm.report.errormaps import map_reference
+from sciwm.report.labels import HIGHER, LOWER, better, lead_axis, looks, short_name
+from sciwm.report.ranking import main_method, main_metric
 
 __all__ = ["differences", "has_scorecard", "scorecard_frame", "scorecard_section", "shade"]
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from reports import grid_forecast
 
-from sciwm.skill.fields import Field, match_fields, truth_at, typical_case
+from sciwm.report.fields import Field, match_fields, truth_at, typical_case
 
 
 def times_of(values, **coords):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sciwm.skill.pixels import Scale
+from sciwm.report.pixels import Scale
 
 __all__ = ["MapFrame", "coastlines", "color_bar", "map_frame"]
 

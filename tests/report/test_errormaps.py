@@ -6,8 +6,8 @@ import re
 import numpy as np
 from reports import decoded, diagnostics_table
 
-from sciwm.skill.errormaps import error_map_section, map_reference, relative_error
-from sciwm.skill.pixels import size_scale
+from sciwm.report.errormaps import error_map_section, map_reference, relative_error
+from sciwm.report.pixels import size_scale
 
 
 def frames_of(html):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciwm.report.labels import lead_axis
 from sciwm.skill.alignment import evenly_spread
-from sciwm.skill.labels import lead_axis
 from sciwm.times import Step, numeric_time
 
 __all__ = ["Field", "area", "match_fields", "stamp", "truth_at", "typical_case"]

@@ -4,8 +4,8 @@ import cftime
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.fields import match_fields
-from sciwm.skill.series import series_figure
+from sciwm.report.fields import match_fields
+from sciwm.report.series import series_figure
 
 
 def test_series_of_an_index_in_a_model_calendar(drawn):

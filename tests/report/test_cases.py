@@ -9,10 +9,10 @@ import pandas as pd
 import xarray as xr
 from reports import decoded, grid_forecast, molecule_forecast
 
-from sciwm.skill import cases
-from sciwm.skill.cases import case_section, pick_cases
-from sciwm.skill.fields import match_fields, typical_case
-from sciwm.skill.pixels import diverging_scale, field_scale
+from sciwm.report import cases
+from sciwm.report.cases import case_section, pick_cases
+from sciwm.report.fields import match_fields, typical_case
+from sciwm.report.pixels import diverging_scale, field_scale
 
 
 def frames_of(html):

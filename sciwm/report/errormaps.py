@@ -6,10 +6,10 @@ from html import escape
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.browser import Choice, Frame, Panel, browser
-from sciwm.skill.labels import lead_axis, looks, pretty_units
-from sciwm.skill.panels import MapFrame, coastlines, color_bar, map_frame
-from sciwm.skill.pixels import diverging_scale, size_scale
+from sciwm.report.browser import Choice, Frame, Panel, browser
+from sciwm.report.labels import lead_axis, looks, pretty_units
+from sciwm.report.panels import MapFrame, coastlines, color_bar, map_frame
+from sciwm.report.pixels import diverging_scale, size_scale
 
 __all__ = ["error_map_section", "map_reference", "relative_error"]
 

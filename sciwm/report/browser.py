@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from sciwm.skill.panels import MapFrame
+from sciwm.report.panels import MapFrame
 
 __all__ = ["Choice", "Frame", "Panel", "browser", "data_block", "select"]
 

@@ -7,8 +7,8 @@ import pytest
 from chromium import CHROMIUM, Chromium
 from reports import diagnostics_table, grid_forecast, hour_leads, leads_of, make_report, molecule_forecast, skill_table, training_log
 
-from sciwm.skill.curves import rank_frame, spectrum_frame
-from sciwm.skill.scorecard import differences, scorecard_frame
+from sciwm.report.curves import rank_frame, spectrum_frame
+from sciwm.report.scorecard import differences, scorecard_frame
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 

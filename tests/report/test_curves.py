@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from reports import diagnostics_table
 
-from sciwm.skill.curves import rank_figures, rank_frame, spectrum_figures, spectrum_frame
+from sciwm.report.curves import rank_figures, rank_frame, spectrum_figures, spectrum_frame
 
 
 def test_a_spectrum_and_its_ratio_are_drawn_at_the_first_and_the_last_lead(drawn):

@@ -8,8 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from sciwm.skill.figures import SIZE, Margins, blank_figure, in_report_style, inline_svg
-from sciwm.skill.labels import INK, join_words, lead_axis, looks, pretty_units
+from sciwm.report.figures import SIZE, Margins, blank_figure, in_report_style, inline_svg
+from sciwm.report.labels import INK, join_words, lead_axis, looks, pretty_units
 
 __all__ = ["rank_figures", "rank_frame", "spectrum_figures", "spectrum_frame"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reports import tiny_skill
 
-from sciwm.skill.comparison import compare, summarize
+from sciwm.report.ranking import compare, summarize
 
 
 def test_comparison_matches_hand_computed_gains():

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from sciwm.skill.labels import (
+from sciwm.report.labels import (
     HIGHER,
     INK,
     LOWER,

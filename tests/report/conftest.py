@@ -13,5 +13,5 @@ def drawn(monkeypatch):
         return alt
 
     for module in ("figures", "series", "curves"):
-        monkeypatch.setattr(f"sciwm.skill.{module}.inline_svg", keep)
+        monkeypatch.setattr(f"sciwm.report.{module}.inline_svg", keep)
     return seen

@@ -3,8 +3,8 @@
 import numpy as np
 from reports import hour_leads, skill_table, tiny_skill
 
-from sciwm.skill import figures
-from sciwm.skill.labels import lead_axis
+from sciwm.report import figures
+from sciwm.report.labels import lead_axis
 
 
 def test_axes_start_at_zero_and_carry_units(drawn):

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from sciwm.skill.panels import coastlines, map_frame
+from sciwm.report.panels import coastlines, map_frame
 
 GLOBE = (np.linspace(-88.0, 88.0, 45), np.arange(0.0, 360.0, 4.0))
 

@@ -7,9 +7,9 @@ from html import escape
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.comparison import channel_units, cost, metric_order
-from sciwm.skill.figures import skill_figure, swatch
-from sciwm.skill.labels import Leads, lead_axis, looks, metric_name, metric_units, pretty_units
+from sciwm.report.figures import skill_figure, swatch
+from sciwm.report.labels import Leads, lead_axis, looks, metric_name, metric_units, pretty_units
+from sciwm.report.ranking import channel_units, cost, metric_order
 
 __all__ = ["channel_title", "lead_section", "method_legend"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.labels import HIGHER, LOWER, NEITHER, ONE, ZERO, Leads, better, lead_axis, looks, short_name
+from sciwm.report.labels import HIGHER, LOWER, NEITHER, ONE, ZERO, Leads, better, lead_axis, looks, short_name
 from sciwm.skill.methods import ALL_BASELINES
 
 __all__ = ["Comparison", "channel_units", "compare", "cost", "main_method", "main_metric", "metric_order", "summarize"]

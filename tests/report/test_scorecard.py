@@ -10,8 +10,8 @@ import xarray as xr
 from reports import hour_leads, skill_table, tiny_skill
 from truths import forecast_of, weather
 
+from sciwm.report.scorecard import differences, has_scorecard, scorecard_frame, scorecard_section, shade
 from sciwm.skill.lineup import line_up
-from sciwm.skill.scorecard import differences, has_scorecard, scorecard_frame, scorecard_section, shade
 from sciwm.skill.significance import false_discovery, paired_difference
 from sciwm.skill.sums import table_sums
 from sciwm.skill.table import score_lineup

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sciwm.skill.fields import Field, truth_at
-from sciwm.skill.figures import Margins, blank_figure, in_report_style, inline_svg
-from sciwm.skill.labels import INK, lead_axis, pretty_units
+from sciwm.report.fields import Field, truth_at
+from sciwm.report.figures import Margins, blank_figure, in_report_style, inline_svg
+from sciwm.report.labels import INK, lead_axis, pretty_units
 from sciwm.times import numeric_time
 
 __all__ = ["series_figure"]

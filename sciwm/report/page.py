@@ -11,14 +11,14 @@ from string import Template
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.cases import case_section
-from sciwm.skill.comparison import compare, main_method, main_metric, summarize
-from sciwm.skill.curves import rank_figures, rank_frame, spectrum_figures, spectrum_frame
-from sciwm.skill.errormaps import error_map_section
-from sciwm.skill.figures import training_figures
-from sciwm.skill.labels import HIGHER, better, lead_axis, looks, short_name
-from sciwm.skill.leads import lead_section, method_legend
-from sciwm.skill.scorecard import has_scorecard, scorecard_frame, scorecard_section
+from sciwm.report.cases import case_section
+from sciwm.report.curves import rank_figures, rank_frame, spectrum_figures, spectrum_frame
+from sciwm.report.errormaps import error_map_section
+from sciwm.report.figures import training_figures
+from sciwm.report.labels import HIGHER, better, lead_axis, looks, short_name
+from sciwm.report.leads import lead_section, method_legend
+from sciwm.report.ranking import compare, main_method, main_metric, summarize
+from sciwm.report.scorecard import has_scorecard, scorecard_frame, scorecard_section
 
 __all__ = ["write_report"]
 
@@ -100,11 +100,11 @@ def write_report(
 
 
 def _page(title: str, summary: str, leakage: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
-    source = {name: files("sciwm.skill").joinpath(name).read_text("utf-8") for name in ("report.html.tmpl", "report.css", "report.js")}
-    script = source["report.js"]
-    return Template(source["report.html.tmpl"]).substitute(
+    source = {name: files("sciwm.report").joinpath(name).read_text("utf-8") for name in ("page.html.tmpl", "page.css", "page.js")}
+    script = source["page.js"]
+    return Template(source["page.html.tmpl"]).substitute(
         title=escape(title),
-        css=source["report.css"],
+        css=source["page.css"],
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=escape(summary),

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from reports import METHODS
 
-from sciwm.skill.labels import Leads, lead_axis, looks, pretty_units
+from sciwm.report.labels import Leads, lead_axis, looks, pretty_units
 
 
 def test_labels():
