@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from sciwm import catalogue, verbs
+from sciwm import catalogue
 from sciwm.config import load_config
-from sciwm.rundir import open_run
+from sciwm.run import verbs
+from sciwm.run.directory import open_run
 
 FOLDS = 4
 

@@ -18,8 +18,8 @@ import xarray as xr
 
 import sciwm
 from sciwm.regions import region_weights
-from sciwm.rundata import lead_steps, observations, open_data, scored_positions
-from sciwm.rundir import resolve_run
+from sciwm.run.directory import resolve_run
+from sciwm.run.inputs import lead_steps, observations, open_data, scored_positions
 
 
 def errors(run_path: Path, split: Literal["validation", "test"]) -> xr.Dataset:

@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 
 import sciwm
-from sciwm import testing, verbs
+from sciwm import testing
 from sciwm.config import load_config
-from sciwm.rundir import open_run
+from sciwm.run import verbs
+from sciwm.run.directory import open_run
 
 folder = Path(tempfile.mkdtemp())
 testing.small_climate(years=6).to_netcdf(folder / "climate.nc")

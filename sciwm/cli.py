@@ -1,4 +1,4 @@
-"""The verbs of the terminal: parse, find the run, call `sciwm.verbs`.
+"""The verbs of the terminal: parse, find the run, call `sciwm.run.verbs`.
 
 Nothing heavy is imported until a verb needs it, so that ``sciwm --help`` answers at once.
 """
@@ -15,7 +15,7 @@ from sciwm.arguments import TAKES_OVERRIDES, build_parser, parse_init, parse_per
 
 if TYPE_CHECKING:
     from sciwm.config import Config
-    from sciwm.rundir import RunDir
+    from sciwm.run.directory import RunDir
 
 __all__ = ["main"]
 
@@ -67,7 +67,7 @@ def _load(target: str, overrides: list[str]) -> "tuple[Config, Path]":
     """Configuration of a file, a name or a run, and the default run directory."""
     from sciwm import catalogue
     from sciwm.config import load_config
-    from sciwm.rundir import resolve_run
+    from sciwm.run.directory import resolve_run
 
     path = Path(target)
     if path.is_dir():
@@ -77,7 +77,7 @@ def _load(target: str, overrides: list[str]) -> "tuple[Config, Path]":
 
 
 def _open(options: argparse.Namespace, target: str, overrides: list[str]) -> "tuple[RunDir, Config]":
-    from sciwm.rundir import open_run
+    from sciwm.run.directory import open_run
 
     if options.out is not None and Path(target).is_dir():
         stores = {
@@ -96,7 +96,7 @@ def _stage(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.verb == "train" and options.profile:
         return _profile(options, overrides)
     run, config = _open(options, options.target, overrides)
-    from sciwm import verbs
+    from sciwm.run import verbs
 
     if options.verb in ("prepare", "run"):
         stage = verbs.prepare if options.verb == "prepare" else verbs.run_all
@@ -109,15 +109,15 @@ def _stage(options: argparse.Namespace, overrides: list[str]) -> int:
 def _profile(options: argparse.Namespace, overrides: list[str]) -> int:
     """Measure with any settings, also others than those of the run, which stays as it is."""
     config, folder = _load(options.target, overrides)
-    from sciwm import verbs
-    from sciwm.rundir import RunDir
+    from sciwm.run import verbs
+    from sciwm.run.directory import RunDir
 
     verbs.profile(RunDir(options.out or folder), config)
     return 0
 
 
 def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
-    from sciwm import verbs
+    from sciwm.run import verbs
 
     verbs.demo(options.out or Path("runs/demo_quick" if options.quick else "runs/demo"), quick=options.quick)
     return 0
@@ -125,7 +125,7 @@ def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
     config, _ = _load(options.target, overrides)
-    from sciwm import verbs
+    from sciwm.run import verbs
 
     messages = verbs.check(config)
     for message in messages:
@@ -147,8 +147,8 @@ def _forecast(options: argparse.Namespace, overrides: list[str]) -> int:
         raise ValueError(f"got {' '.join(overrides)} with --store, expected none, because the model of {options.target} is fixed")
     init = parse_init(options.init)
     leads = [lead.strip() for lead in options.lead_times.split(",")] if options.lead_times else None
-    from sciwm import verbs
-    from sciwm.rundir import resolve_run
+    from sciwm.run import verbs
+    from sciwm.run.directory import resolve_run
 
     data = {"store": _one_or_many(options.store), "init": init, "lead_times": leads, "members": options.members}
     verbs.forecast_store(resolve_run(options.target), out=options.out, **data)
@@ -164,7 +164,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
                 "START:END or --reference RUN), or one run to evaluate"
             )
         run, config = _open(options, options.target[0], overrides)
-        from sciwm import verbs
+        from sciwm.run import verbs
 
         with _workers(options):
             verbs.evaluate(run, config)
@@ -187,8 +187,8 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.reference is not None and options.report is not None:
         raise ValueError("got --report with --reference, expected --train START:END instead: a run has a report of its own forecasts")
     if options.reference is not None:
-        from sciwm import verbs
-        from sciwm.rundir import resolve_run
+        from sciwm.run import verbs
+        from sciwm.run.directory import resolve_run
 
         with _workers(options):
             verbs.evaluate_store(options.target, reference=resolve_run(options.reference), **common)
@@ -240,7 +240,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     seeds = _names(options.seeds)
     if not all(seed.isdecimal() for seed in seeds):
         raise ValueError(f"got --seeds {options.seeds!r}, expected whole numbers of at least 0, such as 0,1,2")
-    from sciwm.compare import compare
+    from sciwm.run.compare import compare
 
     out = options.out or folder.with_name(f"{folder.name}_compare")
     compare(config, out=out, seeds=[int(seed) for seed in seeds], methods=_names(options.methods), split=options.split)

@@ -13,9 +13,10 @@ hypothesis.settings.load_profile("unhurried")
 
 def tiny_run(folder: Path) -> Path:
     """Simulate four short members of turbulence and take them through every stage, with three training steps."""
-    from sciwm import catalogue, verbs
+    from sciwm import catalogue
     from sciwm.config import load_config
-    from sciwm.rundir import open_run
+    from sciwm.run import verbs
+    from sciwm.run.directory import open_run
 
     catalogue.load("qg").make(path=folder.parent / "world.zarr", num_members=5, num_times=40, spinup_days=40, progress=False)
     overrides = [

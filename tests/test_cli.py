@@ -11,10 +11,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import sciwm
+from sciwm import run
 from sciwm.arguments import build_parser, parse_init, split_overrides
 from sciwm.cli import main
 from sciwm.config import load_config
-from sciwm.rundir import RunDir, open_run
+from sciwm.run.directory import RunDir, open_run
 
 VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines", "report", "run", "compare", "data"]
 
@@ -46,9 +47,9 @@ class Recorder(ModuleType):
 @pytest.fixture
 def verbs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    recorder = Recorder("sciwm.verbs")
-    monkeypatch.setitem(sys.modules, "sciwm.verbs", recorder)
-    monkeypatch.setattr(sciwm, "verbs", recorder, raising=False)
+    recorder = Recorder("sciwm.run.verbs")
+    monkeypatch.setitem(sys.modules, "sciwm.run.verbs", recorder)
+    monkeypatch.setattr(run, "verbs", recorder, raising=False)
     return recorder
 
 
@@ -332,7 +333,7 @@ def test_leakage_that_is_allowed_is_kept_in_the_configuration_of_a_run(era, verb
 
 def test_comparing(era, verbs, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr("sciwm.compare.compare", lambda *a, **k: calls.append((a, k)))
+    monkeypatch.setattr("sciwm.run.compare.compare", lambda *a, **k: calls.append((a, k)))
     everyone = ["jepa", "supervised", "masked_autoencoder", "autoencoder", "random"]
     asked = {"out": Path("runs/tiny_compare"), "seeds": [0, 1, 2], "methods": everyone, "split": "test"}
     assert main(["compare", "tiny", "--train.steps=3"]) == 0
@@ -465,7 +466,7 @@ def test_python_dash_m(monkeypatch, capsys):
 
 
 def test_the_verbs_take_what_the_command_line_gives():
-    module = pytest.importorskip("sciwm.verbs")
+    module = pytest.importorskip("sciwm.run.verbs")
     for name in ("prepare", "run_all"):
         inspect.signature(getattr(module, name)).bind("run", "config", scheduler="tcp://h:1", workers=0)
     for name in ("prepare", "train", "probe", "forecast", "evaluate", "report", "run_all"):

@@ -90,7 +90,7 @@ def test_the_verb_prepares_on_a_cluster_and_lets_go_of_it(config, capsys):
 
 
 def test_ctrl_c_ends_the_workers(config, monkeypatch, capsys):
-    import sciwm.verbs as verbs
+    import sciwm.run.verbs as verbs
 
     clusters = []
 

@@ -84,7 +84,7 @@ def test_the_package_keeps_the_import_rule():
         ("sciwm.testing", "import torch"),
         ("sciwm.probe.ridge", "import lightning.pytorch as pl"),
         ("sciwm.data.stream", "import lightning"),
-        ("sciwm.rundir", "import yaml"),
+        ("sciwm.run.directory", "import yaml"),
         ("sciwm.model.jepa", "from sciwm.world import WorldModel"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_breach_is_seen(module, source):
         ("sciwm.data.datamodule", "import lightning"),
         ("sciwm.train.module", "import lightning.pytorch as pl"),
         ("sciwm.skill.table", "from . import scores\nfrom sciwm.climatology import Climatology"),
-        ("sciwm.verbs", "from sciwm.data import open\nfrom sciwm.skill import table\nimport torch"),
+        ("sciwm.run.verbs", "from sciwm.data import open\nfrom sciwm.skill import table\nimport torch"),
         ("sciwm.config", "import yaml"),
     ],
 )

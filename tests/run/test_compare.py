@@ -14,15 +14,15 @@ import torch
 import xarray as xr
 
 import sciwm
-from sciwm import compare as module
 from sciwm.cli import main
-from sciwm.compare import METHODS, compare, method_config
 from sciwm.config import Config, dump_config, load_config
 from sciwm.data.prepare import open_training_store
 from sciwm.model.twins import Twin
-from sciwm.rundir import resolve_run
+from sciwm.run import compare as module
+from sciwm.run.compare import METHODS, compare, method_config
+from sciwm.run.directory import resolve_run
 from sciwm.testing import small_climate
-from tests.test_tally import COLUMNS
+from tests.run.test_tally import COLUMNS
 
 SIZES = {"token_dim": 8, "encoder_blocks": 1, "predictor_blocks": 1, "num_heads": 2, "patch_size": "[4, 4]"}
 

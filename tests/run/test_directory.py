@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sciwm import rundir
 from sciwm.config import Config, ConfigError, ObjectiveConfig, TrainConfig, load_config
-from sciwm.rundir import RunDir, hash_inputs, open_run, provenance, resolve_run
+from sciwm.run import directory as rundir
+from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance, resolve_run
 
 SMALL = Config(seed=3, train=TrainConfig(steps=20))
 
@@ -94,7 +94,7 @@ def test_what_is_not_a_run_is_described(tmp_path):
 
 
 def test_paths_are_those_of_the_documentation():
-    text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
     listed = text.partition("## Run directory")[2].partition("`log.jsonl`")[0].replace("METHOD.zarr", "").split()
     names = [name.removeprefix("runs/NAME/").rstrip("/") for name in listed]
     attributes = [

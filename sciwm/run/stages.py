@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from sciwm.config import Config
-from sciwm.rundir import RunDir, hash_inputs
+from sciwm.run.directory import RunDir, hash_inputs
 from sciwm.train.fit import is_first_process
 
 __all__ = ["console", "is_fresh", "need", "say", "stage_inputs"]

@@ -18,7 +18,7 @@ from sciwm.data.split import LABELS, crossing_steps, split_times
 from sciwm.forecast.rollout import initial_positions, lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.regions import parse_region
-from sciwm.rundir import RunDir
+from sciwm.run.directory import RunDir
 from sciwm.skill import ALL_BASELINES
 from sciwm.skill.baselines import Reference
 from sciwm.skill.events import parse_event

@@ -312,7 +312,7 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     where = {"date": _now(), "python": platform.python_version(), "platform": platform.platform(), "sciwm": sciwm.__version__}
-    return where | versions | {"commit": _commit(Path(__file__).parents[1])}
+    return where | versions | {"commit": _commit(Path(__file__).parents[2])}
 
 
 def _commit(root: Path) -> str | None:

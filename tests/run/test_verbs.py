@@ -14,11 +14,11 @@ import pytest
 import xarray as xr
 from safetensors.torch import load_file
 
-from sciwm import verbs
 from sciwm.cli import main
 from sciwm.config import ConfigError, load_config
 from sciwm.data.layout import to_original
-from sciwm.rundir import open_run, resolve_run
+from sciwm.run import verbs
+from sciwm.run.directory import open_run, resolve_run
 from sciwm.testing import double_well, small_climate, small_months
 from sciwm.verify import evaluate_forecasts
 

@@ -26,7 +26,8 @@ from sciwm.probe.fit import fit_probes
 from sciwm.probe.targets import target_series
 from sciwm.report.page import write_report
 from sciwm.report.prose import describe_data, describe_model, describe_scores, variable_names
-from sciwm.rundata import (
+from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance
+from sciwm.run.inputs import (
     config_problems,
     gap_problem,
     gap_steps,
@@ -39,13 +40,12 @@ from sciwm.rundata import (
     series_climatology,
     with_store,
 )
-from sciwm.rundir import RunDir, hash_inputs, open_run, provenance
+from sciwm.run.stages import console, is_fresh, need, say, stage_inputs
 from sciwm.skill.diagnostics import diagnose, write_diagnostics
 from sciwm.skill.frame import render, write_skill
 from sciwm.skill.lineup import Lineup, line_up
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.table import score_lineup
-from sciwm.stages import console, is_fresh, need, say, stage_inputs
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
 from sciwm.train.profile import profile_training

@@ -13,19 +13,20 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import track
 
-from sciwm import catalogue, verbs
+from sciwm import catalogue
 from sciwm.atomic import write_atomically
 from sciwm.config import Config
 from sciwm.data.prepare import open_training_store
 from sciwm.model.twins import TWINS, Network, Twin, without_dynamics
 from sciwm.probe.fit import fit_probes
-from sciwm.rundata import lead_steps, observations, open_data, reference_of, scored_positions, series_climatology
-from sciwm.rundir import RunDir, hash_inputs, open_run
+from sciwm.run import verbs
+from sciwm.run.directory import RunDir, hash_inputs, open_run
+from sciwm.run.inputs import lead_steps, observations, open_data, reference_of, scored_positions, series_climatology
+from sciwm.run.tally import Scored, fit_name, tally, to_markdown
 from sciwm.skill import region_weights, score_sums
 from sciwm.skill.alignment import at_positions
 from sciwm.skill.baselines import axes
 from sciwm.skill.methods import fit_baseline
-from sciwm.tally import Scored, fit_name, tally, to_markdown
 from sciwm.times import infer_step
 from sciwm.train.fit import build_world, measure_world
 from sciwm.train.flops import train_flops
@@ -66,7 +67,7 @@ def compare(
     Returns
     -------
     DataFrame
-        As `sciwm.tally.tally`.
+        As `sciwm.run.tally.tally`.
 
     Raises
     ------

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from sciwm.run.tally import Scored, fit_name, tally, to_markdown
 from sciwm.skill.significance import paired_difference
-from sciwm.tally import Scored, fit_name, tally, to_markdown
 
 COLUMNS = ["method", "readout", "labels", "channel", "region", "lead_hours", "metric"]
 COLUMNS += ["value", "std", "lowest", "highest", "num_seeds", "units"]
