@@ -7,11 +7,12 @@ import xarray as xr
 
 from sciwm.report.browser import Choice, Frame, Panel, browser
 from sciwm.report.fields import Field, area, match_fields, stamp, truth_at, typical_case
-from sciwm.report.labels import Leads, lead_axis, pretty_units
+from sciwm.report.labels import Leads, lead_axis
 from sciwm.report.panels import MapFrame, coastlines, color_bar, map_frame
 from sciwm.report.pixels import Scale, diverging_scale, field_scale
 from sciwm.report.series import series_figure
 from sciwm.skill.alignment import evenly_spread
+from sciwm.skill.metrics import pretty_units
 
 __all__ = ["case_section", "pick_cases"]
 

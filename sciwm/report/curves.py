@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from sciwm.report.figures import SIZE, Margins, blank_figure, in_report_style, inline_svg
-from sciwm.report.labels import INK, join_words, lead_axis, looks, pretty_units
+from sciwm.report.labels import INK, join_words, lead_axis, looks
+from sciwm.skill.metrics import pretty_units
 
 __all__ = ["rank_figures", "rank_frame", "spectrum_figures", "spectrum_frame"]
 

@@ -7,9 +7,10 @@ import numpy as np
 import xarray as xr
 
 from sciwm.report.browser import Choice, Frame, Panel, browser
-from sciwm.report.labels import lead_axis, looks, pretty_units
+from sciwm.report.labels import lead_axis, looks
 from sciwm.report.panels import MapFrame, coastlines, color_bar, map_frame
 from sciwm.report.pixels import diverging_scale, size_scale
+from sciwm.skill.metrics import pretty_units
 
 __all__ = ["error_map_section", "map_reference", "relative_error"]
 

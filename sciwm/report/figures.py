@@ -19,22 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from sciwm.report.labels import (
-    HIGHER,
-    INK,
-    LOWER,
-    NEITHER,
-    ONE,
-    ZERO,
-    Leads,
-    Look,
-    better,
-    join_words,
-    looks,
-    metric_name,
-    metric_units,
-    short_name,
-)
+from sciwm.report.labels import INK, Leads, Look, join_words, looks
+from sciwm.skill.metrics import HIGHER, LOWER, NEITHER, ONE, ZERO, better, metric_name, metric_units, short_name
 
 __all__ = ["Margins", "blank_figure", "in_report_style", "inline_svg", "skill_figure", "swatch", "training_figures"]
 

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from sciwm.report.figures import skill_figure, swatch
-from sciwm.report.labels import Leads, lead_axis, looks, metric_name, metric_units, pretty_units
-from sciwm.report.ranking import channel_units, cost, metric_order
+from sciwm.report.labels import Leads, lead_axis, looks
+from sciwm.report.ranking import channel_units, metric_order
+from sciwm.skill.metrics import cost, metric_name, metric_units, pretty_units
 
 __all__ = ["channel_title", "lead_section", "method_legend"]
 

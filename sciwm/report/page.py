@@ -15,10 +15,11 @@ from sciwm.report.cases import case_section
 from sciwm.report.curves import rank_figures, rank_frame, spectrum_figures, spectrum_frame
 from sciwm.report.errormaps import error_map_section
 from sciwm.report.figures import training_figures
-from sciwm.report.labels import HIGHER, better, lead_axis, looks, short_name
+from sciwm.report.labels import lead_axis, looks
 from sciwm.report.leads import lead_section, method_legend
 from sciwm.report.ranking import compare, main_method, main_metric, summarize
 from sciwm.report.scorecard import has_scorecard, scorecard_frame, scorecard_section
+from sciwm.skill.metrics import HIGHER, better, short_name
 
 __all__ = ["write_report"]
 

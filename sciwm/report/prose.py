@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from sciwm.report.labels import Leads, join_words, lead_axis, metric_name
+from sciwm.report.labels import Leads, join_words, lead_axis
 from sciwm.report.leads import channel_title
 from sciwm.sections import Config
+from sciwm.skill.metrics import metric_name
 
 __all__ = ["describe_data", "describe_grid", "describe_model", "describe_scores", "variable_names"]
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from sciwm.report.labels import HIGHER, LOWER, NEITHER, ONE, ZERO, Leads, better, lead_axis, looks, short_name
+from sciwm.report.labels import Leads, lead_axis, looks
 from sciwm.skill.methods import ALL_BASELINES
+from sciwm.skill.metrics import HIGHER, better, cost, short_name
 
-__all__ = ["Comparison", "channel_units", "compare", "cost", "main_method", "main_metric", "metric_order", "summarize"]
+__all__ = ["Comparison", "channel_units", "compare", "main_method", "main_metric", "metric_order", "summarize"]
 
 _BASELINES = {*ALL_BASELINES, "random_encoder"}
 
@@ -118,13 +119,6 @@ def main_metric(skill: xr.Dataset) -> str:
 def metric_order(skill: xr.Dataset) -> list[str]:
     """List the metrics, RMSE first."""
     return sorted((str(m) for m in skill["metric"].values), key=lambda m: m != "rmse")
-
-
-def cost(value: np.ndarray, metric: str) -> np.ndarray:
-    """Turn a metric into what is small when it is good; NaN where no value is good in itself."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        turned = {LOWER: value, HIGHER: -value, ZERO: np.abs(value), ONE: np.abs(np.log(value)), NEITHER: np.full_like(value, np.nan)}
-    return np.asarray(turned[better(metric)])
 
 
 def channel_units(skill: xr.Dataset) -> list[str]:

@@ -9,8 +9,9 @@ import xarray as xr
 
 from sciwm.report.browser import Choice, data_block, select
 from sciwm.report.errormaps import map_reference
-from sciwm.report.labels import HIGHER, LOWER, better, lead_axis, looks, short_name
+from sciwm.report.labels import lead_axis, looks
 from sciwm.report.ranking import main_method, main_metric
+from sciwm.skill.metrics import HIGHER, LOWER, better, short_name
 
 __all__ = ["differences", "has_scorecard", "scorecard_frame", "scorecard_section", "shade"]
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from sciwm.report.fields import Field, truth_at
 from sciwm.report.figures import Margins, blank_figure, in_report_style, inline_svg
-from sciwm.report.labels import INK, lead_axis, pretty_units
+from sciwm.report.labels import INK, lead_axis
+from sciwm.skill.metrics import pretty_units
 from sciwm.times import numeric_time
 
 __all__ = ["series_figure"]

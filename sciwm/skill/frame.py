@@ -10,8 +10,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from sciwm.report.labels import is_dimensionless
-from sciwm.report.ranking import cost
+from sciwm.skill.metrics import cost, is_dimensionless
 from sciwm.skill.scores import ALL_METRICS, is_event_metric
 
 __all__ = ["render", "to_frame", "write_skill"]

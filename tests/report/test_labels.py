@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 from reports import METHODS
 
-from sciwm.report.labels import Leads, lead_axis, looks, pretty_units
+from sciwm.report.labels import Leads, lead_axis, looks
+from sciwm.skill.metrics import pretty_units
 
 
 def test_labels():
