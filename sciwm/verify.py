@@ -15,11 +15,11 @@ from sciwm.regions import land_fraction
 from sciwm.report.page import write_report
 from sciwm.report.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.alignment import locate
-from sciwm.skill.baselines import Reference, fit_reference
+from sciwm.skill.baselines.by_name import ALL_BASELINES, BASELINES, fit_baseline
+from sciwm.skill.baselines.simple import Reference, fit_reference
 from sciwm.skill.diagnostics import diagnose
 from sciwm.skill.frame import render, to_frame
 from sciwm.skill.lineup import line_up
-from sciwm.skill.methods import ALL_BASELINES, BASELINES, fit_baseline
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.scores import is_event_metric
 from sciwm.skill.table import score_lineup

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from sciwm.report.labels import Leads, lead_axis, looks
-from sciwm.skill.methods import ALL_BASELINES
+from sciwm.skill.baselines.by_name import ALL_BASELINES
 from sciwm.skill.metrics import HIGHER, better, cost, short_name
 
 __all__ = ["Comparison", "channel_units", "compare", "main_method", "main_metric", "metric_order", "summarize"]

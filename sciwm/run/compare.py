@@ -25,8 +25,8 @@ from sciwm.run.inputs import lead_steps, observations, open_data, reference_of, 
 from sciwm.run.tally import Scored, fit_name, tally, to_markdown
 from sciwm.skill import region_weights, score_sums
 from sciwm.skill.alignment import at_positions
-from sciwm.skill.baselines import axes
-from sciwm.skill.methods import fit_baseline
+from sciwm.skill.baselines.by_name import fit_baseline
+from sciwm.skill.baselines.simple import axes
 from sciwm.times import infer_step
 from sciwm.train.fit import build_world, measure_world
 from sciwm.train.flops import train_flops

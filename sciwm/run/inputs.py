@@ -20,7 +20,7 @@ from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.regions import parse_region
 from sciwm.run.directory import RunDir
 from sciwm.skill import ALL_BASELINES
-from sciwm.skill.baselines import Reference
+from sciwm.skill.baselines.simple import Reference
 from sciwm.skill.events import parse_event
 from sciwm.skill.scores import check_metrics, with_event_metrics
 from sciwm.times import Step, infer_step

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sciwm.regions import region_weights
     from sciwm.skill.alignment import observed_at
-    from sciwm.skill.analogs import Analogs, analog_forecast, fit_analogs
-    from sciwm.skill.baselines import (
+    from sciwm.skill.baselines.analogs import Analogs, analog_forecast, fit_analogs
+    from sciwm.skill.baselines.by_name import ALL_BASELINES, BASELINES, MORE_BASELINES
+    from sciwm.skill.baselines.lim import Lim, fit_lim, lim_forecast
+    from sciwm.skill.baselines.simple import (
         Reference,
         climatology_forecast,
         damped_persistence_forecast,
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
     from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram
     from sciwm.skill.events import EVENT_METRICS, Event, event_sums, parse_event
     from sciwm.skill.frame import render, to_frame, write_skill
-    from sciwm.skill.lim import Lim, fit_lim, lim_forecast
     from sciwm.skill.lineup import Lineup, line_up
-    from sciwm.skill.methods import ALL_BASELINES, BASELINES, MORE_BASELINES
     from sciwm.skill.regrid import regrid_forecast
     from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
     from sciwm.skill.significance import (
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
     from sciwm.skill.table import evaluate, score_lineup
 
 _HOME = {
-    "ALL_BASELINES": "sciwm.skill.methods",
-    "Analogs": "sciwm.skill.analogs",
-    "BASELINES": "sciwm.skill.methods",
+    "ALL_BASELINES": "sciwm.skill.baselines.by_name",
+    "Analogs": "sciwm.skill.baselines.analogs",
+    "BASELINES": "sciwm.skill.baselines.by_name",
     "ENSEMBLE_METRICS": "sciwm.skill.ensemble",
     "EVENT_METRICS": "sciwm.skill.events",
     "Event": "sciwm.skill.events",
     "METRICS": "sciwm.skill.scores",
-    "Lim": "sciwm.skill.lim",
+    "Lim": "sciwm.skill.baselines.lim",
     "Lineup": "sciwm.skill.lineup",
-    "MORE_BASELINES": "sciwm.skill.methods",
-    "Reference": "sciwm.skill.baselines",
-    "analog_forecast": "sciwm.skill.analogs",
+    "MORE_BASELINES": "sciwm.skill.baselines.by_name",
+    "Reference": "sciwm.skill.baselines.simple",
+    "analog_forecast": "sciwm.skill.baselines.analogs",
     "area_means": "sciwm.skill.scores",
     "block_counts": "sciwm.skill.significance",
     "bootstrap_interval": "sciwm.skill.significance",
-    "climatology_forecast": "sciwm.skill.baselines",
-    "damped_persistence_forecast": "sciwm.skill.baselines",
+    "climatology_forecast": "sciwm.skill.baselines.simple",
+    "damped_persistence_forecast": "sciwm.skill.baselines.simple",
     "decorrelation_time": "sciwm.skill.significance",
     "diagnose": "sciwm.skill.diagnostics",
     "diebold_mariano": "sciwm.skill.significance",
@@ -60,17 +60,17 @@ _HOME = {
     "evaluate": "sciwm.skill.table",
     "event_sums": "sciwm.skill.events",
     "false_discovery": "sciwm.skill.significance",
-    "fit_analogs": "sciwm.skill.analogs",
-    "fit_lim": "sciwm.skill.lim",
-    "fit_reference": "sciwm.skill.baselines",
-    "fit_slopes": "sciwm.skill.baselines",
-    "lim_forecast": "sciwm.skill.lim",
+    "fit_analogs": "sciwm.skill.baselines.analogs",
+    "fit_lim": "sciwm.skill.baselines.lim",
+    "fit_reference": "sciwm.skill.baselines.simple",
+    "fit_slopes": "sciwm.skill.baselines.simple",
+    "lim_forecast": "sciwm.skill.baselines.lim",
     "line_up": "sciwm.skill.lineup",
     "mean_over_inits": "sciwm.skill.scores",
     "observed_at": "sciwm.skill.alignment",
     "parse_event": "sciwm.skill.events",
     "paired_difference": "sciwm.skill.significance",
-    "persistence_forecast": "sciwm.skill.baselines",
+    "persistence_forecast": "sciwm.skill.baselines.simple",
     "rank_histogram": "sciwm.skill.ensemble",
     "region_weights": "sciwm.regions",
     "regrid_forecast": "sciwm.skill.regrid",

@@ -10,9 +10,9 @@ from rich.progress import track
 
 from sciwm.regions import land_fraction
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
-from sciwm.skill.baselines import Reference, axes, climatology_forecast, fit_reference
+from sciwm.skill.baselines.by_name import ALL_BASELINES, BASELINES, LIM_EOFS, Baseline, fit_baseline
+from sciwm.skill.baselines.simple import Reference, axes, climatology_forecast, fit_reference
 from sciwm.skill.leakage import check_leakage, declared_periods, find_leaks
-from sciwm.skill.methods import ALL_BASELINES, BASELINES, LIM_EOFS, Baseline, fit_baseline
 from sciwm.skill.scores import REFERENCE_METRICS
 from sciwm.times import Step, infer_step, numeric_time
 
@@ -28,7 +28,7 @@ class Times:
     Parameters
     ----------
     init, lead : DataArray
-        1-D, as `sciwm.skill.baselines.axes` makes them.
+        1-D, as `sciwm.skill.baselines.simple.axes` makes them.
     positions : ndarray of int, shape (init, lead)
         Of the valid times on the observations' time axis.
     dropped : int

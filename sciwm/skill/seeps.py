@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from sciwm.skill.alignment import at_positions, over_space
-from sciwm.skill.baselines import Reference
+from sciwm.skill.baselines.simple import Reference
 from sciwm.skill.events import with_members
 from sciwm.times import calendar_fields
 

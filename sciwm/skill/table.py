@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.baselines import Reference
+from sciwm.skill.baselines.by_name import BASELINES, LIM_EOFS
+from sciwm.skill.baselines.simple import Reference
 from sciwm.skill.events import parse_events
 from sciwm.skill.lineup import Lineup, as_channels, line_up
-from sciwm.skill.methods import BASELINES, LIM_EOFS
 from sciwm.skill.scores import area_means, check_metrics, is_event_metric, mean_over_inits, metric_function, with_event_metrics
 from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, false_discovery, paired_difference
 from sciwm.skill.sums import table_sums

@@ -6,7 +6,7 @@ import scores
 import xarray as xr
 from truths import DAY, days, forecast_of, grid
 
-from sciwm.skill.baselines import fit_reference
+from sciwm.skill.baselines.simple import fit_reference
 from sciwm.skill.diagnostics import diagnose, write_diagnostics
 from sciwm.skill.lineup import line_up
 

@@ -4,8 +4,8 @@ import xarray as xr
 from truths import DAY, days, forecast_of, weather
 
 import sciwm.skill
-from sciwm.skill.baselines import fit_reference, persistence_forecast
-from sciwm.skill.methods import MORE_BASELINES
+from sciwm.skill.baselines.by_name import MORE_BASELINES
+from sciwm.skill.baselines.simple import fit_reference, persistence_forecast
 from sciwm.skill.table import evaluate
 
 LEADS = np.array([1, 3])

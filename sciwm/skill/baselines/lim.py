@@ -23,10 +23,10 @@ import scipy.linalg
 import xarray as xr
 
 from sciwm.skill.alignment import training_pairs
-from sciwm.skill.baselines import Reference, add_climatology, axes, init_anomaly
-from sciwm.skill.eofs import leading_eofs
-from sciwm.skill.folds import training_folds
-from sciwm.skill.state import StateLayout, fit_layout
+from sciwm.skill.baselines.eofs import leading_eofs
+from sciwm.skill.baselines.folds import training_folds
+from sciwm.skill.baselines.matrix import StateLayout, fit_layout
+from sciwm.skill.baselines.simple import Reference, add_climatology, axes, init_anomaly
 from sciwm.times import Step
 
 __all__ = ["Lim", "Propagator", "fit_lim", "lim_forecast", "truncations", "warn_of_eigenvalues"]

@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 from truths import DAY, autoregressive, days, grid, weather
 
-from sciwm.skill.baselines import (
+from sciwm.skill.baselines.simple import (
     climatology_forecast,
     damped_persistence_forecast,
     fit_reference,

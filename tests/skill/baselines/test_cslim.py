@@ -6,8 +6,8 @@ import xarray as xr
 from truths import DAY, weather
 
 from sciwm.skill import evaluate, fit_reference
-from sciwm.skill.cslim import cslim_forecast, fit_cslim
-from sciwm.skill.lim import fit_lim
+from sciwm.skill.baselines.cslim import cslim_forecast, fit_cslim
+from sciwm.skill.baselines.lim import fit_lim
 from sciwm.testing import small_months
 
 YEARS = 1000

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sciwm.skill.baselines import Reference
+from sciwm.skill.baselines.simple import Reference
 
 __all__ = ["split_off_validation", "training_folds"]
 

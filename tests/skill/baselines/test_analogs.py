@@ -6,9 +6,9 @@ import xarray as xr
 from truths import days
 
 from sciwm.skill import evaluate
-from sciwm.skill.analogs import analog_forecast, fit_analogs
-from sciwm.skill.baselines import climatology_forecast, fit_reference
-from sciwm.skill.state import fit_layout
+from sciwm.skill.baselines.analogs import analog_forecast, fit_analogs
+from sciwm.skill.baselines.matrix import fit_layout
+from sciwm.skill.baselines.simple import climatology_forecast, fit_reference
 from sciwm.testing import small_climate
 
 DAY = np.timedelta64(24, "h").astype("timedelta64[ns]")
@@ -85,7 +85,7 @@ def test_blocks_do_not_matter_and_nothing_is_computed_early(climate, monkeypatch
     ds, reference, init = climate
     analogs = fit_analogs(reference, np.array([1]) * DAY, eofs=[5], neighbours=[10])
     whole = analog_forecast(analogs, reference, ds, init)
-    monkeypatch.setattr("sciwm.skill.state._BLOCK", 3000)
+    monkeypatch.setattr("sciwm.skill.baselines.matrix._BLOCK", 3000)
     cut = analog_forecast(analogs, reference, ds, init)
     assert len(cut["t850"].chunks[0]) > 1
     xr.testing.assert_allclose(whole, cut)

@@ -7,7 +7,7 @@ month ``j`` a propagator over one month is regressed on the pairs that begin in 
 
 with the sums ``C`` over months ``j - 1, j, j + 1`` (Shin, Sardeshmukh, Newman, Penland and Alexander 2021,
 doi:10.1175/JCLI-D-20-0291.1). The number of EOFs is chosen for each lead, and what the EOFs leave out is damped cell by cell, as in
-`sciwm.skill.lim`.
+`sciwm.skill.baselines.lim`.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ import scipy.linalg
 import xarray as xr
 
 from sciwm.skill.alignment import training_pairs
-from sciwm.skill.baselines import Reference, add_climatology, axes, init_anomaly
-from sciwm.skill.eofs import leading_eofs
-from sciwm.skill.folds import training_folds
-from sciwm.skill.lim import truncations, warn_of_eigenvalues
-from sciwm.skill.state import StateLayout, fit_layout
+from sciwm.skill.baselines.eofs import leading_eofs
+from sciwm.skill.baselines.folds import training_folds
+from sciwm.skill.baselines.lim import truncations, warn_of_eigenvalues
+from sciwm.skill.baselines.matrix import StateLayout, fit_layout
+from sciwm.skill.baselines.simple import Reference, add_climatology, axes, init_anomaly
 from sciwm.times import Step, calendar_fields
 
 __all__ = ["CyclicLim", "CyclicPropagator", "cslim_forecast", "fit_cslim"]

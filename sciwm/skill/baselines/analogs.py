@@ -14,10 +14,10 @@ import numpy as np
 import xarray as xr
 
 from sciwm.skill.alignment import training_pairs
-from sciwm.skill.baselines import Reference, add_climatology, axes, init_anomaly
-from sciwm.skill.eofs import leading_eofs
-from sciwm.skill.folds import split_off_validation
-from sciwm.skill.state import StateLayout, fit_layout
+from sciwm.skill.baselines.eofs import leading_eofs
+from sciwm.skill.baselines.folds import split_off_validation
+from sciwm.skill.baselines.matrix import StateLayout, fit_layout
+from sciwm.skill.baselines.simple import Reference, add_climatology, axes, init_anomaly
 from sciwm.times import Step, calendar_fields
 
 __all__ = ["Analogs", "analog_forecast", "fit_analogs"]

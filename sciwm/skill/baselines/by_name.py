@@ -8,16 +8,16 @@ from typing import Any
 
 import xarray as xr
 
-from sciwm.skill.analogs import analog_forecast, fit_analogs
-from sciwm.skill.baselines import (
+from sciwm.skill.baselines.analogs import analog_forecast, fit_analogs
+from sciwm.skill.baselines.cslim import CyclicLim, cslim_forecast, fit_cslim
+from sciwm.skill.baselines.lim import Lim, fit_lim, lim_forecast
+from sciwm.skill.baselines.simple import (
     Reference,
     climatology_forecast,
     damped_persistence_forecast,
     fit_slopes,
     persistence_forecast,
 )
-from sciwm.skill.cslim import CyclicLim, cslim_forecast, fit_cslim
-from sciwm.skill.lim import Lim, fit_lim, lim_forecast
 
 __all__ = ["ALL_BASELINES", "BASELINES", "LIM_EOFS", "MORE_BASELINES", "Baseline", "fit_baseline"]
 

@@ -6,11 +6,11 @@ import scipy.linalg
 import xarray as xr
 from truths import DAY, days, grid, weather
 
-from sciwm.skill.baselines import fit_reference
-from sciwm.skill.eofs import leading_eofs
-from sciwm.skill.folds import training_folds
-from sciwm.skill.lim import fit_lim, lim_forecast
-from sciwm.skill.state import fit_layout
+from sciwm.skill.baselines.eofs import leading_eofs
+from sciwm.skill.baselines.folds import training_folds
+from sciwm.skill.baselines.lim import fit_lim, lim_forecast
+from sciwm.skill.baselines.matrix import fit_layout
+from sciwm.skill.baselines.simple import fit_reference
 
 PROPAGATOR = np.array([[0.8, 0.3, 0.0, 0.0], [-0.3, 0.8, 0.0, 0.0], [0.0, 0.1, 0.6, 0.0], [0.0, 0.0, 0.2, 0.4]])
 
@@ -71,7 +71,7 @@ def test_large_states_use_a_randomized_decomposition_as_good_as_the_exact_one(mo
     random = np.random.default_rng(0)
     matrix = random.standard_normal((200, 150)) * np.linspace(3, 0.1, 150) ** 2
     exact, share = leading_eofs(matrix, 5)
-    monkeypatch.setattr("sciwm.skill.eofs._EXACT", 10)
+    monkeypatch.setattr("sciwm.skill.baselines.eofs._EXACT", 10)
     randomized, share_randomized = leading_eofs(matrix, 5)
     np.testing.assert_allclose(share_randomized, share, rtol=1e-3)
     np.testing.assert_allclose(np.linalg.svd(exact @ randomized.T)[1], 1.0, atol=1e-3)
@@ -236,7 +236,7 @@ def test_forecasts_are_lazy_and_blocks_do_not_matter(monkeypatch):
     init = observed.time.values[1470:1490]
     whole = lim_forecast(lim, reference, observed, init).t850
     assert whole.chunks is not None
-    monkeypatch.setattr("sciwm.skill.state._BLOCK", 300)
+    monkeypatch.setattr("sciwm.skill.baselines.matrix._BLOCK", 300)
     small = lim_forecast(lim, reference, observed, init).t850
     assert len(small.chunks[0]) > 1
     np.testing.assert_allclose(small, whole)
