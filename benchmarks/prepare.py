@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 
 from sciwm.data.open import open_dataset
-from sciwm.data.prepare import prepare
+from sciwm.store.prepare import prepare
 
 SOURCES = {  # times, latitudes, longitudes, times in a chunk
     "chunks of 32 times, 32×64": (5000, 32, 64, 32),

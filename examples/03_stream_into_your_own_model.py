@@ -7,7 +7,7 @@ import torch
 
 import sciwm
 from sciwm import testing
-from sciwm.data.prepare import prepare
+from sciwm.store.prepare import prepare
 
 folder = Path(tempfile.mkdtemp())
 ds = testing.small_climate(years=4)

@@ -17,9 +17,9 @@ import sciwm
 from sciwm.atomic import write_atomically
 from sciwm.climatology import Climatology
 from sciwm.config import dump_config, load_config
-from sciwm.data.scale import Statistics
 from sciwm.model.jepa import JEPA
 from sciwm.probe.readout import Readouts
+from sciwm.store.statistics import Statistics
 from sciwm.times import Step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer

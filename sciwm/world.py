@@ -13,14 +13,14 @@ from torch import Tensor
 
 from sciwm.climatology import Climatology
 from sciwm.config import Config
-from sciwm.data.conditions import conditions
-from sciwm.data.scale import Statistics
 from sciwm.forecast.rollout import initial_positions, predicted_latents, recent
 from sciwm.model.jepa import JEPA
 from sciwm.model.twins import TWINS, Network, Twin
 from sciwm.probe.features import recent_cells, recent_series
 from sciwm.probe.readout import Readouts
 from sciwm.probe.targets import as_components, target_series
+from sciwm.store.forcing import conditions
+from sciwm.store.statistics import Statistics
 from sciwm.times import Step, infer_step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer

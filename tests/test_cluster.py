@@ -11,7 +11,7 @@ import xarray as xr
 import sciwm.cluster as module
 from sciwm.cli import main
 from sciwm.cluster import dask_workers
-from sciwm.data.prepare import open_training_store
+from sciwm.store.prepare import open_training_store
 from sciwm.testing import small_climate
 
 distributed = pytest.importorskip("distributed")

@@ -9,7 +9,7 @@ import xarray as xr
 
 from sciwm import testing
 from sciwm.data.open import open_dataset
-from sciwm.data.split import Split
+from sciwm.store.split import Split
 from sciwm.train.fit import build_world
 from tests.worlds import climate_world, config, molecule_world, store
 
@@ -219,7 +219,7 @@ def test_sun_and_static_fields_reach_the_predictor(tmp_path):
     world = build_world(config(), store(ds, tmp_path, static=static, climatology="constant"))
     assert world.static.shape == (6, 1)
     assert torch.equal(world.static[:, 0].sign(), torch.tensor([1.0, 1, 1, -1, -1, -1]))
-    from sciwm.data.prepare import conditions
+    from sciwm.store.prepare import conditions
 
     times = np.array(["2001-03-21T12", "2001-03-21T00"], "datetime64[ns]")
     local = world.local_conditions(torch.from_numpy(conditions(times, world.step)))

@@ -8,10 +8,10 @@ import numpy as np
 from sciwm import testing
 from sciwm.climatology import fit_climatology
 from sciwm.config import Config, DataConfig, ForecastConfig, ModelConfig, ObjectiveConfig, ProbeConfig, TrainConfig
-from sciwm.data.prepare import open_training_store, prepare
 from sciwm.probe.readout import fit_readouts
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import stored_series, target_series
+from sciwm.store.prepare import open_training_store, prepare
 from sciwm.train.fit import build_world
 from sciwm.world import WorldModel
 

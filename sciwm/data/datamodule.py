@@ -7,11 +7,11 @@ from typing import Any, Literal
 import lightning
 import numpy as np
 
-from sciwm.data.prepare import is_training_store, open_training_store
 from sciwm.data.read import Store
-from sciwm.data.split import LABELS
 from sciwm.data.stream import Stream, stream
 from sciwm.sample import Batch
+from sciwm.store.prepare import is_training_store, open_training_store
+from sciwm.store.split import LABELS
 
 __all__ = ["DataModule", "ValidationBatches"]
 

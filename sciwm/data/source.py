@@ -12,12 +12,12 @@ import xarray as xr
 
 from sciwm.chunks.cache import Cache
 from sciwm.chunks.chunks import ChunkReader, Piece, cf_packing
-from sciwm.data.conditions import conditions
 from sciwm.data.names import close_matches
 from sciwm.data.read import Store, read_pieces
 from sciwm.data.readers import DaskReader, JoinedReader, Part, Reader, SliceReader
-from sciwm.data.split import LABELS
 from sciwm.data.timeline import check_times
+from sciwm.store.forcing import conditions
+from sciwm.store.split import LABELS
 from sciwm.times import infer_step, numeric_time
 
 __all__ = ["Source", "open_source"]
@@ -122,7 +122,7 @@ def open_source(
 
 
 def _training_store(data: Store) -> tuple[str | Path | None, xr.Dataset] | None:
-    from sciwm.data.prepare import is_training_store, open_training_store
+    from sciwm.store.prepare import is_training_store, open_training_store
 
     if isinstance(data, xr.Dataset):
         return (None, data) if data.attrs.get("complete") and {"state", "split"} <= set(data.variables) else None

@@ -51,7 +51,7 @@ def stream(
     Parameters
     ----------
     data : path, glob, URL, Dataset, or a list of these
-        A training store as `sciwm.data.prepare` writes it, any Zarr store or netCDF file, a Dataset (Dask-backed, lazy or in
+        A training store as `sciwm.store.prepare` writes it, any Zarr store or netCDF file, a Dataset (Dask-backed, lazy or in
         memory), or several of them: pieces that follow one another in time make one record, others are segments, which no window
         crosses; neither does one cross a gap in time. A dim ``time`` is needed.
     window : int

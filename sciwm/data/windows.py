@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from sciwm.data.split import LABELS
+from sciwm.store.split import LABELS
 
 __all__ = ["Order", "Plan", "Uses", "Windows", "block_uses", "find_windows", "plan_epoch", "plan_size", "window_starts"]
 

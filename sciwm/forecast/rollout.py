@@ -10,8 +10,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from sciwm.data.prepare import conditions
 from sciwm.model.jepa import JEPA
+from sciwm.store.prepare import conditions
 
 if TYPE_CHECKING:
     from sciwm.world import WorldModel

@@ -28,7 +28,7 @@ def fit_probes(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
     world : WorldModel
         Trained or untrained.
     store : Dataset
-        From `sciwm.data.prepare.open_training_store`.
+        From `sciwm.store.prepare.open_training_store`.
     probe : ProbeConfig
         Scope, strengths, and share of the training block to fit on. Strengths are chosen on the whole validation block.
     lead_steps : sequence of int

@@ -7,11 +7,11 @@ import torch
 import xarray as xr
 from rich.progress import track
 
-from sciwm.data.split import LABELS
 from sciwm.forecast.rollout import initial_positions, predicted_latents, recent
 from sciwm.probe.features import recent_cells, recent_series
 from sciwm.probe.readout import Sample
 from sciwm.probe.targets import stored_series
+from sciwm.store.split import LABELS
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world import WorldModel
 
@@ -36,7 +36,7 @@ def readout_samples(
     world : WorldModel
         Trained or untrained.
     store : Dataset
-        From `sciwm.data.prepare.open_training_store`.
+        From `sciwm.store.prepare.open_training_store`.
     which : {"train", "validation", "test"}
         Block; context and all leads lie inside it.
     lead_steps : sequence of int

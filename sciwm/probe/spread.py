@@ -37,7 +37,7 @@ def fit_spread(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
     world : WorldModel
         Trained with ``model.noise_dim``.
     store : Dataset
-        From `sciwm.data.prepare.open_training_store`.
+        From `sciwm.store.prepare.open_training_store`.
     probe : ProbeConfig
         Scope and strengths.
     lead_steps : sequence of int

@@ -16,7 +16,6 @@ from rich.progress import track
 from sciwm import catalogue
 from sciwm.atomic import write_atomically
 from sciwm.config import Config
-from sciwm.data.prepare import open_training_store
 from sciwm.model.twins import TWINS, Network, Twin, without_dynamics
 from sciwm.probe.fit import fit_probes
 from sciwm.run import verbs
@@ -27,6 +26,7 @@ from sciwm.skill import region_weights, score_sums
 from sciwm.skill.alignment import at_positions
 from sciwm.skill.baselines.by_name import fit_baseline
 from sciwm.skill.baselines.simple import axes
+from sciwm.store.prepare import open_training_store
 from sciwm.times import infer_step
 from sciwm.train.fit import build_world, measure_world
 from sciwm.train.flops import train_flops

@@ -12,9 +12,6 @@ from sciwm import catalogue
 from sciwm.climatology import Climatology, fit_climatology
 from sciwm.config import Config
 from sciwm.data.open import open_dataset
-from sciwm.data.prepare import load_statistics, open_training_store
-from sciwm.data.scale import from_channels
-from sciwm.data.split import LABELS, crossing_steps, split_times
 from sciwm.forecast.rollout import initial_positions, lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.regions import parse_region
@@ -23,6 +20,9 @@ from sciwm.skill import ALL_BASELINES
 from sciwm.skill.baselines.simple import Reference
 from sciwm.skill.events import parse_event
 from sciwm.skill.scores import check_metrics, with_event_metrics
+from sciwm.store.prepare import load_statistics, open_training_store
+from sciwm.store.split import LABELS, crossing_steps, split_times
+from sciwm.store.statistics import from_channels
 from sciwm.times import Step, infer_step
 from sciwm.tokens.grid import GridTokenizer
 

@@ -17,9 +17,6 @@ from sciwm.config import Config, dump_config, load_config
 from sciwm.data.fingerprint import fingerprint
 from sciwm.data.forecast_store import write_forecast
 from sciwm.data.open import open_forecast
-from sciwm.data.prepare import load_statistics, open_training_store
-from sciwm.data.prepare import prepare as write_training_store
-from sciwm.data.split import split_times
 from sciwm.forecast.rollout import initial_positions
 from sciwm.model.twins import Twin
 from sciwm.probe.fit import fit_probes
@@ -46,6 +43,9 @@ from sciwm.skill.frame import render, write_skill
 from sciwm.skill.lineup import Lineup, line_up
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
 from sciwm.skill.table import score_lineup
+from sciwm.store.prepare import load_statistics, open_training_store
+from sciwm.store.prepare import prepare as write_training_store
+from sciwm.store.split import split_times
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
 from sciwm.train.profile import profile_training

@@ -16,9 +16,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from sciwm.climatology import Climatology
 from sciwm.config import Config
 from sciwm.data.datamodule import ValidationBatches
-from sciwm.data.prepare import load_statistics, open_training_store
-from sciwm.data.split import Split
 from sciwm.sample import Batch
+from sciwm.store.prepare import load_statistics, open_training_store
+from sciwm.store.split import Split
 from sciwm.times import Step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
@@ -41,7 +41,7 @@ def build_world(config: Config, store: str | Path, *, series_climatology: Climat
     config : Config
         Sizes, objective, seed.
     store : path
-        From `sciwm.data.prepare.prepare`.
+        From `sciwm.store.prepare.prepare`.
     series_climatology : Climatology, optional
         Of the scalar series to be read out.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sciwm.data.open import open_dataset
-from sciwm.data.prepare import prepare
+from sciwm.store.prepare import prepare
 from sciwm.testing import small_climate
 
 CHUNKS = (100, 8, 12)

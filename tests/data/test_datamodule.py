@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 
 from sciwm.data.datamodule import DataModule
-from sciwm.data.prepare import prepare
 from sciwm.data.stream import stream
+from sciwm.store.prepare import prepare
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import torch
 import xarray as xr
 
 from sciwm.data.ahead import ahead
-from sciwm.data.prepare import open_training_store, prepare
 from sciwm.data.stream import stream
+from sciwm.store.prepare import open_training_store, prepare
 from tests.two_ranks import run_on_two_ranks
 
 OPTIONS = {"window": 4, "lead_steps": (1, 3), "batch_size": 16, "seed": 7}

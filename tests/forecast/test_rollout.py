@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sciwm import testing
 from sciwm.config import DataConfig
-from sciwm.data.prepare import conditions, open_training_store
 from sciwm.forecast.rollout import initial_positions, lead_paths, predicted_latents
+from sciwm.store.prepare import conditions, open_training_store
 from sciwm.train.fit import build_world
 from tests.worlds import config, store
 

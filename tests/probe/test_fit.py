@@ -8,9 +8,9 @@ import torch
 
 import sciwm
 from sciwm import testing
-from sciwm.data.prepare import open_training_store
 from sciwm.probe.fit import fit_probes
 from sciwm.probe.samples import readout_samples, stretch
+from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world
 from tests.worlds import config, store
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from sciwm import testing
-from sciwm.data.prepare import open_training_store
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import target_series
+from sciwm.store.prepare import open_training_store
 from tests.worlds import climate_world, config, molecule_world
 
 LEADS = (1, 2, 5)

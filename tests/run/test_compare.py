@@ -16,11 +16,11 @@ import xarray as xr
 import sciwm
 from sciwm.cli import main
 from sciwm.config import Config, dump_config, load_config
-from sciwm.data.prepare import open_training_store
 from sciwm.model.twins import Twin
 from sciwm.run import compare as module
 from sciwm.run.compare import METHODS, compare, method_config
 from sciwm.run.directory import resolve_run
+from sciwm.store.prepare import open_training_store
 from sciwm.testing import small_climate
 from tests.run.test_tally import COLUMNS
 

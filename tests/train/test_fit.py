@@ -13,10 +13,10 @@ import torch
 
 import sciwm.train.fit as module
 from sciwm import testing
-from sciwm.data.prepare import open_training_store
 from sciwm.model.health import CollapseError
 from sciwm.model.twins import TWINS
 from sciwm.probe.samples import readout_samples
+from sciwm.store.prepare import open_training_store
 from sciwm.train.callbacks import Checkpoints
 from sciwm.train.fit import build_world, fit_world, measure_world
 from sciwm.train.module import JEPAModule

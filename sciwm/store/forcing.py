@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciwm.data.scale import to_channels
+from sciwm.store.statistics import to_channels
 from sciwm.times import Step, calendar_fields, infer_step
 
 __all__ = ["conditions", "small_arrays"]

@@ -69,7 +69,7 @@ class Statistics:
         return to_channels(xr.Dataset(states)).rename("state")
 
     def kernel(self) -> "Standardize":
-        """`standardize` for the arrays of one chunk, without labels: what a task of `sciwm.data.write` runs."""
+        """`standardize` for the arrays of one chunk, without labels: what a task of `sciwm.store.write` runs."""
         coefficients, scale = self.climatology.coefficients, from_channels(self.scale)
         return Standardize(
             [coefficients[name].transpose("coefficient", ..., *_SPACE).values for name in self.variables],
@@ -198,7 +198,7 @@ def fit_statistics(
     ds : Dataset
         Canonical grid Dataset, lazy or not; every variable with a time dimension becomes one channel per level.
     label : int8, ``[time]``
-        As `sciwm.data.split.split_times` returns; only times labelled 0 are read.
+        As `sciwm.store.split.split_times` returns; only times labelled 0 are read.
     climatology, harmonics
         See `sciwm.climatology.fit_climatology`.
     missing : {"error", "mask"}

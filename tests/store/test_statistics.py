@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from sciwm.climatology import fit_climatology
-from sciwm.data.scale import Statistics, fit_statistics, from_channels, to_channels
+from sciwm.store.statistics import Statistics, fit_statistics, from_channels, to_channels
 
 
 def make(periods=800, freq="D", lat=5, lon=6, seed=0, levels=(850.0, 500.0)):

@@ -19,10 +19,10 @@ import pytest
 import xarray as xr
 import zarr
 
-import sciwm.data.prepare as module
-import sciwm.data.write as write
+import sciwm.store.prepare as module
+import sciwm.store.write as write
 from sciwm.data.open import open_dataset
-from sciwm.data.prepare import conditions, load_statistics, open_training_store, prepare
+from sciwm.store.prepare import conditions, load_statistics, open_training_store, prepare
 from sciwm.times import Step
 
 SPLIT = {"by": "step", "train": [0, 450], "validation": [450, 520], "test": [520, 600], "gap_steps": 5}
@@ -280,8 +280,8 @@ def test_a_killed_process_leaves_something_to_go_on_with(tmp_path):
     grid().drop_vars("segment").to_netcdf(source, engine="scipy")
     script = f"""
 import os, xarray as xr
-import sciwm.data.prepare as module
-import sciwm.data.write as write
+import sciwm.store.prepare as module
+import sciwm.store.write as write
 record = write.record_progress
 def die(partial, key, done):
     record(partial, key, done)

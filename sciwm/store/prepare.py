@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from sciwm.data.conditions import conditions, small_arrays
-from sciwm.data.scale import Statistics, fit_statistics, to_channels
-from sciwm.data.split import split_times
-from sciwm.data.write import PROGRESS, create_state, read_progress, record_progress, write_state
+from sciwm.store.forcing import conditions, small_arrays
+from sciwm.store.split import split_times
+from sciwm.store.statistics import Statistics, fit_statistics, to_channels
+from sciwm.store.write import PROGRESS, create_state, read_progress, record_progress, write_state
 from sciwm.times import numeric_time
 
 __all__ = ["conditions", "is_training_store", "load_statistics", "open_training_store", "prepare"]
@@ -54,9 +54,9 @@ def prepare(
     out : path
         Folder of the store, e.g. ``runs/era5/train.zarr``; an older training store there is replaced.
     by, train, validation, test, gap_steps
-        See `sciwm.data.split.split_times`.
+        See `sciwm.store.split.split_times`.
     climatology, harmonics, missing
-        See `sciwm.data.scale.fit_statistics`; of these, molecules use only ``missing``.
+        See `sciwm.store.statistics.fit_statistics`; of these, molecules use only ``missing``.
     static : Dataset, optional
         Fields ``(latitude, longitude)`` given to the predictor; standardized over the domain, 0 where missing.
     targets : Dataset, optional

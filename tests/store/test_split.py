@@ -6,7 +6,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciwm.data.split import Split, split_times
+from sciwm.store.split import Split, split_times
 
 
 def days(start="2000-01-01", periods=1096, calendar=None, freq="D"):
