@@ -1,4 +1,4 @@
-"""Does training on block-shuffled windows cost accuracy? Orders of `sciwm.data.windows.plan_epoch` against a global shuffle.
+"""Does training on block-shuffled windows cost accuracy? Orders of `sciwm.streams.windows.plan_epoch` against a global shuffle.
 
     python benchmarks/shuffle.py --seeds 5 --out shuffle.md
 
@@ -35,12 +35,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sciwm.data.sizes import CHOICES
-from sciwm.data.windows import Order, Windows, find_windows, plan_epoch
+from sciwm.streams.sizes import CHOICES
+from sciwm.streams.windows import Order, Windows, find_windows, plan_epoch
 
 Schedule = Literal["cosine", "constant"]
 
-# As in sciwm/data/stream.py: times per block, blocks mixed, times per chunk of the store.
+# As in sciwm/streams/open.py: times per block, blocks mixed, times per chunk of the store.
 (BLOCK, POOL), CHUNK = CHOICES[0], 32
 WINDOW = 6
 BATCH = 32

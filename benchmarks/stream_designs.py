@@ -64,7 +64,7 @@ def stack(ds: xr.Dataset) -> torch.Tensor:
 # ---- ours
 
 
-def ours(make: Callable[[], "sciwm.data.stream.Stream"], *, most: int | None = None) -> Callable[[int], Measured]:
+def ours(make: Callable[[], "sciwm.streams.open.Stream"], *, most: int | None = None) -> Callable[[int], Measured]:
     """Time the second epoch, from the last batch of the first to its own last, so that it starts and ends in the same state.
 
     ``make`` opens the data, so that the time to the first batch is that of a user. At most ``most`` batches of each epoch are used.

@@ -60,7 +60,7 @@ def make_sections(stores: Stores, *, quick: bool) -> list[Section]:
     ]
 
 
-def _stream(data: Callable[[], object], stride: int, effort: Effort, **options: object) -> Callable[[], "sciwm.data.stream.Stream"]:
+def _stream(data: Callable[[], object], stride: int, effort: Effort, **options: object) -> Callable[[], "sciwm.streams.open.Stream"]:
     """A stream in blocks even of data that would fit into memory, as these small examples do."""
     chosen = {"window": WINDOW, "batch_size": effort.batch, "mode": "block", **options}
     return lambda: sciwm.stream(data(), stride=stride, epochs=None, **chosen)

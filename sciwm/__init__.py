@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sciwm import skill
     from sciwm.data.open import open_dataset, open_forecast
-    from sciwm.data.stream import stream
+    from sciwm.streams.open import stream
     from sciwm.weights import load
     from sciwm.world import WorldModel
 
@@ -22,7 +22,7 @@ _HOME = {
     "load": "sciwm.weights",
     "open_dataset": "sciwm.data.open",
     "open_forecast": "sciwm.data.open",
-    "stream": "sciwm.data.stream",
+    "stream": "sciwm.streams.open",
 }
 
 

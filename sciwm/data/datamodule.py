@@ -8,16 +8,16 @@ import lightning
 import numpy as np
 
 from sciwm.data.read import Store
-from sciwm.data.stream import Stream, stream
 from sciwm.sample import Batch
 from sciwm.store.prepare import is_training_store, open_training_store
 from sciwm.store.split import LABELS
+from sciwm.streams.open import Stream, stream
 
 __all__ = ["DataModule", "ValidationBatches"]
 
 
 class DataModule(lightning.LightningDataModule):
-    """Training and validation batches of a training store, or of anything else that `sciwm.data.stream` reads.
+    """Training and validation batches of a training store, or of anything else that `sciwm.streams.open` reads.
 
     A resumed run goes on with the very next batch, also on another number of devices: the checkpoint holds the stream's state after
     the trainer's ``global_step`` times ``accumulate_grad_batches`` batches, not after those read ahead. (This presumes one optimizer.)
@@ -25,7 +25,7 @@ class DataModule(lightning.LightningDataModule):
     Parameters
     ----------
     data : path, Dataset or list
-        See `sciwm.data.stream`.
+        See `sciwm.streams.open`.
     window : int
         States per window: history and rollout together.
     lead_steps : sequence of int
@@ -35,7 +35,7 @@ class DataModule(lightning.LightningDataModule):
     seed : int
         Seed of the order.
     memory_limit : int
-        Bytes for states held ready, of training and of validation each, see `sciwm.data.stream`.
+        Bytes for states held ready, of training and of validation each, see `sciwm.streams.open`.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from sciwm.config import Config
 from sciwm.data.datamodule import DataModule
-from sciwm.data.stream import Stream, stream
+from sciwm.streams.open import Stream, stream
 
 __all__ = ["epoch_of", "training_data"]
 

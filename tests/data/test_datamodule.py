@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 
 from sciwm.data.datamodule import DataModule
-from sciwm.data.stream import stream
 from sciwm.store.prepare import prepare
+from sciwm.streams.open import stream
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ import pytest
 import torch
 import xarray as xr
 
-from sciwm.data.ahead import ahead
-from sciwm.data.stream import stream
 from sciwm.store.prepare import open_training_store, prepare
+from sciwm.streams.ahead import ahead
+from sciwm.streams.open import stream
 from tests.two_ranks import run_on_two_ranks
 
 OPTIONS = {"window": 4, "lead_steps": (1, 3), "batch_size": 16, "seed": 7}
@@ -371,7 +371,7 @@ def test_a_program_may_end_in_the_middle(complete):
 
 
 def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
-    from sciwm.data.pool import Filler
+    from sciwm.streams.pool import Filler
 
     reads = []
     original = Filler.fill
@@ -412,7 +412,7 @@ def test_the_thread_that_collects_garbage_never_waits_for_itself():
 @pytest.fixture(params=[False, True], ids=["states whole", "channels apart"])
 def layout(request, monkeypatch):
     """Both ways to keep states, whatever the size of a channel."""
-    monkeypatch.setattr("sciwm.data.source._APART", 1 if request.param else 2**62)
+    monkeypatch.setattr("sciwm.streams.source._APART", 1 if request.param else 2**62)
     return request.param
 
 
@@ -445,8 +445,8 @@ def test_a_damaged_chunk_costs_its_windows_however_states_are_kept(complete, lay
 
 
 def test_a_full_pool_grows_and_keeps_what_it_holds(complete, layout):
-    from sciwm.data.pool import Filler, Pool
-    from sciwm.data.source import open_source
+    from sciwm.streams.pool import Filler, Pool
+    from sciwm.streams.source import open_source
 
     source = open_source(complete)
     pool = Pool(Filler(source, torch.float32, "raise"), source, torch.float32, slot_times=40, slots=1, threads=1)
@@ -485,7 +485,7 @@ def test_not_in_worker_processes(complete, monkeypatch):
     assert next(iter(loader)).values.shape == (8, 3, 2, 6, 8)
     with pytest.raises(RuntimeError, match="sent to another process, expected num_workers=0"):
         pickle.dumps(batches)
-    monkeypatch.setattr("sciwm.data.batches.get_worker_info", lambda: 1)
+    monkeypatch.setattr("sciwm.streams.batches.get_worker_info", lambda: 1)
     with pytest.raises(RuntimeError, match="inside a DataLoader worker, expected num_workers=0"):
         next(iter(batches))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciwm.data.windows import Windows, find_windows, plan_epoch, plan_size, window_starts
+from sciwm.streams.windows import Windows, find_windows, plan_epoch, plan_size, window_starts
 
 
 @st.composite

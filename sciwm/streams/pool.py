@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from sciwm.chunks.chunks import Found, rows
-from sciwm.data.source import Source
-from sciwm.data.windows import Windows
+from sciwm.streams.source import Source
+from sciwm.streams.windows import Windows
 
 __all__ = ["Pool", "States", "load_states"]
 

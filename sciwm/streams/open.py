@@ -8,11 +8,11 @@ import torch
 import xarray as xr
 
 from sciwm.chunks.cache import Cache
-from sciwm.data.batches import Stream
 from sciwm.data.read import Store
-from sciwm.data.sizes import Mode, choose_sizes
-from sciwm.data.source import Source, open_source
-from sciwm.data.windows import Windows, find_windows
+from sciwm.streams.batches import Stream
+from sciwm.streams.sizes import Mode, choose_sizes
+from sciwm.streams.source import Source, open_source
+from sciwm.streams.windows import Windows, find_windows
 
 __all__ = ["Stream", "stream"]
 

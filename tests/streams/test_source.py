@@ -11,9 +11,9 @@ import xarray as xr
 from sciwm.chunks.cache import Cache
 from sciwm.chunks.chunks import ChunkReader
 from sciwm.data.open import open_dataset
-from sciwm.data.readers import DaskReader, JoinedReader, SliceReader
-from sciwm.data.source import open_source
-from sciwm.data.stream import stream
+from sciwm.streams.open import stream
+from sciwm.streams.readers import DaskReader, JoinedReader, SliceReader
+from sciwm.streams.source import open_source
 
 RNG = np.random.default_rng(0)
 
@@ -159,7 +159,7 @@ def test_dask_gives_the_fill_value_for_chunks_that_are_absent_and_names_damaged_
 def test_a_graph_too_large_to_lay_out_is_cut_block_by_block(monkeypatch):
     ds = record()
     expected = read(open_source(ds.chunk(time=16)))
-    monkeypatch.setattr("sciwm.data.readers._WHOLE", 10)
+    monkeypatch.setattr("sciwm.streams.readers._WHOLE", 10)
     np.testing.assert_array_equal(read(open_source(ds.chunk(time=16)), 5, 70), expected[5:70])
 
 

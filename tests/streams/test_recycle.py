@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sciwm.data.recycle import Recycled
+from sciwm.streams.recycle import Recycled
 
 
 def test_memory_in_use_is_never_given_out_again():

@@ -16,7 +16,7 @@ import zarr
 
 import sciwm
 from sciwm.chunks import fetch
-from sciwm.data.stream import stream
+from sciwm.streams.open import stream
 
 TIMES, CHUNK = 400, 20
 OPTIONS = {"window": 4, "batch_size": 16, "stride": 4, "seed": 1}

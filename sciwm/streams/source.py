@@ -14,10 +14,10 @@ from sciwm.chunks.cache import Cache
 from sciwm.chunks.chunks import ChunkReader, Piece, cf_packing
 from sciwm.data.names import close_matches
 from sciwm.data.read import Store, read_pieces
-from sciwm.data.readers import DaskReader, JoinedReader, Part, Reader, SliceReader
 from sciwm.data.timeline import check_times
 from sciwm.store.forcing import conditions
 from sciwm.store.split import LABELS
+from sciwm.streams.readers import DaskReader, JoinedReader, Part, Reader, SliceReader
 from sciwm.times import infer_step, numeric_time
 
 __all__ = ["Source", "open_source"]

@@ -2,7 +2,7 @@
 
 Two ways to the same batches. *Resident*: all states are read once and every batch is one gather. *Block*: background
 threads read the blocks of times that the plan needs next into a pool of bounded size, and every batch is one gather
-from the pool. The plan (`sciwm.data.windows`) fixes the order before anything is read; another thread assembles the
+from the pool. The plan (`sciwm.streams.windows`) fixes the order before anything is read; another thread assembles the
 next batches while the last one is used.
 """
 
@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from sciwm.data.ahead import ahead
-from sciwm.data.pool import Filler, Pool, States, load_states
-from sciwm.data.recycle import Recycled
-from sciwm.data.sizes import AHEAD, BlockSizes, Mode
-from sciwm.data.source import Source
-from sciwm.data.windows import Order, Plan, Uses, Windows, block_uses, plan_epoch, plan_size
 from sciwm.sample import Batch
+from sciwm.streams.ahead import ahead
+from sciwm.streams.pool import Filler, Pool, States, load_states
+from sciwm.streams.recycle import Recycled
+from sciwm.streams.sizes import AHEAD, BlockSizes, Mode
+from sciwm.streams.source import Source
+from sciwm.streams.windows import Order, Plan, Uses, Windows, block_uses, plan_epoch, plan_size
 
 __all__ = ["Stream"]
 

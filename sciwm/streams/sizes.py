@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sciwm.data.source import Source
-from sciwm.data.windows import Windows
+from sciwm.streams.source import Source
+from sciwm.streams.windows import Windows
 
 __all__ = ["AHEAD", "CHOICES", "BlockSizes", "Mode", "choose_sizes"]
 
