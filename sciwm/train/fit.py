@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sciwm.climatology import Climatology
 from sciwm.config import Config
-from sciwm.data.datamodule import ValidationBatches
 from sciwm.sample import Batch
 from sciwm.store.prepare import load_statistics, open_training_store
 from sciwm.store.split import Split
@@ -23,6 +22,7 @@ from sciwm.times import Step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
 from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal, measure
+from sciwm.train.datamodule import ValidationBatches
 from sciwm.train.module import JEPAModule
 from sciwm.train.quiet import quiet_lightning
 from sciwm.train.windows import epoch_of, training_data

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciwm.config import Config
-from sciwm.data.datamodule import DataModule
 from sciwm.streams.open import Stream, stream
+from sciwm.train.datamodule import DataModule
 
 __all__ = ["epoch_of", "training_data"]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import xarray as xr
 
-from sciwm.data.datamodule import DataModule
 from sciwm.store.prepare import prepare
 from sciwm.streams.open import stream
+from sciwm.train.datamodule import DataModule
 
 
 @pytest.fixture(scope="module")
