@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from sciwm import skill
     from sciwm.data.open import open_dataset, open_forecast
     from sciwm.streams.open import stream
-    from sciwm.weights import load
-    from sciwm.world import WorldModel
+    from sciwm.world.files import load
+    from sciwm.world.model import WorldModel
 
 __version__ = "0.1.0"
 
 __all__ = ["WorldModel", "__version__", "load", "open_dataset", "open_forecast", "skill", "stream"]
 
 _HOME = {
-    "WorldModel": "sciwm.world",
-    "load": "sciwm.weights",
+    "WorldModel": "sciwm.world.model",
+    "load": "sciwm.world.files",
     "open_dataset": "sciwm.data.open",
     "open_forecast": "sciwm.data.open",
     "stream": "sciwm.streams.open",

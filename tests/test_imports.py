@@ -89,7 +89,7 @@ def test_the_package_keeps_the_import_rule():
         ("sciwm.probe.ridge", "import lightning.pytorch as pl"),
         ("sciwm.streams.open", "import lightning"),
         ("sciwm.run.directory", "import yaml"),
-        ("sciwm.model.jepa", "from sciwm.world import WorldModel"),
+        ("sciwm.model.jepa", "from sciwm.world.model import WorldModel"),
     ],
 )
 def test_a_breach_is_seen(module, source):

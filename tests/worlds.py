@@ -13,7 +13,7 @@ from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import stored_series, target_series
 from sciwm.store.prepare import open_training_store, prepare
 from sciwm.train.fit import build_world
-from sciwm.world import WorldModel
+from sciwm.world.model import WorldModel
 
 
 def config(*, seed=0, model=None, objective=None, train=None, probe=None):

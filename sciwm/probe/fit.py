@@ -13,7 +13,7 @@ from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.spread import fit_spread
 from sciwm.tokens.grid import GridTokenizer
-from sciwm.world import WorldModel
+from sciwm.world.model import WorldModel
 
 __all__ = ["fit_probes", "head_readouts"]
 

@@ -7,13 +7,13 @@ import torch
 import xarray as xr
 from rich.progress import track
 
-from sciwm.forecast.rollout import initial_positions, predicted_latents, recent
 from sciwm.probe.features import recent_cells, recent_series
 from sciwm.probe.readout import Sample
 from sciwm.probe.targets import stored_series
 from sciwm.store.split import LABELS
 from sciwm.tokens.grid import GridTokenizer
-from sciwm.world import WorldModel
+from sciwm.world.model import WorldModel
+from sciwm.world.rollout import initial_positions, predicted_latents, recent
 
 __all__ = ["readout_samples", "state_samples", "stretch"]
 

@@ -13,7 +13,7 @@ from sciwm.probe.readout import Readouts, Sample, fit_readouts
 from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples, state_samples
 from sciwm.tokens.grid import GridTokenizer
-from sciwm.world import WorldModel
+from sciwm.world.model import WorldModel
 
 __all__ = ["fit_spread"]
 

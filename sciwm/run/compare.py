@@ -30,8 +30,8 @@ from sciwm.store.prepare import open_training_store
 from sciwm.times import infer_step
 from sciwm.train.fit import build_world, measure_world
 from sciwm.train.flops import train_flops
-from sciwm.weights import load_world, save_readouts
-from sciwm.world import WorldModel
+from sciwm.world.files import load_world, save_readouts
+from sciwm.world.model import WorldModel
 
 __all__ = ["FRACTIONS", "METHODS", "compare", "method_config"]
 

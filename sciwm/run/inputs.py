@@ -12,7 +12,6 @@ from sciwm import catalogue
 from sciwm.climatology import Climatology, fit_climatology
 from sciwm.config import Config
 from sciwm.data.open import open_dataset
-from sciwm.forecast.rollout import initial_positions, lead_paths
 from sciwm.probe.targets import as_components, stored_series, target_series
 from sciwm.regions import parse_region
 from sciwm.run.directory import RunDir
@@ -25,6 +24,7 @@ from sciwm.store.split import LABELS, crossing_steps, split_times
 from sciwm.store.statistics import from_channels
 from sciwm.times import Step, infer_step
 from sciwm.tokens.grid import GridTokenizer
+from sciwm.world.rollout import initial_positions, lead_paths
 
 __all__ = [
     "config_problems",

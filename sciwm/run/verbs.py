@@ -17,7 +17,6 @@ from sciwm.config import Config, dump_config, load_config
 from sciwm.data.fingerprint import fingerprint
 from sciwm.data.forecast_store import write_forecast
 from sciwm.data.open import open_forecast
-from sciwm.forecast.rollout import initial_positions
 from sciwm.model.twins import Twin
 from sciwm.probe.fit import fit_probes
 from sciwm.probe.targets import target_series
@@ -50,8 +49,9 @@ from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
 from sciwm.train.profile import profile_training
 from sciwm.verify import check_table, method_names, read_mask, report_notes, write_table
-from sciwm.weights import load_world, save_readouts
-from sciwm.world import WorldModel
+from sciwm.world.files import load_world, save_readouts
+from sciwm.world.model import WorldModel
+from sciwm.world.rollout import initial_positions
 
 __all__ = [
     "check",

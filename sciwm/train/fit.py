@@ -26,7 +26,7 @@ from sciwm.train.datamodule import ValidationBatches
 from sciwm.train.module import JEPAModule
 from sciwm.train.quiet import quiet_lightning
 from sciwm.train.windows import epoch_of, training_data
-from sciwm.world import WorldModel, build_network
+from sciwm.world.model import WorldModel, build_network
 
 __all__ = ["build_world", "fit_world", "is_first_process", "measure_world"]
 

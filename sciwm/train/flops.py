@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sciwm.train.module import JEPAModule, rollout_at
 from sciwm.train.windows import epoch_of
-from sciwm.world import WorldModel
+from sciwm.world.model import WorldModel
 
 __all__ = ["count_flops", "step_flops", "train_flops"]
 

@@ -18,7 +18,7 @@ from sciwm.model.twins import Network, Twin
 from sciwm.sample import Batch
 from sciwm.tokens.masks import block_mask, random_mask
 from sciwm.tokens.molecule import MoleculeTokenizer
-from sciwm.world import WorldModel
+from sciwm.world.model import WorldModel
 
 __all__ = ["JEPAModule", "rollout_at"]
 

@@ -13,7 +13,7 @@ from sciwm.train.flops import step_flops
 from sciwm.train.module import JEPAModule
 from sciwm.train.quiet import quiet_lightning
 from sciwm.train.windows import training_data
-from sciwm.world import WorldModel
+from sciwm.world.model import WorldModel
 
 __all__ = ["Profile", "matmul_rate", "profile_training"]
 

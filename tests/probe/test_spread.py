@@ -10,13 +10,13 @@ import xarray as xr
 import sciwm
 from sciwm import testing
 from sciwm.config import ConfigError, load_config
-from sciwm.forecast.rollout import predicted_latents
 from sciwm.probe.fit import fit_probes
 from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples, state_samples
 from sciwm.probe.spread import _calibrated, _Found
 from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world, fit_world
+from sciwm.world.rollout import predicted_latents
 from tests.worlds import config, molecule_world, series_climatology, store
 
 LEADS, MEMBERS = (1, 3), 16

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 import sciwm
-from sciwm.hub import is_hub_id
+from sciwm.world.hub import is_hub_id
 from tests.worlds import molecule_world
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

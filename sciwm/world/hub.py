@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sciwm
-from sciwm.weights import FILES
+from sciwm.world.files import FILES
 
 if TYPE_CHECKING:
-    from sciwm.world import WorldModel
+    from sciwm.world.model import WorldModel
 
 __all__ = ["download", "is_hub_id", "upload"]
 

@@ -14,7 +14,7 @@ import sciwm
 from sciwm import testing
 from sciwm.probe.targets import target_series
 from sciwm.train.fit import build_world
-from sciwm.weights import load_world, save_world
+from sciwm.world.files import load_world, save_world
 from tests.worlds import climate_world, config, molecule_world
 
 TARGETS = ["box:28.5,40.5,-21.5,-9.5"]
@@ -165,7 +165,7 @@ def test_an_interrupted_save_keeps_the_old_files(saved, grid, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("sciwm.weights.save_file", fails)
+    monkeypatch.setattr("sciwm.world.files.save_file", fails)
     with pytest.raises(OSError, match="full"):
         save_world(grid[0], saved)
     assert {f.name: f.read_bytes() for f in saved.iterdir() if f.name in before} == before

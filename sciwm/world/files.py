@@ -23,7 +23,7 @@ from sciwm.store.statistics import Statistics
 from sciwm.times import Step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer
-from sciwm.world import WorldModel, build_network
+from sciwm.world.model import WorldModel, build_network
 
 __all__ = ["FILES", "load", "load_world", "save_readouts", "save_world"]
 
@@ -118,7 +118,7 @@ def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
     ImportError
         For the Hub, without huggingface_hub.
     """
-    from sciwm.hub import download, is_hub_id
+    from sciwm.world.hub import download, is_hub_id
 
     if isinstance(path, str) and is_hub_id(path):
         return load_world(download(path, revision=revision))

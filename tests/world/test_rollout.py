@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from sciwm import testing
 from sciwm.config import DataConfig
-from sciwm.forecast.rollout import initial_positions, lead_paths, predicted_latents
 from sciwm.store.prepare import conditions, open_training_store
 from sciwm.train.fit import build_world
+from sciwm.world.rollout import initial_positions, lead_paths, predicted_latents
 from tests.worlds import config, store
 
 

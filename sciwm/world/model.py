@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sciwm.climatology import Climatology
 from sciwm.config import Config
-from sciwm.forecast.rollout import initial_positions, predicted_latents, recent
 from sciwm.model.jepa import JEPA
 from sciwm.model.twins import TWINS, Network, Twin
 from sciwm.probe.features import recent_cells, recent_series
@@ -25,6 +24,7 @@ from sciwm.times import Step, infer_step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.tokens.positions import fourier_features, solar_elevation
+from sciwm.world.rollout import initial_positions, predicted_latents, recent
 
 __all__ = ["WorldModel", "build_network"]
 
@@ -339,7 +339,7 @@ class WorldModel:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``model.safetensors``, ``model.json`` and, once probed, ``probes.safetensors``; see `sciwm.load`."""
-        from sciwm.weights import save_world
+        from sciwm.world.files import save_world
 
         return save_world(self, Path(folder))
 
@@ -369,7 +369,7 @@ class WorldModel:
         ValueError
             If ``hub_id`` is not ``owner/name``.
         """
-        from sciwm.hub import upload
+        from sciwm.world.hub import upload
 
         return upload(self, hub_id, private=private, message=message)
 

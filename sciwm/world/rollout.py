@@ -14,7 +14,7 @@ from sciwm.model.jepa import JEPA
 from sciwm.store.prepare import conditions
 
 if TYPE_CHECKING:
-    from sciwm.world import WorldModel
+    from sciwm.world.model import WorldModel
 
 __all__ = ["Initial", "initial_positions", "lead_paths", "predicted_latents", "recent"]
 

@@ -1,1 +1,0 @@
-"""Roll latents forward and write labelled forecasts."""
