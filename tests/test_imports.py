@@ -14,7 +14,7 @@ import sciwm
 PACKAGE = Path(sciwm.__file__).parent
 CHAIN = ["chunks", "data", "store", "streams"]  # each may import those before it
 APART = {*CHAIN, "tokens", "model", "skill"}
-NEUTRAL = {"sample", "times", "climatology", "moments", "testing", "atomic", "regions"}
+NEUTRAL = {"batch", "times", "climatology", "moments", "testing", "atomic", "regions"}
 HEAVY = {"torch", "lightning", "xarray", "dask", "numpy", "pandas", "matplotlib"}
 
 
@@ -99,7 +99,7 @@ def test_a_breach_is_seen(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("sciwm.streams.open", "from sciwm.sample import Batch\nfrom sciwm.streams.windows import Windows\nimport torch"),
+        ("sciwm.streams.open", "from sciwm.batch import Batch\nfrom sciwm.streams.windows import Windows\nimport torch"),
         ("sciwm.train.datamodule", "import lightning"),
         ("sciwm.train.module", "import lightning.pytorch as pl"),
         ("sciwm.skill.table", "from . import scores\nfrom sciwm.climatology import Climatology"),

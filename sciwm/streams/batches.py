@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from sciwm.sample import Batch
+from sciwm.batch import Batch
 from sciwm.streams.ahead import ahead
 from sciwm.streams.pool import Filler, Pool, States, load_states
 from sciwm.streams.recycle import Recycled

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import lightning
 import numpy as np
 
+from sciwm.batch import Batch
 from sciwm.data.read import Store
-from sciwm.sample import Batch
 from sciwm.store.prepare import is_training_store, open_training_store
 from sciwm.store.split import LABELS
 from sciwm.streams.open import Stream, stream

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from sciwm.batch import Batch
 from sciwm.climatology import Climatology
 from sciwm.config import Config
-from sciwm.sample import Batch
 from sciwm.store.prepare import load_statistics, open_training_store
 from sciwm.store.split import Split
 from sciwm.times import Step

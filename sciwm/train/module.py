@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from sciwm.batch import Batch
 from sciwm.config import Config
 from sciwm.model.jepa import JEPA
 from sciwm.model.ranks import num_ranks, total_over_ranks
 from sciwm.model.teacher import moving_average, update_average
 from sciwm.model.twins import Network, Twin
-from sciwm.sample import Batch
 from sciwm.tokens.masks import block_mask, random_mask
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.world.model import WorldModel

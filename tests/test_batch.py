@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 import pytest
 import torch
 
-from sciwm.sample import Batch
+from sciwm.batch import Batch
 
 
 def batch(state=(2, 3, 4), *, condition=5):
