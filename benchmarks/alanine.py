@@ -2,9 +2,9 @@
 
     python benchmarks/alanine.py 'DATA/alanine_dipeptide_450K_heavy_*.nc' --out runs/alanine
 
-trains four models, each scored on a trajectory that neither training nor validation has seen, and prints the mean over
-the four of the normalised squared error (climatology = 1) of the sines and cosines of both torsions. Finished folds are
-not run again.
+trains four models, each scored on a trajectory that neither training nor validation has seen, and
+prints the mean over the four of the normalised squared error (climatology = 1) of the sines and
+cosines of both torsions. Finished folds are not run again.
 """
 
 import argparse
@@ -38,7 +38,9 @@ def fold_table(store: str, out: Path, fold: int) -> pd.DataFrame:
 
 def main() -> None:
     """Run the folds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store", help="glob of the four trajectories")
     parser.add_argument("--out", type=Path, default=Path("runs/alanine"))
     options = parser.parse_args()
@@ -47,7 +49,9 @@ def main() -> None:
     for region in ("all", "phi", "psi"):
         one = scores[scores["region"] == region]
         print(f"\nnMSE, {region}, mean of {FOLDS} left-out trajectories, by lag in ps")
-        print(one.pivot_table(index="method", columns="lead_ps", values="value").round(3).to_string())
+        print(
+            one.pivot_table(index="method", columns="lead_ps", values="value").round(3).to_string()
+        )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 python benchmarks/evaluate.py --data DIR            # 3650 initial times × 10 leads × 121×240 × 3 variables: 12.7 GB in memory
 python benchmarks/evaluate.py --data DIR --inits 200
 
-The stores are written once, a block at a time. Every measurement is a process of its own; ways take turns, ratios are medians over the
-rounds. Both ways get the same lazily computed climatology at the valid times, and compute RMSE, bias and anomaly correlation in one call.
-xskillscore's correlation is centred and taken day by day, so only RMSE and bias are compared digit by digit.
+The stores are written once, a block at a time. Every measurement is a process of its own; ways take
+turns, ratios are medians over the rounds. Both ways get the same lazily computed climatology at the
+valid times, and compute RMSE, bias and anomaly correlation in one call. xskillscore's correlation
+is centred and taken day by day, so only RMSE and bias are compared digit by digit.
 """
 
 import argparse
@@ -46,13 +47,17 @@ def write_stores(folder: Path, inits: int) -> tuple[Path, Path]:
     for name in NAMES:
         for first in range(0, days, 64):
             noise = rng.standard_normal((min(64, days - first), *GRID), dtype="f4")
-            observed[name][first : first + 64] = _rounded(280 + 10 * season[first : first + 64] + 5 * noise)
+            observed[name][first : first + 64] = _rounded(
+                280 + 10 * season[first : first + 64] + 5 * noise
+            )
         growth = np.sqrt(np.arange(1, LEADS + 1, dtype="f4"))[:, None, None]
         for first in range(0, inits, BLOCK):
             values = observed[name][TRAIN + first + 1 : TRAIN + first + BLOCK + LEADS]
             count = min(BLOCK, inits - first)
             windows = np.stack([values[i : i + LEADS] for i in range(count)])
-            made[name][first : first + count] = _rounded(windows + 0.1 + growth * rng.standard_normal((1, *GRID), dtype="f4"))
+            made[name][first : first + count] = _rounded(
+                windows + 0.1 + growth * rng.standard_normal((1, *GRID), dtype="f4")
+            )
     part.rename(forecast)
     return truth, forecast
 
@@ -66,7 +71,14 @@ def _create(path: Path, coords: dict[str, np.ndarray], chunks: tuple[int, ...]) 
     group = zarr.open_group(path, mode="r+")
     shape = tuple(len(v) for v in coords.values())
     for name, units in NAMES.items():
-        group.create_array(name, shape=shape, chunks=chunks, dtype="float32", dimension_names=list(coords), attributes={"units": units})
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype="float32",
+            dimension_names=list(coords),
+            attributes={"units": units},
+        )
     return group
 
 
@@ -77,39 +89,61 @@ def score(way: str, truth: Path, forecast: Path) -> dict[str, object]:
     began = time.perf_counter()
     if way == "sciwm":
         metrics = ["rmse", "bias", "acc"]
-        skill = sciwm.skill.evaluate({"model": ours}, observed, reference=reference, baselines=(), metrics=metrics, resamples=0)
+        skill = sciwm.skill.evaluate(
+            {"model": ours},
+            observed,
+            reference=reference,
+            baselines=(),
+            metrics=metrics,
+            resamples=0,
+        )
         value = skill["value"].isel(method=0, region=0)
         scores = {m: value.sel(metric=m).to_pandas().to_dict("index") for m in metrics}
     else:
         scores = _xskillscore(ours, observed, reference)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    plain = {m: {c: [float(x) for x in by_lead.values()] for c, by_lead in s.items()} for m, s in scores.items()}
+    plain = {
+        m: {c: [float(x) for x in by_lead.values()] for c, by_lead in s.items()}
+        for m, s in scores.items()
+    }
     return {"scores": plain, "seconds": seconds, "peak": peak}
 
 
-def _xskillscore(ours: xr.Dataset, observed: xr.Dataset, reference: "sciwm.skill.Reference") -> dict[str, dict[str, dict[object, float]]]:
+def _xskillscore(
+    ours: xr.Dataset, observed: xr.Dataset, reference: "sciwm.skill.Reference"
+) -> dict[str, dict[str, dict[object, float]]]:
     import dask
     import xskillscore as xs
 
     init, lead = ours["init_time"], ours["lead_time"]
     days = (lead.values / np.timedelta64(1, "D")).astype(int)
     place = np.searchsorted(observed["time"].values, init.values)[:, None] + days
-    at_valid = observed.isel(time=xr.DataArray(place, dims=("init_time", "lead_time"))).drop_vars(["time", "segment"], errors="ignore")
+    at_valid = observed.isel(time=xr.DataArray(place, dims=("init_time", "lead_time"))).drop_vars(
+        ["time", "segment"], errors="ignore"
+    )
     at_valid = at_valid.assign_coords(init_time=init, lead_time=lead).chunk(init_time=BLOCK)
-    normal = sciwm.skill.climatology_forecast(reference, observed, init.values, lead.values).chunk(init_time=BLOCK)
+    normal = sciwm.skill.climatology_forecast(reference, observed, init.values, lead.values).chunk(
+        init_time=BLOCK
+    )
     weights = np.cos(np.deg2rad(observed["latitude"])) * xr.ones_like(observed["longitude"])
     space = ["latitude", "longitude"]
     rmse = xs.rmse(ours, at_valid, dim=space, weights=weights)
     error = xs.me(ours, at_valid, dim=space, weights=weights)
     acc = xs.pearson_r(ours - normal, at_valid - normal, dim=space, weights=weights)
-    rmse, error, acc = dask.compute((rmse**2).mean("init_time") ** 0.5, error.mean("init_time"), acc.mean("init_time"))
+    rmse, error, acc = dask.compute(
+        (rmse**2).mean("init_time") ** 0.5, error.mean("init_time"), acc.mean("init_time")
+    )
     found = {"rmse": rmse, "bias": error, "acc": acc}
-    return {m: {name: dict(enumerate(ds[name].values)) for name in NAMES} for m, ds in found.items()}
+    return {
+        m: {name: dict(enumerate(ds[name].values)) for name in NAMES} for m, ds in found.items()
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder for the stores")
     parser.add_argument("--inits", type=int, default=3650)
     parser.add_argument("--rounds", type=int, default=3)
@@ -123,21 +157,48 @@ def main() -> None:
     seen: dict[str, list[dict[str, object]]] = {"sciwm": [], "xskillscore": []}
     for number in range(options.rounds):
         for way, found in seen.items():
-            command = [sys.executable, __file__, "--data", str(options.data), "--inits", str(options.inits), "--way", way]
-            out = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            command = [
+                sys.executable,
+                __file__,
+                "--data",
+                str(options.data),
+                "--inits",
+                str(options.inits),
+                "--way",
+                way,
+            ]
+            out = subprocess.run(
+                command,
+                check=True,
+                capture_output=True,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
             found.append(json.loads(out.stdout.splitlines()[-1]))
-            print(f"round {number + 1}: {way} {found[-1]['seconds']:.0f} s, {found[-1]['peak']:.2f} GiB", flush=True)
+            print(
+                f"round {number + 1}: {way} {found[-1]['seconds']:.0f} s,"
+                f" {found[-1]['peak']:.2f} GiB",
+                flush=True,
+            )
     for metric in ("rmse", "bias"):
         for name in NAMES:
             a, b = (np.array(seen[w][0]["scores"][metric][name]) for w in seen)
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     size = options.inits * LEADS * np.prod(GRID) * 4 * len(NAMES) / 1e9
-    print(f"\n{options.inits} initial times × {LEADS} leads × {GRID[0]}×{GRID[1]} × {len(NAMES)} variables: {size:.1f} GB of float32\n")
+    print(
+        f"\n{options.inits} initial times × {LEADS} leads × {GRID[0]}×{GRID[1]} × {len(NAMES)}"
+        f" variables: {size:.1f} GB of float32\n"
+    )
     print("| way | seconds | GB/s | peak memory, GiB | time to sciwm's |\n|---|---|---|---|---|")
     for way, found in seen.items():
         seconds = statistics.median(f["seconds"] for f in found)
-        ratio = statistics.median(f["seconds"] / s["seconds"] for f, s in zip(found, seen["sciwm"], strict=True))
-        print(f"| {way} | {seconds:.0f} | {size / seconds:.2f} | {max(f['peak'] for f in found):.2f} | {ratio:.2f} |")
+        ratio = statistics.median(
+            f["seconds"] / s["seconds"] for f, s in zip(found, seen["sciwm"], strict=True)
+        )
+        print(
+            f"| {way} | {seconds:.0f} | {size / seconds:.2f} | {max(f['peak'] for f in found):.2f}"
+            f" | {ratio:.2f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 python benchmarks/prepare.py            # two synthetic sources of about 400 MB: chunks of 32 times, and of one time
 python benchmarks/prepare.py --memory   # peak memory for a source, and for one five times as long
 
-Ways take turns within a repetition, so that a busy machine slows all of them; ratios are medians over the repetitions.
+Ways take turns within a repetition, so that a busy machine slows all of them; ratios are medians
+over the repetitions.
 """
 
 import argparse
@@ -36,10 +37,18 @@ def write_source(path: Path, times: int, lats: int, lons: int, chunk: int) -> No
     """Ten variables that compress like daily fields: an annual cycle, smooth waves, and noise in the last bits."""
     rng = np.random.default_rng(0)
     latitude, longitude = np.linspace(-87, 87, lats), np.arange(lons) * 360 / lons
-    coords = {"time": np.datetime64("1990-01-01", "ns") + np.arange(times) * np.timedelta64(1, "D"), "latitude": latitude}
+    coords = {
+        "time": np.datetime64("1990-01-01", "ns") + np.arange(times) * np.timedelta64(1, "D"),
+        "latitude": latitude,
+    }
     empty = xr.Dataset(coords=coords | {"longitude": longitude})
     empty.to_zarr(path, zarr_format=3, consolidated=False)
-    waves = np.stack([np.cos(np.deg2rad(k * longitude)) * np.cos(np.deg2rad(latitude))[:, None] ** k for k in range(1, 7)])
+    waves = np.stack(
+        [
+            np.cos(np.deg2rad(k * longitude)) * np.cos(np.deg2rad(latitude))[:, None] ** k
+            for k in range(1, 7)
+        ]
+    )
     import zarr
 
     group = zarr.open_group(path, mode="r+")
@@ -47,12 +56,18 @@ def write_source(path: Path, times: int, lats: int, lons: int, chunk: int) -> No
         amplitude = rng.normal(size=(times, 6)).cumsum(0) % 7
         season = np.sin(2 * np.pi * np.arange(times) / 365.25 + number)[:, None, None]
         array = group.create_array(
-            name, shape=(times, lats, lons), chunks=(chunk, lats, lons), dtype="float32", dimension_names=["time", "latitude", "longitude"]
+            name,
+            shape=(times, lats, lons),
+            chunks=(chunk, lats, lons),
+            dtype="float32",
+            dimension_names=["time", "latitude", "longitude"],
         )
         for start in range(0, times, 512):
             part = slice(start, start + 512)
             smooth = np.tensordot(amplitude[part], waves, axes=1) + 3 * season[part]
-            array[part] = (5e4 * (number < 2) + 10 * smooth + rng.normal(size=smooth.shape)).astype("float32")
+            array[part] = (5e4 * (number < 2) + 10 * smooth + rng.normal(size=smooth.shape)).astype(
+                "float32"
+            )
 
 
 def split_of(ds: xr.Dataset) -> dict[str, list[int]]:
@@ -76,23 +91,44 @@ def plain_xarray(source: Path, out: Path) -> None:
     """The same climatology, scale and layout, in what a user of xarray would write."""
     from zarr.codecs import BloscCodec
 
-    ds = xr.open_zarr(source, consolidated=False, chunks={"time": 480})  # that of the store makes 200,000 tasks
+    ds = xr.open_zarr(
+        source, consolidated=False, chunks={"time": 480}
+    )  # that of the store makes 200,000 tasks
     train = ds.isel(time=slice(*split_of(ds)["train"]))
     phase = 2 * np.pi * (ds.time.dt.dayofyear - 1) / 365.25
-    basis = xr.concat([xr.ones_like(phase), *(f(k * phase) for k in (1, 2) for f in (np.sin, np.cos))], dim="coefficient")
+    basis = xr.concat(
+        [xr.ones_like(phase), *(f(k * phase) for k in (1, 2) for f in (np.sin, np.cos))],
+        dim="coefficient",
+    )
     own = basis.isel(time=slice(train.sizes["time"]))
     inverse = xr.DataArray(np.linalg.inv(own.values @ own.values.T), dims=("coefficient", "other"))
     cross = train.map(lambda x: xr.dot(own.rename(coefficient="other"), x, dim="time"))
     coefficients = cross.map(lambda c: xr.dot(inverse, c, dim="other")).compute()
     lazy_basis = basis.chunk(time=480)
-    climatology = sum(lazy_basis[k] * coefficients.isel(coefficient=k) for k in range(basis.sizes["coefficient"]))  # xr.dot is slower
+    climatology = sum(
+        lazy_basis[k] * coefficients.isel(coefficient=k) for k in range(basis.sizes["coefficient"])
+    )  # xr.dot is slower
     weights = np.cos(np.deg2rad(ds.latitude))
     std = ((train - climatology) ** 2).weighted(weights).mean().compute() ** 0.5
-    state = ((ds - climatology) / std).astype("float32").to_array("channel").transpose("time", "channel", ...).rename("state")
+    state = (
+        ((ds - climatology) / std)
+        .astype("float32")
+        .to_array("channel")
+        .transpose("time", "channel", ...)
+        .rename("state")
+    )
     size = state.isel(time=0).size
     chunks = (min(32, max(1, 2**20 // size)), *state.shape[1:])
-    encoding = {"chunks": chunks, "compressors": BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="bitshuffle")}
-    lazy = state.reset_coords(drop=True).drop_encoding().chunk({d: 480 if d == "time" else -1 for d in state.dims}).to_dataset()
+    encoding = {
+        "chunks": chunks,
+        "compressors": BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="bitshuffle"),
+    }
+    lazy = (
+        state.reset_coords(drop=True)
+        .drop_encoding()
+        .chunk({d: 480 if d == "time" else -1 for d in state.dims})
+        .to_dataset()
+    )
     lazy.to_zarr(out, zarr_format=3, encoding={"state": encoding}, consolidated=False)
 
 
@@ -108,7 +144,10 @@ def seconds(way: str, source: Path, folder: Path) -> float:
 
 
 def speed(folder: Path, repeats: int) -> None:
-    print("| source | way | s | MB/s | time against prepare | … reading alone |\n|---|---|---|---|---|---|")
+    print(
+        "| source | way | s | MB/s | time against prepare | … reading alone"
+        " |\n|---|---|---|---|---|---|"
+    )
     for label, shape in SOURCES.items():
         source = folder / f"source{shape[-1]}.zarr"
         write_source(source, *shape)
@@ -116,8 +155,15 @@ def speed(folder: Path, repeats: int) -> None:
         times = [{way: seconds(way, source, folder) for way in WAYS} for _ in range(repeats)]
         for way in WAYS:
             median = statistics.median(t[way] for t in times)
-            ratios = [statistics.median(t[way] / t[other] for t in times) for other in ("sciwm prepare", "reading alone")]
-            print(f"| {label} | {way} | {median:.2f} | {megabytes / median:.0f} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
+            ratios = [
+                statistics.median(t[way] / t[other] for t in times)
+                for other in ("sciwm prepare", "reading alone")
+            ]
+            print(
+                f"| {label} | {way} | {median:.2f} | {megabytes / median:.0f} | {ratios[0]:.2f} |"
+                f" {ratios[1]:.2f} |",
+                flush=True,
+            )
 
 
 def memory(folder: Path) -> None:
@@ -125,15 +171,31 @@ def memory(folder: Path) -> None:
     for times in (1000, 5000):
         source = folder / f"long{times}.zarr"
         write_source(source, times, 64, 128, 32)
-        done = subprocess.run([sys.executable, __file__, "--once", source, folder / "out.zarr"], capture_output=True, text=True, check=True)
-        print(f"| {times} | {4e-6 * len(NAMES) * times * 64 * 128:.0f} | {done.stdout.strip()} |", flush=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--once", source, folder / "out.zarr"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        print(
+            f"| {times} | {4e-6 * len(NAMES) * times * 64 * 128:.0f} | {done.stdout.strip()} |",
+            flush=True,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
-    parser.add_argument("--once", nargs=2, type=Path, metavar=("SOURCE", "OUT"), help="prepare once and print the peak memory")
+    parser.add_argument(
+        "--once",
+        nargs=2,
+        type=Path,
+        metavar=("SOURCE", "OUT"),
+        help="prepare once and print the peak memory",
+    )
     options = parser.parse_args()
     if options.once:
         prepare_once(*options.once)

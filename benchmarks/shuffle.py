@@ -2,24 +2,29 @@
 
     python benchmarks/shuffle.py --seeds 5 --out shuffle.md
 
-Block mode shuffles windows among the few blocks of times that fit in memory. This trains the same small network on the same
-record in many orders and compares the errors on a second record, which no order has seen.
+Block mode shuffles windows among the few blocks of times that fit in memory. This trains the same
+small network on the same record in many orders and compares the errors on a second record, which no
+order has seen.
 
 *Record.* Lorenz's 1996 model with slowly varying forcing stands for 20,000 six-hourly states, 13.7 years: weather that decorrelates
-within days, an annual cycle, regimes that last about a season, and a drift over the whole record. Neighbouring windows are alike
-in their weather and come from the same season, regime and decade, which is what makes bad shuffles hurt. Windows have 6 states; a
-network of two hidden layers sees the first two and forecasts the last. The validation record has the same annual cycle and drift,
+within days, an annual cycle, regimes that last about a season, and a drift over the whole record.
+Neighbouring windows are alike in their weather and come from the same season, regime and decade,
+which is what makes bad shuffles hurt. Windows have 6 states; a network of two hidden layers sees
+the first two and forecasts the last. The validation record has the same annual cycle and drift,
 other weather and other regimes, like a second member of an ensemble.
 
 *Training.* Every seed has its own record, first weights and order. Of a seed, all orders share record and first weights, and all
-orders have the same number of steps, the same batch size (so they see equally many windows), and the same AdamW with the warm-up
-and cosine decay of `sciwm.train`. The learning rate was chosen for the global shuffle (`--tune` repeats that search; `RATES` has its log).
-`--schedule constant` is the hard case: no decay averages over the last windows seen, so that the order shows most.
-Models of all orders and seeds are trained side by side, as one stack of weights, which changes nothing but the speed.
+orders have the same number of steps, the same batch size (so they see equally many windows), and
+the same AdamW with the warm-up and cosine decay of `sciwm.train`. The learning rate was chosen for
+the global shuffle (`--tune` repeats that search; `RATES` has its log). `--schedule constant` is the
+hard case: no decay averages over the last windows seen, so that the order shows most. Models of all
+orders and seeds are trained side by side, as one stack of weights, which changes nothing but the
+speed.
 
 *Effective batch size.* n_eff = Σ Var(single window) / Σ Var(batch mean), sums over the five leading principal components of the
-windows' first states, variances over all windows of the record and all batches of the run: the number of independent draws whose
-mean scatters as much. It is n for a global shuffle, and n / (1 + (n − 1) ρ) if windows of a batch have correlation ρ.
+windows' first states, variances over all windows of the record and all batches of the run: the
+number of independent draws whose mean scatters as much. It is n for a global shuffle, and n / (1 +
+(n − 1) ρ) if windows of a batch have correlation ρ.
 """
 
 import argparse
@@ -65,7 +70,11 @@ class Draw:
     @property
     def name(self) -> str:
         """As printed."""
-        what = {"global": "global shuffle", "none": "sequential", "block": f"block {self.block} × pool {self.pool}"}[self.order]
+        what = {
+            "global": "global shuffle",
+            "none": "sequential",
+            "block": f"block {self.block} × pool {self.pool}",
+        }[self.order]
         return what + (", default" if self == DEFAULT else "")
 
     @property
@@ -118,7 +127,9 @@ class Result:
     def excess(self, draw: Draw, reference: Draw = REFERENCE) -> tuple[float, float]:
         """Loss relative to another order's, minus 1: ratio of the means over seeds, and standard deviation of the seeds' own ratios."""
         loss, base = self.loss[self.draws.index(draw)], self.loss[self.draws.index(reference)]
-        return loss.mean() / base.mean() - 1, float((loss / base).std(ddof=1)) if len(loss) > 1 else math.nan
+        return loss.mean() / base.mean() - 1, (
+            float((loss / base).std(ddof=1)) if len(loss) > 1 else math.nan
+        )
 
 
 def slow_forcing(num_times: int, rng: np.random.Generator, members: int) -> np.ndarray:
@@ -127,14 +138,17 @@ def slow_forcing(num_times: int, rng: np.random.Generator, members: int) -> np.n
     time = np.arange(num_times)[:, None]
     annual = 4 * np.cos(2 * np.pi * time / YEAR - place)
     drift = 3 * (time / num_times - 0.5) * (1 + np.sin(2 * place))
-    # Regimes: six fixed patterns, entered at random, left after 90 days in the mean; half a week to change over.
+    # Regimes: six fixed patterns, entered at random, left after 90 days in the mean; half a week to
+    # change over.
     patterns = 3 * rng.standard_normal((6, CELLS))
     shift = rng.random((num_times, members)) < 1 / 360
     shift[0] = True
     last = np.maximum.accumulate(np.where(shift, time, 0))
     regime = patterns[np.take_along_axis(rng.integers(6, size=(num_times, members)), last, axis=0)]
     kernel = np.hanning(16) / np.hanning(16).sum()
-    regime = np.apply_along_axis(lambda x: np.convolve(np.pad(x, (8, 7), mode="edge"), kernel, mode="valid"), 0, regime)
+    regime = np.apply_along_axis(
+        lambda x: np.convolve(np.pad(x, (8, 7), mode="edge"), kernel, mode="valid"), 0, regime
+    )
     return 8 + (annual + drift)[:, None] + regime
 
 
@@ -166,7 +180,15 @@ def draw_starts(draw: Draw, windows: Windows, seed: int, num: int) -> np.ndarray
     """First times of the first ``num`` windows, over as many epochs as it takes; as in the loader, every epoch ends with a whole batch."""
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < num:
-        plan = plan_epoch(windows, seed=seed, epoch=len(parts), order=draw.order, block=draw.block, pool=draw.pool, every=draw.stride)
+        plan = plan_epoch(
+            windows,
+            seed=seed,
+            epoch=len(parts),
+            order=draw.order,
+            block=draw.block,
+            pool=draw.pool,
+            every=draw.stride,
+        )
         parts.append(plan.starts[: len(plan) // BATCH * BATCH])
     return np.concatenate(parts)[:num]
 
@@ -192,7 +214,10 @@ def first_weights(seed: int, sizes: list[int]) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     weights = []
     for fan_in, fan_out in pairwise(sizes):
-        weights += [torch.randn(fan_in, fan_out, generator=generator) / math.sqrt(fan_in), torch.zeros(1, fan_out)]
+        weights += [
+            torch.randn(fan_in, fan_out, generator=generator) / math.sqrt(fan_in),
+            torch.zeros(1, fan_out),
+        ]
     return weights
 
 
@@ -208,7 +233,11 @@ def pace(step: int, steps: int, schedule: Schedule) -> float:
     warm = max(1, steps // 20)
     return min(
         (step + 1) / warm,
-        1.0 if schedule == "constant" else 1e-3 + 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm))),
+        (
+            1.0
+            if schedule == "constant"
+            else 1e-3 + 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm)))
+        ),
     )
 
 
@@ -245,10 +274,17 @@ def train(
     pairs = [examples(r[0]) for r in records]
     inputs, targets = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
     offset = np.arange(num_seeds)[:, None] * len(pairs[0][0])
-    rows = torch.from_numpy((starts + offset).reshape(-1, steps, BATCH).swapaxes(0, 1).reshape(steps, -1).copy())
+    rows = torch.from_numpy(
+        (starts + offset).reshape(-1, steps, BATCH).swapaxes(0, 1).reshape(steps, -1).copy()
+    )
     nets = [first_weights(s, [2 * CELLS, hidden, hidden, CELLS]) for s in range(num_seeds)]
-    weights = [torch.stack(w * num_draws).requires_grad_() for w in (list(w) for w in zip(*nets, strict=True))]
-    optimizer = torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.95), weight_decay=1e-2, fused=True)
+    weights = [
+        torch.stack(w * num_draws).requires_grad_()
+        for w in (list(w) for w in zip(*nets, strict=True))
+    ]
+    optimizer = torch.optim.AdamW(
+        weights, lr=rate, betas=(0.9, 0.95), weight_decay=1e-2, fused=True
+    )
     models = num_draws * num_seeds
     for step in track(range(steps), description=f"training, {schedule} rate {rate:g}"):
         optimizer.param_groups[0]["lr"] = rate * pace(step, steps, schedule)
@@ -270,37 +306,71 @@ def validate(weights: list[torch.Tensor], records: list[np.ndarray], num_draws: 
         scale = targets.var(0, correction=0).mean()
         for draw in range(num_draws):
             one = [w[draw * len(records) + seed].unsqueeze(0) for w in weights]
-            loss[draw, seed] = float((forward(one, inputs.unsqueeze(0))[0] - targets).square().mean() / scale)
+            loss[draw, seed] = float(
+                (forward(one, inputs.unsqueeze(0))[0] - targets).square().mean() / scale
+            )
     return loss
 
 
 def compare(
-    draws: list[Draw], *, seeds: int, steps: int, num_times: int, schedule: Schedule = "cosine", rate: float | None = None
+    draws: list[Draw],
+    *,
+    seeds: int,
+    steps: int,
+    num_times: int,
+    schedule: Schedule = "cosine",
+    rate: float | None = None,
 ) -> Result:
     """Train in all orders."""
     records = [make_records(num_times, s) for s in track(range(seeds), description="records")]
-    windows = find_windows(np.zeros(num_times, np.int8), np.zeros(num_times), which="train", length=WINDOW)
-    starts = np.stack([[draw_starts(d, windows, s, steps * BATCH) for s in range(seeds)] for d in draws])
-    effective = np.array([[effective_batch(records[s][0], starts[d, s]) for s in range(seeds)] for d in range(len(draws))])
-    return Result(draws, train(records, starts, schedule=schedule, rate=rate), effective, steps, num_times)
+    windows = find_windows(
+        np.zeros(num_times, np.int8), np.zeros(num_times), which="train", length=WINDOW
+    )
+    starts = np.stack(
+        [[draw_starts(d, windows, s, steps * BATCH) for s in range(seeds)] for d in draws]
+    )
+    effective = np.array(
+        [
+            [effective_batch(records[s][0], starts[d, s]) for s in range(seeds)]
+            for d in range(len(draws))
+        ]
+    )
+    return Result(
+        draws, train(records, starts, schedule=schedule, rate=rate), effective, steps, num_times
+    )
 
 
 def tune(schedule: Schedule, *, seeds: int, steps: int, num_times: int) -> None:
     """Print the loss of the global shuffle for several learning rates."""
     for rate in (1e-3, 3e-3, 1e-2, 1.5e-2, 2e-2, 3e-2):
-        result = compare([REFERENCE], seeds=seeds, steps=steps, num_times=num_times, schedule=schedule, rate=rate)
+        result = compare(
+            [REFERENCE], seeds=seeds, steps=steps, num_times=num_times, schedule=schedule, rate=rate
+        )
         print(f"{rate:g}: {result.loss.mean():.4f}")
 
 
 def rows(result: Result) -> list[list[str]]:
     """Cells of the table, heading first."""
-    table = [["order", "stride", "loss", "to global, stride 1", "to global, own stride", f"n_eff of {BATCH}", "read"]]
+    table = [
+        [
+            "order",
+            "stride",
+            "loss",
+            "to global, stride 1",
+            "to global, own stride",
+            f"n_eff of {BATCH}",
+            "read",
+        ]
+    ]
     for number, draw in enumerate(result.draws):
         cells = [draw.name, str(draw.stride), f"{result.loss[number].mean():.4f}"]
         for base in (REFERENCE, REFERENCE if draw.stride == 1 else FAIR):
             mean, spread = result.excess(draw, base)
             cells.append("–" if draw == base else f"{100 * mean:+.1f} ± {100 * spread:.1f} %")
-        cells += [f"{result.effective[number].mean():.1f}", f"{draw.read:.2f} ×" if draw.order == "block" else ""]
+        cells += [
+            f"{result.effective[number].mean():.1f}",
+            f"{draw.read:.2f} ×" if draw.order == "block" else "",
+        ]
         table.append(cells)
     return table
 
@@ -308,7 +378,11 @@ def rows(result: Result) -> list[list[str]]:
 def markdown(result: Result) -> str:
     """The table."""
     head, *body = rows(result)
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(row) + " |" for row in body)]
+    lines = [
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+        *("| " + " | ".join(row) + " |" for row in body),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -316,7 +390,12 @@ def show(result: Result, console: Console) -> None:
     """The table on the terminal, and what the default costs."""
     head, *body = rows(result)
     seeds = result.loss.shape[1]
-    table = Table(title=f"{result.num_times} times, windows of {WINDOW}, {result.steps} steps of {BATCH}, {seeds} seeds")
+    table = Table(
+        title=(
+            f"{result.num_times} times, windows of {WINDOW}, {result.steps} steps of {BATCH},"
+            f" {seeds} seeds"
+        )
+    )
     for number, name in enumerate(head):
         table.add_column(name, no_wrap=number == 0)
     for row in body:
@@ -325,19 +404,31 @@ def show(result: Result, console: Console) -> None:
     if DEFAULT in result.draws:
         cost = 100 * result.excess(DEFAULT)[0]
         console.print(
-            f"The default's loss is {cost:+.1f} % off a global shuffle's: {'within' if cost <= LIMIT else 'NOT within'} {LIMIT} %."
+            f"The default's loss is {cost:+.1f} % off a global shuffle's:"
+            f" {'within' if cost <= LIMIT else 'NOT within'} {LIMIT} %."
         )
 
 
 def main() -> None:
     """Train, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--schedule", choices=["cosine", "constant"], default="cosine", help="learning rate after the warm-up")
+    parser.add_argument(
+        "--schedule",
+        choices=["cosine", "constant"],
+        default="cosine",
+        help="learning rate after the warm-up",
+    )
     parser.add_argument("--out", type=Path, help="write the table as Markdown")
-    parser.add_argument("--quick", action="store_true", help="a few seconds, four orders, two seeds: does it run?")
-    parser.add_argument("--tune", action="store_true", help="search the learning rate of the global shuffle instead")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few seconds, four orders, two seeds: does it run?"
+    )
+    parser.add_argument(
+        "--tune", action="store_true", help="search the learning rate of the global shuffle instead"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.tune:
@@ -346,7 +437,13 @@ def main() -> None:
     if options.quick:
         result = compare(QUICK, schedule=options.schedule, seeds=2, steps=300, num_times=3000)
     else:
-        result = compare(DRAWS, schedule=options.schedule, seeds=options.seeds, steps=options.steps, num_times=20_000)
+        result = compare(
+            DRAWS,
+            schedule=options.schedule,
+            seeds=options.seeds,
+            steps=options.steps,
+            num_times=20_000,
+        )
     show(result, Console())
     if options.out:
         options.out.write_text(markdown(result), encoding="utf-8")

@@ -3,10 +3,12 @@
     pip install 'sciwm[bench]'
     python benchmarks/stream.py --data DIR --out table.md
 
-writes its data to DIR (2.5 GB, kept and used again) and prints one table; about 10 minutes on two cores. Every round measures all
-designs once, in changing order; a ratio is the median over the rounds of the ratio to the best reference of the same round, so
-that other work on the machine counts for both. The first windows of every design are compared with the store. Interrupted (Ctrl-C), it
-prints what the whole rounds gave. How the limit is measured is described in `stream_designs.limit`.
+writes its data to DIR (2.5 GB, kept and used again) and prints one table; about 10 minutes on two
+cores. Every round measures all designs once, in changing order; a ratio is the median over the
+rounds of the ratio to the best reference of the same round, so that other work on the machine
+counts for both. The first windows of every design are compared with the store. Interrupted
+(Ctrl-C), it prints what the whole rounds gave. How the limit is measured is described in
+`stream_designs.limit`.
 """
 
 import argparse
@@ -29,7 +31,16 @@ from rich.table import Table
 from stream_sections import Section, make_sections
 from stream_stores import FIELDS, QUICK, Sizes, SlowFileSystem, Stores, write_stores
 
-HEADINGS = ("design", "reuse", "value", "ratio [range]", "bar", "of the limit", "CPU ms", "first batch")
+HEADINGS = (
+    "design",
+    "reuse",
+    "value",
+    "ratio [range]",
+    "bar",
+    "of the limit",
+    "CPU ms",
+    "first batch",
+)
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,18 @@ class Row:
 
 def main() -> None:
     """Write the data, measure, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder for the data")
     parser.add_argument("--out", type=Path, help="Markdown file for the table")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help="sections whose title contains this")
-    parser.add_argument("--quick", action="store_true", help="small data, one round, a few batches: checks values, measures nothing")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small data, one round, a few batches: checks values, measures nothing",
+    )
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     torch.set_num_threads(1)
@@ -106,8 +123,12 @@ def measure(section: Section, number: int) -> None:
             continue
         if section.truth is not None and found.index is not None:
             expected = section.truth(found.index)
-            if not np.allclose(found.values, expected, rtol=1e-5, atol=1e-5 * float(np.abs(expected).max())):
-                raise AssertionError(f"{design.name} in '{section.title}' returned wrong values in round {number}")
+            if not np.allclose(
+                found.values, expected, rtol=1e-5, atol=1e-5 * float(np.abs(expected).max())
+            ):
+                raise AssertionError(
+                    f"{design.name} in '{section.title}' returned wrong values in round {number}"
+                )
         design.seen.append(found)
 
 
@@ -118,7 +139,9 @@ def section_rows(section: Section) -> Iterator[Row]:
     limits = next((d.rates() for d in section.designs if d.role == "limit"), None)
     for design in section.designs:
         if design.failed:
-            yield Row(section.title, (design.name, section.reuse, "failed: " + design.failed, *[""] * 5))
+            yield Row(
+                section.title, (design.name, section.reuse, "failed: " + design.failed, *[""] * 5)
+            )
             continue
         rates = design.rates()
         if section.steps:
@@ -133,11 +156,25 @@ def section_rows(section: Section) -> Iterator[Row]:
         share = ""
         if limits is not None and design.role != "limit":
             part = float(np.median(rates / limits))
-            share = f"{part:.2f}" + ("" if design.limit_bar is None else f" ({_bar(part, design.limit_bar, '≥', '')})")
+            share = f"{part:.2f}" + (
+                "" if design.limit_bar is None else f" ({_bar(part, design.limit_bar, '≥', '')})"
+            )
         cpu = f"{np.median([1000 * m.cpu / m.windows for m in design.seen]):.3g}"
         firsts = [m.first for m in design.seen if m.first is not None]
         first = f"{np.median(firsts):.2f} s" if firsts else ""
-        yield Row(section.title, (design.name, section.reuse, f"{np.median(rates):,.0f} /s", ratio, bar, share, cpu, first))
+        yield Row(
+            section.title,
+            (
+                design.name,
+                section.reuse,
+                f"{np.median(rates):,.0f} /s",
+                ratio,
+                bar,
+                share,
+                cpu,
+                first,
+            ),
+        )
 
 
 def memory_rows(stores: Stores, *, quick: bool) -> Iterator[Row]:
@@ -151,13 +188,19 @@ def memory_rows(stores: Stores, *, quick: bool) -> Iterator[Row]:
         used = stream_memory.peak(stores.fields, memory_limit=limit * mebi, stride=6, batches=400)
         bar = _bar(used / limit, 1.2, "≤", "×")
         name = f"stream(path), memory_limit {limit} MiB"
-        yield Row(title, (name, "1", f"{used:.0f} MiB", f"{used / limit:.2f}× the limit", bar, *[""] * 3))
+        yield Row(
+            title, (name, "1", f"{used:.0f} MiB", f"{used / limit:.2f}× the limit", bar, *[""] * 3)
+        )
     longer = stream_memory.peak(stores.longer, memory_limit=limit * mebi, stride=6, batches=400)
     bar = _bar(longer / used, 1.1, "≤", "×")
     name = f"the same with {limit} MiB, store 10 times as long"
-    yield Row(title, (name, "1", f"{longer:.0f} MiB", f"{longer / used:.2f}× the shorter", bar, *[""] * 3))
+    yield Row(
+        title, (name, "1", f"{longer:.0f} MiB", f"{longer / used:.2f}× the shorter", bar, *[""] * 3)
+    )
     if _version("xbatcher"):
-        used = stream_memory.peak(stores.fields, memory_limit=0, stride=6, batches=10, xbatcher=True)
+        used = stream_memory.peak(
+            stores.fields, memory_limit=0, stride=6, batches=10, xbatcher=True
+        )
         yield Row(title, ("xbatcher, 0 workers", "1", f"{used:.0f} MiB", *[""] * 5))
 
 
@@ -180,18 +223,36 @@ def _version(package: str) -> str:
 
 def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
     """What was measured, on what."""
-    packages = ", ".join(f"{p} {_version(p)}" for p in ("torch", "xarray", "zarr", "dask", "numcodecs", "blosc", "xbatcher") if _version(p))
+    packages = ", ".join(
+        f"{p} {_version(p)}"
+        for p in ("torch", "xarray", "zarr", "dask", "numcodecs", "blosc", "xbatcher")
+        if _version(p)
+    )
     grid, sizes = "×".join(map(str, stores.sizes.grid)), stores.sizes
-    missing = [] if importlib.util.find_spec("insitubatch") else ["insitubatch is not installed here: it needs Python ≥ 3.12."]
+    missing = (
+        []
+        if importlib.util.find_spec("insitubatch")
+        else ["insitubatch is not installed here: it needs Python ≥ 3.12."]
+    )
     return [
         f"{processor()}, Python {platform.python_version()}, {packages}.",
-        f"{sizes.times} times of {len(FIELDS)} variables on {grid} points, float32 in chunks of 32 times, Blosc-zstd 3: "
-        f"{stores.ratio():.2f} times smaller than in memory.",
-        f"Batches of 32 windows of 6 times. Medians of {rounds} rounds; {seconds / 60:.0f} minutes in all.",
-        "Ratios are to the best xbatcher row of the same round, or to the first row where there is none; in brackets the lowest and "
-        "highest round.",
-        "Reuse is the number of windows that share a decoded step. The limit is stride × (time to decode a step) + (time to gather a "
-        "window), by two threads that do nothing else; shares are of the limit by numcodecs, which decodes for zarr.",
+        (
+            f"{sizes.times} times of {len(FIELDS)} variables on {grid} points, float32 in chunks of"
+            f" 32 times, Blosc-zstd 3: {stores.ratio():.2f} times smaller than in memory."
+        ),
+        (
+            f"Batches of 32 windows of 6 times. Medians of {rounds} rounds; {seconds / 60:.0f}"
+            " minutes in all."
+        ),
+        (
+            "Ratios are to the best xbatcher row of the same round, or to the first row where there"
+            " is none; in brackets the lowest and highest round."
+        ),
+        (
+            "Reuse is the number of windows that share a decoded step. The limit is stride × (time"
+            " to decode a step) + (time to gather a window), by two threads that do nothing else;"
+            " shares are of the limit by numcodecs, which decodes for zarr."
+        ),
         "CPU ms and value per window; the first batch counts from opening the data.",
         *missing,
     ]

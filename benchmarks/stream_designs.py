@@ -21,7 +21,18 @@ import xarray as xr
 
 import sciwm
 
-__all__ = ["Design", "Measured", "by_python_blosc", "insitubatch", "limit", "ours", "plain", "stack", "xbatcher_map", "xbatcher_rows"]
+__all__ = [
+    "Design",
+    "Measured",
+    "by_python_blosc",
+    "insitubatch",
+    "limit",
+    "ours",
+    "plain",
+    "stack",
+    "xbatcher_map",
+    "xbatcher_rows",
+]
 
 _LOADERS = itertools.count()
 Role = Literal["reference", "ours", "limit", "other"]
@@ -64,10 +75,13 @@ def stack(ds: xr.Dataset) -> torch.Tensor:
 # ---- ours
 
 
-def ours(make: Callable[[], "sciwm.streams.open.Stream"], *, most: int | None = None) -> Callable[[int], Measured]:
+def ours(
+    make: Callable[[], "sciwm.streams.open.Stream"], *, most: int | None = None
+) -> Callable[[int], Measured]:
     """Time the second epoch, from the last batch of the first to its own last, so that it starts and ends in the same state.
 
-    ``make`` opens the data, so that the time to the first batch is that of a user. At most ``most`` batches of each epoch are used.
+    ``make`` opens the data, so that the time to the first batch is that of a user. At most ``most``
+    batches of each epoch are used.
     """
 
     def measure(number: int) -> Measured:
@@ -116,22 +130,36 @@ class _WithIndex(torch.utils.data.Dataset):
         return (self.ds.sizes["time"] - self.window) // self.stride + 1
 
     def __getitem__(self, i: int) -> torch.Tensor:
-        return stack(self.ds.isel(time=slice(i * self.stride, i * self.stride + self.window)).load())
+        return stack(
+            self.ds.isel(time=slice(i * self.stride, i * self.stride + self.window)).load()
+        )
 
 
 def from_loader(
-    make: Callable[[], Any], *, window: int, stride: int, batch_size: int, workers: int, batches: int
+    make: Callable[[], Any],
+    *,
+    window: int,
+    stride: int,
+    batch_size: int,
+    workers: int,
+    batches: int,
 ) -> Callable[[int], Measured]:
     """Time some batches of a map-style dataset in a shuffled DataLoader; worker processes live through all rounds."""
     kept: list[Any] = []
-    own = next(_LOADERS)  # windows of its own: netCDF keeps the last chunks that anyone has read of a file
+    own = next(
+        _LOADERS
+    )  # windows of its own: netCDF keeps the last chunks that anyone has read of a file
 
     def measure(number: int) -> Measured:
         began, first = time.perf_counter(), None
         if not kept:
             order, options = _Order(), {"batch_size": batch_size, "num_workers": workers}
             if workers:
-                options |= {"persistent_workers": True, "multiprocessing_context": _forkserver(), "worker_init_fn": _synchronous}
+                options |= {
+                    "persistent_workers": True,
+                    "multiprocessing_context": _forkserver(),
+                    "worker_init_fn": _synchronous,
+                }
             kept.extend([order, torch.utils.data.DataLoader(make(), sampler=order, **options)])
             order.windows = list(range(batch_size * max(1, workers)))
             loaded = iter(kept[1])
@@ -140,16 +168,25 @@ def from_loader(
             list(loaded)
         order, loader = kept
         total = len(loader.dataset)
-        chosen = np.random.default_rng([own, number]).choice(total, size=min(total, batches * batch_size), replace=False)
+        chosen = np.random.default_rng([own, number]).choice(
+            total, size=min(total, batches * batch_size), replace=False
+        )
         order.windows = chosen.tolist()
         children = _children(loader)
-        cpu, start, count, head = time.process_time() + _cpu_of(children), time.perf_counter(), 0, None
+        cpu, start, count, head = (
+            time.process_time() + _cpu_of(children),
+            time.perf_counter(),
+            0,
+            None,
+        )
         for batch in loader:
             head = batch[:4].numpy() if head is None else head
             count += len(batch)
         seconds, cpu = time.perf_counter() - start, time.process_time() + _cpu_of(children) - cpu
         assert head is not None
-        return Measured(count, seconds, cpu, first, chosen[: len(head), None] * stride + np.arange(window), head)
+        return Measured(
+            count, seconds, cpu, first, chosen[: len(head), None] * stride + np.arange(window), head
+        )
 
     return measure
 
@@ -177,21 +214,35 @@ def _cpu_of(processes: list[int]) -> float:
     return total
 
 
-def plain(open_data: Callable[[], xr.Dataset], *, window: int, stride: int, batch_size: int, batches: int) -> Callable[[int], Measured]:
+def plain(
+    open_data: Callable[[], xr.Dataset], *, window: int, stride: int, batch_size: int, batches: int
+) -> Callable[[int], Measured]:
     """Time a loop over ``isel(time=…).load()``, the windows of a batch stacked."""
     return from_loader(
-        lambda: _WithIndex(open_data, window, stride), window=window, stride=stride, batch_size=batch_size, workers=0, batches=batches
+        lambda: _WithIndex(open_data, window, stride),
+        window=window,
+        stride=stride,
+        batch_size=batch_size,
+        workers=0,
+        batches=batches,
     )
 
 
-def xbatcher_map(open_data: Callable[[], xr.Dataset], window: int, stride: int, transform: Callable[[xr.Dataset], torch.Tensor]) -> Any:
+def xbatcher_map(
+    open_data: Callable[[], xr.Dataset],
+    window: int,
+    stride: int,
+    transform: Callable[[xr.Dataset], torch.Tensor],
+) -> Any:
     """xbatcher's map-style dataset of windows."""
     import xbatcher
     from xbatcher.loaders.torch import MapDataset
 
     ds = open_data()
     dims = {str(d): n for d, n in ds.sizes.items() if d != "time"}
-    generator = xbatcher.BatchGenerator(ds, input_dims={"time": window, **dims}, input_overlap={"time": window - stride})
+    generator = xbatcher.BatchGenerator(
+        ds, input_dims={"time": window, **dims}, input_overlap={"time": window - stride}
+    )
     return MapDataset(generator, transform=transform)
 
 
@@ -205,9 +256,10 @@ def xbatcher_rows(
 ) -> list[Design]:
     """xbatcher in a DataLoader; none if it is not installed. ``opened`` has what opens the data, workers and batches by name.
 
-    The fastest set-up it has: ``chunks=None`` (no Dask), map-style, the whole of space in ``input_dims`` so that nothing is
-    stacked, a transform that copies once, worker processes that persist. Where there is Dask, it computes windows in the calling
-    thread, which is faster for so small tasks than its threads are.
+    The fastest set-up it has: ``chunks=None`` (no Dask), map-style, the whole of space in
+    ``input_dims`` so that nothing is stacked, a transform that copies once, worker processes that
+    persist. Where there is Dask, it computes windows in the calling thread, which is faster for so
+    small tasks than its threads are.
     """
     if importlib.util.find_spec("xbatcher") is None:
         return []
@@ -215,7 +267,9 @@ def xbatcher_rows(
 
     def row(name: str, source: Callable[[], xr.Dataset], workers: int, batches: int) -> Design:
         dataset = partial(xbatcher_map, source, window, stride, transform)
-        return Design(name, "reference", from_loader(dataset, **same, workers=workers, batches=batches))
+        return Design(
+            name, "reference", from_loader(dataset, **same, workers=workers, batches=batches)
+        )
 
     return [row(name, *what) for name, what in opened.items()]
 
@@ -223,10 +277,13 @@ def xbatcher_rows(
 # ---- insitubatch
 
 
-def insitubatch(path: Path, names: list[str], *, window: int, batch_size: int, most: int) -> Design | None:
+def insitubatch(
+    path: Path, names: list[str], *, window: int, batch_size: int, most: int
+) -> Design | None:
     """insitubatch with its defaults and windows as shifted views; stride 1 only. None where it is not installed (Python ≥ 3.12).
 
-    It yields one array for each variable and time of the window; these are not put together here, which favours it.
+    It yields one array for each variable and time of the window; these are not put together here,
+    which favours it.
     """
     if importlib.util.find_spec("insitubatch") is None:
         return None
@@ -243,7 +300,11 @@ def insitubatch(path: Path, names: list[str], *, window: int, batch_size: int, m
         batch = next(batches)
         first = time.perf_counter() - began
         index = np.asarray(batch.sample_indices)[:4, None] + np.arange(window)
-        values = np.stack([[batch.arrays[f"{n}@{k}"][:4] for n in names] for k in range(window)]).transpose(2, 0, 1, 3, 4).copy()
+        values = (
+            np.stack([[batch.arrays[f"{n}@{k}"][:4] for n in names] for k in range(window)])
+            .transpose(2, 0, 1, 3, 4)
+            .copy()
+        )
         for _ in batches:
             pass
         dataset.set_epoch(1)
@@ -278,11 +339,13 @@ def limit(
 ) -> Callable[[int], Measured]:
     """Time what no design can do without, on ``threads`` threads at once and on nothing else.
 
-    A window takes window / reuse new steps, reuse = window / stride being the windows that share a step. So the seconds per window
-    are stride · D + G, with D the wall time for decoding one step of all variables (by ``decompress``, from bytes held in memory into a
-    buffer that stays in the cache, disjoint parts in each thread) and G that for gathering one window (``numpy.take`` of a batch
-    from 320 MB of states into memory of four batches in turn, disjoint batches in each thread). Divided among threads by measuring
-    wall time with all of them at work, so what the cores can really do at once counts.
+    A window takes window / reuse new steps, reuse = window / stride being the windows that share a
+    step. So the seconds per window are stride · D + G, with D the wall time for decoding one step
+    of all variables (by ``decompress``, from bytes held in memory into a buffer that stays in the
+    cache, disjoint parts in each thread) and G that for gathering one window (``numpy.take`` of a
+    batch from 320 MB of states into memory of four batches in turn, disjoint batches in each
+    thread). Divided among threads by measuring wall time with all of them at work, so what the
+    cores can really do at once counts.
     """
     import zarr
 
@@ -303,18 +366,35 @@ def limit(
         order = np.random.default_rng(part)
         for turn in range(12):
             starts = order.integers(0, len(pool) - window, size=batch_size)
-            np.take(pool, (starts[:, None] + np.arange(window)).ravel(), axis=0, out=batches[part, turn % 4], mode="clip")
+            np.take(
+                pool,
+                (starts[:, None] + np.arange(window)).ravel(),
+                axis=0,
+                out=batches[part, turn % 4],
+                mode="clip",
+            )
 
     def measure(number: int) -> Measured:
         nonlocal pool, batches
         if not raw:
             key = "/".join(["{}", "c", "{}", *["0"] * (len(chunk) - 1)])
-            raw.extend([(path / key.format(name, row)).read_bytes() for name in names] for row in range(rows))
+            raw.extend(
+                [(path / key.format(name, row)).read_bytes() for name in names]
+                for row in range(rows)
+            )
             pool = np.random.default_rng(0).random((4096, state), np.float32)
             batches = np.ones((threads, 4, batch_size * window, state), np.float32)
-        decoding, decoding_cpu = np.median([_together(decode, threads) for _ in range(5)], axis=0) / (rows * chunk[0])
-        gathering, gathering_cpu = np.median([_together(gather, threads) for _ in range(5)], axis=0) / (12 * threads * batch_size)
-        return Measured(1000, 1000 * (stride * decoding + gathering), 1000 * (stride * decoding_cpu + gathering_cpu))
+        decoding, decoding_cpu = np.median(
+            [_together(decode, threads) for _ in range(5)], axis=0
+        ) / (rows * chunk[0])
+        gathering, gathering_cpu = np.median(
+            [_together(gather, threads) for _ in range(5)], axis=0
+        ) / (12 * threads * batch_size)
+        return Measured(
+            1000,
+            1000 * (stride * decoding + gathering),
+            1000 * (stride * decoding_cpu + gathering_cpu),
+        )
 
     return measure
 

@@ -15,16 +15,32 @@ def status(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) / 1024
 
 
-def peak(store: Path, *, memory_limit: int, stride: int, batches: int, xbatcher: bool = False) -> float:
+def peak(
+    store: Path, *, memory_limit: int, stride: int, batches: int, xbatcher: bool = False
+) -> float:
     """MiB that a fresh process takes for serving so many batches."""
-    command = [sys.executable, "-W", "ignore", __file__, str(store), "--memory-limit", str(memory_limit), "--stride", str(stride)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        __file__,
+        str(store),
+        "--memory-limit",
+        str(memory_limit),
+        "--stride",
+        str(stride),
+    ]
     command += ["--batches", str(batches), *(["--xbatcher"] if xbatcher else [])]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return float(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+    )
 
 
 def main() -> None:
     """Serve batches and print the peak."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store", type=Path)
     parser.add_argument("--memory-limit", type=int, default=2**30)
     parser.add_argument("--stride", type=int, default=6)
@@ -42,11 +58,21 @@ def main() -> None:
     sciwm.stream  # noqa: B018 (loaded when first named)
     before = status("VmRSS")
     if options.xbatcher:
-        dataset = xbatcher_map(lambda: xr.open_zarr(options.store, chunks=None), 6, options.stride, stack)
+        dataset = xbatcher_map(
+            lambda: xr.open_zarr(options.store, chunks=None), 6, options.stride, stack
+        )
         loader = torch.utils.data.DataLoader(dataset, batch_size=32, shuffle=True)
     else:
         limit = options.memory_limit
-        loader = sciwm.stream(options.store, window=6, batch_size=32, stride=options.stride, mode="block", memory_limit=limit, epochs=None)
+        loader = sciwm.stream(
+            options.store,
+            window=6,
+            batch_size=32,
+            stride=options.stride,
+            mode="block",
+            memory_limit=limit,
+            epochs=None,
+        )
     batches = iter(loader)
     for _ in range(options.batches):
         next(batches)

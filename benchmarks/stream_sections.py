@@ -8,7 +8,17 @@ from functools import partial
 import numpy as np
 import torch
 import xarray as xr
-from stream_designs import Design, Measured, by_python_blosc, insitubatch, limit, ours, plain, stack, xbatcher_rows
+from stream_designs import (
+    Design,
+    Measured,
+    by_python_blosc,
+    insitubatch,
+    limit,
+    ours,
+    plain,
+    stack,
+    xbatcher_rows,
+)
 from stream_stores import Stores
 
 import sciwm
@@ -36,8 +46,9 @@ QUICK = Effort(batch=8, baseline=1, most=4, workers=False)
 class Section:
     """Designs that are compared with each other; ``reuse`` is the number of windows that share a step of the data.
 
-    Ratios are to the best design with the role "reference". ``truth`` maps times ``[window, time]`` to the values that belong there;
-    None: nothing is checked. ``steps``: what is timed are training steps, and the ratio is the time that is added.
+    Ratios are to the best design with the role "reference". ``truth`` maps times ``[window, time]``
+    to the values that belong there; None: nothing is checked. ``steps``: what is timed are training
+    steps, and the ratio is the time that is added.
     """
 
     title: str
@@ -60,7 +71,9 @@ def make_sections(stores: Stores, *, quick: bool) -> list[Section]:
     ]
 
 
-def _stream(data: Callable[[], object], stride: int, effort: Effort, **options: object) -> Callable[[], "sciwm.streams.open.Stream"]:
+def _stream(
+    data: Callable[[], object], stride: int, effort: Effort, **options: object
+) -> Callable[[], "sciwm.streams.open.Stream"]:
     """A stream in blocks even of data that would fit into memory, as these small examples do."""
     chosen = {"window": WINDOW, "batch_size": effort.batch, "mode": "block", **options}
     return lambda: sciwm.stream(data(), stride=stride, epochs=None, **chosen)
@@ -88,14 +101,44 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
     dask, zarr = (50.0, 75.0) if reuse > 1 else (11.0, 18.0)
     canonical = _stream(partial(sciwm.open_dataset, path), stride, effort)
     rows += [
-        Design("xarray, isel and load", "other" if rows else "reference", plain(lazy, **same, batches=batches)),
-        Design("stream(xr.open_zarr(path)), decoded without Dask", "ours", ours(_stream(chunked, stride, effort), most=most), dask),
-        Design("stream(sciwm.open_dataset(path)), through Dask", "ours", ours(canonical, most=most), dask),
-        Design("stream(path)", "ours", ours(_stream(lambda: path, stride, effort, variables=names), most=most), zarr, limit_bar=0.7),
-        Design("limit: decode by numcodecs + gather, 2 threads", "limit", limit(path, names, **same)),
-        Design("limit: decode by python-blosc + gather, 2 threads", "other", limit(path, names, **same, decompress=by_python_blosc)),
+        Design(
+            "xarray, isel and load",
+            "other" if rows else "reference",
+            plain(lazy, **same, batches=batches),
+        ),
+        Design(
+            "stream(xr.open_zarr(path)), decoded without Dask",
+            "ours",
+            ours(_stream(chunked, stride, effort), most=most),
+            dask,
+        ),
+        Design(
+            "stream(sciwm.open_dataset(path)), through Dask",
+            "ours",
+            ours(canonical, most=most),
+            dask,
+        ),
+        Design(
+            "stream(path)",
+            "ours",
+            ours(_stream(lambda: path, stride, effort, variables=names), most=most),
+            zarr,
+            limit_bar=0.7,
+        ),
+        Design(
+            "limit: decode by numcodecs + gather, 2 threads", "limit", limit(path, names, **same)
+        ),
+        Design(
+            "limit: decode by python-blosc + gather, 2 threads",
+            "other",
+            limit(path, names, **same, decompress=by_python_blosc),
+        ),
     ]
-    other = insitubatch(path, names, window=WINDOW, batch_size=effort.batch, most=most or 2**62) if stride == 1 else None
+    other = (
+        insitubatch(path, names, window=WINDOW, batch_size=effort.batch, most=most or 2**62)
+        if stride == 1
+        else None
+    )
     title = f"Zarr, windows of {WINDOW} at stride {stride}"
     return Section(title, str(reuse), rows + ([other] if other else []), _from_store(lazy()))
 
@@ -103,7 +146,9 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
 def _derive(ds: xr.Dataset, phase: xr.DataArray, mean: xr.Dataset, wave: xr.Dataset) -> xr.Dataset:
     """Wind speeds, and anomalies from a mean and an annual wave."""
     out = ds[list(mean.data_vars)] - mean - wave * phase
-    return out.assign(speed850=np.hypot(ds["u850"], ds["v850"]), speed10=np.hypot(ds["u10"], ds["v10"]))
+    return out.assign(
+        speed850=np.hypot(ds["u850"], ds["v850"]), speed10=np.hypot(ds["u10"], ds["v10"])
+    )
 
 
 def _derived(stores: Stores, effort: Effort) -> Section:
@@ -121,8 +166,17 @@ def _derived(stores: Stores, effort: Effort) -> Section:
     two = {"xbatcher, 2 workers": (lazily, 2, 2 * batches)} if effort.workers else {}
     rows = xbatcher_rows({"xbatcher, 0 workers": (lazily, 0, batches)} | two, **same)
     rows += [
-        Design("xarray, isel and load", "other" if rows else "reference", plain(lazily, **same, batches=batches)),
-        Design("stream(derived Dataset), through Dask", "ours", ours(_stream(lazily, 1, effort), most=most), 25.0),
+        Design(
+            "xarray, isel and load",
+            "other" if rows else "reference",
+            plain(lazily, **same, batches=batches),
+        ),
+        Design(
+            "stream(derived Dataset), through Dask",
+            "ours",
+            ours(_stream(lazily, 1, effort), most=most),
+            25.0,
+        ),
     ]
     return Section("Zarr, derived lazily: speeds, anomalies", "6", rows, _from_store(lazily()))
 
@@ -134,7 +188,11 @@ def _netcdf(stores: Stores, name: str, effort: Effort) -> Section:
     rows = xbatcher_rows({"xbatcher, 0 workers": (opened, 0, batches)}, **same)
     stream = _stream(lambda: path, 1, effort, variables=list(opened().data_vars))
     rows += [
-        Design("xarray, isel and load", "other" if rows else "reference", plain(opened, **same, batches=batches)),
+        Design(
+            "xarray, isel and load",
+            "other" if rows else "reference",
+            plain(opened, **same, batches=batches),
+        ),
         Design("stream(path)", "ours", ours(stream, most=most), 15.0 if name == "packed" else None),
     ]
     layout = "zlib 4, chunks of 32 times" if name == "packed" else "contiguous"
@@ -149,10 +207,24 @@ def _far(stores: Stores, effort: Effort) -> Section:
     rows = [
         Design("xarray, isel and load", "reference", plain(partial(some, chunks=None), **same)),
         Design("xarray on Dask, isel and load", "other", plain(some, **same)),
-        Design("stream(url)", "ours", ours(_stream(lambda: url, 1, effort, variables=names), most=most), 500.0),
-        Design("stream(Dataset, threads=16)", "ours", ours(_stream(lambda: some().isel(first), 1, effort, threads=16), most=most)),
+        Design(
+            "stream(url)",
+            "ours",
+            ours(_stream(lambda: url, 1, effort, variables=names), most=most),
+            500.0,
+        ),
+        Design(
+            "stream(Dataset, threads=16)",
+            "ours",
+            ours(_stream(lambda: some().isel(first), 1, effort, threads=16), most=most),
+        ),
     ]
-    return Section("Zarr, 30 ms for every read", "6", rows, _from_store(xr.open_zarr(stores.fields, chunks=None)))
+    return Section(
+        "Zarr, 30 ms for every read",
+        "6",
+        rows,
+        _from_store(xr.open_zarr(stores.fields, chunks=None)),
+    )
 
 
 def _molecule(stores: Stores, stride: int, effort: Effort) -> Section:
@@ -174,7 +246,12 @@ def _molecule(stores: Stores, stride: int, effort: Effort) -> Section:
 def _steps(stores: Stores, kind: str, effort: Effort) -> Section:
     """Steps on batches of the stream, beside the same steps on one batch that lies in memory."""
     path, count, most = stores.fields, min(100, effort.baseline), effort.most
-    shape = (effort.batch, WINDOW, len(xr.open_zarr(path, chunks=None).data_vars), *stores.sizes.grid)
+    shape = (
+        effort.batch,
+        WINDOW,
+        len(xr.open_zarr(path, chunks=None).data_vars),
+        *stores.sizes.grid,
+    )
     step = _step(kind, shape)
 
     def fixed(number: int) -> Measured:
@@ -190,7 +267,9 @@ def _steps(stores: Stores, kind: str, effort: Effort) -> Section:
             batches = iter(stream)
             for _ in range(min(most or 2**62, stream.batches_per_epoch(0))):
                 next(batches)
-            for _ in range(count):  # at the pace of the training, so that readers are as far ahead as they are throughout one
+            for _ in range(
+                count
+            ):  # at the pace of the training, so that readers are as far ahead as they are throughout one
                 step(next(batches).values)
             start = time.perf_counter()
             for _ in range(count):
@@ -203,7 +282,11 @@ def _steps(stores: Stores, kind: str, effort: Effort) -> Section:
 
     rows = [Design("one batch in memory", "reference", fixed)]
     rows += [Design(f"stream(path), reuse {WINDOW // s}", "ours", fed(s), 5.0) for s in (6, 1)]
-    title = "on an accelerator (the processor sleeps)" if kind == "accelerator" else "on one thread of the processor"
+    title = (
+        "on an accelerator (the processor sleeps)"
+        if kind == "accelerator"
+        else "on one thread of the processor"
+    )
     return Section(f"Training steps of 20 ms {title}", "–", rows, steps=True)
 
 

@@ -76,7 +76,12 @@ class Stores:
     def ratio(self) -> float:
         """Bytes in memory by bytes on disk of the fields."""
         raw = 4 * len(FIELDS) * self.sizes.times * self.sizes.grid[0] * self.sizes.grid[1]
-        return raw / sum(f.stat().st_size for name in FIELDS for f in (self.fields / name / "c").rglob("*") if f.is_file())
+        return raw / sum(
+            f.stat().st_size
+            for name in FIELDS
+            for f in (self.fields / name / "c").rglob("*")
+            if f.is_file()
+        )
 
 
 class SlowFileSystem(AsyncFileSystem):
@@ -91,7 +96,11 @@ class SlowFileSystem(AsyncFileSystem):
 
     async def _info(self, path, **kwargs):
         local = Path(self._strip_protocol(path))
-        return {"name": str(local), "size": local.stat().st_size, "type": "directory" if local.is_dir() else "file"}
+        return {
+            "name": str(local),
+            "size": local.stat().st_size,
+            "type": "directory" if local.is_dir() else "file",
+        }
 
     async def _ls(self, path, detail=True, **kwargs):
         found = [await self._info(p) for p in Path(self._strip_protocol(path)).iterdir()]
@@ -120,7 +129,9 @@ def write_stores(stores: Stores) -> Iterator[str]:
             part = path.with_name("part_" + path.name)
             shutil.rmtree(part, ignore_errors=True)
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+                warnings.filterwarnings(
+                    "ignore", "Consolidated metadata is currently not part", UserWarning
+                )
                 write(part, stores)
             part.rename(path)
 
@@ -134,18 +145,31 @@ def _write_fields(path: Path, stores: Stores) -> None:
         "longitude": ("longitude", np.arange(grid[1]) * (360 / grid[1]), {"units": "degrees_east"}),
     }
     for number, (name, (mean, std)) in enumerate(FIELDS.items()):
-        array = xr.DataArray(_field(np.random.default_rng(number), num, grid, mean, std), coords, dims, attrs={"units": _units(name)})
+        array = xr.DataArray(
+            _field(np.random.default_rng(number), num, grid, mean, std),
+            coords,
+            dims,
+            attrs={"units": _units(name)},
+        )
         encoding = {name: {"chunks": (CHUNK, *grid), "compressors": blosc()}}
-        array.to_dataset(name=name).to_zarr(path, mode="a" if number else "w", encoding=encoding, zarr_format=3, consolidated=False)
+        array.to_dataset(name=name).to_zarr(
+            path, mode="a" if number else "w", encoding=encoding, zarr_format=3, consolidated=False
+        )
     zarr.consolidate_metadata(path)
 
 
-def _field(rng: np.random.Generator, num: int, grid: tuple[int, int], mean: float, std: float) -> np.ndarray:
+def _field(
+    rng: np.random.Generator, num: int, grid: tuple[int, int], mean: float, std: float
+) -> np.ndarray:
     """Twelve smooth patterns with memory of about 20 steps, white noise of a thousandth of ``std``, rounded as archives round."""
-    patterns = np.stack([gaussian_filter(rng.normal(size=grid), grid[0] / 10, mode="wrap") for _ in range(12)])
+    patterns = np.stack(
+        [gaussian_filter(rng.normal(size=grid), grid[0] / 10, mode="wrap") for _ in range(12)]
+    )
     patterns /= patterns.std() * np.sqrt(12)
     memory = 0.95
-    amplitudes = lfilter([np.sqrt(1 - memory**2)], [1, -memory], rng.normal(size=(num + 200, 12)), axis=0)[200:]
+    amplitudes = lfilter(
+        [np.sqrt(1 - memory**2)], [1, -memory], rng.normal(size=(num + 200, 12)), axis=0
+    )[200:]
     values = np.tensordot(amplitudes.astype("f4"), patterns.astype("f4"), 1)
     values += 1e-3 * rng.standard_normal(values.shape, dtype="f4")
     step = 2.0 ** np.floor(np.log2(std * 8 / 2**18))
@@ -153,12 +177,24 @@ def _field(rng: np.random.Generator, num: int, grid: tuple[int, int], mean: floa
 
 
 def _units(name: str) -> str:
-    by_letter = {"z": "m2 s-2", "t": "K", "d": "K", "u": "m s-1", "v": "m s-1", "q": "kg kg-1", "m": "Pa"}
+    by_letter = {
+        "z": "m2 s-2",
+        "t": "K",
+        "d": "K",
+        "u": "m s-1",
+        "v": "m s-1",
+        "q": "kg kg-1",
+        "m": "Pa",
+    }
     return by_letter[name[0]]
 
 
 def _write_packed(path: Path, stores: Stores) -> None:
-    _write_netcdf(path, stores, {"zlib": True, "complevel": 4, "shuffle": True, "chunksizes": (CHUNK, *stores.sizes.grid)})
+    _write_netcdf(
+        path,
+        stores,
+        {"zlib": True, "complevel": 4, "shuffle": True, "chunksizes": (CHUNK, *stores.sizes.grid)},
+    )
 
 
 def _write_contiguous(path: Path, stores: Stores) -> None:
@@ -188,7 +224,9 @@ def _write_longer(path: Path, stores: Stores) -> None:
     whole = stores.sizes.times // CHUNK
     num = 10 * whole * CHUNK
     with xr.open_zarr(stores.fields, chunks=None) as ds:
-        coords = ds[["latitude", "longitude"]].assign_coords(time=xr.date_range("1990-01-01", periods=num, freq="6h", unit="ns"))
+        coords = ds[["latitude", "longitude"]].assign_coords(
+            time=xr.date_range("1990-01-01", periods=num, freq="6h", unit="ns")
+        )
         coords.load().drop_encoding().to_zarr(path, mode="w", zarr_format=3, consolidated=False)
     for name in FIELDS:
         metadata = json.loads((stores.fields / name / "zarr.json").read_text())

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-ORDER = ["jepa", "jepa_latent", "random_encoder", "lim", "damped_persistence", "persistence", "climatology"]
+ORDER = [
+    "jepa",
+    "jepa_latent",
+    "random_encoder",
+    "lim",
+    "damped_persistence",
+    "persistence",
+    "climatology",
+]
 
 
 def markdown(table: pd.DataFrame, *, metric: str, region: str) -> str:
@@ -18,10 +26,21 @@ def markdown(table: pd.DataFrame, *, metric: str, region: str) -> str:
     parts = []
     for variable, one in rows.groupby("variable", sort=False):
         leads = sorted(one[lead].unique())
-        lines = [f"**{variable}**, {metric}, {one['units'].iloc[0]}, {region}, {one['num_init'].iloc[0]} initial times", ""]
-        lines += [f"| {lead} | " + " | ".join(f"{x:g}" for x in leads) + " |", "|---" * (len(leads) + 1) + "|"]
+        lines = [
+            (
+                f"**{variable}**, {metric}, {one['units'].iloc[0]}, {region},"
+                f" {one['num_init'].iloc[0]} initial times"
+            ),
+            "",
+        ]
+        lines += [
+            f"| {lead} | " + " | ".join(f"{x:g}" for x in leads) + " |",
+            "|---" * (len(leads) + 1) + "|",
+        ]
         best = one.groupby(lead)["value"].agg("max" if metric in ("acc", "correlation") else "min")
-        for method in sorted(one["method"].unique(), key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER)):
+        for method in sorted(
+            one["method"].unique(), key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER)
+        ):
             cells = []
             for x in leads:
                 row = one[(one["method"] == method) & (one[lead] == x)].iloc[0]
@@ -35,12 +54,18 @@ def markdown(table: pd.DataFrame, *, metric: str, region: str) -> str:
 
 def main() -> None:
     """Read ``skill.csv`` of a run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--metric", default="rmse")
     parser.add_argument("--region", default="all")
     options = parser.parse_args()
-    print(markdown(pd.read_csv(options.run / "skill.csv"), metric=options.metric, region=options.region))
+    print(
+        markdown(
+            pd.read_csv(options.run / "skill.csv"), metric=options.metric, region=options.region
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -3,17 +3,20 @@
     python benchmarks/train_step.py --out table.md                        # about 6 minutes on two cores
     python benchmarks/train_step.py --device cuda --precision bf16 --sizes vit_b
 
-The plain step is what one would write first: `torch.nn.TransformerEncoder` for encoder and predictor with the same widths, depths and
-tokens, every state encoded whole, SIGReg as in its formula, AdamW. Its dropout is that of the JEPA, or 0, for which PyTorch has a faster
-attention: both are measured, and ratios are to the faster. Every round measures all ways once, in changing order; a ratio is the median
-over the rounds of the ratio within a round.
+The plain step is what one would write first: `torch.nn.TransformerEncoder` for encoder and
+predictor with the same widths, depths and tokens, every state encoded whole, SIGReg as in its
+formula, AdamW. Its dropout is that of the JEPA, or 0, for which PyTorch has a faster attention:
+both are measured, and ratios are to the faster. Every round measures all ways once, in changing
+order; a ratio is the median over the rounds of the ratio within a round.
 
-The rollout takes 40 steps from 64 initial times. In latent space the context is encoded once and only the asked leads are decoded.
-Through pixels, every step is decoded and the result encoded again: the last state alone, with the latents of the state before kept, or,
-as a network of pixels to pixels does it, both states of the context.
+The rollout takes 40 steps from 64 initial times. In latent space the context is encoded once and
+only the asked leads are decoded. Through pixels, every step is decoded and the result encoded
+again: the last state alone, with the latents of the state before kept, or, as a network of pixels
+to pixels does it, both states of the context.
 
-The column "of matmul" is the rate of a step's matrix products (`sciwm.train.flops.count_flops`) over that of one large product, measured
-in the same run: model FLOP utilisation against what the machine reaches, not against what its maker states.
+The column "of matmul" is the rate of a step's matrix products (`sciwm.train.flops.count_flops`)
+over that of one large product, measured in the same run: model FLOP utilisation against what the
+machine reaches, not against what its maker states.
 """
 
 import argparse
@@ -69,7 +72,9 @@ def position(size: Size) -> Tensor:
     rows, columns = size.tokens
     latitude = torch.linspace(-80, 80, rows).deg2rad().repeat_interleave(columns)
     longitude = (torch.arange(columns) * 360 / columns).deg2rad().repeat(rows)
-    return torch.stack([latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()], dim=-1)
+    return torch.stack(
+        [latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()], dim=-1
+    )
 
 
 def jepa_of(size: Size) -> JEPA:
@@ -101,9 +106,17 @@ class Plain(nn.Module):
 
         def encoder(blocks: int) -> nn.Module:
             layer = nn.TransformerEncoderLayer(
-                width, size.heads, 4 * width, dropout=dropout, activation="gelu", batch_first=True, norm_first=True
+                width,
+                size.heads,
+                4 * width,
+                dropout=dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
             )
-            return nn.TransformerEncoder(layer, blocks, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+            return nn.TransformerEncoder(
+                layer, blocks, norm=nn.LayerNorm(width), enable_nested_tensor=False
+            )
 
         self.embed, self.place = nn.Linear(size.cells, width), nn.Linear(3, width)
         self.encoder, self.project = encoder(size.encoder), nn.Linear(width, width)
@@ -119,17 +132,26 @@ class Plain(nn.Module):
         latents = self.project(states).view(batch, times, tokens, -1)
         history, predicted = latents[:, :HISTORY], []
         for k in range(ROLLOUT):
-            context = history + self.place(self.position) + self.age + self.condition(condition[:, HISTORY + k])[:, None, None]
+            context = (
+                history
+                + self.place(self.position)
+                + self.age
+                + self.condition(condition[:, HISTORY + k])[:, None, None]
+            )
             out = self.predictor(context.flatten(1, 2))[:, -tokens:]
             predicted.append(history[:, -1] + self.change(out))
             history = torch.cat([history[:, 1:], predicted[-1][:, None]], dim=1)
         error = (torch.stack(predicted, dim=1) - latents[:, HISTORY:]).square().mean()
-        penalty = torch.stack([self._sigreg(latents[:, t].flatten(0, 1).float()) for t in range(times)]).mean()
+        penalty = torch.stack(
+            [self._sigreg(latents[:, t].flatten(0, 1).float()) for t in range(times)]
+        ).mean()
         return error + STRENGTH * penalty
 
     @staticmethod
     def _sigreg(samples: Tensor) -> Tensor:
-        direction = nn.functional.normalize(torch.randn(samples.shape[1], DIRECTIONS, device=samples.device), dim=0)
+        direction = nn.functional.normalize(
+            torch.randn(samples.shape[1], DIRECTIONS, device=samples.device), dim=0
+        )
         node = torch.linspace(0, 3, 17, device=samples.device)
         angle = (samples @ direction)[..., None] * node
         gauss = (-node.square() / 2).exp()
@@ -142,10 +164,14 @@ class Ways:
 
     def __init__(self, size: Size, device: torch.device, precision: str) -> None:
         self.size, self.device = size, device
-        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+        self.autocast = torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=precision == "bf16"
+        )
         generator = torch.Generator().manual_seed(1)
         times = HISTORY + ROLLOUT
-        self.features = torch.randn(size.batch, times, size.count, size.cells, generator=generator).to(device)
+        self.features = torch.randn(
+            size.batch, times, size.count, size.cells, generator=generator
+        ).to(device)
         self.condition = torch.randn(size.batch, times, 4, generator=generator).to(device)
         self.lead = torch.ones(size.batch, device=device)
         self.jepa = jepa_of(size).to(device).train()
@@ -160,14 +186,18 @@ class Ways:
             self.networks[name] = plain
             self.steps[name] = lambda plain=plain: plain(self.features, self.condition)
         self.optimizers = {
-            name: torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=name.startswith("JEPA"))
+            name: torch.optim.AdamW(
+                net.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=name.startswith("JEPA")
+            )
             for name, net in self.networks.items()
         }
 
     def _jepa(self, ratio: float) -> Tensor:
         visible = None
         if ratio:
-            visible = block_mask(self.jepa.position.cpu(), batch=self.size.batch * HISTORY, ratio=ratio).to(self.device)
+            visible = block_mask(
+                self.jepa.position.cpu(), batch=self.size.batch * HISTORY, ratio=ratio
+            ).to(self.device)
         return self.jepa.loss(
             self.features,
             None,
@@ -198,11 +228,15 @@ class Rollouts:
     """Forecasts of `STEPS` steps, with the same weights in latent space and through pixels."""
 
     def __init__(self, size: Size, device: torch.device, precision: str) -> None:
-        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+        self.autocast = torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=precision == "bf16"
+        )
         self.twin = Twin(jepa_of(size), kind="supervised", cells=size.cells).to(device).eval()
         generator = torch.Generator().manual_seed(1)
         inits = INITIAL_TIMES if size.name != "quick" else 4
-        self.context = torch.randn(inits, HISTORY, size.count, size.cells, generator=generator).to(device)
+        self.context = torch.randn(inits, HISTORY, size.count, size.cells, generator=generator).to(
+            device
+        )
         self.condition = torch.randn(inits, STEPS, 4, generator=generator).to(device)
         self.lead = torch.ones(inits, device=device)
         self.ways: dict[str, Callable[[], Tensor]] = {
@@ -216,7 +250,10 @@ class Rollouts:
         """Fields at the asked leads."""
         history = self.twin.encode(self.context, None)
         rolled = self.twin.rollout(history, None, conditions=self.condition, lead_steps=self.lead)
-        return torch.stack([self.twin.head(latent) for k, latent in enumerate(rolled, start=1) if k in LEADS], dim=1)
+        return torch.stack(
+            [self.twin.head(latent) for k, latent in enumerate(rolled, start=1) if k in LEADS],
+            dim=1,
+        )
 
     @torch.no_grad()
     def pixels(self, *, both: bool) -> Tensor:
@@ -224,7 +261,9 @@ class Rollouts:
         states, out = self.context, []
         history = self.twin.encode(states, None)
         for k in range(STEPS):
-            (latent,) = self.twin.rollout(history, None, conditions=self.condition[:, k : k + 1], lead_steps=self.lead)
+            (latent,) = self.twin.rollout(
+                history, None, conditions=self.condition[:, k : k + 1], lead_steps=self.lead
+            )
             field = self.twin.head(latent)
             if k + 1 in LEADS:
                 out.append(field)
@@ -252,7 +291,11 @@ def seconds(work: Callable[[], object], device: torch.device, repeat: int) -> fl
 
 
 def interleaved(
-    names: Sequence[str], step: Callable[[str], object], device: torch.device, rounds: int, repeat: int
+    names: Sequence[str],
+    step: Callable[[str], object],
+    device: torch.device,
+    rounds: int,
+    repeat: int,
 ) -> dict[str, list[float]]:
     """Seconds of every way in every round; the order turns."""
     for name in names:
@@ -272,7 +315,9 @@ def ratio(found: dict[str, list[float]], name: str, references: Sequence[str]) -
 
 def main() -> None:
     """Measure, print, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["small", "deep"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeat", type=int, default=2, help="steps per round")
@@ -284,7 +329,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     peak = matmul_rate(device, torch.bfloat16 if options.precision == "bf16" else torch.float32)
-    lines = ["| training step | ms | FLOPs | of matmul | to the faster plain one |", "|---|---|---|---|---|"]
+    lines = [
+        "| training step | ms | FLOPs | of matmul | to the faster plain one |",
+        "|---|---|---|---|---|",
+    ]
     for size in (SIZES[s] for s in options.sizes):
         ways = Ways(size, device, options.precision)
         found = interleaved(list(ways.steps), ways.step, device, options.rounds, options.repeat)
@@ -292,9 +340,16 @@ def main() -> None:
         lines.append(f"| **{size.name}, batch {size.batch}** | | | | |")
         for name, times in found.items():
             took, flops = statistics.median(times), ways.flops(name)
-            lines.append(f"| {name} | {1e3 * took:.1f} | {flops:.3g} | {flops / took / peak:.0%} | {ratio(found, name, plain)} |")
+            lines.append(
+                f"| {name} | {1e3 * took:.1f} | {flops:.3g} | {flops / took / peak:.0%} |"
+                f" {ratio(found, name, plain)} |"
+            )
         print(*lines[-1 - len(found) :], sep="\n", flush=True)
-    lines += ["", f"| {STEPS} steps from {INITIAL_TIMES} initial times | s | latent space is faster |", "|---|---|---|"]
+    lines += [
+        "",
+        f"| {STEPS} steps from {INITIAL_TIMES} initial times | s | latent space is faster |",
+        "|---|---|---|",
+    ]
     for size in (SIZES[s] for s in options.sizes):
         rolls = Rollouts(size, device, options.precision)
         found = interleaved(list(rolls.ways), rolls.step, device, max(3, options.rounds // 2), 1)
@@ -304,7 +359,11 @@ def main() -> None:
             how = "" if name == first else ratio(found, first, [name])
             lines.append(f"| {name} | {statistics.median(times):.2f} | {how} |")
         print(*lines[-1 - len(found) :], sep="\n", flush=True)
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} threads on {processor()}"
+    machine = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"{options.threads} threads on {processor()}"
+    )
     how = f"{options.precision} bit, torch {torch.__version__}, {options.rounds} rounds"
     lines += ["", f"{machine}, {how}. One large matrix product: {peak / 1e9:,.0f} GFLOP/s."]
     print(lines[-1])

@@ -1,7 +1,7 @@
 """Simulated: alanine dipeptide (ACE-ALA-NME) in implicit solvent, the smallest molecule with an interesting torsion.
 
-Heavy atoms only, centred, not rotated; int16-packed at 10⁻⁴ nm. At 450 K the torsion φ changes wells every 150 ps or so; at
-300 K it never does within 80 ns.
+Heavy atoms only, centred, not rotated; int16-packed at 10⁻⁴ nm. At 450 K the torsion φ changes
+wells every 150 ps or so; at 300 K it never does within 80 ns.
 """
 
 import random
@@ -15,25 +15,47 @@ from sciwm.catalogue import locate
 
 __all__ = ["make", "open"]
 
-TITLE = "alanine dipeptide, 4 trajectories at 450 K (54 ns, 1 ps) and one at 300 K (40 ns, 2 ps), 10 heavy atoms"
+TITLE = (
+    "alanine dipeptide, 4 trajectories at 450 K (54 ns, 1 ps) and one at 300 K (40 ns, 2 ps), 10"
+    " heavy atoms"
+)
 SIZE = "5 MB, 74,332 frames"
 LICENCE = "made by this code, free to share"
-ORIGIN = "simulated with OpenMM 8.6.1: amber14 (ff14SB), OBC2 implicit solvent, LangevinMiddle 2 fs, 1 ps⁻¹"
+ORIGIN = (
+    "simulated with OpenMM 8.6.1: amber14 (ff14SB), OBC2 implicit solvent, LangevinMiddle 2 fs, 1"
+    " ps⁻¹"
+)
 SIMULATED = True
-HOW_TO_GET = "make it with `sciwm data make alanine` (needs `pip install sciwm[md]`; 15 ns take a few minutes on one core)"
+HOW_TO_GET = (
+    "make it with `sciwm data make alanine` (needs `pip install sciwm[md]`; 15 ns take a few"
+    " minutes on one core)"
+)
 FILES = {
     450: {
-        "alanine_dipeptide_450K_heavy_0.nc": "bbcbe6f392666f3af5b431b663d4d26f51465c2401a516a3dc44f115e45b13a6",
-        "alanine_dipeptide_450K_heavy_1.nc": "5c3b63829eca18fc3b568c29f2f9525306a052dc05cd384b6b944d6880512ed4",
-        "alanine_dipeptide_450K_heavy_2.nc": "cd43345d728843c24f0db179108c804b2a4d6d5efc59c9dc929cbf7c9acf76d9",
-        "alanine_dipeptide_450K_heavy_3.nc": "6640977f0345d4c4a5402d1f59801a8a4e04c6fd25ca8f7f47eeb25536f59a66",
+        "alanine_dipeptide_450K_heavy_0.nc": (
+            "bbcbe6f392666f3af5b431b663d4d26f51465c2401a516a3dc44f115e45b13a6"
+        ),
+        "alanine_dipeptide_450K_heavy_1.nc": (
+            "5c3b63829eca18fc3b568c29f2f9525306a052dc05cd384b6b944d6880512ed4"
+        ),
+        "alanine_dipeptide_450K_heavy_2.nc": (
+            "cd43345d728843c24f0db179108c804b2a4d6d5efc59c9dc929cbf7c9acf76d9"
+        ),
+        "alanine_dipeptide_450K_heavy_3.nc": (
+            "6640977f0345d4c4a5402d1f59801a8a4e04c6fd25ca8f7f47eeb25536f59a66"
+        ),
     },
-    300: {"alanine_dipeptide_300K_heavy_0.nc": "5df2789c044a76c416f0a328c749798437fc937e49372bfd77ed3056474cfc4d"},
+    300: {
+        "alanine_dipeptide_300K_heavy_0.nc": (
+            "5df2789c044a76c416f0a328c749798437fc937e49372bfd77ed3056474cfc4d"
+        )
+    },
 }
 
 _PHI = (("ACE", "C"), ("ALA", "N"), ("ALA", "CA"), ("ALA", "C"))
 _PSI = (("ALA", "N"), ("ALA", "CA"), ("ALA", "C"), ("NME", "N"))
-# residue, atom, element, the three atoms it is placed from, bond length (nm), angle and torsion (degrees)
+# residue, atom, element, the three atoms it is placed from, bond length (nm), angle and torsion
+# (degrees)
 _HEAVY: tuple[tuple[str, str, str, tuple[int, int, int] | None, float, float, float], ...] = (
     ("ACE", "CH3", "C", None, 0.0, 0.0, 0.0),
     ("ACE", "C", "C", None, 0.1522, 0.0, 0.0),
@@ -77,7 +99,10 @@ def open(path: str | Path, *, temperature: int = 450, checksum: bool = False) ->
     import sciwm
 
     if temperature not in FILES:
-        raise ValueError(f"got temperature {temperature} K, expected one of {', '.join(map(str, FILES))}; `make` simulates others")
+        raise ValueError(
+            f"got temperature {temperature} K, expected one of {', '.join(map(str, FILES))}; `make`"
+            " simulates others"
+        )
     files = locate(path, FILES[temperature], how_to_get=HOW_TO_GET, checksum=checksum)
     return sciwm.open_dataset([str(file) for file in files])
 
@@ -93,8 +118,9 @@ def make(
 ) -> xr.Dataset:
     """Simulate one trajectory with OpenMM and return (and write) its heavy atoms.
 
-    Runs on OpenMM's Reference platform with the native generalised-Born force: for 22 atoms many times faster than the
-    CPU platform, whose threads would wait for each other. Trajectories with different seeds are independent.
+    Runs on OpenMM's Reference platform with the native generalised-Born force: for 22 atoms many
+    times faster than the CPU platform, whose threads would wait for each other. Trajectories with
+    different seeds are independent.
 
     Parameters
     ----------
@@ -114,8 +140,8 @@ def make(
     Returns
     -------
     Dataset
-        As the reference files: ``positions`` (time, atom, xyz), nm, centred, not rotated; ``phi``, ``psi`` (time,), rad;
-        ``mass``, ``atomic_number``, ``residue``, ``bonds``; ``time`` in ps.
+        As the reference files: ``positions`` (time, atom, xyz), nm, centred, not rotated; ``phi``,
+        ``psi`` (time,), rad; ``mass``, ``atomic_number``, ``residue``, ``bonds``; ``time`` in ps.
 
     Raises
     ------
@@ -125,11 +151,15 @@ def make(
         If ``path`` exists.
     """
     if path is not None and Path(path).exists():
-        raise FileExistsError(f"got path {path}, which exists, expected a new one; delete it to make it again")
+        raise FileExistsError(
+            f"got path {path}, which exists, expected a new one; delete it to make it again"
+        )
     try:
         import openmm
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("got no OpenMM, expected it for making molecular trajectories: `pip install sciwm[md]`") from error
+        raise ModuleNotFoundError(
+            "got no OpenMM, expected it for making molecular trajectories: `pip install sciwm[md]`"
+        ) from error
     topology, start, system = _system()
     heavy = np.array([atom.index for atom in topology.atoms() if atom.element.symbol != "H"])
     frames = _simulate(
@@ -142,11 +172,22 @@ def make(
         seed=seed,
         progress=progress,
     )
-    attrs = {"temperature_K": temperature, "save_interval_ps": save_every_ps, "seed": seed, "software": f"OpenMM {openmm.__version__}"}
+    attrs = {
+        "temperature_K": temperature,
+        "save_interval_ps": save_every_ps,
+        "seed": seed,
+        "software": f"OpenMM {openmm.__version__}",
+    }
     trajectory = _dataset(topology, frames, save_every_ps=save_every_ps, attrs=attrs)
     if path is not None:
         chunks = (min(5000, len(frames)), len(heavy), 3)
-        packed: dict[str, Any] = {"dtype": "int16", "_FillValue": -32768, "zlib": True, "complevel": 4, "shuffle": True}
+        packed: dict[str, Any] = {
+            "dtype": "int16",
+            "_FillValue": -32768,
+            "zlib": True,
+            "complevel": 4,
+            "shuffle": True,
+        }
         encoding = {
             "positions": {**packed, "scale_factor": 1e-4, "chunksizes": chunks},
             **{name: {**packed, "scale_factor": 1e-4} for name in ("phi", "psi")},
@@ -155,7 +196,9 @@ def make(
     return trajectory
 
 
-def _place(a: np.ndarray, b: np.ndarray, c: np.ndarray, length: float, angle: float, torsion: float) -> np.ndarray:
+def _place(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, length: float, angle: float, torsion: float
+) -> np.ndarray:
     """Position at ``length`` from c with the angle (b, c, ·) and the torsion (a, b, c, ·), degrees."""
     theta, phi = np.radians(angle), np.radians(torsion)
     along = (c - b) / np.linalg.norm(c - b)
@@ -174,22 +217,33 @@ def _system() -> tuple[Any, np.ndarray, Any]:
     chain = topology.addChain("A")
     residues = {name: topology.addResidue(name, chain) for name in ("ACE", "ALA", "NME")}
     bend = np.radians(180 - 116.6)
-    fixed = {0: np.zeros(3), 1: np.array([0.1522, 0, 0]), 3: np.array([0.1522 + 0.1335 * np.cos(bend), 0.1335 * np.sin(bend), 0])}
+    fixed = {
+        0: np.zeros(3),
+        1: np.array([0.1522, 0, 0]),
+        3: np.array([0.1522 + 0.1335 * np.cos(bend), 0.1335 * np.sin(bend), 0]),
+    }
     where: dict[int, np.ndarray] = dict(fixed)
     for index, (_, _, _, parents, length, angle, torsion) in enumerate(_HEAVY):
         if parents is not None:
             a, b, c = (where[parent] for parent in parents)
             where[index] = _place(a, b, c, length, angle, torsion)
-    atoms = [topology.addAtom(atom, app.Element.getBySymbol(element), residues[residue]) for residue, atom, element, *_ in _HEAVY]
+    atoms = [
+        topology.addAtom(atom, app.Element.getBySymbol(element), residues[residue])
+        for residue, atom, element, *_ in _HEAVY
+    ]
     for i, j in _BONDS:
         topology.addBond(atoms[i], atoms[j])
-    modeller = app.Modeller(topology, np.array([where[i] for i in range(len(_HEAVY))]) * unit.nanometer)
+    modeller = app.Modeller(
+        topology, np.array([where[i] for i in range(len(_HEAVY))]) * unit.nanometer
+    )
     field = app.ForceField("amber14-all.xml", "implicit/obc2.xml")
     state = random.getstate()
     random.seed(0)  # OpenMM draws the hydrogens' first positions from it
     modeller.addHydrogens(field, platform=openmm.Platform.getPlatformByName("Reference"))
     random.setstate(state)
-    system = field.createSystem(modeller.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
+    system = field.createSystem(
+        modeller.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds
+    )
     _native_solvent(system)
     return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer)), system
 
@@ -230,7 +284,9 @@ def _simulate(
     from openmm import unit
     from rich.progress import track
 
-    integrator = openmm.LangevinMiddleIntegrator(temperature, _FRICTION_PER_PS, _TIME_STEP_FS / 1000)
+    integrator = openmm.LangevinMiddleIntegrator(
+        temperature, _FRICTION_PER_PS, _TIME_STEP_FS / 1000
+    )
     integrator.setRandomNumberSeed(seed + 1)  # 0 would mean a random seed
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(start * unit.nanometer)
@@ -238,9 +294,18 @@ def _simulate(
     context.setVelocitiesToTemperature(temperature, seed + 1)
     integrator.step(round(_EQUILIBRATION_PS * 1000 / _TIME_STEP_FS))
     frames = np.empty((num_frames, len(heavy), 3))
-    for frame in track(range(num_frames), description="simulating alanine dipeptide", disable=not progress, transient=True):
+    for frame in track(
+        range(num_frames),
+        description="simulating alanine dipeptide",
+        disable=not progress,
+        transient=True,
+    ):
         integrator.step(stride)
-        frames[frame] = context.getState(getPositions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)[heavy]
+        frames[frame] = (
+            context.getState(getPositions=True)
+            .getPositions(asNumpy=True)
+            .value_in_unit(unit.nanometer)[heavy]
+        )
     return frames
 
 
@@ -248,36 +313,71 @@ def _torsion(atoms: np.ndarray) -> np.ndarray:
     """Torsion angle of four atoms ``[frame, 4, 3]``, rad in [−π, π]."""
     first, middle, last = np.moveaxis(np.diff(atoms, axis=1), 1, 0)
     left, right = np.cross(first, middle), np.cross(middle, last)
-    return np.asarray(np.arctan2(np.linalg.norm(middle, axis=-1) * (first * right).sum(-1), (left * right).sum(-1)))
+    return np.asarray(
+        np.arctan2(
+            np.linalg.norm(middle, axis=-1) * (first * right).sum(-1), (left * right).sum(-1)
+        )
+    )
 
 
-def _dataset(topology: Any, frames: np.ndarray, *, save_every_ps: float, attrs: dict[str, Any]) -> xr.Dataset:
+def _dataset(
+    topology: Any, frames: np.ndarray, *, save_every_ps: float, attrs: dict[str, Any]
+) -> xr.Dataset:
     from openmm import unit
 
     atoms = [atom for atom in topology.atoms() if atom.element.symbol != "H"]
     position = {(atom.residue.name, atom.name): i for i, atom in enumerate(atoms)}
     order = {atom.index: i for i, atom in enumerate(atoms)}
-    bonds = [[order[a.index], order[b.index]] for a, b in topology.bonds() if a.index in order and b.index in order]
+    bonds = [
+        [order[a.index], order[b.index]]
+        for a, b in topology.bonds()
+        if a.index in order and b.index in order
+    ]
     phi, psi = (_torsion(frames[:, [position[atom] for atom in four]]) for four in (_PHI, _PSI))
     centred = frames - frames.mean(axis=1, keepdims=True)
     note = "heavy-atom positions minus their centroid, not rotated"
     data = {
-        "positions": (("time", "atom", "xyz"), centred.astype("float32"), {"units": "nm", "long_name": note}),
-        "phi": ("time", phi.astype("float32"), {"units": "rad", "long_name": "backbone torsion phi (ACE C, ALA N, CA, C)"}),
-        "psi": ("time", psi.astype("float32"), {"units": "rad", "long_name": "backbone torsion psi (ALA N, CA, C, NME N)"}),
-        "mass": ("atom", np.array([atom.element.mass.value_in_unit(unit.dalton) for atom in atoms], "float32"), {"units": "Da"}),
-        "atomic_number": ("atom", np.array([atom.element.atomic_number for atom in atoms], "int32")),
+        "positions": (
+            ("time", "atom", "xyz"),
+            centred.astype("float32"),
+            {"units": "nm", "long_name": note},
+        ),
+        "phi": (
+            "time",
+            phi.astype("float32"),
+            {"units": "rad", "long_name": "backbone torsion phi (ACE C, ALA N, CA, C)"},
+        ),
+        "psi": (
+            "time",
+            psi.astype("float32"),
+            {"units": "rad", "long_name": "backbone torsion psi (ALA N, CA, C, NME N)"},
+        ),
+        "mass": (
+            "atom",
+            np.array([atom.element.mass.value_in_unit(unit.dalton) for atom in atoms], "float32"),
+            {"units": "Da"},
+        ),
+        "atomic_number": (
+            "atom",
+            np.array([atom.element.atomic_number for atom in atoms], "int32"),
+        ),
         "residue": ("atom", np.array([atom.residue.index for atom in atoms], "int32")),
         "bonds": (("bond", "pair"), np.array(bonds, "int32")),
     }
     coords = {
         "time": ("time", (np.arange(len(frames)) + 1) * save_every_ps, {"units": "ps"}),
-        "atom": ("atom", np.array([f"{atom.residue.name}{atom.residue.index}-{atom.name}" for atom in atoms])),
+        "atom": (
+            "atom",
+            np.array([f"{atom.residue.name}{atom.residue.index}-{atom.name}" for atom in atoms]),
+        ),
         "xyz": ("xyz", np.array(["x", "y", "z"])),
     }
     fixed = {
         "title": "alanine dipeptide (ACE-ALA-NME), implicit solvent MD (simulated)",
-        "force_field": "amber14-all.xml (ff14SB) + implicit/obc2.xml as native GBSAOBCForce (OBC2, dielectric 1/78.5)",
+        "force_field": (
+            "amber14-all.xml (ff14SB) + implicit/obc2.xml as native GBSAOBCForce (OBC2, dielectric"
+            " 1/78.5)"
+        ),
         "integrator": "LangevinMiddleIntegrator",
         "friction_per_ps": _FRICTION_PER_PS,
         "timestep_fs": _TIME_STEP_FS,

@@ -14,10 +14,15 @@ LICENCE = "ECMWF: name the source; may not be redistributed"
 ORIGIN = "ECMWF ERA-Interim, via github.com/lemuscanovas/synoptReg at 7d9c101 (inst/extdata)"
 SIMULATED = False
 HOW_TO_GET = (
-    "ERA-Interim comes from ECMWF and may not be redistributed, so it is not shipped: take it from ECMWF, or from the R package "
-    "synoptReg (github.com/lemuscanovas/synoptReg), and write one netCDF file with z500, t850 and msl"
+    "ERA-Interim comes from ECMWF and may not be redistributed, so it is not shipped: take it from"
+    " ECMWF, or from the R package synoptReg (github.com/lemuscanovas/synoptReg), and write one"
+    " netCDF file with z500, t850 and msl"
 )
-FILES = {"erai_europe_daily_2000_2008.nc": "5a325c53e7a4eca511218364eda1be61ac9a5a2ad248ee875d77bdcf1b787c1e"}
+FILES = {
+    "erai_europe_daily_2000_2008.nc": (
+        "5a325c53e7a4eca511218364eda1be61ac9a5a2ad248ee875d77bdcf1b787c1e"
+    )
+}
 
 
 def open(path: str | Path, *, checksum: bool = False) -> xr.Dataset:

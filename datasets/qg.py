@@ -1,19 +1,21 @@
 r"""Simulated: two-layer quasi-geostrophic turbulence on a doubly periodic beta plane (Phillips' model).
 
-A sheared flow of two layers keeps producing eddies that stir, merge and drift: the simplest weather that nobody can
-forecast for ever. It is made here in seconds, without any download.
+A sheared flow of two layers keeps producing eddies that stir, merge and drift: the simplest weather
+that nobody can forecast for ever. It is made here in seconds, without any download.
 
 .. math::
 
-    \partial_t q_i + J(\psi_i, q_i) + U_i \partial_x q_i + Q_i \partial_x \psi_i = -\delta_{i2} r \nabla^2 \psi_2,
-    \qquad q_i = \nabla^2 \psi_i + F_i (\psi_{3-i} - \psi_i)
+    \partial_t q_i + J(\psi_i, q_i) + U_i \partial_x q_i + Q_i \partial_x \psi_i = -\delta_{i2} r
+    \nabla^2 \psi_2, \qquad q_i = \nabla^2 \psi_i + F_i (\psi_{3-i} - \psi_i)
 
-with :math:`F_1 = r_d^{-2} / (1 + \delta)`, :math:`F_2 = \delta F_1`, :math:`Q_i = \beta \pm F_i (U_1 - U_2)`. Pseudo-spectral in
-space, with an exponential filter beyond 0.65 of the Nyquist wavenumber (it dealiases and dissipates enstrophy);
-third-order Adams-Bashforth in time. The model is that of Phillips (1954).
+with :math:`F_1 = r_d^{-2} / (1 + \delta)`, :math:`F_2 = \delta F_1`, :math:`Q_i = \beta \pm F_i
+(U_1 - U_2)`. Pseudo-spectral in space, with an exponential filter beyond 0.65 of the Nyquist
+wavenumber (it dealiases and dissipates enstrophy); third-order Adams-Bashforth in time. The model
+is that of Phillips (1954).
 
-The streamfunctions are saved rather than the vorticities: together they hold the same information (one is the other's
-linear transform), they are what a pressure chart shows, and they are smooth, so that a small latent state can hold them.
+The streamfunctions are saved rather than the vorticities: together they hold the same information
+(one is the other's linear transform), they are what a pressure chart shows, and they are smooth, so
+that a small latent state can hold them.
 """
 
 import json
@@ -41,7 +43,11 @@ SIZE = "41 MB, made in 6 to 10 s on two free cores"
 SIMULATED = True
 HOW_TO_GET = "make it with `sciwm data make qg`"
 
-_ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))  # with no, one, two past rates
+_ADAMS_BASHFORTH = (
+    (1.0,),
+    (1.5, -0.5),
+    (23 / 12, -16 / 12, 5 / 12),
+)  # with no, one, two past rates
 _FIRST_YEAR, _LAST_YEAR = 2001, 2261  # datetime64[ns] ends in 2262
 
 
@@ -109,7 +115,9 @@ def _operators(flow: Flow, dtype: torch.dtype) -> _Operators:
     determinant[0, 0] = math.inf  # the mean streamfunction is zero
     upper, lower, zero = torch.full_like(k2, f1), torch.full_like(k2, f2), torch.zeros_like(k2)
     inverse = -_matrix(k2 + f2, upper, lower, k2 + f1) / determinant
-    mean_gradient = torch.tensor([flow.beta + f1 * flow.shear, flow.beta - f2 * flow.shear], dtype=torch.float64).reshape(2, 1, 1, 1)
+    mean_gradient = torch.tensor(
+        [flow.beta + f1 * flow.shear, flow.beta - f2 * flow.shear], dtype=torch.float64
+    ).reshape(2, 1, 1, 1)
     advection = -1j * kx * (_matrix(zero + flow.shear, zero, zero, zero) + mean_gradient * inverse)
     drag = torch.stack([torch.zeros_like(inverse[0]), flow.drag * k2 * inverse[1]])
     excess = (k2.sqrt() * flow.length / n - 0.65 * math.pi).clamp(min=0)
@@ -166,9 +174,12 @@ def energy(psi: Tensor, flow: Flow) -> Tensor:
 
     .. math:: E = -\tfrac12 \langle \textstyle\sum_i h_i \psi_i q_i \rangle
 
-    with the layers' fractions :math:`h_i` of the depth. Conserved by the flow without shear, drag and filter.
+    with the layers' fractions :math:`h_i` of the depth. Conserved by the flow without shear, drag
+    and filter.
     """
-    return -0.5 * (_weights(flow, psi) * psi * potential_vorticity(psi, flow)).sum(-3).mean((-1, -2))
+    return -0.5 * (_weights(flow, psi) * psi * potential_vorticity(psi, flow)).sum(-3).mean(
+        (-1, -2)
+    )
 
 
 def enstrophy(psi: Tensor, flow: Flow) -> Tensor:
@@ -182,7 +193,8 @@ def integrate(psi: Tensor, flow: Flow, *, num_steps: int, save_every: int) -> It
     Parameters
     ----------
     psi : Tensor, ``[..., layer, y, x]``
-        Initial streamfunctions of the two layers, m² s⁻¹; float32 or float64, which sets the precision.
+        Initial streamfunctions of the two layers, m² s⁻¹; float32 or float64, which sets the
+        precision.
     flow : Flow
         The flow.
     num_steps, save_every : int
@@ -199,14 +211,17 @@ def integrate(psi: Tensor, flow: Flow, *, num_steps: int, save_every: int) -> It
     for step in range(1, num_steps + 1):
         rate = _tendency(qh, flow, ops)
         rates = [rate, *past]
-        change = sum(weight * r for weight, r in zip(_ADAMS_BASHFORTH[len(past)], rates, strict=True))
+        change = sum(
+            weight * r for weight, r in zip(_ADAMS_BASHFORTH[len(past)], rates, strict=True)
+        )
         past = rates[:2]
         qh = (qh + flow.time_step * change) * ops.damp
         if step % save_every == 0:
             now = torch.fft.irfft2(_mix(ops.inverse, qh), s=(flow.nx, flow.nx))
             if not torch.isfinite(now).all():
                 raise FloatingPointError(
-                    f"got a flow that blew up within {step} steps of {flow.time_step:g} s, expected a shorter `time_step` or a weaker shear"
+                    f"got a flow that blew up within {step} steps of {flow.time_step:g} s, expected"
+                    " a shorter `time_step` or a weaker shear"
                 )
             yield now
 
@@ -214,9 +229,13 @@ def integrate(psi: Tensor, flow: Flow, *, num_steps: int, save_every: int) -> It
 def _initial(flow: Flow, seeds: list[int]) -> Tensor:
     """Random equivalent-barotropic eddies near the equilibrium's size and strength, ``[member, layer, y, x]``."""
     n = flow.nx
-    noise = torch.stack([torch.randn(n, n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    noise = torch.stack(
+        [torch.randn(n, n, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
     k2 = -(_operators(flow, torch.float32).gradient ** 2).real.sum((0, 1))
-    upper = torch.fft.irfft2(torch.fft.rfft2(noise) * torch.exp(-k2 * (flow.deformation_radius / 0.65) ** 2), s=(n, n))
+    upper = torch.fft.irfft2(
+        torch.fft.rfft2(noise) * torch.exp(-k2 * (flow.deformation_radius / 0.65) ** 2), s=(n, n)
+    )
     upper = upper - upper.mean((-1, -2), keepdim=True)
     upper = upper * (6.0 * flow.deformation_radius * flow.shear / upper.std((-1, -2), keepdim=True))
     return torch.stack([upper, 0.3 * upper], dim=1)
@@ -228,11 +247,17 @@ def _dates(member: int, num_times: int, save_every_hours: int) -> np.ndarray:
     first = _FIRST_YEAR + member * years
     if first + years > _LAST_YEAR:
         raise ValueError(
-            f"got {member + 1} members of {num_times} times every {save_every_hours} hours, expected them to end before "
-            f"{_LAST_YEAR}, because each has its own years; ask for fewer members or times"
+            f"got {member + 1} members of {num_times} times every {save_every_hours} hours,"
+            f" expected them to end before {_LAST_YEAR}, because each has its own years; ask for"
+            " fewer members or times"
         )
     start = np.datetime64(f"{first}-01-01", "ns")
-    return np.asarray(start + (np.arange(num_times) * save_every_hours).astype("timedelta64[h]").astype("timedelta64[ns]"))
+    return np.asarray(
+        start
+        + (np.arange(num_times) * save_every_hours)
+        .astype("timedelta64[h]")
+        .astype("timedelta64[ns]")
+    )
 
 
 @contextmanager
@@ -246,11 +271,21 @@ def _one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _simulate(flow: Flow, seeds: list[int], *, num_times: int, every: int, spinup: int, tick: Callable[[], None]) -> np.ndarray:
+def _simulate(
+    flow: Flow,
+    seeds: list[int],
+    *,
+    num_times: int,
+    every: int,
+    spinup: int,
+    tick: Callable[[], None],
+) -> np.ndarray:
     """Streamfunctions of some members, ``[member, time, layer, y, x]``."""
     out = np.empty((len(seeds), num_times, 2, flow.nx, flow.nx), "float32")
     with torch.no_grad():
-        saves = integrate(_initial(flow, seeds), flow, num_steps=every * (num_times + spinup), save_every=every)
+        saves = integrate(
+            _initial(flow, seeds), flow, num_steps=every * (num_times + spinup), save_every=every
+        )
         for position, psi in enumerate(saves):
             tick()
             if position >= spinup:
@@ -272,10 +307,11 @@ def make(
 ) -> xr.Dataset:
     """Simulate independent members and return (and write) them, labelled.
 
-    Every member starts from its own random eddies, drawn from ``(seed, member)``, and is a segment of its own, dated in
-    years of its own; use some for training, others for scoring. The plane is Cartesian and doubly periodic; it is
-    labelled as a channel around the equator: longitude 0…360 (periodic), latitude within one degree, so that
-    cosine weights equal 1 to within 0.02 %. Nothing tells the model that the northern edge meets the southern one.
+    Every member starts from its own random eddies, drawn from ``(seed, member)``, and is a segment
+    of its own, dated in years of its own; use some for training, others for scoring. The plane is
+    Cartesian and doubly periodic; it is labelled as a channel around the equator: longitude 0…360
+    (periodic), latitude within one degree, so that cosine weights equal 1 to within 0.02 %. Nothing
+    tells the model that the northern edge meets the southern one.
 
     Parameters
     ----------
@@ -299,13 +335,14 @@ def make(
     Returns
     -------
     Dataset
-        ``psi1``, ``psi2`` (time, latitude, longitude): streamfunctions of the upper and lower layer, m² s⁻¹, float32,
-        chunked by member.
+        ``psi1``, ``psi2`` (time, latitude, longitude): streamfunctions of the upper and lower
+        layer, m² s⁻¹, float32, chunked by member.
 
     Raises
     ------
     ValueError
-        If ``save_every_hours`` is not a whole number of time steps, or the members need too many years.
+        If ``save_every_hours`` is not a whole number of time steps, or the members need too many
+        years.
     FileExistsError
         If ``path`` exists.
 
@@ -319,20 +356,40 @@ def make(
 
     flow = flow or Flow()
     if path is not None and Path(path).exists():
-        raise FileExistsError(f"got path {path}, which exists, expected a new one; delete it to make it again")
+        raise FileExistsError(
+            f"got path {path}, which exists, expected a new one; delete it to make it again"
+        )
     every = round(save_every_hours * 3600 / flow.time_step)
     if every < 1 or abs(every * flow.time_step - save_every_hours * 3600) > 1e-6:
-        raise ValueError(f"got save_every_hours={save_every_hours}, expected a whole number of time steps of {flow.time_step:g} s")
-    time = np.concatenate([_dates(member, num_times, save_every_hours) for member in range(num_members)])
-    seeds = [int(np.random.SeedSequence((seed, member)).generate_state(1)[0]) for member in range(num_members)]
+        raise ValueError(
+            f"got save_every_hours={save_every_hours}, expected a whole number of time steps of"
+            f" {flow.time_step:g} s"
+        )
+    time = np.concatenate(
+        [_dates(member, num_times, save_every_hours) for member in range(num_members)]
+    )
+    seeds = [
+        int(np.random.SeedSequence((seed, member)).generate_state(1)[0])
+        for member in range(num_members)
+    ]
     workers = min(workers or os.cpu_count() or 1, num_members)
     shards = [list(shard) for shard in np.array_split(seeds, workers)]
     spinup = math.ceil(spinup_days * 24 / save_every_hours)
-    with Progress(disable=not progress, transient=True) as bar, ThreadPoolExecutor(workers) as pool, _one_thread_each():
+    with (
+        Progress(disable=not progress, transient=True) as bar,
+        ThreadPoolExecutor(workers) as pool,
+        _one_thread_each(),
+    ):
         task = bar.add_task("simulating turbulence", total=(num_times + spinup) * workers)
         jobs = [
             pool.submit(
-                _simulate, flow, [int(s) for s in shard], num_times=num_times, every=every, spinup=spinup, tick=lambda: bar.advance(task)
+                _simulate,
+                flow,
+                [int(s) for s in shard],
+                num_times=num_times,
+                every=every,
+                spinup=spinup,
+                tick=lambda: bar.advance(task),
             )
             for shard in shards
         ]
@@ -348,7 +405,11 @@ def _write(world: xr.Dataset, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     _remove(partial)
     try:
-        world.to_zarr(partial, consolidated=False) if path.suffix == ".zarr" else world.to_netcdf(partial)
+        (
+            world.to_zarr(partial, consolidated=False)
+            if path.suffix == ".zarr"
+            else world.to_netcdf(partial)
+        )
         partial.rename(path)
     finally:
         _remove(partial)
@@ -358,20 +419,40 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _dataset(psi: np.ndarray, time: np.ndarray, *, flow: Flow, seed: int, spinup_days: int) -> xr.Dataset:
+def _dataset(
+    psi: np.ndarray, time: np.ndarray, *, flow: Flow, seed: int, spinup_days: int
+) -> xr.Dataset:
     """Label streamfunctions ``[member, time, layer, y, x]``."""
     members, times, _, n, _ = psi.shape
     dims = ("time", "latitude", "longitude")
-    note = "label only: the plane is Cartesian and doubly periodic, see length_m in the attributes of the Dataset"
+    note = (
+        "label only: the plane is Cartesian and doubly periodic, see length_m in the attributes of"
+        " the Dataset"
+    )
 
     def variable(layer: int, name: str) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
         field = psi[:, :, layer].reshape(members * times, n, n)
         return dims, field, {"units": "m2 s-1", "long_name": f"streamfunction of the {name} layer"}
 
     coords = {
-        "time": ("time", time, {"standard_name": "time", "note": "dates only tell members apart; there are no seasons"}),
-        "latitude": ("latitude", (np.arange(n) + 0.5) * 2 / n - 1, {"units": "degrees_north", "standard_name": "latitude", "note": note}),
-        "longitude": ("longitude", np.arange(n) * 360 / n, {"units": "degrees_east", "standard_name": "longitude", "note": note}),
+        "time": (
+            "time",
+            time,
+            {
+                "standard_name": "time",
+                "note": "dates only tell members apart; there are no seasons",
+            },
+        ),
+        "latitude": (
+            "latitude",
+            (np.arange(n) + 0.5) * 2 / n - 1,
+            {"units": "degrees_north", "standard_name": "latitude", "note": note},
+        ),
+        "longitude": (
+            "longitude",
+            np.arange(n) * 360 / n,
+            {"units": "degrees_east", "standard_name": "longitude", "note": note},
+        ),
     }
     attrs = {
         "title": f"SIMULATED (not observed): {TITLE.split(',')[0]}",
@@ -384,5 +465,9 @@ def _dataset(psi: np.ndarray, time: np.ndarray, *, flow: Flow, seed: int, spinup
         "flow": json.dumps(asdict(flow)),
     }
     data = {"psi1": variable(0, "upper"), "psi2": variable(1, "lower")}
-    segment = ("time", np.repeat(np.arange(members, dtype="int32"), times), {"long_name": "ensemble member"})
+    segment = (
+        "time",
+        np.repeat(np.arange(members, dtype="int32"), times),
+        {"long_name": "ensemble member"},
+    )
     return xr.Dataset(data, coords, attrs).chunk({"time": times}).assign_coords(segment=segment)

@@ -11,12 +11,17 @@ __all__ = ["open"]
 TITLE = "SPEEDY atmosphere, 4800 six-hourly states: z500, t850, u850, v850, global at 7.5°"
 SIZE = "31 MB, 4800 states, 24×48"
 LICENCE = "made with an Apache-2.0 model; free to share"
-ORIGIN = "simulated with jcm 3.0.0 (PyPI, Apache-2.0), climatological SST, after 180 days of spin-up"
+ORIGIN = (
+    "simulated with jcm 3.0.0 (PyPI, Apache-2.0), climatological SST, after 180 days of spin-up"
+)
 SIMULATED = True
 HOW_TO_GET = (
-    "it was simulated with jcm (T31L8, SPEEDY physics, climatological SST, 2×2 block means); the file is not shipped with the package"
+    "it was simulated with jcm (T31L8, SPEEDY physics, climatological SST, 2×2 block means); the"
+    " file is not shipped with the package"
 )
-FILES = {"sim_speedy_6h_7p5deg.nc": "d2ba3344cda199f097a450bde14507bb9b21e2ee9ada55a7de5ad8ce3713387c"}
+FILES = {
+    "sim_speedy_6h_7p5deg.nc": "d2ba3344cda199f097a450bde14507bb9b21e2ee9ada55a7de5ad8ce3713387c"
+}
 
 
 def open(path: str | Path, *, checksum: bool = False) -> xr.Dataset:
@@ -32,7 +37,8 @@ def open(path: str | Path, *, checksum: bool = False) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``z500`` or ``gh500`` (geopotential height, m), ``t850`` (K), ``u850``, ``v850`` (m s-1): (time, latitude, longitude).
+        ``z500`` or ``gh500`` (geopotential height, m), ``t850`` (K), ``u850``, ``v850`` (m s-1):
+        (time, latitude, longitude).
 
     Raises
     ------

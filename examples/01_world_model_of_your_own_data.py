@@ -1,6 +1,7 @@
 """From a netCDF file to a trained world model, its forecasts and their skill, in Python.
 
-The file here is a small synthetic climate; put your own in its place. Runs in under a minute on two cores.
+The file here is a small synthetic climate; put your own in its place. Runs in under a minute on two
+cores.
 """
 
 import tempfile
@@ -17,8 +18,7 @@ testing.small_climate(years=6).to_netcdf(folder / "climate.nc")
 
 ds = sciwm.open_dataset(folder / "climate.nc")
 first = int(ds.time.dt.year[0])
-config = load_config(
-    f"""
+config = load_config(f"""
     data:
       store: {folder / "climate.nc"}
       harmonics: 1
@@ -30,8 +30,7 @@ config = load_config(
     train: {{steps: 100, batch_size: 16}}
     forecast: {{lead_times: [1 day, 2 days, 4 days]}}
     skill: {{lim_eofs: [10, 20], resamples: 100}}
-    """
-)
+    """)
 run = open_run(folder / "run", config)
 verbs.run_all(run, config)  # the same stages as `sciwm run`; each is a function of its own
 

@@ -1,6 +1,7 @@
 """Score forecasts that sciwm did not make: anything in the WeatherBench 2 layout, or with init_time and lead_time.
 
-Here the forecast is damped persistence by hand; the linear inverse model and the other baselines come along.
+Here the forecast is damped persistence by hand; the linear inverse model and the other baselines
+come along.
 """
 
 import numpy as np
@@ -17,8 +18,12 @@ init = np.arange(1800, 2100, 2)
 leads = np.array([1, 2, 4])
 start = ds.isel(time=init).drop_vars("segment").rename(time="init_time") - mean
 forecast = xr.concat([mean + 0.8**lead * start for lead in leads], dim="lead_time")
-forecast = forecast.assign_coords(lead_time=(leads * 24).astype("timedelta64[h]").astype("timedelta64[ns]"))
+forecast = forecast.assign_coords(
+    lead_time=(leads * 24).astype("timedelta64[h]").astype("timedelta64[ns]")
+)
 
-skill = sciwm.skill.evaluate({"by_hand": forecast}, ds, train=train.values, lim_eofs=[10, 20], resamples=200)
+skill = sciwm.skill.evaluate(
+    {"by_hand": forecast}, ds, train=train.values, lim_eofs=[10, 20], resamples=200
+)
 sciwm.skill.render(skill)
 print(sciwm.skill.to_frame(skill).head())

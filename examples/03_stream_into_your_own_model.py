@@ -13,10 +13,17 @@ folder = Path(tempfile.mkdtemp())
 ds = testing.small_climate(years=4)
 first = int(ds.time.dt.year[0])
 store = prepare(
-    ds, folder / "train.zarr", train=[str(first), str(first + 2)], validation=[str(first + 3), str(first + 3)], gap_steps=2, harmonics=1
+    ds,
+    folder / "train.zarr",
+    train=[str(first), str(first + 2)],
+    validation=[str(first + 3), str(first + 3)],
+    gap_steps=2,
+    harmonics=1,
 )
 
-network = torch.nn.Sequential(torch.nn.Conv2d(2, 32, 3, padding=1), torch.nn.GELU(), torch.nn.Conv2d(32, 2, 3, padding=1))
+network = torch.nn.Sequential(
+    torch.nn.Conv2d(2, 32, 3, padding=1), torch.nn.GELU(), torch.nn.Conv2d(32, 2, 3, padding=1)
+)
 optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 batches = sciwm.stream(store, window=2, batch_size=32, epochs=3, seed=0)
 for step, batch in enumerate(batches):
@@ -26,6 +33,11 @@ for step, batch in enumerate(batches):
     loss.backward()
     optimizer.step()
     if step % 25 == 0:
-        print(f"step {step}: {loss.item():.3f}, persistence {(now - later).square().mean().item():.3f}")
-state = batches.state_dict()  # keep it with your checkpoint: `load_state_dict` goes on at the next batch
+        print(
+            f"step {step}: {loss.item():.3f}, persistence"
+            f" {(now - later).square().mean().item():.3f}"
+        )
+state = (
+    batches.state_dict()
+)  # keep it with your checkpoint: `load_state_dict` goes on at the next batch
 print(state)

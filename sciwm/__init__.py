@@ -1,6 +1,7 @@
 """A scientific world model for time series on grids and molecules.
 
-Names are loaded when first used (PEP 562): `import sciwm` brings in neither torch nor xarray nor dask.
+Names are loaded when first used (PEP 562): `import sciwm` brings in neither torch nor xarray nor
+dask.
 """
 
 import importlib
@@ -30,7 +31,9 @@ def __getattr__(name: str) -> Any:
     if name == "skill":
         return importlib.import_module("sciwm.skill")
     if name not in _HOME:
-        raise AttributeError(f"module 'sciwm' has no attribute {name!r}, expected one of {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'sciwm' has no attribute {name!r}, expected one of {', '.join(__all__)}"
+        )
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value

@@ -15,8 +15,8 @@ class Batch:
     Parameters
     ----------
     values : Tensor, float, ``[batch, time, ...state]``
-        Standardized anomalies ``[channel, latitude, longitude]`` of a grid, or positions ``[atom, xyz]`` in nm.
-        Missing values are 0 (the climatology, for a grid).
+        Standardized anomalies ``[channel, latitude, longitude]`` of a grid, or positions ``[atom,
+        xyz]`` in nm. Missing values are 0 (the climatology, for a grid).
     valid : Tensor, bool, same shape as ``values``
         Where ``values`` were observed.
     time : Tensor, float64, ``[batch, time]``
@@ -26,7 +26,8 @@ class Batch:
     lead_steps : Tensor, int64, ``[batch]``
         Stride of each window, in time steps of the store.
     condition : Tensor, float, ``[batch, time, condition]``
-        What is known of every time beforehand (phase of the year and of the day, temperature, …); may be 0 wide.
+        What is known of every time beforehand (phase of the year and of the day, temperature, …);
+        may be 0 wide.
 
     Raises
     ------
@@ -43,7 +44,9 @@ class Batch:
 
     def __post_init__(self) -> None:
         if self.values.ndim < 3:
-            raise ValueError(f"got values of shape {tuple(self.values.shape)}, expected [batch, time, ...state]")
+            raise ValueError(
+                f"got values of shape {tuple(self.values.shape)}, expected [batch, time, ...state]"
+            )
         batch, time = self.values.shape[:2]
         expected = {
             "valid": tuple(self.values.shape),
@@ -55,22 +58,38 @@ class Batch:
         for name, shape in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != shape:
-                raise ValueError(f"got {name} of shape {got}, expected {shape}, because values has {tuple(self.values.shape)}")
+                raise ValueError(
+                    f"got {name} of shape {got}, expected {shape}, because values has"
+                    f" {tuple(self.values.shape)}"
+                )
         if self.valid.dtype != torch.bool:
             raise ValueError(f"got valid of type {self.valid.dtype}, expected torch.bool")
 
     def head(self, times: int) -> "Batch":
         """The first ``times`` states of every window: views."""
         per_time = ("values", "valid", "time", "index", "condition")
-        return self if times >= self.values.shape[1] else replace(self, **{name: getattr(self, name)[:, :times] for name in per_time})
+        return (
+            self
+            if times >= self.values.shape[1]
+            else replace(self, **{name: getattr(self, name)[:, :times] for name in per_time})
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
-        return replace(self, **{f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)})
+        return replace(
+            self,
+            **{f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)},
+        )
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, for asynchronous copies to a GPU."""
-        return replace(self, **{f.name: t if _constant(t := getattr(self, f.name)) else t.pin_memory() for f in fields(self)})
+        return replace(
+            self,
+            **{
+                f.name: t if _constant(t := getattr(self, f.name)) else t.pin_memory()
+                for f in fields(self)
+            },
+        )
 
     def __len__(self) -> int:
         return int(self.values.shape[0])

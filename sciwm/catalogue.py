@@ -1,8 +1,9 @@
 """What the package brings along: the data sets of ``datasets/`` and the configurations of ``configs/``.
 
-Both folders stand beside ``sciwm/`` in a checkout and inside it once installed. Data sets are plain files with constants
-(``TITLE``, ``SIZE``, ``LICENCE``, ``ORIGIN``, ``SIMULATED``, ``HOW_TO_GET``) and the functions ``open`` and/or ``make``. Listing
-them reads the constants without running the files, so it needs neither torch nor a second.
+Both folders stand beside ``sciwm/`` in a checkout and inside it once installed. Data sets are plain
+files with constants (``TITLE``, ``SIZE``, ``LICENCE``, ``ORIGIN``, ``SIMULATED``, ``HOW_TO_GET``)
+and the functions ``open`` and/or ``make``. Listing them reads the constants without running the
+files, so it needs neither torch nor a second.
 """
 
 import ast
@@ -32,7 +33,9 @@ def _folder(name: str) -> Path:
     for folder in (package / name, package.parent / name):
         if folder.is_dir():
             return folder
-    raise FileNotFoundError(f"got no folder {name!r} in or beside {package}, expected one; reinstall sciwm")
+    raise FileNotFoundError(
+        f"got no folder {name!r} in or beside {package}, expected one; reinstall sciwm"
+    )
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -94,8 +97,8 @@ def table() -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Keys ``name, what, size, licence, origin, simulated, how_to_get, verbs``; ``verbs`` lists which of ``open`` and
-        ``make`` the data set has.
+        Keys ``name, what, size, licence, origin, simulated, how_to_get, verbs``; ``verbs`` lists
+        which of ``open`` and ``make`` the data set has.
 
     Examples
     --------
@@ -108,10 +111,15 @@ def table() -> list[dict[str, Any]]:
         constants = {
             node.targets[0].id: ast.literal_eval(node.value)
             for node in tree.body
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in _COLUMNS.values()
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id in _COLUMNS.values()
         }
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        row: dict[str, Any] = {"name": name, **{column: constants[constant] for column, constant in _COLUMNS.items()}}
+        row: dict[str, Any] = {
+            "name": name,
+            **{column: constants[constant] for column, constant in _COLUMNS.items()},
+        }
         rows.append({**row, "verbs": [verb for verb in ("open", "make") if verb in functions]})
     return rows
 
@@ -122,7 +130,8 @@ def config_path(name_or_path: str | Path) -> Path:
     Parameters
     ----------
     name_or_path : str or path
-        ``speedy_global``, ``speedy_global.yaml``, ``configs/speedy_global.yaml``, or any path of a file.
+        ``speedy_global``, ``speedy_global.yaml``, ``configs/speedy_global.yaml``, or any path of a
+        file.
 
     Raises
     ------
@@ -136,10 +145,14 @@ def config_path(name_or_path: str | Path) -> Path:
     bare = path.suffix in ("", ".yaml", ".yml") and path.parent.as_posix() in (".", "configs")
     if bare and path.stem in shipped:
         return shipped[path.stem]
-    raise FileNotFoundError(_unknown("configuration", str(name_or_path), shipped) + "; or give the path of a YAML file")
+    raise FileNotFoundError(
+        _unknown("configuration", str(name_or_path), shipped) + "; or give the path of a YAML file"
+    )
 
 
-def locate(path: str | Path, files: Mapping[str, str], *, how_to_get: str, checksum: bool = False) -> list[Path]:
+def locate(
+    path: str | Path, files: Mapping[str, str], *, how_to_get: str, checksum: bool = False
+) -> list[Path]:
     """Find the files of a data set and, if asked, check that they are unaltered.
 
     Parameters
@@ -164,12 +177,15 @@ def locate(path: str | Path, files: Mapping[str, str], *, how_to_get: str, check
     found = [path / name for name in files] if path.is_dir() else [path]
     missing = [str(file) for file in found if not file.is_file()]
     if missing:
-        raise FileNotFoundError(f"got no file {', '.join(missing)}, expected {', '.join(files)}. {how_to_get}")
+        raise FileNotFoundError(
+            f"got no file {', '.join(missing)}, expected {', '.join(files)}. {how_to_get}"
+        )
     for file in found if checksum else []:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest not in files.values():
             raise ValueError(
-                f"got {file} with SHA-256 {digest}, expected one of {', '.join(files.values())}, because it was altered or cut off"
+                f"got {file} with SHA-256 {digest}, expected one of {', '.join(files.values())},"
+                " because it was altered or cut off"
             )
     return found

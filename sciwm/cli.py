@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_WITH_TRUTH = ("reference", "train", "validation", "metrics", "regions", "events", "baselines", "mask", "regrid", "report")
+_WITH_TRUTH = (
+    "reference",
+    "train",
+    "validation",
+    "metrics",
+    "regions",
+    "events",
+    "baselines",
+    "mask",
+    "regrid",
+    "report",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     overrides += unknown
     if overrides and options.verb not in TAKES_OVERRIDES:
-        parser.error(f"got {' '.join(overrides)}, expected no such option, because `sciwm {options.verb}` takes no configuration")
+        parser.error(
+            f"got {' '.join(overrides)}, expected no such option, because `sciwm {options.verb}`"
+            " takes no configuration"
+        )
     if getattr(options, "allow_leakage", False) and getattr(options, "truth", None) is None:
         overrides.append("--skill.allow_leakage=true")  # a run keeps it in its configuration
     try:
@@ -76,17 +90,23 @@ def _load(target: str, overrides: list[str]) -> "tuple[Config, Path]":
     return load_config(file, overrides), Path("runs") / file.stem
 
 
-def _open(options: argparse.Namespace, target: str, overrides: list[str]) -> "tuple[RunDir, Config]":
+def _open(
+    options: argparse.Namespace, target: str, overrides: list[str]
+) -> "tuple[RunDir, Config]":
     from sciwm.run.directory import open_run
 
     if options.out is not None and Path(target).is_dir():
         stores = {
             "forecast": "; --out belongs with --store, to forecast from other data",
-            "evaluate": f"; the table is {Path(target) / 'skill.csv'}, and --out belongs with --truth, to score forecast stores",
+            "evaluate": (
+                f"; the table is {Path(target) / 'skill.csv'}, and --out belongs with --truth, to"
+                " score forecast stores"
+            ),
         }
         raise ValueError(
-            f"got --out {options.out} with the run {target}, expected no --out, because a run keeps what is made in its own folder"
-            f"{stores.get(options.verb, '')}; for another run of the same configuration, give {Path(target) / 'config.yaml'}"
+            f"got --out {options.out} with the run {target}, expected no --out, because a run keeps"
+            f" what is made in its own folder{stores.get(options.verb, '')}; for another run of the"
+            f" same configuration, give {Path(target) / 'config.yaml'}"
         )
     config, folder = _load(target, overrides)
     return open_run(options.out or folder, config), config
@@ -119,7 +139,10 @@ def _profile(options: argparse.Namespace, overrides: list[str]) -> int:
 def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
     from sciwm.run import verbs
 
-    verbs.demo(options.out or Path("runs/demo_quick" if options.quick else "runs/demo"), quick=options.quick)
+    verbs.demo(
+        options.out or Path("runs/demo_quick" if options.quick else "runs/demo"),
+        quick=options.quick,
+    )
     return 0
 
 
@@ -137,20 +160,32 @@ def _forecast(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.store is None:
         if options.init or options.lead_times or options.members:
             raise ValueError(
-                "got --init, --lead-times or --members without --store, expected all of --store, --init and --out, or none of them; the "
-                "members of a run's own forecasts are --forecast.members"
+                "got --init, --lead-times or --members without --store, expected all of --store,"
+                " --init and --out, or none of them; the members of a run's own forecasts are"
+                " --forecast.members"
             )
         return _stage(options, overrides)
     if not (options.init and options.out):
-        raise ValueError("got --store without --init or --out, expected e.g. --init 2015-01-01:2015-12-31 --out fc.zarr")
+        raise ValueError(
+            "got --store without --init or --out, expected e.g. --init 2015-01-01:2015-12-31 --out"
+            " fc.zarr"
+        )
     if overrides:
-        raise ValueError(f"got {' '.join(overrides)} with --store, expected none, because the model of {options.target} is fixed")
+        raise ValueError(
+            f"got {' '.join(overrides)} with --store, expected none, because the model of"
+            f" {options.target} is fixed"
+        )
     init = parse_init(options.init)
     leads = [lead.strip() for lead in options.lead_times.split(",")] if options.lead_times else None
     from sciwm.run import verbs
     from sciwm.run.directory import resolve_run
 
-    data = {"store": _one_or_many(options.store), "init": init, "lead_times": leads, "members": options.members}
+    data = {
+        "store": _one_or_many(options.store),
+        "init": init,
+        "lead_times": leads,
+        "members": options.members,
+    }
     verbs.forecast_store(resolve_run(options.target), out=options.out, **data)
     return 0
 
@@ -158,10 +193,15 @@ def _forecast(options: argparse.Namespace, overrides: list[str]) -> int:
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.truth is None:
         given = [f"--{n.replace('_', '-')}" for n in _WITH_TRUTH if getattr(options, n)]
-        if len(options.target) > 1 or given or options.target[0].rstrip("/").endswith((".zarr", ".nc")):
+        if (
+            len(options.target) > 1
+            or given
+            or options.target[0].rstrip("/").endswith((".zarr", ".nc"))
+        ):
             raise ValueError(
-                f"got {' and '.join(given) or 'forecast stores'} without --truth, expected forecast stores with --truth STORE (and --train "
-                "START:END or --reference RUN), or one run to evaluate"
+                f"got {' and '.join(given) or 'forecast stores'} without --truth, expected forecast"
+                " stores with --truth STORE (and --train START:END or --reference RUN), or one run"
+                " to evaluate"
             )
         run, config = _open(options, options.target[0], overrides)
         from sciwm.run import verbs
@@ -170,9 +210,15 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
             verbs.evaluate(run, config)
         return 0
     if overrides:
-        raise ValueError(f"got {' '.join(overrides)} with --truth, expected none: say --metrics, --regions or --baselines instead")
+        raise ValueError(
+            f"got {' '.join(overrides)} with --truth, expected none: say --metrics, --regions or"
+            " --baselines instead"
+        )
     if options.reference is not None and (options.train or options.validation):
-        raise ValueError("got --reference and --train or --validation, expected one of them: a run has its own training years")
+        raise ValueError(
+            "got --reference and --train or --validation, expected one of them: a run has its own"
+            " training years"
+        )
     common = {
         "truth": _one_or_many(options.truth),
         "out": options.out or Path("skill.csv"),
@@ -185,7 +231,10 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
         "allow_leakage": options.allow_leakage,
     }
     if options.reference is not None and options.report is not None:
-        raise ValueError("got --report with --reference, expected --train START:END instead: a run has a report of its own forecasts")
+        raise ValueError(
+            "got --report with --reference, expected --train START:END instead: a run has a report"
+            " of its own forecasts"
+        )
     if options.reference is not None:
         from sciwm.run import verbs
         from sciwm.run.directory import resolve_run
@@ -202,18 +251,27 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _baselines(options: argparse.Namespace, overrides: list[str]) -> int:
-    absent = [f"--{n.replace('_', '-')}" for n in ("train", "init", "lead_times", "out") if not getattr(options, n)]
+    absent = [
+        f"--{n.replace('_', '-')}"
+        for n in ("train", "init", "lead_times", "out")
+        if not getattr(options, n)
+    ]
     if absent:
         raise ValueError(
-            f"got no {' and no '.join(absent)}, expected e.g. --train 2000:2006 --init 2008-01-01:2008-12-31 --lead-times '1 day, 5 days' "
-            "--out baselines"
+            f"got no {' and no '.join(absent)}, expected e.g. --train 2000:2006 --init"
+            " 2008-01-01:2008-12-31 --lead-times '1 day, 5 days' --out baselines"
         )
     init, periods = parse_init(options.init), _periods(options)
     from sciwm import verify
 
-    chosen: dict[str, Any] = {"lead_times": _names(options.lead_times), "methods": _names(options.methods)}
+    chosen: dict[str, Any] = {
+        "lead_times": _names(options.lead_times),
+        "methods": _names(options.methods),
+    }
     with _workers(options):
-        verify.write_baselines(_one_or_many(options.target), init=init, out=options.out, **chosen, **periods)
+        verify.write_baselines(
+            _one_or_many(options.target), init=init, out=options.out, **chosen, **periods
+        )
     return 0
 
 
@@ -239,11 +297,19 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     config, folder = _load(options.target, overrides)
     seeds = _names(options.seeds)
     if not all(seed.isdecimal() for seed in seeds):
-        raise ValueError(f"got --seeds {options.seeds!r}, expected whole numbers of at least 0, such as 0,1,2")
+        raise ValueError(
+            f"got --seeds {options.seeds!r}, expected whole numbers of at least 0, such as 0,1,2"
+        )
     from sciwm.run.compare import compare
 
     out = options.out or folder.with_name(f"{folder.name}_compare")
-    compare(config, out=out, seeds=[int(seed) for seed in seeds], methods=_names(options.methods), split=options.split)
+    compare(
+        config,
+        out=out,
+        seeds=[int(seed) for seed in seeds],
+        methods=_names(options.methods),
+        split=options.split,
+    )
     return 0
 
 
@@ -259,16 +325,25 @@ def _data(options: argparse.Namespace, overrides: list[str]) -> int:
         _print_table(list(rows.values()))
         return 0
     if options.name not in rows:
-        raise ValueError(f"got data set {options.name!r} to {options.action}, expected one of {', '.join(rows)}")
+        raise ValueError(
+            f"got data set {options.name!r} to {options.action}, expected one of {', '.join(rows)}"
+        )
     row = rows[options.name]
     if options.action == "get":
-        print(f"{row['what']}\n{row['how_to_get']}\norigin: {row['origin']}\nlicence: {row['licence']}")
+        print(
+            f"{row['what']}\n{row['how_to_get']}\norigin: {row['origin']}\nlicence:"
+            f" {row['licence']}"
+        )
         return 0
     if "make" not in row["verbs"]:
-        raise ValueError(f"got {options.name} to make, but it is not simulated here: {row['how_to_get']}")
+        raise ValueError(
+            f"got {options.name} to make, but it is not simulated here: {row['how_to_get']}"
+        )
     out = options.out or Path(f"{options.name}.nc")
     if out.exists():
-        raise FileExistsError(f"got {out}, which exists already, expected a new file: give another one with --out")
+        raise FileExistsError(
+            f"got {out}, which exists already, expected a new file: give another one with --out"
+        )
     catalogue.load(options.name).make(path=out)
     print(f"wrote {out}")
     return 0
@@ -303,14 +378,18 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _interrupted(argv: Sequence[str]) -> int:
-    _complain(f"interrupted; what is finished is kept, continue with: {shlex.join(['sciwm', *argv])}")
+    _complain(
+        f"interrupted; what is finished is kept, continue with: {shlex.join(['sciwm', *argv])}"
+    )
     return 130
 
 
 def _complain(message: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        message, style="bold red", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {

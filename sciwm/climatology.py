@@ -1,7 +1,7 @@
 """The mean annual cycle: fitted once on training times, evaluated at any time of the same calendar.
 
-One pass over the data accumulates normal equations per block of time (`sciwm.moments`); blocks merge, so that chunked
-equals whole and memory stays bounded by a few states.
+One pass over the data accumulates normal equations per block of time (`sciwm.moments`); blocks
+merge, so that chunked equals whole and memory stays bounded by a few states.
 """
 
 from collections.abc import Hashable
@@ -20,7 +20,9 @@ Kind = Literal["harmonic", "monthly", "constant"]
 
 _SLAB_CELLS = 2**15
 _MOST_STRETCHES = 100
-_SMALLEST_EIGENVALUE = 0.02  # of the mean normal matrix; 0.5 for whole years, 0 for an undetermined cycle
+_SMALLEST_EIGENVALUE = (
+    0.02  # of the mean normal matrix; 0.5 for whole years, 0 for an undetermined cycle
+)
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,24 @@ class Climatology:
 
     .. math:: c(t) = a_0 + \sum_k a_k \sin 2\pi k\varphi + b_k \cos 2\pi k\varphi \;[+ \text{first diurnal harmonic}]
 
-    with the phase of the year φ from `sciwm.times.calendar_fields`; or one mean per calendar month; or one mean.
+    with the phase of the year φ from `sciwm.times.calendar_fields`; or one mean per calendar month;
+    or one mean.
 
     Parameters
     ----------
     kind : {"harmonic", "monthly", "constant"}
         Form of the cycle.
     coefficients : Dataset
-        The variables it was fitted on with ``time`` replaced by a leading ``coefficient``, float64, in their units.
+        The variables it was fitted on with ``time`` replaced by a leading ``coefficient``, float64,
+        in their units.
     harmonics : int
         Annual harmonics; 0 unless ``kind`` is ``harmonic``.
     diurnal : bool
         Whether the first harmonic of the day is part of the cycle.
     fitted : tuple of (str, str)
-        First and last time of each stretch without a gap that it was fitted on. Empty where that says nothing: simulation times,
-        times that repeat (members), or more than a hundred stretches.
+        First and last time of each stretch without a gap that it was fitted on. Empty where that
+        says nothing: simulation times, times that repeat (members), or more than a hundred
+        stretches.
     """
 
     kind: Kind
@@ -72,8 +77,8 @@ class Climatology:
         Parameters
         ----------
         time : DataArray
-            Times of any shape, e.g. valid times ``(init_time, lead_time)``: ``datetime64``, ``cftime``, or, for a
-            constant climatology, anything. Back it by Dask for a lazy result.
+            Times of any shape, e.g. valid times ``(init_time, lead_time)``: ``datetime64``,
+            ``cftime``, or, for a constant climatology, anything. Back it by Dask for a lazy result.
 
         Returns
         -------
@@ -101,7 +106,12 @@ class Climatology:
     def to_dataset(self) -> xr.Dataset:
         """Everything as one Dataset; `from_dataset` is the inverse."""
         fitted = "; ".join(f"{first}/{last}" for first, last in self.fitted)
-        attrs = {"climatology": self.kind, "harmonics": self.harmonics, "diurnal": int(self.diurnal), "fitted": fitted}
+        attrs = {
+            "climatology": self.kind,
+            "harmonics": self.harmonics,
+            "diurnal": int(self.diurnal),
+            "fitted": fitted,
+        }
         return self.coefficients.assign_attrs(attrs)
 
     @classmethod
@@ -109,12 +119,27 @@ class Climatology:
         """Rebuild from what `to_dataset` returned, also after a round trip through a file."""
         attrs = dict(ds.attrs)
         if "climatology" not in attrs:
-            raise ValueError("got a Dataset without the attribute 'climatology', expected what Climatology.to_dataset returns")
-        kind, harmonics, diurnal = attrs.pop("climatology"), int(attrs.pop("harmonics")), bool(attrs.pop("diurnal"))
-        stretches = [part.split("/") for part in attrs.pop("fitted", "").split("; ") if part]  # absent in files of older versions
+            raise ValueError(
+                "got a Dataset without the attribute 'climatology', expected what"
+                " Climatology.to_dataset returns"
+            )
+        kind, harmonics, diurnal = (
+            attrs.pop("climatology"),
+            int(attrs.pop("harmonics")),
+            bool(attrs.pop("diurnal")),
+        )
+        stretches = [
+            part.split("/") for part in attrs.pop("fitted", "").split("; ") if part
+        ]  # absent in files of older versions
         coefficients = ds.copy()
         coefficients.attrs = attrs
-        return cls(kind, coefficients, harmonics, diurnal, tuple((first, last) for first, last in stretches))
+        return cls(
+            kind,
+            coefficients,
+            harmonics,
+            diurnal,
+            tuple((first, last) for first, last in stretches),
+        )
 
 
 @dataclass(frozen=True)
@@ -142,15 +167,17 @@ class Spread:
 def fit_climatology(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int = 3) -> Climatology:
     """Least-squares climatology of every variable of ``ds`` with a time dimension.
 
-    Hand in training times only: whatever is scored later must not have been seen here. Missing values are left out
-    cell by cell; a cell never observed gets NaN, one observed in a small part of the year its plain mean.
+    Hand in training times only: whatever is scored later must not have been seen here. Missing
+    values are left out cell by cell; a cell never observed gets NaN, one observed in a small part
+    of the year its plain mean.
 
     Parameters
     ----------
     ds : Dataset
         Variables ``(time, ...)``, lazy or not; read once, in blocks of time.
     kind : {"harmonic", "monthly", "constant"}
-        Harmonics of the year (and the first of the day when steps are below a day), calendar-month means, or the mean.
+        Harmonics of the year (and the first of the day when steps are below a day), calendar-month
+        means, or the mean.
     harmonics : int
         Annual harmonics of the first kind.
 
@@ -162,7 +189,8 @@ def fit_climatology(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int =
     Raises
     ------
     ValueError
-        If the times do not determine the cycle: less than about a year, or a calendar month that never occurs.
+        If the times do not determine the cycle: less than about a year, or a calendar month that
+        never occurs.
 
     Examples
     --------
@@ -176,7 +204,9 @@ def fit_climatology(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int =
     return fit_climatology_and_spread(ds, kind=kind, harmonics=harmonics)[0]
 
 
-def fit_climatology_and_spread(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int = 3) -> tuple[Climatology, Spread]:
+def fit_climatology_and_spread(
+    ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int = 3
+) -> tuple[Climatology, Spread]:
     """`fit_climatology` and the sums of squared anomalies about it, from the same single pass."""
     if kind not in ("harmonic", "monthly", "constant"):
         raise ValueError(f"got climatology {kind!r}, expected 'harmonic', 'monthly' or 'constant'")
@@ -189,23 +219,42 @@ def fit_climatology_and_spread(ds: xr.Dataset, *, kind: Kind = "harmonic", harmo
     _check_determined(design.T @ design, time, kind=kind, harmonics=harmonics)
     names = [name for name, v in ds.data_vars.items() if "time" in v.dims]
     if not names:
-        raise ValueError(f"got variables {list(ds.data_vars)}, expected at least one with a time dimension")
+        raise ValueError(
+            f"got variables {list(ds.data_vars)}, expected at least one with a time dimension"
+        )
     blocks = accumulate(ds[names], design)
-    fields: dict[str, dict[Hashable, xr.DataArray]] = {"coefficients": {}, "squares": {}, "count": {}, "first_missing": {}}
+    fields: dict[str, dict[Hashable, xr.DataArray]] = {
+        "coefficients": {},
+        "squares": {},
+        "count": {},
+        "first_missing": {},
+    }
     for name in names:
         template = ds[name].isel(time=0, drop=True)
-        for key, values in _solve_blocks(blocks[name], kind=kind, annual=1 + 2 * harmonics, num_times=time.size).items():
+        for key, values in _solve_blocks(
+            blocks[name], kind=kind, annual=1 + 2 * harmonics, num_times=time.size
+        ).items():
             dims = ("coefficient", *template.dims) if key == "coefficients" else template.dims
-            coords = {k: c for k, c in template.coords.items() if set(c.dims) <= set(dims) and c.ndim}
+            coords = {
+                k: c for k, c in template.coords.items() if set(c.dims) <= set(dims) and c.ndim
+            }
             attrs = template.attrs if key == "coefficients" else {}
             fields[key][name] = xr.DataArray(values, dims=dims, coords=coords, attrs=attrs)
-    climatology = Climatology(kind, xr.Dataset(fields["coefficients"], attrs=ds.attrs), harmonics, diurnal, _stretches(time.values))
+    climatology = Climatology(
+        kind,
+        xr.Dataset(fields["coefficients"], attrs=ds.attrs),
+        harmonics,
+        diurnal,
+        _stretches(time.values),
+    )
     squares, count, first = (xr.Dataset(fields[k]) for k in ("squares", "count", "first_missing"))
     spread = Spread(squares, count, first, num_times=time.size)
     return climatology, spread
 
 
-def evaluate_design(design: np.ndarray, coefficients: np.ndarray, *, monthly: bool = False) -> np.ndarray:
+def evaluate_design(
+    design: np.ndarray, coefficients: np.ndarray, *, monthly: bool = False
+) -> np.ndarray:
     """Contract basis values ``[..., coefficient]`` with ``[coefficient, ...state]``; months are looked up, not summed."""
     if monthly:  # a NaN of another month must not enter
         return np.asarray(coefficients[design.argmax(-1)])
@@ -222,7 +271,9 @@ def _stretches(time: np.ndarray) -> tuple[tuple[str, str], ...]:
     breaks = np.flatnonzero(jumps > 1.5 * np.median(jumps)) if jumps.size else np.array([], int)
     starts, ends = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [time.size - 1]])
     ordered = time[order]
-    found = tuple((str(ordered[a])[:19], str(ordered[b])[:19]) for a, b in zip(starts, ends, strict=True))
+    found = tuple(
+        (str(ordered[a])[:19], str(ordered[b])[:19]) for a, b in zip(starts, ends, strict=True)
+    )
     return found if len(found) <= _MOST_STRETCHES else ()
 
 
@@ -239,8 +290,12 @@ def _design(time: np.ndarray, *, kind: Kind, harmonics: int, diurnal: bool) -> n
         raise ValueError(f"{error}; choose climatology 'constant'") from None
     if kind == "monthly":
         return np.asarray(month[..., None] == np.arange(1, 13), dtype=np.float64)
-    angles = [2 * np.pi * k * year for k in range(1, harmonics + 1)] + ([2 * np.pi * day] if diurnal else [])
-    return np.stack([np.ones(time.shape), *(f(a) for a in angles for f in (np.sin, np.cos))], axis=-1)
+    angles = [2 * np.pi * k * year for k in range(1, harmonics + 1)] + (
+        [2 * np.pi * day] if diurnal else []
+    )
+    return np.stack(
+        [np.ones(time.shape), *(f(a) for a in angles for f in (np.sin, np.cos))], axis=-1
+    )
 
 
 def _check_determined(gram: np.ndarray, time: xr.DataArray, *, kind: Kind, harmonics: int) -> None:
@@ -248,21 +303,27 @@ def _check_determined(gram: np.ndarray, time: xr.DataArray, *, kind: Kind, harmo
     if kind == "monthly" and (np.diag(gram) == 0).any():
         absent = ", ".join(str(m) for m in np.flatnonzero(np.diag(gram) == 0) + 1)
         raise ValueError(
-            f"got {count} training times from {first} to {last} without calendar month(s) {absent}, expected all twelve, because a "
-            "monthly climatology needs each; lengthen the training block or choose climatology 'constant'"
+            f"got {count} training times from {first} to {last} without calendar month(s) {absent},"
+            " expected all twelve, because a monthly climatology needs each; lengthen the training"
+            " block or choose climatology 'constant'"
         )
     annual = 1 + 2 * harmonics
-    if kind == "harmonic" and np.linalg.eigvalsh(gram[:annual, :annual] / count)[0] < _SMALLEST_EIGENVALUE:
+    if (
+        kind == "harmonic"
+        and np.linalg.eigvalsh(gram[:annual, :annual] / count)[0] < _SMALLEST_EIGENVALUE
+    ):
         raise ValueError(
-            f"got {count} training times from {first} to {last}, expected at least about a year of regular times, because they do not "
-            f"determine {harmonics} annual harmonics; lengthen the training block, use fewer harmonics, or choose climatology 'constant'"
+            f"got {count} training times from {first} to {last}, expected at least about a year of"
+            f" regular times, because they do not determine {harmonics} annual harmonics; lengthen"
+            " the training block, use fewer harmonics, or choose climatology 'constant'"
         )
 
 
 def _solve_blocks(blocks: Any, *, kind: Kind, annual: int, num_times: int) -> dict[str, np.ndarray]:
     if isinstance(blocks, list):
         solved = [_solve_blocks(b, kind=kind, annual=annual, num_times=num_times) for b in blocks]
-        # nesting depth tells the axis: the innermost lists run along the last dimension of the state
+        # nesting depth tells the axis: the innermost lists run along the last dimension of the
+        # state
         depth, inner = 1, blocks[0]
         while isinstance(inner, list):
             depth, inner = depth + 1, inner[0]
@@ -275,7 +336,8 @@ def _solve(found: Moments, *, kind: Kind, annual: int, num_times: int) -> dict[s
     # about the mean of each cell, so that the result does not depend on how the record was cut
     m = found.about(found.shift + found.sums / np.maximum(found.count, 1))
     if kind == "harmonic":
-        # the pseudo-inverse, because e.g. 12-hourly times do not determine both diurnal coefficients
+        # the pseudo-inverse, because e.g. 12-hourly times do not determine both diurnal
+        # coefficients
         inverse = np.linalg.pinv(m.normal, rcond=1e-9, hermitian=True)
         seen = np.maximum(m.normal[:, 0, 0], 1.0)
         smallest = np.linalg.eigvalsh(m.normal[:, :annual, :annual] / seen[:, None, None])[:, 0]
@@ -285,14 +347,20 @@ def _solve(found: Moments, *, kind: Kind, annual: int, num_times: int) -> dict[s
     else:
         diagonal = np.diagonal(m.normal, axis1=1, axis2=2)
         with np.errstate(divide="ignore"):
-            inverse = np.where(diagonal > 0, 1.0 / diagonal, np.nan)[:, :, None] * np.eye(m.normal.shape[1])
+            inverse = np.where(diagonal > 0, 1.0 / diagonal, np.nan)[:, :, None] * np.eye(
+                m.normal.shape[1]
+            )
         inverse[..., ~np.eye(m.normal.shape[1], dtype=bool)] = 0.0
     coefficients = np.empty_like(m.cross)
     for start in range(0, m.cross.shape[1], _SLAB_CELLS):
         cells = slice(start, start + _SLAB_CELLS)
-        coefficients[:, cells] = np.einsum("cij,jc->ic", inverse[m.pattern[cells]], m.cross[:, cells])
+        coefficients[:, cells] = np.einsum(
+            "cij,jc->ic", inverse[m.pattern[cells]], m.cross[:, cells]
+        )
     # for a least-squares fit the squared residuals are the squares less the part explained
-    squares = np.maximum(m.squares - np.einsum("ic,ic->c", np.nan_to_num(coefficients), m.cross), 0.0)
+    squares = np.maximum(
+        m.squares - np.einsum("ic,ic->c", np.nan_to_num(coefficients), m.cross), 0.0
+    )
     # months add up to one, and so does the first of the other basis functions alone
     coefficients[slice(None) if kind == "monthly" else slice(1)] += m.shift
     coefficients[:, m.count == 0] = np.nan

@@ -18,7 +18,8 @@ def dask_workers(*, scheduler: str | None = None, workers: int = 0) -> Iterator[
     Parameters
     ----------
     scheduler : str, optional
-        Address of a running scheduler, such as ``tcp://10.0.0.1:8786``. Its workers need sciwm and the same file system.
+        Address of a running scheduler, such as ``tcp://10.0.0.1:8786``. Its workers need sciwm and
+        the same file system.
     workers : int
         Or so many worker processes on this machine, ended with the block.
 
@@ -40,22 +41,32 @@ def dask_workers(*, scheduler: str | None = None, workers: int = 0) -> Iterator[
         yield None
         return
     if scheduler is not None and workers:
-        raise ValueError(f"got scheduler {scheduler!r} and {workers} workers, expected one of them: a cluster has workers of its own")
+        raise ValueError(
+            f"got scheduler {scheduler!r} and {workers} workers, expected one of them: a cluster"
+            " has workers of its own"
+        )
     try:
         distributed: Any = import_module("distributed")
     except ImportError:
-        raise ImportError("got no package 'distributed', which Dask needs for a cluster: pip install 'sciwm[cloud]'") from None
+        raise ImportError(
+            "got no package 'distributed', which Dask needs for a cluster: pip install"
+            " 'sciwm[cloud]'"
+        ) from None
     with ExitStack() as stack:
         if scheduler is not None:
             client = stack.enter_context(_connect(distributed, scheduler))
         else:
-            cluster = stack.enter_context(distributed.LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:0"))
+            cluster = stack.enter_context(
+                distributed.LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:0")
+            )
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
         try:
             with client.as_current():
                 yield client
         except KeyboardInterrupt:
-            stack.enter_context(_silence("asyncio", "distributed"))  # every task that was waited for would complain
+            stack.enter_context(
+                _silence("asyncio", "distributed")
+            )  # every task that was waited for would complain
             client.close()
             raise
 
@@ -78,18 +89,21 @@ def _silence(*names: str) -> Iterator[None]:
 
 def _connect(distributed: Any, scheduler: str) -> Any:
     try:
-        client = distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)  # one that fails would stay the default
+        client = distributed.Client(
+            scheduler, timeout=_PATIENCE, set_as_default=False
+        )  # one that fails would stay the default
     except Exception as error:  # whatever answers there, if anything does
         raise ConnectionError(
-            f"got scheduler {scheduler!r}, which does not answer ({error or type(error).__name__}), expected the address of a "
-            "running Dask scheduler, such as tcp://10.0.0.1:8786; start one with `dask scheduler`"
+            f"got scheduler {scheduler!r}, which does not answer ({error or type(error).__name__}),"
+            " expected the address of a running Dask scheduler, such as tcp://10.0.0.1:8786; start"
+            " one with `dask scheduler`"
         ) from error
     try:
         client.wait_for_workers(1, timeout=_PATIENCE)
     except TimeoutError as error:
         client.close()
         raise ConnectionError(
-            f"got scheduler {scheduler!r} without workers after {_PATIENCE:g} s, expected one at least; "
-            f"start some with `dask worker {scheduler}`"
+            f"got scheduler {scheduler!r} without workers after {_PATIENCE:g} s, expected one at"
+            f" least; start some with `dask worker {scheduler}`"
         ) from error
     return client

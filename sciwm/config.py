@@ -1,7 +1,7 @@
 """One frozen dataclass tree (`sciwm.sections`), one YAML file: everything a run depends on.
 
-Only this module (and `sciwm.cli`) reads YAML. Unknown keys are refused with the nearest known one, values of a wrong
-type or out of range with what was expected.
+Only this module (and `sciwm.cli`) reads YAML. Unknown keys are refused with the nearest known one,
+values of a wrong type or out of range with what was expected.
 """
 
 import difflib
@@ -54,7 +54,10 @@ class _Loader(yaml.SafeLoader):
         if len(mapping) < len(node.value):
             names = [key.value for key, _ in node.value]
             again = next(key for n, (key, _) in enumerate(node.value) if key.value in names[:n])
-            raise ConfigError(f"got key {again.value!r} a second time in line {again.start_mark.line + 1}, expected every key once")
+            raise ConfigError(
+                f"got key {again.value!r} a second time in line {again.start_mark.line + 1},"
+                " expected every key once"
+            )
         return mapping
 
 
@@ -70,9 +73,11 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     Parameters
     ----------
     source : str or Path
-        A YAML file, or YAML text (anything with a line break or ``key: value`` in it; the empty text means all defaults).
+        A YAML file, or YAML text (anything with a line break or ``key: value`` in it; the empty
+        text means all defaults).
     overrides : sequence of str
-        Flags with dotted keys: ``--train.steps=200``, ``--train.steps 200`` as two items, ``--objective.lead_steps=[1,4]``.
+        Flags with dotted keys: ``--train.steps=200``, ``--train.steps 200`` as two items,
+        ``--objective.lead_steps=[1,4]``.
 
     Raises
     ------
@@ -96,7 +101,9 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     parser = _parser()
     try:
         parsed = parser.parse_object(values)
-        parsed = parser.parse_args([f"--{key}={value}" for key, value in flags.items()], namespace=parsed)
+        parsed = parser.parse_args(
+            [f"--{key}={value}" for key, value in flags.items()], namespace=parsed
+        )
     except ArgumentError as error:
         found = re.search(r'key "([\w.]+)"', str(error))
         if not found:
@@ -116,7 +123,11 @@ def dump_config(config: Config) -> str:
     >>> load_config(dump_config(Config(seed=3))) == Config(seed=3)
     True
     """
-    return str(yaml.safe_dump(asdict(config), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120))
+    return str(
+        yaml.safe_dump(
+            asdict(config), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
+        )
+    )
 
 
 def flatten_config(config: Config | Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +156,9 @@ def _parser() -> ArgumentParser:
 
 
 def _parse_yaml(source: str | Path) -> dict[str, Any]:
-    is_text = isinstance(source, str) and (not source.strip() or "\n" in source or ": " in source or source.startswith("{"))
+    is_text = isinstance(source, str) and (
+        not source.strip() or "\n" in source or ": " in source or source.startswith("{")
+    )
     text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
     where = "the configuration" if is_text else str(source)
     try:
@@ -154,9 +167,14 @@ def _parse_yaml(source: str | Path) -> dict[str, Any]:
         raise ConfigError(f"got invalid YAML in {where}: {error}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ConfigError(f"got {type(values).__name__} in {where}, expected sections such as 'train:' with keys below them")
+        raise ConfigError(
+            f"got {type(values).__name__} in {where}, expected sections such as 'train:' with keys"
+            " below them"
+        )
     sections = {entry.name for entry in fields(Config) if is_dataclass(entry.type)}
-    return {key: {} if value is None and key in sections else value for key, value in values.items()}
+    return {
+        key: {} if value is None and key in sections else value for key, value in values.items()
+    }
 
 
 def _leaves(section: Any = Config, prefix: str = "") -> dict[str, Any]:
@@ -177,7 +195,9 @@ def _refuse_unknown(values: Mapping[Any, Any], section: Any, prefix: str) -> Non
         if is_dataclass(known[key]):
             if not isinstance(value, Mapping):
                 inner = ", ".join(entry.name for entry in fields(known[key]))
-                raise ConfigError(f"got {dotted} = {value!r}, expected a section with keys out of {inner}")
+                raise ConfigError(
+                    f"got {dotted} = {value!r}, expected a section with keys out of {inner}"
+                )
             _refuse_unknown(value, known[key], f"{dotted}.")
         elif value is None:
             raise ConfigError(f"got {dotted} without a value, expected {_describe(known[key])}")
@@ -208,7 +228,9 @@ def _parse_flags(overrides: Sequence[str]) -> dict[str, str]:
             siblings = [leaf for leaf in leaves if section and leaf.rpartition(".")[0] == section]
             raise ConfigError(_unknown(key, siblings or [entry.name for entry in fields(Config)]))
         if not equals and (not rest or rest[0].startswith("--")):
-            raise ConfigError(f"got {token} without a value, expected {token}={_describe(leaves[key])}")
+            raise ConfigError(
+                f"got {token} without a value, expected {token}={_describe(leaves[key])}"
+            )
         flags[key] = value if equals else rest.pop(0)
     return flags
 
@@ -217,9 +239,18 @@ def _describe(kind: Any) -> str:
     """One type in the words of the documentation."""
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(kind.__args__)
-    return kind.__name__ if isinstance(kind, type) and not get_origin(kind) else str(kind).replace(" | ", " or ")
+    return (
+        kind.__name__
+        if isinstance(kind, type) and not get_origin(kind)
+        else str(kind).replace(" | ", " or ")
+    )
 
 
 def _build(section: Any, values: Mapping[str, Any]) -> Any:
     kinds = {entry.name: entry.type for entry in fields(section)}
-    return section(**{name: _build(kinds[name], value) if is_dataclass(kinds[name]) else value for name, value in values.items()})
+    return section(
+        **{
+            name: _build(kinds[name], value) if is_dataclass(kinds[name]) else value
+            for name, value in values.items()
+        }
+    )

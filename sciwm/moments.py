@@ -1,8 +1,9 @@
 """Sums over time that least-squares climatologies and variances are made of, mergeable over blocks of time.
 
-Every cell has a shift of its own, a value observed in it, that is taken away before anything is summed in float64: a
-geopotential of 50,000 ± 1 loses no digit to its offset. Cells with missing values get normal equations of their own, one
-set per distinct pattern of missing times, so that a land mask costs next to nothing.
+Every cell has a shift of its own, a value observed in it, that is taken away before anything is
+summed in float64: a geopotential of 50,000 ± 1 loses no digit to its offset. Cells with missing
+values get normal equations of their own, one set per distinct pattern of missing times, so that a
+land mask costs next to nothing.
 """
 
 from collections.abc import Hashable
@@ -16,7 +17,10 @@ import xarray as xr
 __all__ = ["Moments", "accumulate", "merge", "moments"]
 
 _BLOCK_BYTES = 2**25
-_PIECE_TIMES, _PIECE_SIZE = 64, 2**20  # of a product: in cache, and below what BLAS splits over threads, which changes last bits
+_PIECE_TIMES, _PIECE_SIZE = (
+    64,
+    2**20,
+)  # of a product: in cache, and below what BLAS splits over threads, which changes last bits
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,21 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
     start : int
         Position of its first time in the record.
     """
-    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and changes last bits
-    x, design = np.require(block, requirements=("C", "A")).reshape(len(block), -1), np.require(design, requirements=("C", "A"))
+    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and
+    # changes last bits
+    x, design = (
+        np.require(block, requirements=("C", "A")).reshape(len(block), -1),
+        np.require(design, requirements=("C", "A")),
+    )
     num, width = x.shape[1], design.shape[1]
     missing = np.isnan(x)
     cells = np.flatnonzero(missing.any(axis=0))
     count, first = np.full(num, len(x), dtype=np.int64), np.full(num, np.iinfo(np.int64).max)
-    pattern, normal, total = np.zeros(num, dtype=np.int64), (design.T @ design)[None], design.sum(axis=0)[None]
+    pattern, normal, total = (
+        np.zeros(num, dtype=np.int64),
+        (design.T @ design)[None],
+        design.sum(axis=0)[None],
+    )
     shift = x[0].astype(np.float64)
     if cells.size:
         gone = missing[:, cells]
@@ -92,10 +104,14 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
         first[cells] = start + gone.argmax(axis=0)
         shift[cells] = np.where(count[cells] > 0, x[(~gone).argmax(axis=0), cells], 0.0)
         packed = np.ascontiguousarray(np.packbits(gone, axis=0).T)
-        _, one, inverse = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True)
+        _, one, inverse = np.unique(
+            packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True
+        )
         pattern[cells] = inverse + 1
         outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
-        normal = np.concatenate([normal, normal - (gone[:, one].T @ outer).reshape(-1, width, width)])
+        normal = np.concatenate(
+            [normal, normal - (gone[:, one].T @ outer).reshape(-1, width, width)]
+        )
         total = np.concatenate([total, total - gone[:, one].T @ design])
     products, squares = np.zeros((width + 1, num)), np.zeros(num)
     columns = np.ones((len(design), width + 1))
@@ -112,7 +128,18 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
                 piece[missing[rows, own]] = 0.0
             products[:, own] += columns[rows].T @ piece
             squares[own] += np.einsum("tc,tc->c", piece, piece)
-    return Moments(shift, products[:-1], products[-1], squares, count, first, pattern, normal, total, block.shape[1:])
+    return Moments(
+        shift,
+        products[:-1],
+        products[-1],
+        squares,
+        count,
+        first,
+        pattern,
+        normal,
+        total,
+        block.shape[1:],
+    )
 
 
 def merge(*parts: Moments) -> Moments:
@@ -159,14 +186,22 @@ def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
     lazy: dict[Hashable, Any] = {}
     for name, variable in ds.data_vars.items():
         x = variable.transpose("time", ...).data
-        x = x if isinstance(x, da.Array) else da.from_array(x, chunks=(len(x), *x.shape[1:]), name=False)  # type: ignore[no-untyped-call]
+        x = (
+            x
+            if isinstance(x, da.Array)
+            else da.from_array(x, chunks=(len(x), *x.shape[1:]), name=False)
+        )  # type: ignore[no-untyped-call]
         x = x.rechunk({0: _block_times(x)})
         starts = np.concatenate([[0], np.cumsum(x.chunks[0])])
-        # optimized, every variable would get its own reading tasks, and levels of one array read each chunk once per level
+        # optimized, every variable would get its own reading tasks, and levels of one array read
+        # each chunk once per level
         blocks = x.to_delayed(optimize_graph=False)
         out = np.empty(blocks.shape[1:], dtype=object)
         for place in np.ndindex(*out.shape):
-            parts = [one(blocks[i, *place], design[s:e], int(s)) for i, (s, e) in enumerate(pairwise(starts))]
+            parts = [
+                one(blocks[i, *place], design[s:e], int(s))
+                for i, (s, e) in enumerate(pairwise(starts))
+            ]
             while len(parts) > 1:
                 parts = [several(*parts[i : i + 8]) for i in range(0, len(parts), 8)]
             out[place] = parts[0]

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-__all__ = ["LAND_REGIONS", "NAMED_REGIONS", "Region", "land_fraction", "parse_region", "region_weights", "space_dims"]
+__all__ = [
+    "LAND_REGIONS",
+    "NAMED_REGIONS",
+    "Region",
+    "land_fraction",
+    "parse_region",
+    "region_weights",
+    "space_dims",
+]
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,10 @@ class Region:
 
     def __post_init__(self) -> None:
         if not -90 <= self.south < self.north <= 90:
-            raise ValueError(f"got region {self.name!r} from {self.south} to {self.north} N, expected south < north in [-90, 90]")
+            raise ValueError(
+                f"got region {self.name!r} from {self.south} to {self.north} N, expected south <"
+                " north in [-90, 90]"
+            )
 
 
 NAMED_REGIONS = {
@@ -65,7 +76,10 @@ def parse_region(text: str) -> Region | None:
         return None
     match = re.fullmatch(r"([^:]+):" + ",".join([_NUMBER] * 4), text)
     if not match:
-        raise ValueError(f"got region {text!r}, expected 'name:south,north,west,east' in degrees, e.g. 'alps:44,48,5,16'")
+        raise ValueError(
+            f"got region {text!r}, expected 'name:south,north,west,east' in degrees, e.g."
+            " 'alps:44,48,5,16'"
+        )
     return Region(match[1], *(float(match[k]) for k in range(2, 6)))
 
 
@@ -87,7 +101,10 @@ def _fraction(centre: np.ndarray, low: float, high: float) -> np.ndarray:
 def _box(latitude: np.ndarray, longitude: np.ndarray, region: Region) -> np.ndarray:
     width = (region.east - region.west) % 360.0 or 360.0
     west = region.west % 360.0
-    turns = [_fraction(longitude, west + turn, west + turn + width) for turn in (-720.0, -360.0, 0.0, 360.0)]
+    turns = [
+        _fraction(longitude, west + turn, west + turn + width)
+        for turn in (-720.0, -360.0, 0.0, 360.0)
+    ]
     across = np.minimum(np.sum(turns, axis=0), 1.0)
     return np.asarray(_fraction(latitude, region.south, region.north)[:, None] * across[None, :])
 
@@ -98,7 +115,8 @@ def land_fraction(static: xr.Dataset) -> xr.DataArray | None:
     Parameters
     ----------
     static : Dataset
-        With a field called ``lsm``, ``land_sea_mask`` or ``sftlf``, or of such a standard name; of one with times the first is taken.
+        With a field called ``lsm``, ``land_sea_mask`` or ``sftlf``, or of such a standard name; of
+        one with times the first is taken.
 
     Returns
     -------
@@ -112,10 +130,16 @@ def land_fraction(static: xr.Dataset) -> xr.DataArray | None:
 
     Examples
     --------
-    >>> land_fraction(xr.Dataset({"sftlf": (("latitude", "longitude"), [[0.0, 25.0, 100.0]], {"units": "%"})})).values
+    >>> land_fraction(
+    ...     xr.Dataset({"sftlf": (("latitude", "longitude"), [[0.0, 25.0, 100.0]], {"units": "%"})})
+    ... ).values
     array([[0.  , 0.25, 1.  ]])
     """
-    found = [v for n, v in static.data_vars.items() if n in _MASKS or v.attrs.get("standard_name") in _MASK_NAMES]
+    found = [
+        v
+        for n, v in static.data_vars.items()
+        if n in _MASKS or v.attrs.get("standard_name") in _MASK_NAMES
+    ]
     found = [v.isel(time=0, drop=True) if "time" in v.dims else v for v in found]
     found = [v for v in found if set(v.dims) == {"latitude", "longitude"}]
     if not found:
@@ -125,12 +149,15 @@ def land_fraction(static: xr.Dataset) -> xr.DataArray | None:
     low, high = float(share.min(skipna=False)), float(share.max(skipna=False))
     if not (low >= -1e-6 and high <= 1 + 1e-6):
         raise ValueError(
-            f"got land–sea mask {found[0].name!r} with values from {low:g} to {high:g}, expected 0 (sea) to 1 (land) everywhere"
+            f"got land–sea mask {found[0].name!r} with values from {low:g} to {high:g}, expected 0"
+            " (sea) to 1 (land) everywhere"
         )
     return share.clip(0.0, 1.0)
 
 
-def region_weights(field: xr.DataArray, regions: Sequence[str] = (), *, land: xr.DataArray | None = None) -> xr.DataArray:
+def region_weights(
+    field: xr.DataArray, regions: Sequence[str] = (), *, land: xr.DataArray | None = None
+) -> xr.DataArray:
     r"""Weigh the cells of a field in each region.
 
     .. math:: w = \cos(\mathrm{latitude}) \cdot \mathrm{share\ of\ the\ cell\ inside\ the\ region}
@@ -142,16 +169,18 @@ def region_weights(field: xr.DataArray, regions: Sequence[str] = (), *, land: xr
     field : DataArray
         Anything with the field's space dims and coordinates, e.g. one variable of the observations.
     regions : sequence of str
-        Names (`NAMED_REGIONS`), boxes ``"name:south,north,west,east"``, ``"all"`` (also called ``domain``,
-        ``global``), ``"land"``, ``"ocean"``, or a prefix of component names: ``"phi"`` takes ``phi_sin`` and ``phi_cos``. Empty means
-        ``all``.
+        Names (`NAMED_REGIONS`), boxes ``"name:south,north,west,east"``, ``"all"`` (also called
+        ``domain``, ``global``), ``"land"``, ``"ocean"``, or a prefix of component names: ``"phi"``
+        takes ``phi_sin`` and ``phi_cos``. Empty means ``all``.
     land : DataArray, optional
-        Share of land in each cell, from `land_fraction`; only ``land`` and ``ocean`` need it. Coasts count in part for both.
+        Share of land in each cell, from `land_fraction`; only ``land`` and ``ocean`` need it.
+        Coasts count in part for both.
 
     Returns
     -------
     DataArray
-        Dims ``(region, *space)``, weights >= 0; all zero where a region means nothing for this field.
+        Dims ``(region, *space)``, weights >= 0; all zero where a region means nothing for this
+        field.
 
     Raises
     ------
@@ -177,7 +206,15 @@ def region_weights(field: xr.DataArray, regions: Sequence[str] = (), *, land: xr
             layers.append(area * (share if text == "land" else 1.0 - share))
         elif region is not None:
             names.append(region.name)
-            inside = _box(field["latitude"].values.astype(float), field["longitude"].values.astype(float), region) if grid else 0.0
+            inside = (
+                _box(
+                    field["latitude"].values.astype(float),
+                    field["longitude"].values.astype(float),
+                    region,
+                )
+                if grid
+                else 0.0
+            )
             layers.append(area * inside)
         else:
             names.append(text)
@@ -197,15 +234,15 @@ def _land_on(field: xr.DataArray, land: xr.DataArray | None, text: str) -> np.nd
     """Share of land on the grid of a field."""
     if land is None:
         raise ValueError(
-            f"got region {text!r} without a land–sea mask, expected lsm, land_sea_mask or sftlf beside the observations, mask=…, or "
-            "--mask STORE"
+            f"got region {text!r} without a land–sea mask, expected lsm, land_sea_mask or sftlf"
+            " beside the observations, mask=…, or --mask STORE"
         )
     for dim in ("latitude", "longitude"):
         got, want = land[dim].values.astype(float), field[dim].values.astype(float)
         if len(got) != len(want) or not np.allclose(got, want, rtol=0.0, atol=1e-4):
             raise ValueError(
-                f"got a land–sea mask with {len(got)} of {dim} from {got[0]:g} to {got[-1]:g}, expected those of the observations: "
-                f"{len(want)} from {want[0]:g} to {want[-1]:g}"
+                f"got a land–sea mask with {len(got)} of {dim} from {got[0]:g} to {got[-1]:g},"
+                f" expected those of the observations: {len(want)} from {want[0]:g} to {want[-1]:g}"
             )
     return np.asarray(land.values)
 

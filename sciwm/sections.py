@@ -22,7 +22,8 @@ __all__ = [
     "TrainConfig",
 ]
 
-# Of a key that came after runs existed: at its default, which must mean what was done without it, it does not make them out of date.
+# Of a key that came after runs existed: at its default, which must mean what was done without it,
+# it does not make them out of date.
 ADDED_LATER = {"later": True}
 
 
@@ -48,10 +49,11 @@ class SplitConfig:
     Parameters
     ----------
     by : {"time", "step", "segment"}
-        What the other three hold: ``[first, last]`` dates, both included; ``[start, stop)`` positions; or a list of
-        segment numbers (trajectories, ensemble members).
+        What the other three hold: ``[first, last]`` dates, both included; ``[start, stop)``
+        positions; or a list of segment numbers (trajectories, ensemble members).
     train, validation, test : list
-        The blocks. A later block that touches an earlier one loses its first steps, as many as a window is long.
+        The blocks. A later block that touches an earlier one loses its first steps, as many as a
+        window is long.
     """
 
     by: Literal["time", "step", "segment"] = "time"
@@ -63,12 +65,23 @@ class SplitConfig:
         for name in ("train", "validation", "test"):
             block, key = getattr(self, name), f"data.split.{name}"
             if self.by == "time":
-                _require(len(block) in (0, 2), key, block, "[first, last], two dates, both included")
+                _require(
+                    len(block) in (0, 2), key, block, "[first, last], two dates, both included"
+                )
             elif self.by == "step":
-                good = not block or (len(block) == 2 and all(isinstance(n, int) for n in block) and 0 <= block[0] < block[1])
+                good = not block or (
+                    len(block) == 2
+                    and all(isinstance(n, int) for n in block)
+                    and 0 <= block[0] < block[1]
+                )
                 _require(good, key, block, "[start, stop], two positions with 0 ≤ start < stop")
             else:
-                _require(all(isinstance(n, int) and n >= 0 for n in block), key, block, "a list of segment numbers, counted from 0")
+                _require(
+                    all(isinstance(n, int) and n >= 0 for n in block),
+                    key,
+                    block,
+                    "a list of segment numbers, counted from 0",
+                )
 
 
 @dataclass(frozen=True)
@@ -78,9 +91,11 @@ class DataConfig:
     Parameters
     ----------
     store : str or list of str
-        Path, glob, URL, or several of them; ``qg`` alone means the simulated turbulence of `sciwm demo`.
+        Path, glob, URL, or several of them; ``qg`` alone means the simulated turbulence of `sciwm
+        demo`.
     variables : list of str
-        Canonical names (`sciwm.open_dataset`): ``z500``, ``t2m``, ``sst``…; empty means all with a time dimension.
+        Canonical names (`sciwm.open_dataset`): ``z500``, ``t2m``, ``sst``…; empty means all with a
+        time dimension.
     static : list of str
         Time-independent fields given to the predictor as conditions.
     climatology : {"harmonic", "monthly", "constant"}
@@ -105,7 +120,9 @@ class DataConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
-        _require(bool(self.store), "data.store", self.store, "a path, glob or URL, or a list of them")
+        _require(
+            bool(self.store), "data.store", self.store, "a path, glob or URL, or a list of them"
+        )
         _require_counts("data", self, "harmonics", 1)
 
 
@@ -116,11 +133,13 @@ class ModelConfig:
     Parameters
     ----------
     patch_size : list of int
-        Cells per token, ``[latitude, longitude]``; grids that do not divide are padded and masked. Unused for molecules.
+        Cells per token, ``[latitude, longitude]``; grids that do not divide are padded and masked.
+        Unused for molecules.
     token_dim : int
         Width of a latent token.
     encoder_blocks, predictor_blocks : int
-        Transformer blocks. The dynamics live in the predictor, so of a given number most belong there.
+        Transformer blocks. The dynamics live in the predictor, so of a given number most belong
+        there.
     num_heads : int
         Attention heads; divides ``token_dim``.
     mlp_ratio : float
@@ -145,11 +164,23 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         good = len(self.patch_size) == 2 and all(n > 0 for n in self.patch_size)
-        _require(good, "model.patch_size", self.patch_size, "[latitude, longitude], two positive counts of cells")
-        _require_counts("model", self, "token_dim encoder_blocks predictor_blocks num_heads history", 1)
+        _require(
+            good,
+            "model.patch_size",
+            self.patch_size,
+            "[latitude, longitude], two positive counts of cells",
+        )
+        _require_counts(
+            "model", self, "token_dim encoder_blocks predictor_blocks num_heads history", 1
+        )
         _require_counts("model", self, "noise_dim", 0)
         divides = self.token_dim % self.num_heads == 0
-        _require(divides, "model.num_heads", self.num_heads, f"a divisor of model.token_dim = {self.token_dim}")
+        _require(
+            divides,
+            "model.num_heads",
+            self.num_heads,
+            f"a divisor of model.token_dim = {self.token_dim}",
+        )
         _require(self.mlp_ratio > 0, "model.mlp_ratio", self.mlp_ratio, "a positive number")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a fraction in [0, 1)")
 
@@ -161,10 +192,11 @@ class ObjectiveConfig:
     Parameters
     ----------
     kind : {"sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"}
-        Of a JEPA, what keeps the latents from collapsing; or the pixel-trained twin that takes its place
-        (`sciwm.model.twins`), for which ``strength`` to ``ema_decay`` mean nothing.
+        Of a JEPA, what keeps the latents from collapsing; or the pixel-trained twin that takes its
+        place (`sciwm.model.twins`), for which ``strength`` to ``ema_decay`` mean nothing.
     strength : float
-        Weight of the regulariser. For SIGReg it is the product of its weight and the sample count; 40 served every data set here.
+        Weight of the regulariser. For SIGReg it is the product of its weight and the sample count;
+        40 served every data set here.
     num_directions : int
         Random directions of SIGReg.
     ema_decay : float
@@ -172,21 +204,25 @@ class ObjectiveConfig:
     rollout : int
         States predicted in sequence from one context.
     curriculum : float
-        Fraction of the training over which the number of states predicted in sequence grows from 1 to ``rollout``, in stages of equal
-        length; 0 predicts all of them from the start. The masked autoencoder, which predicts none, knows no stages.
+        Fraction of the training over which the number of states predicted in sequence grows from 1
+        to ``rollout``, in stages of equal length; 0 predicts all of them from the start. The masked
+        autoencoder, which predicts none, knows no stages.
     lead_steps : list of int
         Strides, in time steps, drawn for each window; the lead of one prediction.
     mask_ratio : float
-        Fraction of context tokens dropped before the encoder, in spatial blocks; of the masked autoencoder, fraction of the
-        tokens of every state, each drawn on its own.
+        Fraction of context tokens dropped before the encoder, in spatial blocks; of the masked
+        autoencoder, fraction of the tokens of every state, each drawn on its own.
     input_noise, latent_noise : float
-        Standard deviation of the noise added to the standardized states / to predicted latents fed back.
+        Standard deviation of the noise added to the standardized states / to predicted latents fed
+        back.
     anchor : float
-        Weight of the squared error of the cells that one linear head gives from predicted latents, beside the error in latent space; 0
-        learns from latents alone. A twin has none.
+        Weight of the squared error of the cells that one linear head gives from predicted latents,
+        beside the error in latent space; 0 learns from latents alone. A twin has none.
     """
 
-    kind: Literal["sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"] = "sigreg"
+    kind: Literal["sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"] = (
+        "sigreg"
+    )
     strength: float = 40.0
     num_directions: int = 256
     ema_decay: float = 0.996
@@ -201,14 +237,38 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         _require_counts("objective", self, "num_directions rollout", 1)
         for name in ("strength", "input_noise", "latent_noise", "anchor"):
-            _require(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "a number of at least 0")
-        _require(0 <= self.ema_decay < 1, "objective.ema_decay", self.ema_decay, "a fraction in [0, 1)")
-        _require(0 <= self.curriculum <= 1, "objective.curriculum", self.curriculum, "a fraction in [0, 1]")
-        _require(0 <= self.mask_ratio < 1, "objective.mask_ratio", self.mask_ratio, "a fraction in [0, 1)")
+            _require(
+                getattr(self, name) >= 0,
+                f"objective.{name}",
+                getattr(self, name),
+                "a number of at least 0",
+            )
+        _require(
+            0 <= self.ema_decay < 1, "objective.ema_decay", self.ema_decay, "a fraction in [0, 1)"
+        )
+        _require(
+            0 <= self.curriculum <= 1,
+            "objective.curriculum",
+            self.curriculum,
+            "a fraction in [0, 1]",
+        )
+        _require(
+            0 <= self.mask_ratio < 1,
+            "objective.mask_ratio",
+            self.mask_ratio,
+            "a fraction in [0, 1)",
+        )
         hides = self.mask_ratio > 0 or self.kind != "masked_autoencoder"
-        _require(hides, "objective.mask_ratio", self.mask_ratio, "a positive fraction, such as 0.75, for a masked autoencoder")
+        _require(
+            hides,
+            "objective.mask_ratio",
+            self.mask_ratio,
+            "a positive fraction, such as 0.75, for a masked autoencoder",
+        )
         good = bool(self.lead_steps) and all(n > 0 for n in self.lead_steps)
-        _require(good, "objective.lead_steps", self.lead_steps, "a list of positive counts of time steps")
+        _require(
+            good, "objective.lead_steps", self.lead_steps, "a list of positive counts of time steps"
+        )
 
 
 @dataclass(frozen=True)
@@ -222,14 +282,17 @@ class TrainConfig:
     learning_rate, weight_decay, warmup, clip : float
         AdamW's peak rate and decay, fraction of the steps spent warming up, gradient-norm limit.
     average_decay : float
-        Decay of the moving average of the weights used for everything after training; 0 keeps the last weights.
+        Decay of the moving average of the weights used for everything after training; 0 keeps the
+        last weights.
     validate_every, checkpoint_every : int
         Steps between health checks on validation data / between checkpoints.
     devices : int
-        Processes that share a step, one to each GPU, or to some cores of a CPU; each takes ``batch_size`` windows.
+        Processes that share a step, one to each GPU, or to some cores of a CPU; each takes
+        ``batch_size`` windows.
     threads : int
-        CPU threads of the network, in training, probing and forecasting; 0 leaves the choice to torch. Small models are fastest
-        with one: threads that wait for each other cost more than they bring.
+        CPU threads of the network, in training, probing and forecasting; 0 leaves the choice to
+        torch. Small models are fastest with one: threads that wait for each other cost more than
+        they bring.
     precision : str
         Lightning's precision flag, e.g. ``32-true`` or ``bf16-mixed``.
     """
@@ -248,13 +311,27 @@ class TrainConfig:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        _require_counts("train", self, "steps batch_size validate_every checkpoint_every devices", 1)
+        _require_counts(
+            "train", self, "steps batch_size validate_every checkpoint_every devices", 1
+        )
         _require_counts("train", self, "threads", 0)
         for name in ("learning_rate", "clip"):
-            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "a positive number")
-        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "a number of at least 0")
+            _require(
+                getattr(self, name) > 0, f"train.{name}", getattr(self, name), "a positive number"
+            )
+        _require(
+            self.weight_decay >= 0,
+            "train.weight_decay",
+            self.weight_decay,
+            "a number of at least 0",
+        )
         for name in ("warmup", "average_decay"):
-            _require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "a fraction in [0, 1)")
+            _require(
+                0 <= getattr(self, name) < 1,
+                f"train.{name}",
+                getattr(self, name),
+                "a fraction in [0, 1)",
+            )
 
 
 @dataclass(frozen=True)
@@ -264,14 +341,17 @@ class ProbeConfig:
     Parameters
     ----------
     scope : {"token", "shared"}
-        One ridge per patch, drawn towards one that all share, or one for all patches. (Scalar series are always read from all tokens
-        together.)
+        One ridge per patch, drawn towards one that all share, or one for all patches. (Scalar
+        series are always read from all tokens together.)
     strengths : list of float
-        Ridge strengths to choose from on the validation block, relative to the mean variance of the features.
+        Ridge strengths to choose from on the validation block, relative to the mean variance of the
+        features.
     halo : int
-        Cells around a patch whose anomalies, in the states of the context, the residual readout also sees.
+        Cells around a patch whose anomalies, in the states of the context, the residual readout
+        also sees.
     fraction : float
-        Share of the training block that readouts are fitted on: one unbroken stretch, placed by the seed.
+        Share of the training block that readouts are fitted on: one unbroken stretch, placed by the
+        seed.
     targets : list of str
         Scalar series read out beside (or instead of) the fields: ``nino34``, ``phi``, ``psi``…
     """
@@ -300,7 +380,8 @@ class ForecastConfig:
     init_every : int
         Time steps between initial times.
     members : int
-        Members of a second forecast, an ensemble; 0 makes none. Takes a model with ``model.noise_dim``.
+        Members of a second forecast, an ensemble; 0 makes none. Takes a model with
+        ``model.noise_dim``.
     """
 
     lead_times: list[str] = field(default_factory=lambda: ["1 day", "2 days", "3 days", "5 days"])
@@ -308,7 +389,12 @@ class ForecastConfig:
     members: int = 0
 
     def __post_init__(self) -> None:
-        _require(bool(self.lead_times), "forecast.lead_times", self.lead_times, "at least one lead time, such as '24 hours'")
+        _require(
+            bool(self.lead_times),
+            "forecast.lead_times",
+            self.lead_times,
+            "at least one lead time, such as '24 hours'",
+        )
         for text in self.lead_times:
             try:
                 amount, unit = parse_lead(text)
@@ -316,9 +402,19 @@ class ForecastConfig:
                 raise ConfigError(f"{error}, in forecast.lead_times") from None
             _require(amount > 0, "forecast.lead_times", text, f"a positive number of {unit}")
         units = {parse_lead(text)[1] for text in self.lead_times}
-        _require(len(units) == 1, "forecast.lead_times", self.lead_times, "lead times of one kind: hours and days, months, or ps")
+        _require(
+            len(units) == 1,
+            "forecast.lead_times",
+            self.lead_times,
+            "lead times of one kind: hours and days, months, or ps",
+        )
         _require_counts("forecast", self, "init_every", 1)
-        _require(self.members != 1, "forecast.members", self.members, "0, or at least 2, because one member has no spread")
+        _require(
+            self.members != 1,
+            "forecast.members",
+            self.members,
+            "0, or at least 2, because one member has no spread",
+        )
         _require_counts("forecast", self, "members", 0)
 
 
@@ -341,7 +437,9 @@ class SkillConfig:
     """
 
     metrics: list[str] = field(default_factory=lambda: ["rmse", "mae", "bias", "acc"])
-    baselines: list[str] = field(default_factory=lambda: ["climatology", "persistence", "damped_persistence", "lim"])
+    baselines: list[str] = field(
+        default_factory=lambda: ["climatology", "persistence", "damped_persistence", "lim"]
+    )
     regions: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     lim_eofs: list[int] = field(default_factory=lambda: [10, 20, 30, 40, 60, 80])
@@ -349,7 +447,9 @@ class SkillConfig:
     allow_leakage: bool = False
 
     def __post_init__(self) -> None:
-        _require(bool(self.metrics), "skill.metrics", self.metrics, "at least one metric, such as 'rmse'")
+        _require(
+            bool(self.metrics), "skill.metrics", self.metrics, "at least one metric, such as 'rmse'"
+        )
         good = bool(self.lim_eofs) and all(n > 0 for n in self.lim_eofs)
         _require(good, "skill.lim_eofs", self.lim_eofs, "a list of positive counts")
         _require_counts("skill", self, "resamples", 1)
@@ -379,5 +479,15 @@ class Config:
     def __post_init__(self) -> None:
         noise, kind, members = self.model.noise_dim, self.objective.kind, self.forecast.members
         trainable = not noise or kind in ("sigreg", "ema", "vicreg")
-        _require(trainable, "model.noise_dim", noise, f"0 with objective.kind = {kind!r}, because only a JEPA is trained with noise")
-        _require(noise > 0 or not members, "forecast.members", members, "0 with model.noise_dim = 0, or a model.noise_dim such as 32")
+        _require(
+            trainable,
+            "model.noise_dim",
+            noise,
+            f"0 with objective.kind = {kind!r}, because only a JEPA is trained with noise",
+        )
+        _require(
+            noise > 0 or not members,
+            "forecast.members",
+            members,
+            "0 with model.noise_dim = 0, or a model.noise_dim such as 32",
+        )

@@ -1,9 +1,9 @@
 """Time steps, lead times and calendars: what every labelled array of the project agrees on.
 
-Three kinds of time axis exist. Weather and simulations step by a fixed number of *hours* (``datetime64`` or
-``cftime``), climate records step by calendar *months*, molecular trajectories step by *picoseconds* (plain numbers).
-`Step` hides the difference: it turns a count of steps into a lead time, and an initial time plus a lead into a valid
-time.
+Three kinds of time axis exist. Weather and simulations step by a fixed number of *hours*
+(``datetime64`` or ``cftime``), climate records step by calendar *months*, molecular trajectories
+step by *picoseconds* (plain numbers). `Step` hides the difference: it turns a count of steps into a
+lead time, and an initial time plus a lead into a valid time.
 """
 
 import re
@@ -77,7 +77,9 @@ class Step:
         """Lead-time coordinate for counts of steps: ``timedelta64[ns]``, or months (int), or ps (float)."""
         amount = np.asarray(steps, dtype=float) * self.value
         if self.unit == "hours":
-            return (np.round(amount * 3600.0).astype("int64") * 1_000_000_000).astype("timedelta64[ns]")
+            return (np.round(amount * 3600.0).astype("int64") * 1_000_000_000).astype(
+                "timedelta64[ns]"
+            )
         return amount.astype("int64") if self.unit == "months" else amount
 
     def amounts(self, lead_times: Any) -> np.ndarray:
@@ -85,7 +87,10 @@ class Step:
         lead = np.asarray(lead_times)
         if np.issubdtype(lead.dtype, np.timedelta64):
             if self.unit != "hours":
-                raise ValueError(f"got lead times in {lead.dtype}, expected plain {self.unit}, the unit of the data")
+                raise ValueError(
+                    f"got lead times in {lead.dtype}, expected plain {self.unit}, the unit of the"
+                    " data"
+                )
             return lead.astype("timedelta64[ns]") / _HOUR
         return lead.astype(float)
 
@@ -103,26 +108,37 @@ class Step:
         steps = np.round(amount / self.value).astype("int64")
         wrong = np.abs(steps * self.value - amount) > 1e-6 * self.value
         if wrong.any():
-            raise ValueError(f"got a lead time of {amount[wrong].flat[0]:g} {self.unit}, expected a multiple of the data's step, {self}")
+            raise ValueError(
+                f"got a lead time of {amount[wrong].flat[0]:g} {self.unit}, expected a multiple of"
+                f" the data's step, {self}"
+            )
         return steps
 
     def lead_value(self, text: str) -> Any:
         """One lead time from text, in the form `lead_times` uses."""
         amount, unit = parse_lead(text)
         if unit != self.unit:
-            raise ValueError(f"got lead time {text!r}, expected it in {self.unit}, because the data's step is {self}")
-        return self.lead_times(np.array([amount / self.value]))[0] if self.unit == "hours" else amount
+            raise ValueError(
+                f"got lead time {text!r}, expected it in {self.unit}, because the data's step is"
+                f" {self}"
+            )
+        return (
+            self.lead_times(np.array([amount / self.value]))[0] if self.unit == "hours" else amount
+        )
 
     def add(self, time: Any, steps: Any) -> np.ndarray:
         """Valid times: ``time`` shifted by ``steps``, broadcast against each other (numpy rules).
 
-        Months are calendar months; a day that does not exist in the target month becomes its last day.
+        Months are calendar months; a day that does not exist in the target month becomes its last
+        day.
         """
         time, steps = np.broadcast_arrays(np.asarray(time), np.asarray(steps))
         if self.unit == "ps":
             return np.asarray(time.astype(float) + steps * self.value)
         if self.unit == "hours" and np.issubdtype(time.dtype, np.datetime64):
-            return np.asarray(time.astype("datetime64[ns]") + self.lead_times(steps.ravel()).reshape(steps.shape))
+            return np.asarray(
+                time.astype("datetime64[ns]") + self.lead_times(steps.ravel()).reshape(steps.shape)
+            )
         if self.unit == "hours":
             import datetime
 
@@ -132,7 +148,9 @@ class Step:
             start = time.astype("datetime64[M]")
             day = time.astype("datetime64[ns]") - start.astype("datetime64[ns]")
             moved = start + months.astype("timedelta64[M]")
-            last = (moved + np.timedelta64(1, "M")).astype("datetime64[ns]") - np.timedelta64(1, "D")
+            last = (moved + np.timedelta64(1, "M")).astype("datetime64[ns]") - np.timedelta64(
+                1, "D"
+            )
             whole = day.astype("timedelta64[D]").astype("timedelta64[ns]")
             month_end = last + (day - whole)
             return np.asarray(np.minimum(moved.astype("datetime64[ns]") + day, month_end))
@@ -159,7 +177,10 @@ def parse_lead(text: str) -> tuple[float, Unit]:
     match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", text)
     unit = match and _TO_UNIT.get(match[2] if match[2] in _TO_UNIT else match[2].lower())
     if not match or not unit:
-        raise ValueError(f"got lead time {text!r}, expected a number and one of {', '.join(sorted(_TO_UNIT))}, e.g. '6 hours'")
+        raise ValueError(
+            f"got lead time {text!r}, expected a number and one of {', '.join(sorted(_TO_UNIT))},"
+            " e.g. '6 hours'"
+        )
     return float(match[1]) * unit[1], unit[0]
 
 
@@ -169,26 +190,36 @@ def infer_step(time: xr.DataArray) -> Step:
     Parameters
     ----------
     time : DataArray
-        1-D ``datetime64``, ``cftime``, or plain numbers with ``units`` fs, ps or ns (molecular dynamics); an optional
-        integer coordinate ``segment`` marks pieces between which the axis may jump.
+        1-D ``datetime64``, ``cftime``, or plain numbers with ``units`` fs, ps or ns (molecular
+        dynamics); an optional integer coordinate ``segment`` marks pieces between which the axis
+        may jump.
 
     Raises
     ------
     ValueError
-        If fewer than two times lie in one segment, or the axis is neither regular in hours nor in calendar months.
+        If fewer than two times lie in one segment, or the axis is neither regular in hours nor in
+        calendar months.
     """
     values = time.values
-    segment = time.coords["segment"].values if "segment" in time.coords else np.zeros(len(values), int)
+    segment = (
+        time.coords["segment"].values if "segment" in time.coords else np.zeros(len(values), int)
+    )
     same = segment[1:] == segment[:-1]
     if not same.any():
-        raise ValueError(f"got {len(values)} time(s), expected at least two in one segment to know the time step")
+        raise ValueError(
+            f"got {len(values)} time(s), expected at least two in one segment to know the time step"
+        )
     if values.dtype.kind in "iuf":
         unit = _TO_UNIT.get(str(time.attrs.get("units", "")))
         if unit is None or unit[0] != "ps":
-            raise ValueError(f"got time units {time.attrs.get('units')!r}, expected fs, ps, ns or calendar dates")
+            raise ValueError(
+                f"got time units {time.attrs.get('units')!r}, expected fs, ps, ns or calendar dates"
+            )
         frames = np.diff(values.astype(float))[same] * unit[1]
         # Six digits: differences of large times carry rounding errors, and steps are compared.
-        return _regular(values, frames, same, step=float(f"{np.median(frames):.6g}"), unit="ps", tolerance=0.01)
+        return _regular(
+            values, frames, same, step=float(f"{np.median(frames):.6g}"), unit="ps", tolerance=0.01
+        )
     months = np.array([t.year * 12 + t.month for t in values]) if values.dtype.kind == "O" else None
     months = values.astype("datetime64[M]").astype("int64") if months is None else months
     hours = np.diff(numeric_time(values))[same]
@@ -198,15 +229,28 @@ def infer_step(time: xr.DataArray) -> Step:
     if 27.9 * 24 < float(np.median(hours)) < 31.1 * 24 and np.all(stride == 1):
         return Step(1.0, "months")
     step = float(np.median(hours))
-    return _regular(values, hours, same, step=step, unit="hours", tolerance=1e-6 * max(1.0, 1 / step))
+    return _regular(
+        values, hours, same, step=step, unit="hours", tolerance=1e-6 * max(1.0, 1 / step)
+    )
 
 
-def _regular(values: np.ndarray, amounts: np.ndarray, same: np.ndarray, *, step: float, unit: Unit, tolerance: float) -> Step:
+def _regular(
+    values: np.ndarray,
+    amounts: np.ndarray,
+    same: np.ndarray,
+    *,
+    step: float,
+    unit: Unit,
+    tolerance: float,
+) -> Step:
     """The step, if all differences of a segment are within ``tolerance`` steps of it."""
     away = np.abs(amounts - step)
     if not away.max() <= tolerance * abs(step):
         bad = np.flatnonzero(same)[int(away.argmax())]
-        raise ValueError(f"got an irregular time axis: {values[bad]} is followed by {values[bad + 1]}, expected steps of {step:g} {unit}")
+        raise ValueError(
+            f"got an irregular time axis: {values[bad]} is followed by {values[bad + 1]}, expected"
+            f" steps of {step:g} {unit}"
+        )
     return Step(step, unit)
 
 
@@ -218,14 +262,16 @@ def numeric_time(time: Any) -> np.ndarray:
     if np.issubdtype(values.dtype, np.datetime64):
         return (values.astype("datetime64[ns]") - np.datetime64("1970-01-01", "ns")) / _HOUR
     calendar = values.ravel()[0].calendar
-    return np.asarray(cftime.date2num(values, "hours since 1970-01-01", calendar=calendar), dtype="float64")
+    return np.asarray(
+        cftime.date2num(values, "hours since 1970-01-01", calendar=calendar), dtype="float64"
+    )
 
 
 def calendar_fields(time: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Phase of the year and of the day, both in [0, 1), and month 1–12, of ``datetime64`` or ``cftime`` times.
 
-    The year's phase divides by the length of that very year in its own calendar, so that 1 March of a leap year and
-    of a common year differ by less than a day.
+    The year's phase divides by the length of that very year in its own calendar, so that 1 March of
+    a leap year and of a common year differ by less than a day.
     """
     values = np.asarray(time)
     flat = values.ravel()
@@ -239,15 +285,25 @@ def calendar_fields(time: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     elif flat.dtype == object:
         kind = type(flat[0])
         years = np.array([t.year for t in flat])
-        bounds = {y: numeric_time(np.array([kind(y, 1, 1), kind(y + 1, 1, 1)], dtype=object)) for y in np.unique(years)}
+        bounds = {
+            y: numeric_time(np.array([kind(y, 1, 1), kind(y + 1, 1, 1)], dtype=object))
+            for y in np.unique(years)
+        }
         start_hours = np.array([bounds[y][0] for y in years])
         length = np.array([bounds[y][1] - bounds[y][0] for y in years])
         hours = numeric_time(flat) - start_hours
         month = np.array([t.month for t in flat])
     else:
-        raise ValueError(f"got times of type {flat.dtype}, expected datetime64 or cftime, because only they have seasons")
+        raise ValueError(
+            f"got times of type {flat.dtype}, expected datetime64 or cftime, because only they have"
+            " seasons"
+        )
     shape = values.shape
-    return (hours / length).reshape(shape), (hours / 24.0 % 1.0).reshape(shape), month.reshape(shape)
+    return (
+        (hours / length).reshape(shape),
+        (hours / 24.0 % 1.0).reshape(shape),
+        month.reshape(shape),
+    )
 
 
 def times_between(time: xr.DataArray, start: str, end: str) -> np.ndarray:

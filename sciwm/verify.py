@@ -25,7 +25,15 @@ from sciwm.skill.scores import is_event_metric
 from sciwm.skill.table import score_lineup
 from sciwm.times import times_between
 
-__all__ = ["check_table", "evaluate_forecasts", "method_names", "read_mask", "report_notes", "write_baselines", "write_table"]
+__all__ = [
+    "check_table",
+    "evaluate_forecasts",
+    "method_names",
+    "read_mask",
+    "report_notes",
+    "write_baselines",
+    "write_table",
+]
 
 _BLOCK = 16_000_000  # values of one block of a baseline that is written
 _console = Console()
@@ -60,14 +68,18 @@ def evaluate_forecasts(
     out : path
         The table to write, ``*.csv``.
     train, validation : (first, last), optional
-        Times of ``truth``, both included, to fit climatology and baselines on, and to choose the LIM's truncation with.
+        Times of ``truth``, both included, to fit climatology and baselines on, and to choose the
+        LIM's truncation with.
     metrics, regions, events, baselines : sequence of str
-        As `sciwm.skill.evaluate` takes them. By default the errors and, with ``train``, the anomaly correlation; and every baseline that
-        can be made and is not among the forecasts: without ``train`` that is persistence.
+        As `sciwm.skill.evaluate` takes them. By default the errors and, with ``train``, the anomaly
+        correlation; and every baseline that can be made and is not among the forecasts: without
+        ``train`` that is persistence.
     mask : path, optional
-        Store with a land–sea mask, for the regions ``land`` and ``ocean``; by default that of ``truth``, if it has one.
+        Store with a land–sea mask, for the regions ``land`` and ``ocean``; by default that of
+        ``truth``, if it has one.
     regrid : {"linear", "conservative"}, optional
-        Bring forecasts on other grids onto that of the truth, as `sciwm.skill.regrid_forecast` does, and say so.
+        Bring forecasts on other grids onto that of the truth, as `sciwm.skill.regrid_forecast`
+        does, and say so.
     allow_leakage : bool
         Score times that were seen before, too, and say so.
     report : path, optional
@@ -86,16 +98,25 @@ def evaluate_forecasts(
     out, page = Path(out), None if report is None else Path(report)
     check_table(out)
     if validation is not None and train is None:
-        raise ValueError("got --validation without --train, expected both or --train alone, because nothing is chosen without baselines")
+        raise ValueError(
+            "got --validation without --train, expected both or --train alone, because nothing is"
+            " chosen without baselines"
+        )
     if page is not None and page.suffix != ".html":
-        raise ValueError(f"got --report {page}, expected a name that ends in .html, because a page is written")
+        raise ValueError(
+            f"got --report {page}, expected a name that ends in .html, because a page is written"
+        )
     opened = [open_forecast(store) for store in forecasts]
     names = method_names(forecasts, opened)
     observed = _shared_levels(open_dataset(truth), opened)
     opened = [regrid_forecast(ds, observed, method=regrid) for ds in opened] if regrid else opened
     reference = _fit(observed, train, validation)
     if baselines is None:
-        started = (locate(observed["time"], opened[0]["init_time"].values) >= 0).all() if reference is None else True
+        started = (
+            (locate(observed["time"], opened[0]["init_time"].values) >= 0).all()
+            if reference is None
+            else True
+        )
         able = BASELINES if reference is not None else ("persistence",) if started else ()
         baselines = [b for b in able if b not in names]
     metrics = metrics or ("rmse", "mae", "bias", *(["acc"] if reference is not None else []))
@@ -112,7 +133,11 @@ def evaluate_forecasts(
     write_table(skill, out)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        periods = {name: " – ".join(block) for name, block in (("training block", train), ("validation block", validation)) if block}
+        periods = {
+            name: " – ".join(block)
+            for name, block in (("training block", train), ("validation block", validation))
+            if block
+        }
         write_report(
             page,
             title=f"Forecasts of {', '.join(names)}",
@@ -124,15 +149,30 @@ def evaluate_forecasts(
             diagnostics=diagnose(lineup),
             notes=report_notes(skill),
             methods=[_methods(skill, observed, truth, train, validation)],
-            provenance={"forecasts": ", ".join(forecasts), "truth": str(truth), **periods, "sciwm": sciwm.__version__},
+            provenance={
+                "forecasts": ", ".join(forecasts),
+                "truth": str(truth),
+                **periods,
+                "sciwm": sciwm.__version__,
+            },
             skill_csv=out.read_text(encoding="utf-8"),
         )
-        _console.print(f"[bold]{page}[/bold]: open it in a browser", highlight=False, soft_wrap=True)
+        _console.print(
+            f"[bold]{page}[/bold]: open it in a browser", highlight=False, soft_wrap=True
+        )
     return skill
 
 
-def _methods(skill: xr.Dataset, observed: xr.Dataset, truth: str | list[str], train: Period | None, validation: Period | None) -> str:
-    name = str(observed.attrs.get("title", "")) or (Path(truth).name if isinstance(truth, str) else f"{len(truth)} stores")
+def _methods(
+    skill: xr.Dataset,
+    observed: xr.Dataset,
+    truth: str | list[str],
+    train: Period | None,
+    validation: Period | None,
+) -> str:
+    name = str(observed.attrs.get("title", "")) or (
+        Path(truth).name if isinstance(truth, str) else f"{len(truth)} stores"
+    )
     grid = describe_grid(observed)
     learnt = f" Climatology and baselines were fitted on {_span(train)}." if train else ""
     learnt += f" Choices were made on {_span(validation)}." if validation else ""
@@ -196,21 +236,42 @@ def write_baselines(
     index = times_between(observed["time"], start, end)[:: int(step.steps(every)) if every else 1]
     if not len(index):
         first, last = observed["time"].values[[0, -1]]
-        raise ValueError(f"got no initial time between {start} and {end}, expected some within {first} … {last}")
+        raise ValueError(
+            f"got no initial time between {start} and {end}, expected some within {first} … {last}"
+        )
     for path in (paths := [Path(out) / f"{m}.zarr" for m in methods]):
         if path.exists():
-            raise FileExistsError(f"got {path}, which exists already, expected a new name: remove it or choose another")
+            raise FileExistsError(
+                f"got {path}, which exists already, expected a new name: remove it or choose"
+                " another"
+            )
     names = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
-    per_init = len(leads) * sum(v.size // v.sizes["time"] for v in observed.data_vars.values() if "time" in v.dims)
+    per_init = len(leads) * sum(
+        v.size // v.sizes["time"] for v in observed.data_vars.values() if "time" in v.dims
+    )
     size = max(1, _BLOCK // max(1, per_init))
     seen = _seen_periods(reference)
     for method, path in zip(methods, paths, strict=True):
         forecast = fit_baseline(method, reference, observed, lead_time, variables=names).forecast
 
-        parts = (observed["time"].isel(time=index[i : i + size]) for i in range(0, len(index), size))
-        batches = (forecast(part).astype("float32").assign_attrs(observed.attrs).load() for part in parts)
-        write_forecast(batches, path, total=len(index), attrs={"method": method, **seen}, progress=f"forecast, {method}")
-        _console.print(f"[bold]{path}[/bold]: {len(index)} initial times, {len(leads)} leads", highlight=False, soft_wrap=True)
+        parts = (
+            observed["time"].isel(time=index[i : i + size]) for i in range(0, len(index), size)
+        )
+        batches = (
+            forecast(part).astype("float32").assign_attrs(observed.attrs).load() for part in parts
+        )
+        write_forecast(
+            batches,
+            path,
+            total=len(index),
+            attrs={"method": method, **seen},
+            progress=f"forecast, {method}",
+        )
+        _console.print(
+            f"[bold]{path}[/bold]: {len(index)} initial times, {len(leads)} leads",
+            highlight=False,
+            soft_wrap=True,
+        )
     return paths
 
 
@@ -218,22 +279,34 @@ def _seen_periods(reference: Reference) -> dict[str, str]:
     """Attributes of a store that say which times its method has seen; none where times repeat (members) or are simulated."""
     if not reference.climatology.fitted:
         return {}
-    seen = {"training_period": "; ".join("/".join(stretch) for stretch in reference.climatology.fitted)}
+    seen = {
+        "training_period": "; ".join("/".join(stretch) for stretch in reference.climatology.fitted)
+    }
     if reference.validation is not None:
-        seen["validation_period"] = "/".join(str(t)[:19] for t in reference.validation["time"].values[[0, -1]])
+        seen["validation_period"] = "/".join(
+            str(t)[:19] for t in reference.validation["time"].values[[0, -1]]
+        )
     return seen
 
 
 def report_notes(skill: xr.Dataset) -> list[str]:
     """Notices of a skill table as sentences for the report, without what leaks: that is stamped on it."""
-    told = str(skill.attrs.get("notices", "")).replace(str(skill.attrs.get("leakage", "")) or "\n", "")
-    return [f"{note[0].upper()}{note[1:]}." for note in (part.strip() for part in told.split("; ")) if note]
+    told = str(skill.attrs.get("notices", "")).replace(
+        str(skill.attrs.get("leakage", "")) or "\n", ""
+    )
+    return [
+        f"{note[0].upper()}{note[1:]}."
+        for note in (part.strip() for part in told.split("; "))
+        if note
+    ]
 
 
 def check_table(out: Path) -> None:
     """Refuse a name that is no table's, before anything is computed."""
     if out.suffix != ".csv":
-        raise ValueError(f"got --out {out}, expected a name that ends in .csv, because a table is written")
+        raise ValueError(
+            f"got --out {out}, expected a name that ends in .csv, because a table is written"
+        )
 
 
 def write_table(skill: xr.Dataset, out: Path) -> None:
@@ -252,7 +325,10 @@ def method_names(stores: Sequence[str | Path], opened: Sequence[xr.Dataset]) -> 
     names = [str(ds.attrs.get("method", stem)) for ds, stem in zip(opened, stems, strict=True)]
     names = stems if len(set(names)) < len(names) else names
     if len(set(names)) < len(names):
-        raise ValueError(f"got forecast stores named {names}, expected distinct names, because the table tells methods apart by them")
+        raise ValueError(
+            f"got forecast stores named {names}, expected distinct names, because the table tells"
+            " methods apart by them"
+        )
     return names
 
 
@@ -261,7 +337,10 @@ def read_mask(store: str) -> xr.DataArray:
     fields = open_static(store)
     share = land_fraction(fields)
     if share is None:
-        raise ValueError(f"got --mask {store} with {list(fields.data_vars)}, expected lsm, land_sea_mask or sftlf among them")
+        raise ValueError(
+            f"got --mask {store} with {list(fields.data_vars)}, expected lsm, land_sea_mask or"
+            " sftlf among them"
+        )
     return share
 
 
@@ -274,7 +353,9 @@ def _fit(observed: xr.Dataset, train: Period | None, validation: Period | None) 
         mask[times_between(observed["time"], *period)] = True
         return mask
 
-    return fit_reference(observed, train=inside(train), validation=None if validation is None else inside(validation))
+    return fit_reference(
+        observed, train=inside(train), validation=None if validation is None else inside(validation)
+    )
 
 
 def _shared_levels(observed: xr.Dataset, forecasts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -282,5 +363,9 @@ def _shared_levels(observed: xr.Dataset, forecasts: Sequence[xr.Dataset]) -> xr.
     if "level" not in observed.dims:
         return observed
     wanted = [ds["level"].values for ds in forecasts if "level" in ds.dims]
-    levels = [v for v in observed["level"].values if wanted and all(np.isclose(w, v).any() for w in wanted)]
+    levels = [
+        v
+        for v in observed["level"].values
+        if wanted and all(np.isclose(w, v).any() for w in wanted)
+    ]
     return observed.sel(level=levels) if levels else observed

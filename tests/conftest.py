@@ -7,7 +7,9 @@ import hypothesis
 import pytest
 
 # How long an example takes depends on what else the machine does.
-hypothesis.settings.register_profile("unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("unhurried")
 
 
@@ -18,7 +20,13 @@ def tiny_run(folder: Path) -> Path:
     from sciwm.run import verbs
     from sciwm.run.directory import open_run
 
-    catalogue.load("qg").make(path=folder.parent / "world.zarr", num_members=5, num_times=40, spinup_days=40, progress=False)
+    catalogue.load("qg").make(
+        path=folder.parent / "world.zarr",
+        num_members=5,
+        num_times=40,
+        spinup_days=40,
+        progress=False,
+    )
     overrides = [
         f"--data.store={folder.parent / 'world.zarr'}",
         "--data.split.train=[0,1]",

@@ -10,10 +10,27 @@ import xarray as xr
 
 from sciwm.report.page import write_report
 
-METHODS = ("jepa", "jepa_latent", "random_encoder", "climatology", "persistence", "damped_persistence", "lim")
+METHODS = (
+    "jepa",
+    "jepa_latent",
+    "random_encoder",
+    "climatology",
+    "persistence",
+    "damped_persistence",
+    "lim",
+)
 
 
-def skill_table(channels, units, lead_time, *, methods=METHODS, regions=("domain",), metrics=("rmse", "mae", "bias", "acc"), seed=0):
+def skill_table(
+    channels,
+    units,
+    lead_time,
+    *,
+    methods=METHODS,
+    regions=("domain",),
+    metrics=("rmse", "mae", "bias", "acc"),
+    seed=0,
+):
     """Skill that saturates at climatology; the JEPA best at the first two leads, the LIM afterwards."""
     rng = np.random.default_rng(seed)
     lead = np.arange(1, len(lead_time[1]) + 1) / len(lead_time[1])
@@ -22,7 +39,13 @@ def skill_table(channels, units, lead_time, *, methods=METHODS, regions=("domain
     shape = (len(methods), len(channels), len(regions), len(lead), len(metrics))
     value = np.empty(shape)
     for k, metric in enumerate(metrics):
-        one = {"rmse": rmse, "mae": 0.8 * rmse, "nmse": rmse**2, "bias": 0.02 * (rmse - 0.5), "acc": 1 - rmse**2}[metric]
+        one = {
+            "rmse": rmse,
+            "mae": 0.8 * rmse,
+            "nmse": rmse**2,
+            "bias": 0.02 * (rmse - 0.5),
+            "acc": 1 - rmse**2,
+        }[metric]
         factor = scale if metric not in ("acc", "nmse") else np.ones_like(scale)
         value[..., k] = one[:, None, None, :] * factor[None, :, None, None]
     value = value * (1 + 0.01 * rng.standard_normal(shape))
@@ -49,7 +72,10 @@ def _rmse(method, lead):
 
 
 def hour_leads(*days):
-    return ("lead_time", np.array([round(24 * d) for d in days], "timedelta64[h]").astype("timedelta64[ns]"))
+    return (
+        "lead_time",
+        np.array([round(24 * d) for d in days], "timedelta64[h]").astype("timedelta64[ns]"),
+    )
 
 
 def grid_forecast():
@@ -57,11 +83,21 @@ def grid_forecast():
     rng = np.random.default_rng(1)
     latitude, longitude = np.arange(30, 60.1, 1.5), np.arange(-20, 14.6, 1.5)
     time = pd.date_range("2008-01-01T12", periods=40, freq="D")
-    wave = np.sin(np.deg2rad(6 * longitude)[None, None] + 0.4 * np.arange(40)[:, None, None]) * np.cos(np.deg2rad(3 * latitude))[:, None]
-    height = (5600 - 12 * (latitude - 45))[None, :, None] + 120 * wave + 8 * rng.standard_normal((40, 21, 24))
+    wave = (
+        np.sin(np.deg2rad(6 * longitude)[None, None] + 0.4 * np.arange(40)[:, None, None])
+        * np.cos(np.deg2rad(3 * latitude))[:, None]
+    )
+    height = (
+        (5600 - 12 * (latitude - 45))[None, :, None]
+        + 120 * wave
+        + 8 * rng.standard_normal((40, 21, 24))
+    )
     dims = ("time", "latitude", "longitude")
     coords = {"time": time, "latitude": latitude, "longitude": longitude}
-    observed = xr.Dataset({"z500": (dims, height, {"units": "m"}), "u850": (dims, 15 * wave, {"units": "m s-1"})}, coords)
+    observed = xr.Dataset(
+        {"z500": (dims, height, {"units": "m"}), "u850": (dims, 15 * wave, {"units": "m s-1"})},
+        coords,
+    )
     leads = np.array([1, 2, 3, 5])
     at = np.arange(30)[:, None] + leads
     growth = (1 + np.arange(30))[:, None, None, None] * leads[None, :, None, None]
@@ -73,7 +109,9 @@ def grid_forecast():
         "latitude": latitude,
         "longitude": longitude,
     }
-    fields = {n: (dims, observed[n].values[at] + 0.5 * noise, observed[n].attrs) for n in ("z500", "u850")}
+    fields = {
+        n: (dims, observed[n].values[at] + 0.5 * noise, observed[n].attrs) for n in ("z500", "u850")
+    }
     return xr.Dataset(fields, coords), observed
 
 
@@ -89,7 +127,8 @@ def molecule_forecast():
     at = np.arange(140)[:, None] + leads.astype(int)
     values = 0.6 * observed["torsion"].values[at]
     forecast = xr.Dataset(
-        {"torsion": (("init_time", "lead_time", "component"), values)}, {"init_time": time[:140], "component": ["sin_phi", "cos_phi"]}
+        {"torsion": (("init_time", "lead_time", "component"), values)},
+        {"init_time": time[:140], "component": ["sin_phi", "cos_phi"]},
     )
     return forecast.assign_coords(lead_time=("lead_time", leads, {"units": "ps"})), observed
 
@@ -106,17 +145,35 @@ def training_log(steps=500):
             "prediction": 0.3 + 0.8 * fall,
             "regularizer": 0.01 + 0.5 * fall**3,
         }
-        rows.append(row | {"effective_rank": 60 * (1 - fall), "smallest_std": 0.4 * (1 - fall), "probe_r2": None, "seconds": 0.1 * step})
+        rows.append(
+            row
+            | {
+                "effective_rank": 60 * (1 - fall),
+                "smallest_std": 0.4 * (1 - fall),
+                "probe_r2": None,
+                "seconds": 0.1 * step,
+            }
+        )
         if step % 100 == 0:
             rows.append(
-                row | {"split": "validation", "loss": row["loss"] + 0.05, "probe_r2": 0.7 - 0.6 * fall, "effective_rank": 55 * (1 - fall)}
+                row
+                | {
+                    "split": "validation",
+                    "loss": row["loss"] + 0.05,
+                    "probe_r2": 0.7 - 0.6 * fall,
+                    "effective_rank": 55 * (1 - fall),
+                }
             )
     return rows
 
 
 TITLE = "Winds <of> Europe & $more$"
 CONFIG = "seed: 0\ndata:\n  store: <here>\n"
-PROVENANCE = {"sciwm": "0.1.0", "Data fingerprint": "ab" * 32, "Test block": "2008-01-01 to 2008-12-31"}
+PROVENANCE = {
+    "sciwm": "0.1.0",
+    "Data fingerprint": "ab" * 32,
+    "Test block": "2008-01-01 to 2008-12-31",
+}
 
 
 def make_report(
@@ -152,17 +209,32 @@ def leads_of(unit, values):
 
 def tiny_skill(values, *, metric="rmse", half=0.01, channels=("z500",)):
     """Skill from ``{method: values by lead}``, the same for each channel."""
-    value = np.array([[v] * len(channels) for v in values.values()], dtype=float)[:, :, None, :, None]
+    value = np.array([[v] * len(channels) for v in values.values()], dtype=float)[
+        :, :, None, :, None
+    ]
     dims = ("method", "channel", "region", "lead_time", "metric")
     leads = hour_leads(*range(1, value.shape[3] + 1))
-    coords = {"method": list(values), "channel": list(channels), "region": ["domain"], "lead_time": leads, "metric": [metric]}
-    return xr.Dataset({"value": (dims, value), "ci_low": (dims, value - half), "ci_high": (dims, value + half)}, coords)
+    coords = {
+        "method": list(values),
+        "channel": list(channels),
+        "region": ["domain"],
+        "lead_time": leads,
+        "metric": [metric],
+    }
+    return xr.Dataset(
+        {"value": (dims, value), "ci_low": (dims, value - half), "ci_high": (dims, value + half)},
+        coords,
+    )
 
 
 def diagnostics_table(methods=("jepa", "lim", "members"), *, seed=4):
     """Diagnostics of two variables on a coarse globe at three leads; only ``members`` has ranks."""
     rng = np.random.default_rng(seed)
-    coords = {"method": list(methods), "channel": ["t850", "u850"], "lead_time": hour_leads(1, 3, 5)}
+    coords = {
+        "method": list(methods),
+        "channel": ["t850", "u850"],
+        "lead_time": hour_leads(1, 3, 5),
+    }
     globe = {"latitude": np.linspace(-80, 80, 9), "longitude": np.arange(12) * 30.0}
     maps = (len(methods), 2, 3, 9, 12)
     wave = 1.0 / (1 + np.arange(7.0)) ** 2
@@ -175,11 +247,23 @@ def diagnostics_table(methods=("jepa", "lim", "members"), *, seed=4):
         {
             "rmse": ((*first, *globe), rng.uniform(0.5, 2.0, maps)),
             "bias": ((*first, *globe), rng.normal(0, 0.3, maps)),
-            "spectrum": ((*first, "zonal_wavenumber"), wave * rng.uniform(0.3, 1.0, (len(methods), 2, 3, 7))),
-            "observed_spectrum": ((*first[1:], "zonal_wavenumber"), wave * rng.uniform(0.9, 1.1, (2, 3, 7))),
+            "spectrum": (
+                (*first, "zonal_wavenumber"),
+                wave * rng.uniform(0.3, 1.0, (len(methods), 2, 3, 7)),
+            ),
+            "observed_spectrum": (
+                (*first[1:], "zonal_wavenumber"),
+                wave * rng.uniform(0.9, 1.1, (2, 3, 7)),
+            ),
             "rank_frequency": ((*first, "rank"), ranks),
         },
-        coords | globe | {"zonal_wavenumber": np.arange(7), "rank": np.arange(6), "units": ("channel", ["K", "m s-1"])},
+        coords
+        | globe
+        | {
+            "zonal_wavenumber": np.arange(7),
+            "rank": np.arange(6),
+            "units": ("channel", ["K", "m s-1"]),
+        },
         {"num_init": 90, "cells_per_box": 1},
     )
 

@@ -27,7 +27,9 @@ def grid(
 ) -> xr.Dataset:
     """Fields with given units (None for no units attribute), dims as ``names``."""
     time = days() if time is None else time
-    coords = dict(zip(names, (time, np.asarray(latitude, float), np.asarray(longitude, float)), strict=True))
+    coords = dict(
+        zip(names, (time, np.asarray(latitude, float), np.asarray(longitude, float)), strict=True)
+    )
     shape = tuple(len(c) for c in coords.values())
     arrays = {
         name: (names, field(seed + i, shape), {} if units is None else {"units": units})
@@ -46,7 +48,9 @@ def levels(units: str = "hPa", values: Any = (500.0, 850.0), name: str = "level"
     )
 
 
-def molecule(count: int = 20, *, start: float = 1.0, units: str = "nm", time_units: str = "ps", seed: int = 0) -> xr.Dataset:
+def molecule(
+    count: int = 20, *, start: float = 1.0, units: str = "nm", time_units: str = "ps", seed: int = 0
+) -> xr.Dataset:
     """Trajectory of four atoms and one torsion in degrees."""
     return xr.Dataset(
         {
@@ -54,5 +58,8 @@ def molecule(count: int = 20, *, start: float = 1.0, units: str = "nm", time_uni
             "phi": ("time", field(seed + 1, (count,)) * 90.0, {"units": "degrees"}),
             "mass": ("atom", np.array([12.0, 16.0, 14.0, 12.0]), {"units": "Da"}),
         },
-        {"time": ("time", start + np.arange(count, dtype=float), {"units": time_units}), "atom": ["A", "B", "C", "D"]},
+        {
+            "time": ("time", start + np.arange(count, dtype=float), {"units": time_units}),
+            "atom": ["A", "B", "C", "D"],
+        },
     )

@@ -39,7 +39,9 @@ def test_well_formed(state):
     ],
 )
 def test_shapes_that_disagree(name, value):
-    with pytest.raises(ValueError, match=rf"got {name} of shape .*because values has \(6, 3, 2, 3, 4\)"):
+    with pytest.raises(
+        ValueError, match=rf"got {name} of shape .*because values has \(6, 3, 2, 3, 4\)"
+    ):
         replace(batch(), **{name: value})
 
 

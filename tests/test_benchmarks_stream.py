@@ -15,8 +15,18 @@ from tests.scripts import BENCHMARKS, load_benchmark
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, str(BENCHMARKS / "stream.py"), "--quick", "--data", str(folder), "--out", str(folder / "table.md")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])}
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "stream.py"),
+        "--quick",
+        "--data",
+        str(folder),
+        "--out",
+        str(folder / "table.md"),
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return (folder / "table.md").read_text()
@@ -25,7 +35,9 @@ def table(tmp_path_factory):
 def section(table: str, title: str) -> dict[str, list[str]]:
     """Rows of the one section whose title contains the words."""
     (part,) = [p for p in table.split("| **")[1:] if title in p.partition("**")[0]]
-    rows = [line.strip("| ").split(" | ") for line in part.splitlines()[1:] if line.startswith("| ")]
+    rows = [
+        line.strip("| ").split(" | ") for line in part.splitlines()[1:] if line.startswith("| ")
+    ]
     return {row[0]: row[1:] for row in rows}
 
 
@@ -41,7 +53,9 @@ def test_every_design_has_its_row(table):
             "stream(sciwm.open_dataset(path)), through Dask",
             "stream(path)",
         } <= set(rows)
-        assert {f"limit: decode by {name} + gather, 2 threads" for name in ("numcodecs", "python-blosc")} <= set(rows)
+        assert {
+            f"limit: decode by {name} + gather, 2 threads" for name in ("numcodecs", "python-blosc")
+        } <= set(rows)
         assert {row[0] for row in rows.values()} == {reuse}
     for title, name in (
         ("derived lazily", "stream(derived Dataset), through Dask"),
@@ -82,7 +96,9 @@ def test_wrong_values_stop_the_benchmark(designs, monkeypatch):
             main.measure(one, 0)
             assert design.seen == [right]
         else:
-            with pytest.raises(AssertionError, match="some in 'title' returned wrong values in round 0"):
+            with pytest.raises(
+                AssertionError, match="some in 'title' returned wrong values in round 0"
+            ):
                 main.measure(one, 0)
 
 
@@ -103,7 +119,8 @@ def test_ratios_are_taken_within_rounds(designs, monkeypatch):
         seen = [designs.Measured(int(r), 1.0, 0.1) for r in rates]
         return designs.Design(name, role, lambda number: None, seen=seen, **options)
 
-    # The machine is twice as fast in the second round, and another reference is the best in the third.
+    # The machine is twice as fast in the second round, and another reference is the best in the
+    # third.
     rows = [
         design("slow", "reference", [10, 20, 5]),
         design("other", "reference", [5, 10, 20]),
@@ -118,11 +135,20 @@ def test_the_limit_adds_decoding_of_new_steps_and_gathering(designs, tmp_path, m
     stores = load_benchmark("stream_stores")
     small = stores.Stores(tmp_path, stores.Sizes(times=128, frames=4096, grid=(8, 16)))
     list(stores.write_stores(small))
-    # 128 steps take 2 s of wall time to decode, 12 batches of 8 windows in each of 2 threads 0.5 s to gather.
-    monkeypatch.setattr(designs, "_together", lambda work, threads: {"decode": (2.0, 4.0), "gather": (0.5, 1.0)}[work.__name__])
+    # 128 steps take 2 s of wall time to decode, 12 batches of 8 windows in each of 2 threads 0.5 s
+    # to gather.
+    monkeypatch.setattr(
+        designs,
+        "_together",
+        lambda work, threads: {"decode": (2.0, 4.0), "gather": (0.5, 1.0)}[work.__name__],
+    )
     for stride in (1, 6):
-        found = designs.limit(small.fields, list(stores.FIELDS), window=6, stride=stride, batch_size=8)(0)
-        assert found.seconds / found.windows == pytest.approx(stride * 2.0 / 128 + 0.5 / (12 * 2 * 8))
+        found = designs.limit(
+            small.fields, list(stores.FIELDS), window=6, stride=stride, batch_size=8
+        )(0)
+        assert found.seconds / found.windows == pytest.approx(
+            stride * 2.0 / 128 + 0.5 / (12 * 2 * 8)
+        )
         assert found.cpu / found.windows == pytest.approx(stride * 4.0 / 128 + 1.0 / (12 * 2 * 8))
 
 

@@ -16,10 +16,25 @@ def benchmark():
 def test_the_script_runs(benchmark, tmp_path, monkeypatch, capsys):
     out = tmp_path / "table.md"
     threads = torch.get_num_threads()
-    arguments = ["--sizes", "quick", "--rounds", "2", "--repeat", "1", "--threads", str(threads), "--out", str(out)]
+    arguments = [
+        "--sizes",
+        "quick",
+        "--rounds",
+        "2",
+        "--repeat",
+        "1",
+        "--threads",
+        str(threads),
+        "--out",
+        str(out),
+    ]
     monkeypatch.setattr(sys, "argv", ["train_step.py", *arguments])
     benchmark.main()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.read_text().splitlines() if line.startswith("| ")]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in out.read_text().splitlines()
+        if line.startswith("| ")
+    ]
     names = [row[0] for row in rows]
     assert [n for n in names if n.startswith(("JEPA", "plain"))] == [
         "JEPA, 50% of the context's tokens dropped",
@@ -41,7 +56,10 @@ def test_both_steps_do_the_same_work(benchmark):
     for name in ways.steps:
         before = [p.clone() for p in ways.networks[name].parameters()]
         ways.step(name)
-        assert any(not torch.equal(a, b) for a, b in zip(before, ways.networks[name].parameters(), strict=True))
+        assert any(
+            not torch.equal(a, b)
+            for a, b in zip(before, ways.networks[name].parameters(), strict=True)
+        )
 
 
 def test_rollouts_start_alike(benchmark):

@@ -17,7 +17,20 @@ from sciwm.cli import main
 from sciwm.config import load_config
 from sciwm.run.directory import RunDir, open_run
 
-VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines", "report", "run", "compare", "data"]
+VERBS = [
+    "demo",
+    "check",
+    "prepare",
+    "train",
+    "probe",
+    "forecast",
+    "evaluate",
+    "baselines",
+    "report",
+    "run",
+    "compare",
+    "data",
+]
 
 
 class Recorder(ModuleType):
@@ -102,7 +115,11 @@ def era(verbs, catalogue, tmp_path):
 def test_the_overview_lists_every_verb(capsys):
     assert main([]) == 0
     text = capsys.readouterr().out
-    lines = [line.split()[0] for line in text.partition("VERB\n")[2].splitlines() if line.startswith("    ")]
+    lines = [
+        line.split()[0]
+        for line in text.partition("VERB\n")[2].splitlines()
+        if line.startswith("    ")
+    ]
     assert lines == VERBS
 
 
@@ -119,7 +136,9 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
 
 
 @pytest.mark.parametrize(
-    ("verb", "name"), [("run", "run_all")] + [(v, v) for v in ["prepare", "train", "probe", "forecast", "evaluate", "report"]]
+    ("verb", "name"),
+    [("run", "run_all")]
+    + [(v, v) for v in ["prepare", "train", "probe", "forecast", "evaluate", "report"]],
 )
 def test_a_stage_gets_the_run_and_its_configuration(verb, name, verbs, catalogue, tmp_path):
     Path("mine.yaml").write_text("train: {clip: 2.0}\n")
@@ -134,7 +153,11 @@ def test_a_profile_instead_of_a_training(era, verbs):
     before = (era.path / "config.yaml").read_text()
     assert main(["train", "runs/era", "--profile", "--train.batch_size=128"]) == 0
     ((name, (run, config), _),) = verbs.calls
-    assert (name, run, config.train.batch_size) == ("profile", era, 128)  # other settings than the run's
+    assert (name, run, config.train.batch_size) == (
+        "profile",
+        era,
+        128,
+    )  # other settings than the run's
     assert (era.path / "config.yaml").read_text() == before
 
 
@@ -147,7 +170,10 @@ def test_where_dask_works_reaches_the_verb(verb, era, verbs, capsys):
     ]:
         assert main([verb, "runs/era", *flags]) == 0
         assert verbs.calls[-1][2] == expected
-    for flags, message in [(["--workers", "0"], "at least 1"), (["--workers=2", "--scheduler=tcp://h:1"], "not allowed with")]:
+    for flags, message in [
+        (["--workers", "0"], "at least 1"),
+        (["--workers=2", "--scheduler=tcp://h:1"], "not allowed with"),
+    ]:
         with pytest.raises(SystemExit, match="2"):
             main([verb, "runs/era", *flags])
         assert message in capsys.readouterr().err
@@ -182,23 +208,75 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
         (["run", "nowhere"], "expected a file or one of tiny: 'nowhere'"),
         (["train", "shipped"], "a folder with tiny.yaml in it, expected a run"),
         (["forecast", "runs/era", "--init", "2008:2009"], "without --store"),
-        (["forecast", "runs/era", "--members", "16"], "members of a run's own forecasts are --forecast.members"),
+        (
+            ["forecast", "runs/era", "--members", "16"],
+            "members of a run's own forecasts are --forecast.members",
+        ),
         (["forecast", "runs/era", "--store", "a.nc"], "got --store without --init or --out"),
-        (["forecast", "runs/era", "--store", "a.nc", "--init", "soon", "--out", "fc.zarr"], "got --init 'soon'"),
-        (["forecast", "runs/era", "--store", "a.nc", "--init", "2008:2009", "--out", "fc.zarr", "--seed=2"], "expected none"),
-        (["evaluate", "runs/era", "--out", "skill.csv"], "the table is runs/era/skill.csv, and --out belongs with --truth"),
+        (
+            ["forecast", "runs/era", "--store", "a.nc", "--init", "soon", "--out", "fc.zarr"],
+            "got --init 'soon'",
+        ),
+        (
+            [
+                "forecast",
+                "runs/era",
+                "--store",
+                "a.nc",
+                "--init",
+                "2008:2009",
+                "--out",
+                "fc.zarr",
+                "--seed=2",
+            ],
+            "expected none",
+        ),
+        (
+            ["evaluate", "runs/era", "--out", "skill.csv"],
+            "the table is runs/era/skill.csv, and --out belongs with --truth",
+        ),
         (["forecast", "runs/era", "--out", "fc.zarr"], "--out belongs with --store"),
-        (["train", "runs/era", "--out", "x"], "of the same configuration, give runs/era/config.yaml"),
+        (
+            ["train", "runs/era", "--out", "x"],
+            "of the same configuration, give runs/era/config.yaml",
+        ),
         (["evaluate", "fc.zarr"], "without --truth"),
         (["evaluate", "runs/era", "more"], "without --truth"),
         (["evaluate", "runs/era", "--regrid"], "got --regrid without --truth"),
         (["train", "runs/era", "--allow-leakage"], "got key 'allow-leakage'"),
-        (["evaluate", "fc.zarr", "--truth", "a.nc", "--reference", "runs/era", "--train", "2000:2001"], "expected one of them"),
+        (
+            [
+                "evaluate",
+                "fc.zarr",
+                "--truth",
+                "a.nc",
+                "--reference",
+                "runs/era",
+                "--train",
+                "2000:2001",
+            ],
+            "expected one of them",
+        ),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--skill.resamples=1"], "say --metrics"),
-        (["evaluate", "fc.zarr", "--truth", "a.nc", "--reference", "runs/era", "--report", "r.html"], "got --report with --reference"),
+        (
+            [
+                "evaluate",
+                "fc.zarr",
+                "--truth",
+                "a.nc",
+                "--reference",
+                "runs/era",
+                "--report",
+                "r.html",
+            ],
+            "got --report with --reference",
+        ),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--train", "2000:2001:1 day"], "with a step"),
         (["evaluate", "fc.zarr", "--truth", "a.nc", "--train", "summer"], "got --train 'summer'"),
-        (["baselines", "a.nc", "--train", "2000:2001"], "got no --init and no --lead-times and no --out"),
+        (
+            ["baselines", "a.nc", "--train", "2000:2001"],
+            "got no --init and no --lead-times and no --out",
+        ),
         (["data", "get"], "got data set None to get, expected one of era, qg"),
         (["data", "make", "qq"], "got data set 'qq' to make, expected one of era, qg"),
         (["data", "make", "era"], "not simulated here: from ECMWF"),
@@ -225,12 +303,34 @@ def test_abbreviated_options_are_refused(era, verbs, capsys):
 
 
 def test_forecasting_another_store(era, verbs):
-    argv = ["forecast", "runs/era", "--store", "a.nc", "--init", "2008-01-01:2008-02-01:5 days", "--out", "fc.zarr"]
+    argv = [
+        "forecast",
+        "runs/era",
+        "--store",
+        "a.nc",
+        "--init",
+        "2008-01-01:2008-02-01:5 days",
+        "--out",
+        "fc.zarr",
+    ]
     assert main(argv) == 0
-    expected = {"store": "a.nc", "init": ("2008-01-01", "2008-02-01", "5 days"), "out": Path("fc.zarr"), "lead_times": None, "members": 0}
+    expected = {
+        "store": "a.nc",
+        "init": ("2008-01-01", "2008-02-01", "5 days"),
+        "out": Path("fc.zarr"),
+        "lead_times": None,
+        "members": 0,
+    }
     assert verbs.calls.pop() == ("forecast_store", (era,), expected)
-    assert main([*argv, "--lead-times", "1 day, 5 days", "--store", "a.nc", "b.nc", "--members", "16"]) == 0
-    assert verbs.calls.pop()[2] == expected | {"store": ["a.nc", "b.nc"], "lead_times": ["1 day", "5 days"], "members": 16}
+    assert (
+        main([*argv, "--lead-times", "1 day, 5 days", "--store", "a.nc", "b.nc", "--members", "16"])
+        == 0
+    )
+    assert verbs.calls.pop()[2] == expected | {
+        "store": ["a.nc", "b.nc"],
+        "lead_times": ["1 day", "5 days"],
+        "members": 16,
+    }
 
 
 def test_evaluating_stores(era, verbs, monkeypatch):
@@ -245,15 +345,34 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "allow_leakage": False,
     }
     common |= {"events": [], "mask": None}
-    assert verbs.calls.pop() == ("evaluate_store", (["a.zarr", "b.zarr"],), common | {"reference": era})
-    monkeypatch.setattr("sciwm.verify.evaluate_forecasts", lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)))
+    assert verbs.calls.pop() == (
+        "evaluate_store",
+        (["a.zarr", "b.zarr"],),
+        common | {"reference": era},
+    )
+    monkeypatch.setattr(
+        "sciwm.verify.evaluate_forecasts",
+        lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)),
+    )
     assert main(["evaluate", "a.zarr", "--truth", "t.nc"]) == 0
     assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common | {"report": None})
     for flags, method in ((["--regrid"], "linear"), (["--regrid", "conservative"], "conservative")):
-        for more, rest in (([], {"report": None}), (["--reference", "runs/era"], {"reference": era})):
+        for more, rest in (
+            ([], {"report": None}),
+            (["--reference", "runs/era"], {"reference": era}),
+        ):
             assert main(["evaluate", "a.zarr", "--truth", "t.nc", *flags, *more]) == 0
             assert verbs.calls.pop()[2] == common | {"regrid": method} | rest
-    options = ["--train", "2000:2006", "--validation", "2007:2007", "--metrics", "rmse, acc", "--regions", "tropics; n:20,90,0,360"]
+    options = [
+        "--train",
+        "2000:2006",
+        "--validation",
+        "2007:2007",
+        "--metrics",
+        "rmse, acc",
+        "--regions",
+        "tropics; n:20,90,0,360",
+    ]
     options += ["--events", "t850>285; tp>0.001", "--mask", "m.nc"]
     assert (
         main(
@@ -293,7 +412,16 @@ def test_evaluating_stores(era, verbs, monkeypatch):
 def test_baselines(monkeypatch):
     calls = []
     monkeypatch.setattr("sciwm.verify.write_baselines", lambda *a, **k: calls.append((a, k)))
-    options = ["--train", "2000:2006", "--init", "2008-01-01:2008-12-31:5 days", "--lead-times", "1 day, 3 days", "--out", "b"]
+    options = [
+        "--train",
+        "2000:2006",
+        "--init",
+        "2008-01-01:2008-12-31:5 days",
+        "--lead-times",
+        "1 day, 3 days",
+        "--out",
+        "b",
+    ]
     assert main(["baselines", "t.nc", *options, "--methods", "lim"]) == 0
     expected = {
         "train": ("2000", "2006"),
@@ -322,7 +450,11 @@ def test_demo_and_check(era, verbs, capsys):
 
 def test_leakage_that_is_allowed_is_kept_in_the_configuration_of_a_run(era, verbs):
     assert main(["evaluate", "runs/era", "--allow-leakage"]) == 0
-    assert verbs.calls[-1] == ("evaluate", (era, load_config("train: {steps: 20}\nskill: {allow_leakage: true}\n")), {})
+    assert verbs.calls[-1] == (
+        "evaluate",
+        (era, load_config("train: {steps: 20}\nskill: {allow_leakage: true}\n")),
+        {},
+    )
     for verb in ("check", "run"):
         verbs.answers["check"] = []
         assert main([verb, "tiny", "--allow-leakage"]) == 0
@@ -335,11 +467,37 @@ def test_comparing(era, verbs, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr("sciwm.run.compare.compare", lambda *a, **k: calls.append((a, k)))
     everyone = ["jepa", "supervised", "masked_autoencoder", "autoencoder", "random"]
-    asked = {"out": Path("runs/tiny_compare"), "seeds": [0, 1, 2], "methods": everyone, "split": "test"}
+    asked = {
+        "out": Path("runs/tiny_compare"),
+        "seeds": [0, 1, 2],
+        "methods": everyone,
+        "split": "test",
+    }
     assert main(["compare", "tiny", "--train.steps=3"]) == 0
     assert calls.pop() == ((load_config("train: {steps: 3}\n"),), asked)
-    assert main(["compare", "tiny", "--seeds", "4, 2", "--methods", "jepa,random", "--split", "validation", "--out", "c"]) == 0
-    assert calls.pop()[1] == {"out": Path("c"), "seeds": [4, 2], "methods": ["jepa", "random"], "split": "validation"}
+    assert (
+        main(
+            [
+                "compare",
+                "tiny",
+                "--seeds",
+                "4, 2",
+                "--methods",
+                "jepa,random",
+                "--split",
+                "validation",
+                "--out",
+                "c",
+            ]
+        )
+        == 0
+    )
+    assert calls.pop()[1] == {
+        "out": Path("c"),
+        "seeds": [4, 2],
+        "methods": ["jepa", "random"],
+        "split": "validation",
+    }
     assert main(["compare", "tiny", "--seeds", "one"]) == 2
     assert "got --seeds 'one'" in capsys.readouterr().err
 
@@ -386,7 +544,9 @@ def test_errors_of_others_keep_their_traceback(era, verbs):
 def test_a_flow_that_blows_up_is_told_plainly(verbs, capsys):
     qg = importlib.import_module("sciwm.catalogue").load("qg")
     fast = qg.Flow(time_step=86400.0)
-    verbs.answers["demo"] = lambda: qg.make(num_members=1, num_times=60, spinup_days=0, flow=fast, progress=False)
+    verbs.answers["demo"] = lambda: qg.make(
+        num_members=1, num_times=60, spinup_days=0, flow=fast, progress=False
+    )
     assert main(["demo"]) == 2
     error = capsys.readouterr().err
     assert "expected a shorter `time_step`" in error
@@ -400,14 +560,20 @@ def test_file_errors_of_libraries_are_told_plainly(era, verbs, capsys):
 
 
 def test_traceback_on_request(era, verbs):
-    for argv in (["train", "runs/era", "--seed=9", "--traceback"], ["--traceback", "train", "runs/era", "--seed=9"]):
+    for argv in (
+        ["train", "runs/era", "--seed=9", "--traceback"],
+        ["--traceback", "train", "runs/era", "--seed=9"],
+    ):
         with pytest.raises(ValueError, match="seed = 9"):
             main(argv)
 
 
 def test_messages_keep_brackets_and_length(era, verbs, capsys):
     assert main(["train", "runs/era", "--objective.lead_steps=[0]"]) == 2
-    assert capsys.readouterr().err == "got objective.lead_steps = [0], expected a list of positive counts of time steps\n"
+    assert (
+        capsys.readouterr().err
+        == "got objective.lead_steps = [0], expected a list of positive counts of time steps\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -415,9 +581,18 @@ def test_messages_keep_brackets_and_length(era, verbs, capsys):
     [
         ("2008-01-01:2008-12-31", ("2008-01-01", "2008-12-31", None)),
         ("2008-01-01:2008-12-31:5 days", ("2008-01-01", "2008-12-31", "5 days")),
-        ("2008-01-01T12:00:2008-02-01T12:00:5 days", ("2008-01-01T12:00", "2008-02-01T12:00", "5 days")),
-        ("2008-01-01T12:00:2008-02-01T12:00:10 days", ("2008-01-01T12:00", "2008-02-01T12:00", "10 days")),
-        ("2008-01-01T12:00:30:2008-02-01T12:00:30", ("2008-01-01T12:00:30", "2008-02-01T12:00:30", None)),
+        (
+            "2008-01-01T12:00:2008-02-01T12:00:5 days",
+            ("2008-01-01T12:00", "2008-02-01T12:00", "5 days"),
+        ),
+        (
+            "2008-01-01T12:00:2008-02-01T12:00:10 days",
+            ("2008-01-01T12:00", "2008-02-01T12:00", "10 days"),
+        ),
+        (
+            "2008-01-01T12:00:30:2008-02-01T12:00:30",
+            ("2008-01-01T12:00:30", "2008-02-01T12:00:30", None),
+        ),
         ("2008-01-01 12:00:2008-02-01 06:00:6h", ("2008-01-01 12:00", "2008-02-01 06:00", "6h")),
         ("2008-01-01T12/2008-02-01T12/1 day", ("2008-01-01T12", "2008-02-01T12", "1 day")),
         ("2008-01/2009-12", ("2008-01", "2009-12", None)),
@@ -431,7 +606,17 @@ def test_initial_times(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2008-01-01", "2008-01-01:", "a:b", "2008-01-01:2009-01-01:5", "a/b", "2008/2009/5", "2008/2009/1 d/3"]
+    "text",
+    [
+        "",
+        "2008-01-01",
+        "2008-01-01:",
+        "a:b",
+        "2008-01-01:2009-01-01:5",
+        "a/b",
+        "2008/2009/5",
+        "2008/2009/1 d/3",
+    ],
 )
 def test_initial_times_that_cannot_be_read(text):
     with pytest.raises(ValueError, match=r"expected START:END or START:END:STEP"):
@@ -468,10 +653,14 @@ def test_python_dash_m(monkeypatch, capsys):
 def test_the_verbs_take_what_the_command_line_gives():
     module = pytest.importorskip("sciwm.run.verbs")
     for name in ("prepare", "run_all"):
-        inspect.signature(getattr(module, name)).bind("run", "config", scheduler="tcp://h:1", workers=0)
+        inspect.signature(getattr(module, name)).bind(
+            "run", "config", scheduler="tcp://h:1", workers=0
+        )
     for name in ("prepare", "train", "probe", "forecast", "evaluate", "report", "run_all"):
         inspect.signature(getattr(module, name)).bind("run", "config")
     inspect.signature(module.check).bind("config")
     inspect.signature(module.demo).bind("out", quick=True)
-    inspect.signature(module.forecast_store).bind("run", store="s", init=("a", "b", None), out="o", lead_times=None, members=0)
+    inspect.signature(module.forecast_store).bind(
+        "run", store="s", init=("a", "b", None), out="o", lead_times=None, members=0
+    )
     inspect.signature(module.evaluate_store).bind(["fc"], truth="t", reference="r", out="o")

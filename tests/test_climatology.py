@@ -12,15 +12,23 @@ def make(time, *, lat=3, lon=4, seed=0, chunks=None, nan=0.0):
     rng = np.random.default_rng(seed)
     year, day, _ = calendar_fields(time)
     cycle = 5 * np.sin(2 * np.pi * year) + 2 * np.cos(4 * np.pi * year) + np.cos(2 * np.pi * day)
-    values = 5000.0 + cycle[:, None, None] * rng.normal(size=(lat, lon)) + rng.normal(size=(len(time), lat, lon))
+    values = (
+        5000.0
+        + cycle[:, None, None] * rng.normal(size=(lat, lon))
+        + rng.normal(size=(len(time), lat, lon))
+    )
     values[rng.random(values.shape) < nan] = np.nan
     coords = {"time": time, "latitude": np.arange(lat) * 1.0, "longitude": np.arange(lon) * 1.0}
-    ds = xr.Dataset({"z500": (("time", "latitude", "longitude"), values, {"units": "m2 s-2"})}, coords)
+    ds = xr.Dataset(
+        {"z500": (("time", "latitude", "longitude"), values, {"units": "m2 s-2"})}, coords
+    )
     return ds if chunks is None else ds.chunk(chunks)
 
 
 def daily(start="2000-01-01", periods=1000, calendar="standard", freq="D"):
-    return xr.date_range(start, periods=periods, freq=freq, calendar=calendar, use_cftime=calendar != "standard").values
+    return xr.date_range(
+        start, periods=periods, freq=freq, calendar=calendar, use_cftime=calendar != "standard"
+    ).values
 
 
 def basis(time, harmonics, diurnal):
@@ -34,7 +42,8 @@ def basis(time, harmonics, diurnal):
 
 
 @pytest.mark.parametrize(
-    ("freq", "calendar"), [("D", "standard"), ("6h", "standard"), ("12h", "standard"), ("D", "noleap"), ("D", "360_day")]
+    ("freq", "calendar"),
+    [("D", "standard"), ("6h", "standard"), ("12h", "standard"), ("D", "noleap"), ("D", "360_day")],
 )
 def test_harmonic_fit_equals_lstsq(freq, calendar):
     time = daily(periods=900 if freq == "D" else 1600, calendar=calendar, freq=freq)
@@ -47,7 +56,9 @@ def test_harmonic_fit_equals_lstsq(freq, calendar):
     got = climatology.at(ds.time).z500
     assert got.dims == ("time", "latitude", "longitude")
     np.testing.assert_allclose(got.values.reshape(expected.shape), expected, rtol=1e-11)
-    np.testing.assert_allclose(spread.squares.z500.values.ravel(), ((x - expected) ** 2).sum(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        spread.squares.z500.values.ravel(), ((x - expected) ** 2).sum(0), rtol=1e-6
+    )
     assert got.attrs["units"] == "m2 s-2"
 
 
@@ -70,7 +81,9 @@ def test_missing_values_are_left_out_cell_by_cell():
         np.testing.assert_allclose(c[:, i, j], expected, rtol=1e-9, atol=1e-9)
         assert spread.count.z500[i, j] == ok.sum()
         assert spread.first_missing.z500[i, j] == np.argmin(ok)
-        np.testing.assert_allclose(spread.squares.z500[i, j], ((x - design @ expected)[ok] ** 2).sum(), rtol=1e-6)
+        np.testing.assert_allclose(
+            spread.squares.z500[i, j], ((x - design @ expected)[ok] ** 2).sum(), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("kind", ["harmonic", "monthly", "constant"])
@@ -78,9 +91,14 @@ def test_missing_values_are_left_out_cell_by_cell():
 def test_chunked_equals_whole(kind, nan):
     ds = make(daily(periods=700), lat=4, lon=6, nan=nan)
     whole, one = fit_climatology_and_spread(ds, kind=kind, harmonics=2)
-    for chunks in ({"time": 1, "latitude": -1}, {"time": 70, "latitude": 3, "longitude": 4}, {"time": -1, "longitude": 5}):
+    for chunks in (
+        {"time": 1, "latitude": -1},
+        {"time": 70, "latitude": 3, "longitude": 4},
+        {"time": -1, "longitude": 5},
+    ):
         parts, two = fit_climatology_and_spread(ds.chunk(chunks), kind=kind, harmonics=2)
-        # coefficients of the cycle are sums of terms of both signs: measured by the size of the anomalies, about 5
+        # coefficients of the cycle are sums of terms of both signs: measured by the size of the
+        # anomalies, about 5
         xr.testing.assert_allclose(parts.coefficients, whole.coefficients, rtol=1e-12, atol=1e-12)
         xr.testing.assert_identical(two.count, one.count)
         xr.testing.assert_identical(two.first_missing, one.first_missing)
@@ -93,14 +111,20 @@ def test_a_large_offset_loses_nothing(kind, nan):
     time = daily(periods=1500)
     ds = make(time, lat=4, lon=5, nan=nan)
     ds["z500"] = ds.z500 - 5000.0
-    # multiples of 2⁻²⁰ stay exact when 50,000 or ten million is added: any difference comes from the sums
+    # multiples of 2⁻²⁰ stay exact when 50,000 or ten million is added: any difference comes from
+    # the sums
     ds["z500"] = (ds.z500 * 2.0**20).round() / 2.0**20
     plain, one = fit_climatology_and_spread(ds, kind=kind, harmonics=2)
     for offset in (5e4, 1e7):
         for chunks in ({"time": -1}, {"time": 97, "latitude": 3}):
-            shifted, two = fit_climatology_and_spread((ds + offset).chunk(chunks), kind=kind, harmonics=2)
+            shifted, two = fit_climatology_and_spread(
+                (ds + offset).chunk(chunks), kind=kind, harmonics=2
+            )
             xr.testing.assert_allclose(two.squares, one.squares, rtol=1e-12)
-            cycle = shifted.coefficients[{"coefficient": slice(None) if kind == "monthly" else 0}] - offset
+            cycle = (
+                shifted.coefficients[{"coefficient": slice(None) if kind == "monthly" else 0}]
+                - offset
+            )
             expected = plain.coefficients[{"coefficient": slice(None) if kind == "monthly" else 0}]
             xr.testing.assert_allclose(cycle, expected, rtol=0, atol=2 * np.spacing(offset))
             if kind == "harmonic":
@@ -131,7 +155,9 @@ def test_large_blocks_are_cut_and_still_agree(monkeypatch):
     whole = fit_climatology(ds, harmonics=1)
     monkeypatch.setattr("sciwm.moments._BLOCK_BYTES", 8 * 12 * 7)
     monkeypatch.setattr("sciwm.climatology._SLAB_CELLS", 5)
-    xr.testing.assert_allclose(fit_climatology(ds, harmonics=1).coefficients, whole.coefficients, rtol=1e-10)
+    xr.testing.assert_allclose(
+        fit_climatology(ds, harmonics=1).coefficients, whole.coefficients, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("calendar", ["standard", "noleap"])
@@ -165,7 +191,9 @@ def test_cftime_valid_times_and_constant_picoseconds():
     valid = xr.DataArray(time[:6].reshape(2, 3), dims=("init_time", "lead_time"))
     assert climatology.at(valid).z500.shape == (2, 3, 3, 4)
     assert climatology.at(valid.chunk(init_time=1)).z500.compute().shape == (2, 3, 3, 4)
-    ds = xr.Dataset({"phi": ("time", np.arange(10.0))}, {"time": ("time", np.arange(10.0), {"units": "ps"})})
+    ds = xr.Dataset(
+        {"phi": ("time", np.arange(10.0))}, {"time": ("time", np.arange(10.0), {"units": "ps"})}
+    )
     mean = fit_climatology(ds, kind="constant")
     assert float(mean.at(ds.time[3]).phi) == pytest.approx(4.5)
     with pytest.raises(ValueError, match="choose climatology 'constant'"):

@@ -41,7 +41,10 @@ def test_threads_without_a_cluster():
 
 
 def test_both_a_scheduler_and_workers_are_refused():
-    with pytest.raises(ValueError, match="expected one of them"), dask_workers(scheduler="tcp://h:1", workers=2):
+    with (
+        pytest.raises(ValueError, match="expected one of them"),
+        dask_workers(scheduler="tcp://h:1", workers=2),
+    ):
         pass
 
 
@@ -55,7 +58,9 @@ def test_an_address_where_nobody_answers_is_named_soon(monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 1.0)
     start = time.monotonic()
     with (
-        pytest.raises(ConnectionError, match=r"scheduler 'tcp://127.0.0.1:1', which does not answer"),
+        pytest.raises(
+            ConnectionError, match=r"scheduler 'tcp://127.0.0.1:1', which does not answer"
+        ),
         dask_workers(scheduler="tcp://127.0.0.1:1"),
     ):
         pass
@@ -80,10 +85,17 @@ def test_a_scheduler_without_workers_is_refused(monkeypatch):
 
 def test_the_verb_prepares_on_a_cluster_and_lets_go_of_it(config, capsys):
     assert main(["prepare", config, "--out", "threads"]) == 0
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
-        assert main(["prepare", config, "--out", "cluster", "--scheduler", cluster.scheduler_address]) == 0
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        assert (
+            main(["prepare", config, "--out", "cluster", "--scheduler", cluster.scheduler_address])
+            == 0
+        )
         assert "workers: 2, dashboard: http://" in capsys.readouterr().out
-        assert not cluster.scheduler.clients or all(c == "fire-and-forget" for c in cluster.scheduler.clients)
+        assert not cluster.scheduler.clients or all(
+            c == "fire-and-forget" for c in cluster.scheduler.clients
+        )
     stores = [open_training_store(f"{out}/train.zarr").load() for out in ("threads", "cluster")]
     xr.testing.assert_identical(*stores)
     assert np.isfinite(stores[0].state.values).all()

@@ -33,7 +33,12 @@ def test_a_file_and_its_text_are_the_same(tmp_path):
     text = "seed: 4\ntrain:\n  steps: 20\n"
     file = tmp_path / "small.yaml"
     file.write_text(text)
-    assert load_config(file) == load_config(str(file)) == load_config(text) == Config(seed=4, train=TrainConfig(steps=20))
+    assert (
+        load_config(file)
+        == load_config(str(file))
+        == load_config(text)
+        == Config(seed=4, train=TrainConfig(steps=20))
+    )
 
 
 def test_a_missing_file_is_named():
@@ -44,7 +49,14 @@ def test_a_missing_file_is_named():
 def test_flags_win_over_yaml_and_later_over_earlier():
     config = load_config(
         "train: {steps: 20, clip: 2.0}\n",
-        ["--train.steps=30", "--train.steps", "40", "--seed=7", "--objective.lead_steps=[1,4]", "--data.store=a b.nc"],
+        [
+            "--train.steps=30",
+            "--train.steps",
+            "40",
+            "--seed=7",
+            "--objective.lead_steps=[1,4]",
+            "--data.store=a b.nc",
+        ],
     )
     assert (config.train.steps, config.train.clip, config.seed) == (40, 2.0, 7)
     assert config.objective.lead_steps == [1, 4]
@@ -52,7 +64,10 @@ def test_flags_win_over_yaml_and_later_over_earlier():
 
 
 def test_dates_stay_text_in_yaml_and_flags():
-    config = load_config("data:\n  split:\n    train: [2000-01-01, 2003-12-31]\n", ["--data.split.test=[2004-01-01,2004-12-31]"])
+    config = load_config(
+        "data:\n  split:\n    train: [2000-01-01, 2003-12-31]\n",
+        ["--data.split.test=[2004-01-01,2004-12-31]"],
+    )
     assert config.data.split.train == ["2000-01-01", "2003-12-31"]
     assert config.data.split.test == ["2004-01-01", "2004-12-31"]
 
@@ -66,26 +81,57 @@ def test_several_stores_and_text_that_looks_like_a_number():
 @pytest.mark.parametrize(
     ("text", "flags", "message"),
     [
-        ("train: {step: 3}", [], r"got key 'train\.step', expected one of steps, .*; did you mean 'train\.steps'\?"),
-        ("", ["--train.step=3"], r"got key 'train\.step', expected one of train\.steps, .*; did you mean 'train\.steps'\?"),
-        ("steps: 3", [], r"got key 'steps', expected one of seed, data, .*; did you mean 'train\.steps'\?"),
+        (
+            "train: {step: 3}",
+            [],
+            r"got key 'train\.step', expected one of steps, .*; did you mean 'train\.steps'\?",
+        ),
+        (
+            "",
+            ["--train.step=3"],
+            (
+                r"got key 'train\.step', expected one of train\.steps, .*; did you mean"
+                r" 'train\.steps'\?"
+            ),
+        ),
+        (
+            "steps: 3",
+            [],
+            r"got key 'steps', expected one of seed, data, .*; did you mean 'train\.steps'\?",
+        ),
         ("", ["--steps=3"], r"did you mean 'train\.steps'\?"),
         ("", ["--model.dropuot=0.2"], r"did you mean 'model\.dropout'\?"),
-        ("data: {split: {valid: [a, b]}}", [], r"got key 'data\.split\.valid', expected one of by, train, validation, test"),
+        (
+            "data: {split: {valid: [a, b]}}",
+            [],
+            r"got key 'data\.split\.valid', expected one of by, train, validation, test",
+        ),
         ("qqqqqqqq: 3", [], r"got key 'qqqqqqqq', expected one of seed, .*, skill$"),
         ("1: 3", [], r"got key '1'"),
         ("train: {steps: many}", [], r"got train\.steps = 'many', expected int"),
         ("train: {steps: 1.5}", [], r"got train\.steps = 1\.5, expected int"),
         ("train:\n  steps:\n", [], r"got train\.steps without a value, expected int"),
         ("", ["--train.steps=many"], r"got train\.steps = 'many', expected int"),
-        ("", ["--train.steps", "--seed=1"], r"got --train\.steps without a value, expected --train\.steps=int"),
+        (
+            "",
+            ["--train.steps", "--seed=1"],
+            r"got --train\.steps without a value, expected --train\.steps=int",
+        ),
         ("", ["--train.steps"], r"got --train\.steps without a value"),
         ("", ["train.steps=3"], r"expected a flag such as --train\.steps=200"),
         ("seed: true", [], r"got seed = True, expected int"),
         ("data: {segments: 3}", [], r"got data\.segments = 3, expected bool"),
         ("data: {store: [a, 3]}", [], r"got data\.store = \['a', 3\], expected str or list\[str\]"),
-        ("objective: {kind: sigred}", [], r"got objective\.kind = 'sigred', expected one of sigreg, ema, vicreg"),
-        ("objective: {lead_steps: [1, x]}", [], r"got objective\.lead_steps = \[1, 'x'\], expected list\[int\]"),
+        (
+            "objective: {kind: sigred}",
+            [],
+            r"got objective\.kind = 'sigred', expected one of sigreg, ema, vicreg",
+        ),
+        (
+            "objective: {lead_steps: [1, x]}",
+            [],
+            r"got objective\.lead_steps = \[1, 'x'\], expected list\[int\]",
+        ),
         ("train: 3", [], r"got train = 3, expected a section with keys out of steps,"),
         ("- a\n- b\n", [], r"got list in the configuration, expected sections"),
         ("data: [\n", [], r"got invalid YAML in the configuration"),
@@ -106,7 +152,11 @@ OUT_OF_RANGE = [
     (DataConfig, {"harmonics": 0}, r"data\.harmonics = 0"),
     (ModelConfig, {"patch_size": [3]}, r"model\.patch_size = \[3\]"),
     (ModelConfig, {"patch_size": [3, 0]}, r"two positive counts"),
-    (ModelConfig, {"num_heads": 5}, r"model\.num_heads = 5, expected a divisor of model\.token_dim = 96"),
+    (
+        ModelConfig,
+        {"num_heads": 5},
+        r"model\.num_heads = 5, expected a divisor of model\.token_dim = 96",
+    ),
     (ModelConfig, {"token_dim": 0}, r"model\.token_dim = 0"),
     (ModelConfig, {"history": 0}, r"model\.history = 0, expected a whole number of at least 1"),
     (ModelConfig, {"mlp_ratio": 0.0}, r"model\.mlp_ratio"),
@@ -128,7 +178,11 @@ OUT_OF_RANGE = [
     (ProbeConfig, {"strengths": [0.0]}, r"probe\.strengths"),
     (ProbeConfig, {"halo": -1}, r"probe\.halo"),
     (ForecastConfig, {"lead_times": []}, r"forecast\.lead_times"),
-    (ForecastConfig, {"lead_times": ["1 dog"]}, r"got lead time '1 dog', .* in forecast\.lead_times"),
+    (
+        ForecastConfig,
+        {"lead_times": ["1 dog"]},
+        r"got lead time '1 dog', .* in forecast\.lead_times",
+    ),
     (ForecastConfig, {"lead_times": ["0 days"]}, r"positive number of hours"),
     (ForecastConfig, {"lead_times": ["1 day", "1 month"]}, r"of one kind"),
     (ForecastConfig, {"init_every": 0}, r"forecast\.init_every"),
@@ -155,7 +209,9 @@ def test_range_errors_reach_through_loading():
 
 
 finite = st.floats(min_value=1e-12, max_value=1e12)
-words = st.text(st.sampled_from("azAZ09 _-./:,#&*!|>'\"%@`[]{}?=~\\éß°µ水🌍"), min_size=1, max_size=12)
+words = st.text(
+    st.sampled_from("azAZ09 _-./:,#&*!|>'\"%@`[]{}?=~\\éß°µ水🌍"), min_size=1, max_size=12
+)
 
 
 @settings(max_examples=25)
@@ -165,11 +221,14 @@ words = st.text(st.sampled_from("azAZ09 _-./:,#&*!|>'\"%@`[]{}?=~\\éß°µ水�
     rate=finite,
     strengths=st.lists(finite, min_size=1, max_size=4),
     leads=st.lists(st.integers(1, 10**6), min_size=1, max_size=4),
-    precision=words | st.sampled_from(["16", "yes", "null", "1e3", "2000-01-01", "~", "- a", "a: b"]),
+    precision=words
+    | st.sampled_from(["16", "yes", "null", "1e3", "2000-01-01", "~", "- a", "a: b"]),
 )
 def test_dumping_and_loading_is_the_identity(store, variables, rate, strengths, leads, precision):
     config = Config(
-        data=DataConfig(store=store, variables=variables, split=SplitConfig(train=["2000-01-01", "2001-01-01"])),
+        data=DataConfig(
+            store=store, variables=variables, split=SplitConfig(train=["2000-01-01", "2001-01-01"])
+        ),
         objective=ObjectiveConfig(lead_steps=leads),
         train=TrainConfig(learning_rate=rate, precision=precision),
         probe=ProbeConfig(strengths=strengths),
@@ -180,9 +239,14 @@ def test_dumping_and_loading_is_the_identity(store, variables, rate, strengths, 
 def test_flattened_keys_are_the_flags():
     flat = flatten_config(Config())
     assert flat["data.split.by"] == "time"
-    assert load_config("", [f"--train.steps={flat['train.steps'] + 1}"]).train.steps == flat["train.steps"] + 1
+    assert (
+        load_config("", [f"--train.steps={flat['train.steps'] + 1}"]).train.steps
+        == flat["train.steps"] + 1
+    )
     changed = replace(Config(), train=TrainConfig(steps=3))
-    assert [key for key, value in flatten_config(changed).items() if value != flat[key]] == ["train.steps"]
+    assert [key for key, value in flatten_config(changed).items() if value != flat[key]] == [
+        "train.steps"
+    ]
 
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -43,7 +43,8 @@ def violations(source: str, module: str) -> list[str]:
         below = set(CHAIN[: CHAIN.index(part)]) if part in CHAIN else set()
         if part in APART and top == "sciwm" and inner in APART - {part} - below:
             wrong.append(
-                f"{module} imports {name}: chunks, data, store, streams go one way; tokens, model and skill never import each other"
+                f"{module} imports {name}: chunks, data, store, streams go one way; tokens, model"
+                " and skill never import each other"
             )
         if part in NEUTRAL and top == "sciwm" and inner and inner not in NEUTRAL:
             wrong.append(f"{module} imports {name}: neutral modules import only each other")
@@ -55,7 +56,11 @@ def violations(source: str, module: str) -> list[str]:
             wrong.append(f"{module} imports {name}: Lightning appears only in train/")
         if top in {"yaml", "jsonargparse"} and module not in {"sciwm.config", "sciwm.cli"}:
             wrong.append(f"{module} imports {name}: only config.py and cli.py touch YAML")
-        if part in APART | NEUTRAL and top == "sciwm" and inner in {"world", "verbs", "cli", "rundir"}:
+        if (
+            part in APART | NEUTRAL
+            and top == "sciwm"
+            and inner in {"world", "verbs", "cli", "rundir"}
+        ):
             wrong.append(f"{module} imports {name}: parts never import what puts them together")
     return wrong
 
@@ -64,13 +69,18 @@ def sources() -> list[tuple[str, Path]]:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = list(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-        # An __init__ keeps its name here, so that its relative imports resolve like those of its neighbours.
+        # An __init__ keeps its name here, so that its relative imports resolve like those of its
+        # neighbours.
         found.append((".".join(parts), path))
     return found
 
 
 def test_the_package_keeps_the_import_rule():
-    wrong = [line for module, path in sources() for line in violations(path.read_text(encoding="utf-8"), module)]
+    wrong = [
+        line
+        for module, path in sources()
+        for line in violations(path.read_text(encoding="utf-8"), module)
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -99,11 +109,20 @@ def test_a_breach_is_seen(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("sciwm.streams.open", "from sciwm.batch import Batch\nfrom sciwm.streams.windows import Windows\nimport torch"),
+        (
+            "sciwm.streams.open",
+            (
+                "from sciwm.batch import Batch\nfrom sciwm.streams.windows import Windows\nimport"
+                " torch"
+            ),
+        ),
         ("sciwm.train.datamodule", "import lightning"),
         ("sciwm.train.module", "import lightning.pytorch as pl"),
         ("sciwm.skill.table", "from . import scores\nfrom sciwm.climatology import Climatology"),
-        ("sciwm.run.verbs", "from sciwm.data import open\nfrom sciwm.skill import table\nimport torch"),
+        (
+            "sciwm.run.verbs",
+            "from sciwm.data import open\nfrom sciwm.skill import table\nimport torch",
+        ),
         ("sciwm.config", "import yaml"),
     ],
 )
@@ -115,13 +134,27 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "MDAnalysis": "mdanalysis"}
 
 
 def test_every_library_imported_is_declared():
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [project["optional-dependencies"][name] for name in ("grib", "cloud", "md", "regrid", "hub", "maps")]
-    declared = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for group in [project["dependencies"], *extras] for line in group}
-    files = [*sources(), *((f"datasets.{path.stem}", path) for path in (PACKAGE.parent / "datasets").glob("*.py"))]
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    extras = [
+        project["optional-dependencies"][name]
+        for name in ("grib", "cloud", "md", "regrid", "hub", "maps")
+    ]
+    declared = {
+        re.match(r"[\w-]+", line)[0].lower().replace("_", "-")
+        for group in [project["dependencies"], *extras]
+        for line in group
+    }
+    files = [
+        *sources(),
+        *((f"datasets.{path.stem}", path) for path in (PACKAGE.parent / "datasets").glob("*.py")),
+    ]
     missing = set()
     for module, path in files:
-        tops = {name.partition(".")[0] for name in imported(path.read_text(encoding="utf-8"), module)}
+        tops = {
+            name.partition(".")[0] for name in imported(path.read_text(encoding="utf-8"), module)
+        }
         outside = tops - set(sys.stdlib_module_names) - {"sciwm", "datasets"}
         names = {DISTRIBUTIONS.get(top, top).lower().replace("_", "-") for top in outside}
         missing |= {f"{module} imports {name}" for name in names - declared}
@@ -130,7 +163,13 @@ def test_every_library_imported_is_declared():
 
 def modules_after(*arguments: str) -> set[str]:
     """Top-level modules that a fresh interpreter has imported, from its import log."""
-    done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, cwd=PACKAGE.parent, check=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+        check=True,
+    )
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     names = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
     assert "sciwm" in names
@@ -138,7 +177,9 @@ def modules_after(*arguments: str) -> set[str]:
 
 
 def test_import_sciwm_is_light():
-    assert not modules_after("-c", "import sciwm; sciwm.__version__; dir(sciwm)") & (HEAVY | {"yaml", "jsonargparse", "rich"})
+    assert not modules_after("-c", "import sciwm; sciwm.__version__; dir(sciwm)") & (
+        HEAVY | {"yaml", "jsonargparse", "rich"}
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], []])
@@ -147,7 +188,10 @@ def test_the_command_line_answers_without_heavy_imports(arguments):
 
 
 def test_skill_works_without_torch():
-    program = "import sys; sys.modules['torch'] = None; sys.modules['lightning'] = None; import sciwm; sciwm.skill"
+    program = (
+        "import sys; sys.modules['torch'] = None; sys.modules['lightning'] = None; import sciwm;"
+        " sciwm.skill"
+    )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=PACKAGE.parent, check=True)
 
 
@@ -158,7 +202,9 @@ def test_every_public_name_is_there(name):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match=r"no attribute 'open_datset', expected one of .*open_dataset"):
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'open_datset', expected one of .*open_dataset"
+    ):
         _ = sciwm.open_datset
 
 

@@ -12,7 +12,15 @@ from sciwm.arguments import build_parser, split_overrides
 from sciwm.config import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [page for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.exists()]
+PAGES = [
+    page
+    for page in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
+    if page.exists()
+]
 SHELL = {"bash", "console", "sh", "shell"}
 
 
@@ -25,7 +33,9 @@ class Block(NamedTuple):
 def blocks(text: str) -> list[Block]:
     """Fenced code blocks, but those after a comment ``<!-- not run: why -->``."""
     pattern = re.compile(
-        r"(?P<skip><!-- not run:[^>]*-->\s*\n)?^(?P<fence>```+)(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)\s*$", re.M | re.S
+        r"(?P<skip><!-- not"
+        r" run:[^>]*-->\s*\n)?^(?P<fence>```+)(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)\s*$",
+        re.M | re.S,
     )
     return [
         Block(match["language"], match["code"], text.count("\n", 0, match.start("code")) + 1)
@@ -73,7 +83,11 @@ def complaint(words: list[str]) -> str | None:
 def test_python_blocks_run(page, tmp_path, monkeypatch, request):
     """In order, in one namespace, in a folder that is empty but for a finished run where a page asks for ``runs/demo``."""
     monkeypatch.chdir(tmp_path)
-    if "runs/demo" in "".join(block.code for block in blocks(page.read_text(encoding="utf-8")) if block.language == "python"):
+    if "runs/demo" in "".join(
+        block.code
+        for block in blocks(page.read_text(encoding="utf-8"))
+        if block.language == "python"
+    ):
         (tmp_path / "runs").mkdir()
         (tmp_path / "runs" / "demo").symlink_to(request.getfixturevalue("finished_run"))
     namespace = {"__name__": "__readme__"}
@@ -86,13 +100,21 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, request):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_sessions_print_what_they_show(page):
     """Blocks of ``>>>`` lines, errors included."""
-    result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    result = doctest.testfile(
+        str(page),
+        module_relative=False,
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
+    )
     assert result.failed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_exist(page):
-    wrong = [f"{shlex.join(words)}: {why}" for words in commands(page.read_text(encoding="utf-8")) if (why := complaint(words))]
+    wrong = [
+        f"{shlex.join(words)}: {why}"
+        for words in commands(page.read_text(encoding="utf-8"))
+        if (why := complaint(words))
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -136,7 +158,10 @@ def test_blocks_and_commands_are_found():
     assert SAMPLE.splitlines()[python.line - 1] == "x = 1"
 
 
-@pytest.mark.parametrize("line", ["make cake", "sciwm fly", "sciwm run", "sciwm run tiny --train.step=3", "sciwm demo --fast"])
+@pytest.mark.parametrize(
+    "line",
+    ["make cake", "sciwm fly", "sciwm run", "sciwm run tiny --train.step=3", "sciwm demo --fast"],
+)
 def test_a_wrong_command_is_seen(line, capsys):
     assert complaint(shlex.split(line))
 

@@ -8,7 +8,10 @@ from sciwm.skill import evaluate, fit_reference
 
 
 def field(latitude, longitude):
-    return xr.DataArray(np.zeros((len(latitude), len(longitude))), coords=[("latitude", latitude), ("longitude", longitude)])
+    return xr.DataArray(
+        np.zeros((len(latitude), len(longitude))),
+        coords=[("latitude", latitude), ("longitude", longitude)],
+    )
 
 
 LATITUDE = np.arange(-87.5, 90, 5.0)
@@ -19,7 +22,9 @@ def test_the_whole_domain_is_weighted_by_the_cosine_of_latitude():
     assert weights.region.values.tolist() == ["all"]
     np.testing.assert_allclose(weights.isel(region=0, longitude=3), np.cos(np.deg2rad(LATITUDE)))
     for name in ("global", "domain"):
-        xr.testing.assert_equal(region_weights(field(LATITUDE, np.arange(0, 360, 5.0)), [name]), weights)
+        xr.testing.assert_equal(
+            region_weights(field(LATITUDE, np.arange(0, 360, 5.0)), [name]), weights
+        )
 
 
 @pytest.mark.parametrize("start", [0.0, 2.5, -180.0, -177.5, 100.0])
@@ -34,16 +39,22 @@ def test_nino34_has_the_same_share_of_the_circle_in_every_longitude_convention(s
 
 
 def test_cells_across_the_edge_of_a_box_count_in_part():
-    weights = region_weights(field(np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 20.0])), ["half:-5,10,-5,25"])
+    weights = region_weights(
+        field(np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 20.0])), ["half:-5,10,-5,25"]
+    )
     fraction = weights.isel(region=0, longitude=0) / np.cos(np.deg2rad(weights.latitude))
     np.testing.assert_allclose(fraction, [1.0, 0.5, 0.0], atol=1e-12)
 
 
 def test_a_box_across_greenwich_and_one_across_the_date_line():
     longitude = np.arange(0, 360, 10.0)
-    europe = region_weights(field(np.array([45.0, 50.0]), longitude), ["europe:40,60,-15,15"]).isel(region=0, latitude=0)
+    europe = region_weights(field(np.array([45.0, 50.0]), longitude), ["europe:40,60,-15,15"]).isel(
+        region=0, latitude=0
+    )
     assert set(longitude[europe.values > 0]) == {350.0, 0.0, 10.0}
-    pacific = region_weights(field(np.array([45.0, 50.0]), longitude), ["pacific:40,60,165,-165"]).isel(region=0, latitude=0)
+    pacific = region_weights(
+        field(np.array([45.0, 50.0]), longitude), ["pacific:40,60,165,-165"]
+    ).isel(region=0, latitude=0)
     assert set(longitude[pacific.values > 0]) == {170.0, 180.0, 190.0}
 
 
@@ -55,14 +66,24 @@ def test_hemispheres_and_tropics_cover_the_globe_once():
 
 
 def test_a_domain_of_one_row_counts_by_its_centre():
-    weights = region_weights(field(np.array([0.0]), np.arange(0, 360, 5.0)), ["nino34", "northern_extratropics"])
+    weights = region_weights(
+        field(np.array([0.0]), np.arange(0, 360, 5.0)), ["nino34", "northern_extratropics"]
+    )
     assert weights.sum(("latitude", "longitude")).values.tolist() == [10.0, 0.0]
 
 
 def test_components_are_chosen_by_prefix():
-    torsions = xr.DataArray(np.zeros(5), coords=[("component", ["phi_sin", "phi_cos", "psi_sin", "psi_cos", "phi2_sin"])])
+    torsions = xr.DataArray(
+        np.zeros(5),
+        coords=[("component", ["phi_sin", "phi_cos", "psi_sin", "psi_cos", "phi2_sin"])],
+    )
     weights = region_weights(torsions, ["all", "phi", "psi_cos", "tropics"])
-    assert weights.values.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
+    assert weights.values.tolist() == [
+        [1, 1, 1, 1, 1],
+        [1, 1, 0, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0],
+    ]
 
 
 def test_an_index_has_weight_one():
@@ -86,25 +107,36 @@ def test_a_box_of_ones_own_is_an_index():
     forecast = forecast_of(observed, range(500, 600), np.array([2]), noise=2.0)
     reference = fit_reference(observed, train=slice("2000", "2000"), harmonics=1)
     options = {"reference": reference, "baselines": (), "metrics": ("correlation",), "resamples": 0}
-    skill = evaluate(forecast, observed, regions=("mine:35,51,-2.5,7.5",), **options)  # the middle row and what is south of it, two columns
+    skill = evaluate(
+        forecast, observed, regions=("mine:35,51,-2.5,7.5",), **options
+    )  # the middle row and what is south of it, two columns
     area = np.cos(np.deg2rad(observed.latitude.values[:2]))
     normal = reference.climatology.at(observed.time[502:602]).t850.values
     fields = forecast.t850[:, 0].values, observed.t850.values[502:602]
-    index = [np.average((f - normal)[:, :2, :2].mean(axis=2), axis=1, weights=area * [1.0, 0.6]) for f in fields]
+    index = [
+        np.average((f - normal)[:, :2, :2].mean(axis=2), axis=1, weights=area * [1.0, 0.6])
+        for f in fields
+    ]
     assert skill.value.item() == pytest.approx(np.corrcoef(*index)[0, 1])
 
 
 def coast(observed):
     """Two columns of sea, one of half land, one of land."""
     share = np.broadcast_to([0.0, 0.0, 0.5, 1.0], (3, 4))
-    return xr.DataArray(share, {d: observed[d] for d in ("latitude", "longitude")}, ("latitude", "longitude"))
+    return xr.DataArray(
+        share, {d: observed[d] for d in ("latitude", "longitude")}, ("latitude", "longitude")
+    )
 
 
 def test_land_and_ocean_share_the_coast():
     observed = weather(20)
     weights = region_weights(observed.t850, ["all", "land", "ocean"], land=coast(observed))
-    np.testing.assert_allclose(weights.sel(region="land") + weights.sel(region="ocean"), weights.sel(region="all"))
-    np.testing.assert_allclose((weights.sel(region="land") / weights.sel(region="all"))[0], [0, 0, 0.5, 1])
+    np.testing.assert_allclose(
+        weights.sel(region="land") + weights.sel(region="ocean"), weights.sel(region="all")
+    )
+    np.testing.assert_allclose(
+        (weights.sel(region="land") / weights.sel(region="all"))[0], [0, 0, 0.5, 1]
+    )
     assert region_weights(xr.DataArray([1.0, 2.0], dims="time"), ["land"]).values.tolist() == [0.0]
 
 
@@ -120,10 +152,23 @@ def test_land_is_found_beside_the_observations_or_given():
     area = np.cos(np.deg2rad(observed.latitude.values))[:, None] * coast(observed).values
     expected = np.sqrt((error * area).sum() / area.sum() / 60)
     assert given.value.sel(region="land").item() == pytest.approx(expected)
-    with pytest.raises(ValueError, match=r"got region 'land' without a land–sea mask, expected .* --mask STORE"):
+    with pytest.raises(
+        ValueError, match=r"got region 'land' without a land–sea mask, expected .* --mask STORE"
+    ):
         evaluate(forecast, observed, **options)
-    with pytest.raises(ValueError, match="got a land–sea mask with 4 of longitude from 1 to 16, expected those of the observations"):
-        evaluate(forecast, observed, mask=coast(observed).assign_coords(longitude=observed.longitude + 1), **options)
+    with pytest.raises(
+        ValueError,
+        match=(
+            "got a land–sea mask with 4 of longitude from 1 to 16, expected those of the"
+            " observations"
+        ),
+    ):
+        evaluate(
+            forecast,
+            observed,
+            mask=coast(observed).assign_coords(longitude=observed.longitude + 1),
+            **options,
+        )
     with pytest.raises(ValueError, match=r"values from 0 to 2, expected 0 \(sea\) to 1 \(land\)"):
         evaluate(forecast, observed, mask=2 * coast(observed), **options)
     assert land_fraction(observed) is None

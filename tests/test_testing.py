@@ -80,7 +80,9 @@ def test_annual_cycle_and_spread_are_as_tabled():
     assert anomalies(ds.t850).std() == pytest.approx(3.5, rel=0.1)
 
 
-@pytest.mark.parametrize(("calendar", "days"), [("noleap", 730), ("360_day", 720), ("standard", 730)])
+@pytest.mark.parametrize(
+    ("calendar", "days"), [("noleap", 730), ("360_day", 720), ("standard", 730)]
+)
 def test_calendars(calendar, days):
     ds = small_climate(years=2, calendar=calendar)
     assert ds.sizes["time"] == days
@@ -153,7 +155,10 @@ def test_torsions_agree_with_positions():
 
 def test_phi_has_two_wells_with_boltzmann_weights_and_psi_is_fast():
     ds = double_well(num_trajectories=20, num_frames=2000)
-    phi, psi = ds.phi.values.reshape(20, -1).astype(float), ds.psi.values.reshape(20, -1).astype(float)
+    phi, psi = (
+        ds.phi.values.reshape(20, -1).astype(float),
+        ds.psi.values.reshape(20, -1).astype(float),
+    )
     grid = np.linspace(-np.pi, np.pi, 2001)
     weight = np.exp(-(2 * np.cos(2 * grid) + 0.5 * np.sin(grid)))
     assert (phi > 0).mean() == pytest.approx(weight[grid > 0].sum() / weight.sum(), abs=0.06)
@@ -164,7 +169,9 @@ def test_phi_has_two_wells_with_boltzmann_weights_and_psi_is_fast():
     assert histogram == pytest.approx(boltzmann / boltzmann.sum() / (edges[1] - edges[0]), abs=0.04)
     hops = (np.sign(phi[:, 1:]) != np.sign(phi[:, :-1])).sum(1)
     assert hops.min() >= 5
-    remembered = [np.corrcoef(np.sin(x[:, :-10]).ravel(), np.sin(x[:, 10:]).ravel())[0, 1] for x in (phi, psi)]
+    remembered = [
+        np.corrcoef(np.sin(x[:, :-10]).ravel(), np.sin(x[:, 10:]).ravel())[0, 1] for x in (phi, psi)
+    ]
     assert remembered[0] > 0.6
     assert remembered[1] < 0.2
 
@@ -187,5 +194,8 @@ def test_examples_in_docstrings():
 
 
 def test_torch_is_not_imported():
-    code = "import sys, sciwm.testing as t; t.small_months(years=1); t.double_well(num_frames=3); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, sciwm.testing as t; t.small_months(years=1); t.double_well(num_frames=3);"
+        " sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -64,7 +64,9 @@ def test_lead_times_in_words(text, expected):
     assert parse_lead(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "5", "days", "five days", "5 parsecs", "-1 day", "1 2 days", "5 days 3"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "days", "five days", "5 parsecs", "-1 day", "1 2 days", "5 days 3"]
+)
 def test_words_that_are_no_lead_time(text):
     with pytest.raises(ValueError, match="expected a number and one of"):
         parse_lead(text)
@@ -78,7 +80,9 @@ def test_steps_of_words():
     assert MONTH.lead_value("3 months") == 3
     with pytest.raises(ValueError, match="expected a multiple of the data's step, 24 hours"):
         DAY.steps("36 hours")
-    with pytest.raises(ValueError, match="expected it in months, because the data's step is 1 months"):
+    with pytest.raises(
+        ValueError, match="expected it in months, because the data's step is 1 months"
+    ):
         MONTH.steps("30 days")
     with pytest.raises(ValueError, match="expected plain months"):
         MONTH.steps(np.array([1], "timedelta64[D]"))
@@ -86,7 +90,9 @@ def test_steps_of_words():
         FRAME.steps(np.array([1.0, 1.2]))
 
 
-@pytest.mark.parametrize(("value", "unit"), [(0, "hours"), (-1, "ps"), (float("nan"), "hours"), (1, "days")])
+@pytest.mark.parametrize(
+    ("value", "unit"), [(0, "hours"), (-1, "ps"), (float("nan"), "hours"), (1, "days")]
+)
 def test_impossible_steps(value, unit):
     with pytest.raises(ValueError, match="expected"):
         Step(value, unit)
@@ -95,9 +101,13 @@ def test_impossible_steps(value, unit):
 @given(st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1)), st.integers(-60, 60))
 def test_adding_months_as_pandas_does(date, months):
     start = np.array([date], "datetime64[ns]")
-    assert MONTH.add(start, months)[0] == np.datetime64(pd.Timestamp(date) + pd.DateOffset(months=months))
+    assert MONTH.add(start, months)[0] == np.datetime64(
+        pd.Timestamp(date) + pd.DateOffset(months=months)
+    )
     clock = start + np.timedelta64(7, "h")
-    assert MONTH.add(clock, months)[0] == np.datetime64(pd.Timestamp(date) + pd.DateOffset(months=months, hours=7))
+    assert MONTH.add(clock, months)[0] == np.datetime64(
+        pd.Timestamp(date) + pd.DateOffset(months=months, hours=7)
+    )
 
 
 def test_adding_months_in_other_calendars():
@@ -116,9 +126,15 @@ def test_adding_hours_and_picoseconds():
         ["2004-02-28", "2004-02-29", "2004-03-01"],
         ["2005-02-28", "2005-03-01", "2005-03-02"],
     ]
-    assert DAY.add(np.array([noleap(2004, 2, 28)], dtype=object), 1).tolist() == [noleap(2004, 3, 1)]
-    assert Step(6.0, "hours").add(np.array([noleap(2004, 2, 28)], dtype=object), 5).tolist() == [noleap(2004, 3, 1, 6)]
-    np.testing.assert_allclose(FRAME.add(np.array([1.0, 2.0])[:, None], [1, 4]), [[1.5, 3.0], [2.5, 4.0]])
+    assert DAY.add(np.array([noleap(2004, 2, 28)], dtype=object), 1).tolist() == [
+        noleap(2004, 3, 1)
+    ]
+    assert Step(6.0, "hours").add(np.array([noleap(2004, 2, 28)], dtype=object), 5).tolist() == [
+        noleap(2004, 3, 1, 6)
+    ]
+    np.testing.assert_allclose(
+        FRAME.add(np.array([1.0, 2.0])[:, None], [1, 4]), [[1.5, 3.0], [2.5, 4.0]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,10 +148,30 @@ def test_adding_hours_and_picoseconds():
         (pd.date_range("2000-01-15", periods=5, freq="QS").values, Step(3.0, "months")),
         (pd.date_range("2000-07-01", periods=2, freq="MS").values, MONTH),
         (pd.date_range("2001-02-01", periods=5, freq="28D").values, Step(672.0, "hours")),
-        (xr.date_range("2000-01-01", periods=40, freq="D", calendar="noleap", use_cftime=True).values, DAY),
-        (xr.date_range("2000-01-01", periods=14, freq="MS", calendar="noleap", use_cftime=True).values, MONTH),
-        (xr.date_range("2000-01-01", periods=14, freq="MS", calendar="360_day", use_cftime=True).values, MONTH),
-        (xr.date_range("2000-01-01", periods=5, freq="12h", calendar="360_day", use_cftime=True).values, Step(12.0, "hours")),
+        (
+            xr.date_range(
+                "2000-01-01", periods=40, freq="D", calendar="noleap", use_cftime=True
+            ).values,
+            DAY,
+        ),
+        (
+            xr.date_range(
+                "2000-01-01", periods=14, freq="MS", calendar="noleap", use_cftime=True
+            ).values,
+            MONTH,
+        ),
+        (
+            xr.date_range(
+                "2000-01-01", periods=14, freq="MS", calendar="360_day", use_cftime=True
+            ).values,
+            MONTH,
+        ),
+        (
+            xr.date_range(
+                "2000-01-01", periods=5, freq="12h", calendar="360_day", use_cftime=True
+            ).values,
+            Step(12.0, "hours"),
+        ),
     ],
 )
 def test_steps_are_inferred(values, expected):
@@ -151,10 +187,20 @@ def test_frames(units, value):
 
 
 def test_segments_may_jump():
-    time = np.concatenate([pd.date_range("2000", periods=3).values, pd.date_range("2005", periods=3).values])
+    time = np.concatenate(
+        [pd.date_range("2000", periods=3).values, pd.date_range("2005", periods=3).values]
+    )
     assert infer_step(axis(time, segment=[0, 0, 0, 1, 1, 1])) == DAY
-    assert infer_step(axis(np.tile([1.0, 3.0], 2), segment=[0, 0, 1, 1], units="ps")) == Step(2.0, "ps")
-    with pytest.raises(ValueError, match=r"irregular time axis: 2000-01-03.* is followed by 2005-01-01.*expected steps of 24 hours"):
+    assert infer_step(axis(np.tile([1.0, 3.0], 2), segment=[0, 0, 1, 1], units="ps")) == Step(
+        2.0, "ps"
+    )
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"irregular time axis: 2000-01-03.* is followed by 2005-01-01.*expected steps of 24"
+            r" hours"
+        ),
+    ):
         infer_step(axis(time))
 
 
@@ -162,11 +208,20 @@ def test_segments_may_jump():
     ("time", "message"),
     [
         (axis(pd.date_range("2000", periods=1).values), r"got 1 time\(s\)"),
-        (axis(pd.date_range("2000", periods=3).values, segment=[0, 1, 2]), "at least two in one segment"),
+        (
+            axis(pd.date_range("2000", periods=3).values, segment=[0, 1, 2]),
+            "at least two in one segment",
+        ),
         (axis(np.arange(4.0)), "got time units None, expected fs, ps, ns"),
         (axis(np.arange(4.0), units="days"), "got time units 'days'"),
-        (axis(np.array([1.0, 2.0, 3.0, 5.0]), units="ps"), "irregular time axis: 3.0 is followed by 5.0, expected steps of 1 ps"),
-        (axis(np.array(["2000-01-01", "2000-01-02", "2000-01-04"], "datetime64[ns]")), "irregular time axis"),
+        (
+            axis(np.array([1.0, 2.0, 3.0, 5.0]), units="ps"),
+            "irregular time axis: 3.0 is followed by 5.0, expected steps of 1 ps",
+        ),
+        (
+            axis(np.array(["2000-01-01", "2000-01-02", "2000-01-04"], "datetime64[ns]")),
+            "irregular time axis",
+        ),
     ],
 )
 def test_axes_without_a_step(time, message):
@@ -175,14 +230,25 @@ def test_axes_without_a_step(time, message):
 
 
 def test_numeric_time():
-    assert numeric_time(np.array(["1970-01-02T06", "1969-12-31"], "datetime64[h]")).tolist() == [30.0, -24.0]
+    assert numeric_time(np.array(["1970-01-02T06", "1969-12-31"], "datetime64[h]")).tolist() == [
+        30.0,
+        -24.0,
+    ]
     assert numeric_time(np.array([noleap(1971, 1, 1)], dtype=object)).tolist() == [8760.0]
     assert numeric_time(np.array([[1.5], [2]])).tolist() == [[1.5], [2]]
 
 
-@pytest.mark.parametrize(("calendar", "length"), [("standard", 366), ("noleap", 365), ("360_day", 360)])
+@pytest.mark.parametrize(
+    ("calendar", "length"), [("standard", 366), ("noleap", 365), ("360_day", 360)]
+)
 def test_phases(calendar, length):
-    time = xr.date_range("2004-01-01", periods=length * 4, freq="6h", calendar=calendar, use_cftime=calendar != "standard").values
+    time = xr.date_range(
+        "2004-01-01",
+        periods=length * 4,
+        freq="6h",
+        calendar=calendar,
+        use_cftime=calendar != "standard",
+    ).values
     year, day, month = calendar_fields(time)
     np.testing.assert_allclose(year, np.arange(length * 4) / (length * 4), atol=1e-9)
     np.testing.assert_allclose(day, np.tile([0, 0.25, 0.5, 0.75], length), atol=1e-9)
@@ -193,7 +259,9 @@ def test_phases(calendar, length):
 
 
 def test_phases_keep_their_shape_and_years_their_length():
-    time = np.array([["2003-03-01", "2004-03-01"], ["2003-12-31T18", "2004-12-31T18"]], "datetime64[ns]")
+    time = np.array(
+        [["2003-03-01", "2004-03-01"], ["2003-12-31T18", "2004-12-31T18"]], "datetime64[ns]"
+    )
     year, day, month = calendar_fields(time)
     assert year.shape == day.shape == month.shape == (2, 2)
     assert abs(year[0, 0] - year[0, 1]) < 1 / 365

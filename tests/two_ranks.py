@@ -16,7 +16,9 @@ def run_on_two_ranks(work: Callable[..., Any], folder: Path, *arguments: Any) ->
 
 def _process(rank: int, work: Callable[..., Any], folder: Path, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
     try:
         torch.save(work(rank, *arguments), folder / f"rank{rank}.pt")
     finally:

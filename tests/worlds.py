@@ -7,7 +7,15 @@ import numpy as np
 
 from sciwm import testing
 from sciwm.climatology import fit_climatology
-from sciwm.config import Config, DataConfig, ForecastConfig, ModelConfig, ObjectiveConfig, ProbeConfig, TrainConfig
+from sciwm.config import (
+    Config,
+    DataConfig,
+    ForecastConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    ProbeConfig,
+    TrainConfig,
+)
 from sciwm.probe.readout import fit_readouts
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.targets import stored_series, target_series
@@ -18,7 +26,14 @@ from sciwm.world.model import WorldModel
 
 def config(*, seed=0, model=None, objective=None, train=None, probe=None):
     """Smallest sizes that still learn; sections are updated from the mappings."""
-    sizes = {"patch_size": [4, 4], "token_dim": 16, "encoder_blocks": 1, "predictor_blocks": 1, "num_heads": 2, "dropout": 0.1}
+    sizes = {
+        "patch_size": [4, 4],
+        "token_dim": 16,
+        "encoder_blocks": 1,
+        "predictor_blocks": 1,
+        "num_heads": 2,
+        "dropout": 0.1,
+    }
     steps = {"steps": 12, "batch_size": 16, "validate_every": 6, "checkpoint_every": 4}
     return Config(
         seed=seed,
@@ -47,7 +62,9 @@ def store(ds, folder, **options):
 def series_climatology(path, *, kind="constant"):
     """Climatology of the scalar series of a store, over its training block."""
     ds = open_training_store(path)
-    return fit_climatology(stored_series(ds).isel(time=np.flatnonzero(ds["split"].values == 0)), kind=kind, harmonics=1)
+    return fit_climatology(
+        stored_series(ds).isel(time=np.flatnonzero(ds["split"].values == 0)), kind=kind, harmonics=1
+    )
 
 
 def probed(world: WorldModel, path, leads) -> WorldModel:
@@ -64,10 +81,14 @@ def probed(world: WorldModel, path, leads) -> WorldModel:
     return dataclasses.replace(world, readouts=readouts)
 
 
-def climate_world(ds, folder, *, leads=(1, 2, 5), series=False, settings=None, **options) -> tuple[WorldModel, Path]:
+def climate_world(
+    ds, folder, *, leads=(1, 2, 5), series=False, settings=None, **options
+) -> tuple[WorldModel, Path]:
     """An untrained, probed world model of a climate, and its store."""
     path = store(ds, folder, **options)
-    world = build_world(settings or config(), path, series_climatology=series_climatology(path) if series else None)
+    world = build_world(
+        settings or config(), path, series_climatology=series_climatology(path) if series else None
+    )
     return probed(world, path, leads), path
 
 
@@ -77,5 +98,7 @@ def molecule_world(folder, *, leads=(1, 5)) -> tuple[WorldModel, Path]:
     targets = ["phi", "psi"]
     blocks = {"by": "segment", "train": [0, 1, 2], "validation": [3], "test": [4]}
     path = store(ds, folder, targets=target_series(ds, targets), **blocks)
-    world = build_world(config(probe={"targets": targets}), path, series_climatology=series_climatology(path))
+    world = build_world(
+        config(probe={"targets": targets}), path, series_climatology=series_climatology(path)
+    )
     return probed(world, path, leads), path

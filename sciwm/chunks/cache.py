@@ -20,14 +20,17 @@ _KEPT = 0.9
 class Cache:
     """Entries of bytes by name in a folder, used by any number of threads and processes.
 
-    Every entry is checked against a hash of its name and content when it is read; one that is damaged is removed. When the entries pass
-    the limit, those not used for longest are removed until a tenth of the limit is free. Each process counts what it wrote itself, and
-    looks at the folder when it has written as much as was free, so with several processes writing at once the folder may pass the limit
-    by a tenth of it per process. If nothing can be written, caching stops with one warning and entries already there are still read.
+    Every entry is checked against a hash of its name and content when it is read; one that is
+    damaged is removed. When the entries pass the limit, those not used for longest are removed
+    until a tenth of the limit is free. Each process counts what it wrote itself, and looks at the
+    folder when it has written as much as was free, so with several processes writing at once the
+    folder may pass the limit by a tenth of it per process. If nothing can be written, caching stops
+    with one warning and entries already there are still read.
 
-    The cache knows nothing of stores. Names must change with what they stand for: `ChunkReader` takes the store's address, the array's
-    metadata and the key. So a store rewritten with other metadata (shape, chunks, type, codecs, attributes) is fetched afresh, but
-    chunks **overwritten in place under the same metadata are not noticed**: remove the folder then.
+    The cache knows nothing of stores. Names must change with what they stand for: `ChunkReader`
+    takes the store's address, the array's metadata and the key. So a store rewritten with other
+    metadata (shape, chunks, type, codecs, attributes) is fetched afresh, but chunks **overwritten
+    in place under the same metadata are not noticed**: remove the folder then.
 
     Parameters
     ----------
@@ -52,7 +55,9 @@ class Cache:
         self._folder = Path(folder).expanduser()
         self._limit = limit
         self._lock = threading.Lock()
-        self._size: int | None = None  # Bytes in the folder as far as this process knows; None before it has looked.
+        self._size: int | None = (
+            None  # Bytes in the folder as far as this process knows; None before it has looked.
+        )
         self._broken = False
 
     def __contains__(self, name: str) -> bool:
@@ -140,7 +145,8 @@ class Cache:
             first, self._broken = not self._broken, True
         if first:
             warnings.warn(
-                f"chunks are no longer cached in {str(self._folder)!r}, which cannot be written ({error}); reading goes on without",
+                f"chunks are no longer cached in {str(self._folder)!r}, which cannot be written"
+                f" ({error}); reading goes on without",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -20,8 +20,8 @@ __all__ = ["ChunkReader", "Failure", "Found", "Piece", "cf_packing", "has_nan", 
 
 _FLOAT32 = np.dtype(np.float32)
 _ABSENT = (
-    "the store has no such key. Zarr leaves out chunks that hold only the fill value; to accept them, "
-    "open the store with xarray and stream the Dataset"
+    "the store has no such key. Zarr leaves out chunks that hold only the fill value; to accept"
+    " them, open the store with xarray and stream the Dataset"
 )
 
 
@@ -34,9 +34,11 @@ class Piece:
     array : zarr.Array
         Dims (time, …), in chunks of any shape.
     place : slice, optional
-        Channels ``out[:, place]`` that it fills; an array with a level axis fills as many. None: it is the whole state.
+        Channels ``out[:, place]`` that it fills; an array with a level axis fills as many. None: it
+        is the whole state.
     scale, offset, fill : float
-        CF packing: values equal to ``fill`` are missing, the others are value · scale + offset, computed in float64 as xarray does.
+        CF packing: values equal to ``fill`` are missing, the others are value · scale + offset,
+        computed in float64 as xarray does.
     """
 
     array: Any
@@ -66,10 +68,12 @@ class Found:
 class ChunkReader:
     """Reads blocks of times from Zarr arrays into states; used by several threads at once.
 
-    Chunks are asked for together, over all arrays of a store, and decoded as they arrive: into their place if it is
-    contiguous, else into a buffer of the thread and copied from there. This covers Zarr 2 (no filters, C order) and Zarr 3 (bytes, then
-    at most one of Blosc, Zstd and GZip, then possibly crc32c, which is verified). Other arrays (shards, transposed, filtered) are read
-    by zarr-python, one row of chunks after the other; zarr fills chunks that are absent, so those are no failure there.
+    Chunks are asked for together, over all arrays of a store, and decoded as they arrive: into
+    their place if it is contiguous, else into a buffer of the thread and copied from there. This
+    covers Zarr 2 (no filters, C order) and Zarr 3 (bytes, then at most one of Blosc, Zstd and GZip,
+    then possibly crc32c, which is verified). Other arrays (shards, transposed, filtered) are read
+    by zarr-python, one row of chunks after the other; zarr fills chunks that are absent, so those
+    are no failure there.
 
     Parameters
     ----------
@@ -81,8 +85,9 @@ class ChunkReader:
     Attributes
     ----------
     chunk : int
-        Times per chunk, the largest over the pieces. Blocks that start at its multiples decode no chunk of such pieces twice; where
-        pieces differ and no multiple fits, chunks of the others at the ends of a block are decoded for both blocks.
+        Times per chunk, the largest over the pieces. Blocks that start at its multiples decode no
+        chunk of such pieces twice; where pieces differ and no multiple fits, chunks of the others
+        at the ends of a block are decoded for both blocks.
     """
 
     def __init__(self, pieces: Sequence[Piece], *, cache: Cache | None = None) -> None:
@@ -90,13 +95,18 @@ class ChunkReader:
             raise ValueError("got no pieces, expected at least one array")
         if len({p.array.shape[0] for p in pieces}) > 1:
             lengths = {p.array.path: p.array.shape[0] for p in pieces}
-            raise ValueError(f"got arrays with different numbers of times ({lengths}), expected one time axis")
+            raise ValueError(
+                f"got arrays with different numbers of times ({lengths}), expected one time axis"
+            )
         self._length = int(pieces[0].array.shape[0])
         self._plans = [_Plan(piece, i) for i, piece in enumerate(pieces)]
         self.chunk = max(int(p.array.chunks[0]) for p in pieces)
         groups: list[tuple[Any, list[_Plan]]] = []
         for plan in (p for p in self._plans if p.decode is not None):
-            match = next((plans for store, plans in groups if store is plan.store or store == plan.store), None)
+            match = next(
+                (plans for store, plans in groups if store is plan.store or store == plan.store),
+                None,
+            )
             if match is None:
                 groups.append((plan.store, [plan]))
             else:
@@ -115,16 +125,25 @@ class ChunkReader:
             Left at NaN where a chunk cannot be read.
         """
         if not 0 <= start < stop <= self._length:
-            raise ValueError(f"got times {start} to {stop}, expected a range within the {self._length} times of the store")
+            raise ValueError(
+                f"got times {start} to {stop}, expected a range within the {self._length} times of"
+                " the store"
+            )
         if len(out) != stop - start or out.dtype != _FLOAT32:
-            raise ValueError(f"got out {out.dtype} of {len(out)} times, expected float32 of {stop - start}")
+            raise ValueError(
+                f"got out {out.dtype} of {len(out)} times, expected float32 of {stop - start}"
+            )
         missing, failed = False, list[Failure]()
         # Values beyond float32 become infinite in silence, as when xarray casts.
         with np.errstate(over="ignore", invalid="ignore"):
             for fetch, plans in self._groups:
                 jobs = [job for plan in plans for job in plan.jobs(start, stop, out)]
                 keys = [job.key for job in jobs]
-                names = [job.plan.name + job.key for job in jobs] if self._named and jobs[0].plan.name else None
+                names = (
+                    [job.plan.name + job.key for job in jobs]
+                    if self._named and jobs[0].plan.name
+                    else None
+                )
                 with contextlib.closing(fetch.many(keys, names=names)) as arrivals:
                     for position, raw in arrivals:
                         found = self._decode(jobs[position], raw)
@@ -162,7 +181,9 @@ class ChunkReader:
             views: list[tuple[np.ndarray, int]] = self._local.views
         except AttributeError:
             buffer = np.empty(max(p.nbytes for p in self._plans), np.uint8)
-            views = self._local.views = [(buffer[: p.nbytes], buffer.ctypes.data) for p in self._plans]
+            views = self._local.views = [
+                (buffer[: p.nbytes], buffer.ctypes.data) for p in self._plans
+            ]
         return views[plan.index]
 
 
@@ -170,7 +191,8 @@ class ChunkReader:
 class _Column:
     """One cell of the chunk grid over all dimensions but time; ``place`` and ``part`` are empty where it spans them all.
 
-    The key of its chunk in a row is ``head``, the row, ``tail``: asking zarr for every key costs more than all else around decoding.
+    The key of its chunk in a row is ``head``, the row, ``tail``: asking zarr for every key costs
+    more than all else around decoding.
     """
 
     index: tuple[int, ...]
@@ -214,8 +236,12 @@ class _Plan:
         self.fill = _typed_fill(piece.fill, self.dtype)
         self.straight = self.dtype == _FLOAT32 and not self.packed and self.fill is None
         self.chunks = tuple(int(n) for n in array.chunks)
-        self.nbytes = int(np.prod(self.chunks)) * self.dtype.itemsize if self.decode is not None else 0
-        self.columns = _columns(array.shape[1:], self.chunks[1:], partial(self._key_parts, array.metadata))
+        self.nbytes = (
+            int(np.prod(self.chunks)) * self.dtype.itemsize if self.decode is not None else 0
+        )
+        self.columns = _columns(
+            array.shape[1:], self.chunks[1:], partial(self._key_parts, array.metadata)
+        )
         where = address(self.store)
         described = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
         self.name = f"{where} {hashlib.blake2b(described.encode()).hexdigest()} " if where else ""
@@ -235,7 +261,10 @@ class _Plan:
         view, step = self.view(out), self.chunks[0]
         # Asking an array for its address takes as long as all else here together.
         base, (stride, *strides) = view.ctypes.data, view.strides
-        columns = [(c, sum(p.start * n for p, n in zip(c.place, strides, strict=False))) for c in self.columns]  # place may be empty
+        columns = [
+            (c, sum(p.start * n for p, n in zip(c.place, strides, strict=False)))
+            for c in self.columns
+        ]  # place may be empty
         for row in range(start // step, -(-stop // step)):
             first = row * step
             low, high = max(start, first), min(stop, first + step)
@@ -247,7 +276,9 @@ class _Plan:
                 address = base + (low - start) * stride + offset if here else None
                 yield _Job(self, key, row, column, low - first, high - first, dest, address)
 
-    def decode_into(self, job: _Job, raw: Raw, scratch: "Callable[[_Plan], tuple[np.ndarray, int]]") -> bool:
+    def decode_into(
+        self, job: _Job, raw: Raw, scratch: "Callable[[_Plan], tuple[np.ndarray, int]]"
+    ) -> bool:
         """Decode one chunk into its place; return whether a value is missing."""
         assert self.decode is not None
         dest = job.dest
@@ -291,7 +322,12 @@ class _Plan:
                     continue
                 view[a - start : b - start] = np.nan
                 failed.append(
-                    Failure(a, b, f"times {a} to {b - 1} of array {self.array.path!r} in {self.store} cannot be read: {_cause(error)}")
+                    Failure(
+                        a,
+                        b,
+                        f"times {a} to {b - 1} of array {self.array.path!r} in {self.store} cannot"
+                        f" be read: {_cause(error)}",
+                    )
                 )
         return Found(missing, tuple(failed))
 
@@ -300,11 +336,15 @@ class _Plan:
         start = job.row * self.chunks[0]
         stop = min(start + self.chunks[0], self.array.shape[0])
         corners = [
-            (i * n, min((i + 1) * n, size)) for i, n, size in zip(job.column.index, self.chunks[1:], self.array.shape[1:], strict=True)
+            (i * n, min((i + 1) * n, size))
+            for i, n, size in zip(
+                job.column.index, self.chunks[1:], self.array.shape[1:], strict=True
+            )
         ]
         positions = ", ".join(f"{a}:{b}" for a, b in [(start, stop), *corners])
         message = (
-            f"chunk {job.key!r} of array {self.array.path!r} in {self.store}, positions [{positions}], cannot be read: {_cause(error)}"
+            f"chunk {job.key!r} of array {self.array.path!r} in {self.store}, positions"
+            f" [{positions}], cannot be read: {_cause(error)}"
         )
         return Failure(start, stop, message)
 
@@ -312,22 +352,30 @@ class _Plan:
 def cf_packing(encoding: dict[Any, Any]) -> tuple[float, float, float | None] | None:
     """Scale, offset and fill value of a variable as xarray opened it; None where only xarray knows how to unpack it.
 
-    That is unsigned numbers kept as signed ones, and several values that mean missing. A fill value of NaN needs no unpacking.
+    That is unsigned numbers kept as signed ones, and several values that mean missing. A fill value
+    of NaN needs no unpacking.
     """
     fills = [encoding[k] for k in ("_FillValue", "missing_value") if k in encoding]
-    several = any(np.ndim(f) for f in fills) or (len(fills) == 2 and not np.array_equal(fills[0], fills[1], equal_nan=True))
+    several = any(np.ndim(f) for f in fills) or (
+        len(fills) == 2 and not np.array_equal(fills[0], fills[1], equal_nan=True)
+    )
     if several or "_Unsigned" in encoding:
         return None
     fill = float(fills[0]) if fills and not np.isnan(fills[0]) else None
     return float(encoding.get("scale_factor", 1.0)), float(encoding.get("add_offset", 0.0)), fill
 
 
-def placed(out: np.ndarray, place: slice | None, shape: tuple[int, ...], *, name: str) -> np.ndarray:
+def placed(
+    out: np.ndarray, place: slice | None, shape: tuple[int, ...], *, name: str
+) -> np.ndarray:
     """The channels of ``out`` that an array of this shape fills, in its shape: a view, never a copy."""
     part = out if place is None else out[:, place]
     if part.size == np.prod(shape) and np.may_share_memory(view := part.reshape(shape), out):
         return view
-    raise ValueError(f"got states of shape {out.shape[1:]}, in which {name!r} of shape {shape[1:]} cannot be placed at {place}")
+    raise ValueError(
+        f"got states of shape {out.shape[1:]}, in which {name!r} of shape {shape[1:]} cannot be"
+        f" placed at {place}"
+    )
 
 
 def has_nan(values: np.ndarray) -> bool:
@@ -337,7 +385,11 @@ def has_nan(values: np.ndarray) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    return str(error) if isinstance(error, LookupError | OSError) else f"{type(error).__name__}: {error}"
+    return (
+        str(error)
+        if isinstance(error, LookupError | OSError)
+        else f"{type(error).__name__}: {error}"
+    )
 
 
 def rows(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
@@ -346,14 +398,25 @@ def rows(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
         yield max(start, first), min(stop, first + step)
 
 
-def _columns(shape: tuple[int, ...], chunks: tuple[int, ...], key_parts: Callable[[tuple[int, ...]], tuple[str, str]]) -> list[_Column]:
+def _columns(
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    key_parts: Callable[[tuple[int, ...]], tuple[str, str]],
+) -> list[_Column]:
     found = []
-    for index in itertools.product(*(range(-(-size // n)) for size, n in zip(shape, chunks, strict=True))):
-        place = tuple(slice(i * n, min((i + 1) * n, size)) for i, n, size in zip(index, chunks, shape, strict=True))
+    for index in itertools.product(
+        *(range(-(-size // n)) for size, n in zip(shape, chunks, strict=True))
+    ):
+        place = tuple(
+            slice(i * n, min((i + 1) * n, size))
+            for i, n, size in zip(index, chunks, shape, strict=True)
+        )
         part = tuple(slice(0, s.stop - s.start) for s in place)
         whole = all(s.stop - s.start == n for s, n in zip(place, chunks, strict=True))
         spans = whole and tuple(chunks) == tuple(shape)
-        found.append(_Column(index, *key_parts(index), () if spans else place, () if spans else part, whole))
+        found.append(
+            _Column(index, *key_parts(index), () if spans else place, () if spans else part, whole)
+        )
     return found
 
 

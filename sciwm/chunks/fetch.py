@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype  # also exported as zarr.buffer, but only since zarr 3.1
+from zarr.core.buffer import (
+    default_buffer_prototype,
+)  # also exported as zarr.buffer, but only since zarr 3.1
 from zarr.storage import LocalStore
 
 from sciwm.chunks.cache import Cache
@@ -33,28 +35,45 @@ _TIMEOUT = 120.0
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _RETRIED_STATUS = (408, 425, 429)
 # Errors of clients that are no OSErrors, by package and name, so that none need be installed.
-_TRANSIENT = {"aiohttp.ClientError", "botocore.ConnectionError", "botocore.HTTPClientError", "obstore.GenericError"}
+_TRANSIENT = {
+    "aiohttp.ClientError",
+    "botocore.ConnectionError",
+    "botocore.HTTPClientError",
+    "obstore.GenericError",
+}
 
 
-def open_fetch(store: Store, *, cache: Cache | None = None, requests: int = 64, attempts: int = 5, timeout: float = _TIMEOUT) -> "Fetch":
+def open_fetch(
+    store: Store,
+    *,
+    cache: Cache | None = None,
+    requests: int = 64,
+    attempts: int = 5,
+    timeout: float = _TIMEOUT,
+) -> "Fetch":
     """Return what fetches raw bytes from a store; nothing is requested, and no thread started, before the first key is asked for.
 
     Parameters
     ----------
     store : zarr Store
-        A ``LocalStore`` is read by plain file calls in the thread that asks. Every other store is asked from one event loop in a
-        thread of its own. An ``FsspecStore`` is reopened there, because sessions belong to the event loop that first used them.
+        A ``LocalStore`` is read by plain file calls in the thread that asks. Every other store is
+        asked from one event loop in a thread of its own. An ``FsspecStore`` is reopened there,
+        because sessions belong to the event loop that first used them.
     cache : Cache, optional
         Where bytes are kept on disk; not used for a ``LocalStore``, which is on disk already.
     requests : int
         Most requests in flight at once, over all threads that ask.
     attempts : int
-        How often a key is asked for when there are transient faults, with waits of about 0.1, 0.2, 0.4 … seconds between.
+        How often a key is asked for when there are transient faults, with waits of about 0.1, 0.2,
+        0.4 … seconds between.
     timeout : float
-        Seconds after which a request without an answer counts as such a fault, where the client of the store does not give up before.
+        Seconds after which a request without an answer counts as such a fault, where the client of
+        the store does not give up before.
     """
     if requests < 1 or attempts < 1:
-        raise ValueError(f"got requests={requests} and attempts={attempts}, expected at least 1 each")
+        raise ValueError(
+            f"got requests={requests} and attempts={attempts}, expected at least 1 each"
+        )
     return Fetch(store, cache, requests, attempts, timeout)
 
 
@@ -68,14 +87,19 @@ def address(store: Store) -> str | None:
         return f"{fs.unstrip_protocol(path)} {options.get('endpoint_url')}"
     if type(store).__name__ == "ObjectStore":
         remote: Any = store.store  # type: ignore[attr-defined]
-        return f"{remote!r} {getattr(remote, 'client_options', None)} {dict(getattr(remote, 'config', {})).get('endpoint')}"
+        return (
+            f"{remote!r} {getattr(remote, 'client_options', None)}"
+            f" {dict(getattr(remote, 'config', {})).get('endpoint')}"
+        )
     return None
 
 
 class Fetch:
     """Fetches the bytes of many keys; made by `open_fetch`, used by any number of threads."""
 
-    def __init__(self, store: Store, cache: Cache | None, requests: int, attempts: int, timeout: float) -> None:
+    def __init__(
+        self, store: Store, cache: Cache | None, requests: int, attempts: int, timeout: float
+    ) -> None:
         self._attempts = attempts
         # Not a subclass, which may override `get`.
         self._root = str(store.root) if type(store) is LocalStore else None
@@ -84,7 +108,9 @@ class Fetch:
         self._loop = _Loop(store, requests, attempts, timeout)
         self._close = weakref.finalize(self, self._loop.close)
 
-    def many(self, keys: Sequence[str], *, names: Sequence[str] | None = None) -> Generator[_Arrival, None, None]:
+    def many(
+        self, keys: Sequence[str], *, names: Sequence[str] | None = None
+    ) -> Generator[_Arrival, None, None]:
         """Fetch the bytes of keys, and yield them as they arrive: all requested together, or read in order from a local disk.
 
         Closing the generator cancels what is outstanding.
@@ -101,8 +127,9 @@ class Fetch:
         position : int
             Position in ``keys``.
         raw : bytes, memoryview, None or Exception
-            None if the store has no such key; the exception if fetching failed, after all attempts if the fault was transient.
-            Bytes from a local disk lie in memory of the thread that the next step of the generator uses again.
+            None if the store has no such key; the exception if fetching failed, after all attempts
+            if the fault was transient. Bytes from a local disk lie in memory of the thread that the
+            next step of the generator uses again.
         """
         if not self._close.alive:
             raise ValueError("got keys for a Fetch that is closed")
@@ -127,7 +154,9 @@ class Fetch:
         with contextlib.closing(self._loop.many(range(len(keys)), keys)) as arrivals:
             yield from arrivals
 
-    def _cached(self, keys: Sequence[str], names: Sequence[str], cache: Cache) -> Generator[_Arrival, None, None]:
+    def _cached(
+        self, keys: Sequence[str], names: Sequence[str], cache: Cache
+    ) -> Generator[_Arrival, None, None]:
         # Requests for what the cache has not are on their way while entries are read from it.
         absent = [i for i, name in enumerate(names) if name not in cache]
         present = sorted(set(range(len(keys))) - set(absent))
@@ -162,7 +191,8 @@ class _Memory:
 
 
 def _aligned(size: int) -> memoryview:
-    # Where large pieces of memory start by themselves, 16 bytes into a page, some processors copy at a third of their speed.
+    # Where large pieces of memory start by themselves, 16 bytes into a page, some processors copy
+    # at a third of their speed.
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size].data
@@ -173,7 +203,8 @@ def _read_file(path: str, memory: _Memory, attempts: int) -> Raw | Exception | N
         try:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             try:
-                # Python is slow here, where all its memory has left the processor's cache: no file object, no question for the size.
+                # Python is slow here, where all its memory has left the processor's cache: no file
+                # object, no question for the size.
                 size = _read_into(descriptor, memory.view)
                 while size == len(memory.view):
                     memory.grow(max(os.fstat(descriptor).st_size + 1, 2 * size))
@@ -209,7 +240,10 @@ def _is_transient(error: Exception) -> bool:
 
 
 def _given_up(key: str, attempts: int, error: Exception) -> OSError:
-    failure = OSError(f"{key!r} could not be fetched in {attempts} attempt{'s' * (attempts > 1)}: {type(error).__name__}: {error}")
+    failure = OSError(
+        f"{key!r} could not be fetched in {attempts} attempt{'s' * (attempts > 1)}:"
+        f" {type(error).__name__}: {error}"
+    )
     failure.__cause__ = error
     return failure
 
@@ -230,10 +264,14 @@ class _Loop:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def many(self, positions: Sequence[int], keys: Sequence[str], *, eager: bool = False) -> "_Arrivals":
+    def many(
+        self, positions: Sequence[int], keys: Sequence[str], *, eager: bool = False
+    ) -> "_Arrivals":
         return _Arrivals(partial(self._submit, positions, keys), len(keys), eager=eager)
 
-    def _submit(self, positions: Sequence[int], keys: Sequence[str], arrived: "SimpleQueue[_Arrival]") -> Callable[[], None]:
+    def _submit(
+        self, positions: Sequence[int], keys: Sequence[str], arrived: "SimpleQueue[_Arrival]"
+    ) -> Callable[[], None]:
         """Request keys; return what cancels the requests."""
         tasks: set[asyncio.Task[Raw | Exception | None]] = set()
 
@@ -251,11 +289,17 @@ class _Loop:
             if self._closed:
                 raise ValueError("got keys for a Fetch that is closed")
             # A forked process has the loop but not its thread.
-            loop = self._loop if self._loop is not None and self._process == os.getpid() else self._start()
+            loop = (
+                self._loop
+                if self._loop is not None and self._process == os.getpid()
+                else self._start()
+            )
             loop.call_soon_threadsafe(begin)
 
         def cancel_soon() -> None:
-            with contextlib.suppress(RuntimeError):  # The loop is closed, so there is nothing to cancel.
+            with contextlib.suppress(
+                RuntimeError
+            ):  # The loop is closed, so there is nothing to cancel.
                 loop.call_soon_threadsafe(cancel)
 
         return cancel_soon
@@ -264,11 +308,14 @@ class _Loop:
         self._loop = loop = asyncio.new_event_loop()
         self._process = os.getpid()
         self._gate = asyncio.Semaphore(self._requests)
-        # Stores without asynchronous calls are asked in threads of this executor; asyncio's own has few on small machines.
+        # Stores without asynchronous calls are asked in threads of this executor; asyncio's own has
+        # few on small machines.
         self._executor = ThreadPoolExecutor(self._requests, thread_name_prefix="sciwm-fetch")
         loop.set_default_executor(self._executor)
         loop.call_soon(self._reopen)
-        self._thread = threading.Thread(target=self._serve, args=(loop,), name="sciwm-fetch", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(loop,), name="sciwm-fetch", daemon=True
+        )
         self._thread.start()
         return loop
 
@@ -293,7 +340,9 @@ class _Loop:
         for attempt in range(1, self._attempts + 1):
             try:
                 async with self._gate:
-                    buffer = await asyncio.wait_for(self._store.get(key, default_buffer_prototype()), self._timeout)
+                    buffer = await asyncio.wait_for(
+                        self._store.get(key, default_buffer_prototype()), self._timeout
+                    )
                 return None if buffer is None else buffer.as_numpy_array().data
             except Exception as error:
                 if attempt == self._attempts or not _is_transient(error):
@@ -314,7 +363,13 @@ class _Loop:
 class _Arrivals:
     """What `Fetch.many` yields from the loop: requests start with the first step, or at once if eager."""
 
-    def __init__(self, submit: Callable[["SimpleQueue[_Arrival]"], Callable[[], None]], count: int, *, eager: bool) -> None:
+    def __init__(
+        self,
+        submit: Callable[["SimpleQueue[_Arrival]"], Callable[[], None]],
+        count: int,
+        *,
+        eager: bool,
+    ) -> None:
         self._submit, self._left = submit, count
         self._arrived: SimpleQueue[_Arrival] = SimpleQueue()
         self._cancel: Callable[[], None] | None = submit(self._arrived) if eager and count else None
@@ -337,10 +392,28 @@ class _Arrivals:
         self._left = 0
 
 
-def _deliver(tasks: "set[asyncio.Task[Any]]", arrived: "SimpleQueue[_Arrival]", position: int, task: "asyncio.Task[Any]") -> None:
+def _deliver(
+    tasks: "set[asyncio.Task[Any]]",
+    arrived: "SimpleQueue[_Arrival]",
+    position: int,
+    task: "asyncio.Task[Any]",
+) -> None:
     tasks.discard(task)
-    error = OSError("cancelled, because the Fetch was closed") if task.cancelled() else task.exception()
-    arrived.put((position, task.result() if error is None else error if isinstance(error, Exception) else OSError(repr(error))))
+    error = (
+        OSError("cancelled, because the Fetch was closed") if task.cancelled() else task.exception()
+    )
+    arrived.put(
+        (
+            position,
+            (
+                task.result()
+                if error is None
+                else error
+                if isinstance(error, Exception)
+                else OSError(repr(error))
+            ),
+        )
+    )
 
 
 def _reopened(store: Store) -> Store:
@@ -375,6 +448,8 @@ async def _close_sessions(store: Store) -> None:
     fs: Any = getattr(store, "fs", None)
     for system in (fs, *getattr(fs, "storage_options", {}).values()):
         if getattr(system, "async_impl", False) and hasattr(system, "set_session"):
-            with contextlib.suppress(Exception):  # Whatever goes wrong in closing, all bytes have been read.
+            with contextlib.suppress(
+                Exception
+            ):  # Whatever goes wrong in closing, all bytes have been read.
                 session = await system.set_session()
                 await session.close()

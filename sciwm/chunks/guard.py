@@ -11,8 +11,14 @@ from sciwm.chunks.chunks import ChunkReader, Piece, cf_packing
 
 __all__ = ["chunk_guarded", "decode_directly", "stored_array"]
 
-# What xarray puts around an array of Zarr that it did not decode further; all are passed through by their `array`.
-_WRAPPERS = {"ImplicitToExplicitIndexingAdapter", "CopyOnWriteArray", "MemoryCachedArray", "LazilyIndexedArray"}
+# What xarray puts around an array of Zarr that it did not decode further; all are passed through by
+# their `array`.
+_WRAPPERS = {
+    "ImplicitToExplicitIndexingAdapter",
+    "CopyOnWriteArray",
+    "MemoryCachedArray",
+    "LazilyIndexedArray",
+}
 
 
 class _Direct:
@@ -57,8 +63,9 @@ class _Unwrapped:
 def decode_directly(graph: dict[Any, Any]) -> dict[Any, Any]:
     """Let the tasks of a graph that slice plain Zarr arrays opened by xarray decode their chunks directly.
 
-    Such an array stands in the graph of ``xr.open_zarr`` as a node of its own, without dependencies; it is replaced by one that gives the
-    same values. Where xarray decodes further (packing, fill values), or is arranged otherwise, nothing changes.
+    Such an array stands in the graph of ``xr.open_zarr`` as a node of its own, without
+    dependencies; it is replaced by one that gives the same values. Where xarray decodes further
+    (packing, fill values), or is arranged otherwise, nothing changes.
     """
     return {key: _unwrap(node) for key, node in graph.items()}
 
@@ -67,7 +74,11 @@ def stored_array(array: da.Array, graph: dict[Any, Any]) -> Any | None:
     """The Zarr array that a Dask array is, chunk by chunk and not computed from; ``graph`` went through `decode_directly`."""
     original = f"original-{array.name}"  # so `dask.array.from_array` calls what it slices
     source = getattr(graph.get(original), "value", None)
-    if isinstance(source, _Unwrapped) and set(array.dask.layers) == {array.name, original} and source.shape == array.shape:
+    if (
+        isinstance(source, _Unwrapped)
+        and set(array.dask.layers) == {array.name, original}
+        and source.shape == array.shape
+    ):
         return source.array
     return None
 
@@ -77,7 +88,10 @@ def _unwrap(node: Any) -> Any:
         return node
     inner, layers = node.value, 0
     while type(inner).__name__ in _WRAPPERS:
-        if not all(isinstance(k, slice) and k == slice(None) for k in getattr(getattr(inner, "key", None), "tuple", ())):
+        if not all(
+            isinstance(k, slice) and k == slice(None)
+            for k in getattr(getattr(inner, "key", None), "tuple", ())
+        ):
             return node
         inner, layers = inner.array, layers + 1
     if not layers or type(inner).__name__ != "ZarrArrayWrapper":
@@ -107,8 +121,9 @@ class _Guarded:
             return np.asarray(self.variable[key].values)
         except Exception as error:
             raise OSError(
-                f"could not read {self.name!r} of {self.label}, {self._place(self._narrow(key))}: {error}; "
-                "the store is damaged there: restore that piece from its origin and repeat"
+                f"could not read {self.name!r} of {self.label}, {self._place(self._narrow(key))}:"
+                f" {error}; the store is damaged there: restore that piece from its origin and"
+                " repeat"
             ) from error
 
     def _read_directly(self, key: Any) -> np.ndarray | None:
@@ -142,10 +157,19 @@ class _Guarded:
     def _place(self, key: Any) -> str:
         """The stored chunks, and the positions, that were asked for."""
         keys = key if isinstance(key, tuple) else (key,)
-        ranges = [range(n)[k] if isinstance(k, slice) else range(int(k), int(k) + 1) for k, n in zip(keys, self.shape, strict=False)]
-        where = ", ".join(f"{d} {r.start}…{r.stop - 1}" for d, r in zip(self.variable.dims, ranges, strict=False) if len(r))
+        ranges = [
+            range(n)[k] if isinstance(k, slice) else range(int(k), int(k) + 1)
+            for k, n in zip(keys, self.shape, strict=False)
+        ]
+        where = ", ".join(
+            f"{d} {r.start}…{r.stop - 1}"
+            for d, r in zip(self.variable.dims, ranges, strict=False)
+            if len(r)
+        )
         stored = self.variable.encoding.get("preferred_chunks") or {}
-        sizes = [int(stored.get(d, n)) or 1 for d, n in zip(self.variable.dims, self.shape, strict=True)]
+        sizes = [
+            int(stored.get(d, n)) or 1 for d, n in zip(self.variable.dims, self.shape, strict=True)
+        ]
         first = [str(r.start // s) for r, s in zip(ranges, sizes, strict=False)]
         last = [str(max(r.start, r.stop - 1) // s) for r, s in zip(ranges, sizes, strict=False)]
         chunks = "/".join(first) if first == last else f"{'/'.join(first)} … {'/'.join(last)}"
@@ -179,7 +203,8 @@ def chunk_guarded(array: xr.DataArray, sizes: dict[Any, int], *, label: str) -> 
     Raises
     ------
     OSError
-        When computed, if a piece cannot be read or decoded: with store, variable, chunk and positions.
+        When computed, if a piece cannot be read or decoded: with store, variable, chunk and
+        positions.
     """
     guarded = _Guarded(array.variable, str(array.name), label)
     meta = np.empty((0,) * array.ndim, array.dtype)

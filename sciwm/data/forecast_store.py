@@ -30,7 +30,12 @@ def to_disk_layout(forecast: xr.Dataset) -> xr.Dataset:
 
 
 def write_forecast(
-    batches: Iterable[xr.Dataset], out: str | Path, *, total: int, attrs: dict[str, Any] | None = None, progress: str = "forecast"
+    batches: Iterable[xr.Dataset],
+    out: str | Path,
+    *,
+    total: int,
+    attrs: dict[str, Any] | None = None,
+    progress: str = "forecast",
 ) -> Path:
     """Append batches of forecasts to a Zarr store, which appears under its name when complete.
 
@@ -59,7 +64,9 @@ def write_forecast(
     """
     path = Path(out)
     if path.exists():
-        raise FileExistsError(f"got {path}, which exists already, expected a new name: remove it or choose another")
+        raise FileExistsError(
+            f"got {path}, which exists already, expected a new name: remove it or choose another"
+        )
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,10 +76,17 @@ def write_forecast(
         for batch in batches:
             ds = to_disk_layout(batch).assign_attrs(attrs or {})
             if first:
-                encoding: dict[str, dict[str, Any]] = {str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()}
+                encoding: dict[str, dict[str, Any]] = {
+                    str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()
+                }
                 if ds["time"].dtype.kind in "MO":
-                    # Fixed beforehand: units found for the first batch, such as days, may not do for the next.
-                    encoding["time"] = {"units": "seconds since 1970-01-01", "calendar": ds["time"].dt.calendar, "dtype": "int64"}
+                    # Fixed beforehand: units found for the first batch, such as days, may not do
+                    # for the next.
+                    encoding["time"] = {
+                        "units": "seconds since 1970-01-01",
+                        "calendar": ds["time"].dt.calendar,
+                        "dtype": "int64",
+                    }
                 ds.to_zarr(partial, mode="w", encoding=encoding, zarr_format=3, consolidated=False)
             else:
                 ds.to_zarr(partial, append_dim="time", consolidated=False)
@@ -81,7 +95,8 @@ def write_forecast(
     if first:
         raise ValueError(f"got no forecasts to write to {path}, expected at least one initial time")
     with warnings.catch_warnings():
-        # zarr-python warns that other readers may not know consolidated metadata; those read it array by array as before.
+        # zarr-python warns that other readers may not know consolidated metadata; those read it
+        # array by array as before.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         zarr.consolidate_metadata(partial)
     partial.rename(path)

@@ -13,7 +13,9 @@ from sciwm.data.variables import canonical_variables
 __all__ = ["canonical_grid"]
 
 
-def canonical_grid(ds: xr.Dataset, axes: dict[str, Axis], wanted: Sequence[str] | None) -> tuple[xr.Dataset, list[str]]:
+def canonical_grid(
+    ds: xr.Dataset, axes: dict[str, Axis], wanted: Sequence[str] | None
+) -> tuple[xr.Dataset, list[str]]:
     """Give a grid (or series along time) its canonical layout, names and units.
 
     Parameters
@@ -21,7 +23,8 @@ def canonical_grid(ds: xr.Dataset, axes: dict[str, Axis], wanted: Sequence[str] 
     ds : Dataset
         As opened, chunked.
     axes : dict
-        From `find_dimensions`; forecasts have ``init_time`` and ``number`` in place of ``time`` and ``segment``.
+        From `find_dimensions`; forecasts have ``init_time`` and ``number`` in place of ``time`` and
+        ``segment``.
     wanted : sequence of str, optional
         Leave out what cannot serve one of these.
 
@@ -47,8 +50,9 @@ def canonical_grid(ds: xr.Dataset, axes: dict[str, Axis], wanted: Sequence[str] 
         ds = order_grid(ds, record)
     elif spatial := {str(d) for v in ds.data_vars.values() for d in v.dims} - {*axes, "component"}:
         raise ValueError(
-            f"got dimensions {sorted(spatial)}, expected latitude and longitude (or atom and xyz); name them so, or give their "
-            'coordinates CF attributes (units "degrees_north" and "degrees_east")'
+            f"got dimensions {sorted(spatial)}, expected latitude and longitude (or atom and xyz);"
+            ' name them so, or give their coordinates CF attributes (units "degrees_north" and'
+            ' "degrees_east")'
         )
     ds, available = canonical_variables(ds, wanted=wanted, record=record, scalar_level=scalar_level)
     return ds.assign_attrs(original_grid=ds.attrs.get("original_grid", dump(record))), available
@@ -56,7 +60,10 @@ def canonical_grid(ds: xr.Dataset, axes: dict[str, Axis], wanted: Sequence[str] 
 
 def _scalar_level(ds: xr.Dataset) -> float | None:
     for name in ds.coords:
-        if str(name).lower() in ("level", "plev", "isobaricinhpa", "pressure_level", "pressure") and ds[name].ndim == 0:
+        if (
+            str(name).lower() in ("level", "plev", "isobaricinhpa", "pressure_level", "pressure")
+            and ds[name].ndim == 0
+        ):
             factor = pressure_factor(ds[name])
             return None if factor is None else float(np.round(float(ds[name]) * factor, 6))
     return None

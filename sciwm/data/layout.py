@@ -30,7 +30,8 @@ def rename_axes(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Dataset, dict
     Returns
     -------
     ds : Dataset
-        Dimension coordinates are called by their role; every other variable that had such a name is dropped.
+        Dimension coordinates are called by their role; every other variable that had such a name is
+        dropped.
     record : dict
         Role to the dimension, coordinate, attributes and type it had.
     """
@@ -64,8 +65,8 @@ def canonical_longitude(longitude: Any) -> tuple[np.ndarray, np.ndarray]:
     order : array of int
         Positions to take.
     values : array
-        Ascending and contiguous: a domain starts after the largest gap on the circle, in (−180, 180]; a periodic one at the smallest
-        longitude in [0, 360).
+        Ascending and contiguous: a domain starts after the largest gap on the circle, in (−180,
+        180]; a periodic one at the smallest longitude in [0, 360).
 
     Examples
     --------
@@ -75,7 +76,9 @@ def canonical_longitude(longitude: Any) -> tuple[np.ndarray, np.ndarray]:
     array([  0.,  90., 180., 270.])
     """
     given = np.asarray(longitude, dtype="float64")
-    circle = np.where((given >= 0) & (given < 360), given, np.round(np.mod(given, 360.0), 10) % 360.0)
+    circle = np.where(
+        (given >= 0) & (given < 360), given, np.round(np.mod(given, 360.0), 10) % 360.0
+    )
     _, first = np.unique(np.round(circle, 7) % 360.0, return_index=True)
     order = first[np.argsort(circle[first], kind="stable")]
     circle = circle[order]
@@ -84,7 +87,11 @@ def canonical_longitude(longitude: Any) -> tuple[np.ndarray, np.ndarray]:
         return order, circle
     start = (int(gaps.argmax()) + 1) % len(circle)
     order, circle = np.roll(order, -start), np.roll(circle, -start)
-    circle = np.where(np.arange(len(circle)) >= len(circle) - start, _shift(circle, 360.0), circle) if start else circle
+    circle = (
+        np.where(np.arange(len(circle)) >= len(circle) - start, _shift(circle, 360.0), circle)
+        if start
+        else circle
+    )
     return order, _shift(circle, -360.0) if circle[0] > 180.0 else circle
 
 
@@ -94,7 +101,8 @@ def _shift(longitude: np.ndarray, by: float) -> np.ndarray:
 
 
 def _as_float64(values: np.ndarray) -> np.ndarray:
-    # Through the shortest decimal, so that 0.1 stored in single precision equals 0.1 stored in double precision.
+    # Through the shortest decimal, so that 0.1 stored in single precision equals 0.1 stored in
+    # double precision.
     return np.array([float(str(v)) for v in values], dtype="float64")
 
 
@@ -107,13 +115,21 @@ def order_grid(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
         If a coordinate has no values, or latitudes are not monotonic or not within ±90°.
     """
     for role in ("latitude", "longitude", "level"):
-        if role in ds.dims and role not in ds.coords and not (role == "level" and ds.sizes[role] == 1):
-            raise ValueError(f"got dimension {record[role]['dim']!r} without values, expected a {role} coordinate along it")
+        if (
+            role in ds.dims
+            and role not in ds.coords
+            and not (role == "level" and ds.sizes[role] == 1)
+        ):
+            raise ValueError(
+                f"got dimension {record[role]['dim']!r} without values, expected a {role}"
+                " coordinate along it"
+            )
     latitude = _as_float64(ds["latitude"].values)
     steps = np.diff(latitude)
     if np.abs(latitude).max() > 90.0 + 1e-6 or not ((steps > 0).all() or (steps < 0).all()):
         raise ValueError(
-            f"got latitudes {latitude[:3]}…{latitude[-1:]}, expected them within ±90° and either all ascending or all descending"
+            f"got latitudes {latitude[:3]}…{latitude[-1:]}, expected them within ±90° and either"
+            " all ascending or all descending"
         )
     descending = bool((steps < 0).any())
     record["latitude"]["descending"] = descending
@@ -145,11 +161,16 @@ def _order_longitude(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
     if len(runs) == 1:
         ds = ds.isel(longitude=slice(runs[0][0], runs[0][-1] + 1))
     elif len(runs) == 2:
-        # Two slices joined, which dask does without touching anything else; one fancy index would shuffle every chunk.
+        # Two slices joined, which dask does without touching anything else; one fancy index would
+        # shuffle every chunk.
         with_longitude = [v for v in ds.data_vars if "longitude" in ds[v].dims]
         parts = [ds[with_longitude].isel(longitude=slice(r[0], r[-1] + 1)) for r in runs]
         joined = xr.concat(parts, "longitude", join="override", combine_attrs="override")
-        ds = xr.merge([ds.drop_vars([*with_longitude, "longitude"]), joined.chunk(longitude=-1)], compat="override", join="override")
+        ds = xr.merge(
+            [ds.drop_vars([*with_longitude, "longitude"]), joined.chunk(longitude=-1)],
+            compat="override",
+            join="override",
+        )
     else:
         ds = ds.isel(longitude=order)
     return ds.assign_coords(longitude=("longitude", values, _ATTRS["longitude"]))
@@ -157,20 +178,33 @@ def _order_longitude(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
 
 def _order_level(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
     level = ds["level"]
-    factor = pressure_factor(level.rename(record["level"]["coordinate"]).assign_attrs(record["level"]["attrs"]))
-    record["level"] |= {"factor": factor, "descending": bool(level.size > 1 and level[0] > level[-1])}
+    factor = pressure_factor(
+        level.rename(record["level"]["coordinate"]).assign_attrs(record["level"]["attrs"])
+    )
+    record["level"] |= {
+        "factor": factor,
+        "descending": bool(level.size > 1 and level[0] > level[-1]),
+    }
     if factor is not None:
-        ds = ds.assign_coords(level=("level", np.round(_as_float64(level.values) * factor, 6), _ATTRS["level"]))
-    return ds.isel(level=slice(None, None, -1)) if (np.diff(ds["level"].values) < 0).all() else ds.sortby("level")
+        ds = ds.assign_coords(
+            level=("level", np.round(_as_float64(level.values) * factor, 6), _ATTRS["level"])
+        )
+    return (
+        ds.isel(level=slice(None, None, -1))
+        if (np.diff(ds["level"].values) < 0).all()
+        else ds.sortby("level")
+    )
 
 
 def to_original(ds: xr.Dataset) -> xr.Dataset:
     """Give a Dataset back the names, units, attributes, dimensions, latitude order and longitudes of the store it came from.
 
-    Works on anything whose variables and Dataset still carry their ``original`` and ``original_grid`` attributes: the Dataset itself, part
-    of its variables or domain, a forecast with ``init_time``, ``lead_time`` and ``number`` (these dimensions come first and keep their
-    names). Variables that are levels of one variable of the store (``z500``, ``z850``) become levels of it again; when two variables need
-    different levels, they are called ``geopotential_500`` and so on instead, because levels nobody asked for cannot be made up.
+    Works on anything whose variables and Dataset still carry their ``original`` and
+    ``original_grid`` attributes: the Dataset itself, part of its variables or domain, a forecast
+    with ``init_time``, ``lead_time`` and ``number`` (these dimensions come first and keep their
+    names). Variables that are levels of one variable of the store (``z500``, ``z850``) become
+    levels of it again; when two variables need different levels, they are called
+    ``geopotential_500`` and so on instead, because levels nobody asked for cannot be made up.
 
     Parameters
     ----------
@@ -198,18 +232,31 @@ def _unstack(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
     numbers = ds["segment"].values
     if "segment" not in grid:
         return ds if np.any(numbers) else ds.drop_vars("segment")
-    members = [ds.drop_vars("segment").isel(time=np.flatnonzero(numbers == n)) for n in np.unique(numbers)]
+    members = [
+        ds.drop_vars("segment").isel(time=np.flatnonzero(numbers == n)) for n in np.unique(numbers)
+    ]
     times = members[0]["time"].values
     if not all(np.array_equal(times, m["time"].values) for m in members):
         return ds
     timed = [n for n in ds.data_vars if "time" in ds[n].dims]
     parts = [m[timed] for m in members]
-    joined = xr.concat(parts, "segment", coords="minimal", compat="override", join="override", combine_attrs="override")
+    joined = xr.concat(
+        parts,
+        "segment",
+        coords="minimal",
+        compat="override",
+        join="override",
+        combine_attrs="override",
+    )
     return members[0].assign(joined.data_vars)
 
 
 def _restore_variables(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
-    records = {str(n): json.loads(v.attrs["original"]) for n, v in ds.data_vars.items() if "original" in v.attrs}
+    records = {
+        str(n): json.loads(v.attrs["original"])
+        for n, v in ds.data_vars.items()
+        if "original" in v.attrs
+    }
     levels: dict[str, list[tuple[float, str]]] = {}
     for name, record in records.items():
         if record.get("level") is not None:
@@ -217,7 +264,10 @@ def _restore_variables(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
     stacks = {tuple(sorted(level for level, _ in members)) for members in levels.values()}
     whole = {record["name"] for record in records.values() if record.get("level") is None}
     on_level = len(stacks) == 1 and not whole & set(levels) and "level" not in ds.dims
-    restored = {name: _restore_units(ds[name], records[name], grid) if name in records else ds[name] for name in map(str, ds.data_vars)}
+    restored = {
+        name: _restore_units(ds[name], records[name], grid) if name in records else ds[name]
+        for name in map(str, ds.data_vars)
+    }
     out: dict[str, xr.DataArray] = {n: a for n, a in restored.items() if n not in records}
     for name, record in records.items():
         if record.get("level") is None:
@@ -226,15 +276,25 @@ def _restore_variables(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
             out[f"{record['name']}_{record['level']:g}"] = restored[name]
     for name, members in levels.items() if on_level else []:
         members = sorted(members)
-        array = xr.concat([restored[n] for _, n in members], "level", coords="minimal", compat="override", combine_attrs="override")
-        array = array.assign_coords(level=("level", [level for level, _ in members], _ATTRS["level"]))
+        array = xr.concat(
+            [restored[n] for _, n in members],
+            "level",
+            coords="minimal",
+            compat="override",
+            combine_attrs="override",
+        )
+        array = array.assign_coords(
+            level=("level", [level for level, _ in members], _ATTRS["level"])
+        )
         lead = [d for d in array.dims if d in (*_LEADING, "time")]
         out[name] = array.transpose(*lead, "level", ...)
     result = xr.Dataset(out, attrs=ds.attrs)
     return result.assign_coords({n: c for n, c in ds.coords.items() if n not in result.coords})
 
 
-def _restore_units(array: xr.DataArray, record: dict[str, Any], grid: dict[str, Any]) -> xr.DataArray:
+def _restore_units(
+    array: xr.DataArray, record: dict[str, Any], grid: dict[str, Any]
+) -> xr.DataArray:
     here, there = array.attrs.get("units"), record.get("units") or record["attrs"].get("units")
     if here and there and here != there:
         array = convert(array, str(here), str(there), difference=bool(record.get("difference")))
@@ -263,8 +323,14 @@ def _restore_axis(ds: xr.Dataset, role: str, note: dict[str, Any]) -> xr.Dataset
                 values = values / note["units_factor"]
             values = values.astype(note["dtype"])
         skip = ("units", "dtype") if values.dtype.kind == "m" else ()
-        ds = ds.assign_coords({role: (role, values, {k: v for k, v in note["attrs"].items() if k not in skip})})
-    elif role == "segment" and note.get("values") is not None and len(note["values"]) == ds.sizes[role]:
+        ds = ds.assign_coords(
+            {role: (role, values, {k: v for k, v in note["attrs"].items() if k not in skip})}
+        )
+    elif (
+        role == "segment"
+        and note.get("values") is not None
+        and len(note["values"]) == ds.sizes[role]
+    ):
         ds = ds.assign_coords({role: (role, note["values"], note["attrs"])})
     coordinate, dim = note["coordinate"], note["dim"]
     if role not in ds.coords or coordinate in (None, dim):
@@ -277,11 +343,24 @@ def _restore_longitude(ds: xr.Dataset, note: dict[str, Any]) -> xr.Dataset:
     values = ds["longitude"].values
     turns = np.floor((values - note["west"] + 1e-7) / 360.0)
     values = np.where(turns == 0, values, np.round(values - 360.0 * turns, 10))
-    key = np.mod(note["first"] - values + 1e-7, 360.0) if note["descending"] else np.mod(values - note["first"] + 1e-7, 360.0)
+    key = (
+        np.mod(note["first"] - values + 1e-7, 360.0)
+        if note["descending"]
+        else np.mod(values - note["first"] + 1e-7, 360.0)
+    )
     order = np.argsort(key, kind="stable")
     ds = ds.assign_coords(longitude=("longitude", values)).isel(longitude=order)
     if note["cyclic"]:
         again = ds.isel(longitude=[0])
-        again = again.assign_coords(longitude=again["longitude"] + (-360.0 if note["descending"] else 360.0))
-        ds = xr.concat([ds, again], "longitude", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override")
+        again = again.assign_coords(
+            longitude=again["longitude"] + (-360.0 if note["descending"] else 360.0)
+        )
+        ds = xr.concat(
+            [ds, again],
+            "longitude",
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            combine_attrs="override",
+        )
     return ds

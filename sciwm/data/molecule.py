@@ -19,15 +19,16 @@ _LEADING = ("init_time", "lead_time", "number", "segment", "time")
 def canonical_molecule(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Dataset, list[str]]:
     """Give a trajectory its canonical names, dims and units: ``positions (time, atom, xyz)`` in nm, ``time`` in ps.
 
-    Series along time in degrees become radians; constants such as masses and bonds are kept as they are. Forecasts of series alone are
-    served too.
+    Series along time in degrees become radians; constants such as masses and bonds are kept as they
+    are. Forecasts of series alone are served too.
 
     Parameters
     ----------
     ds : Dataset
         As opened, chunked.
     axes : dict
-        From `find_dimensions`; forecasts have ``init_time`` and ``number`` in place of ``time`` and ``segment``.
+        From `find_dimensions`; forecasts have ``init_time`` and ``number`` in place of ``time`` and
+        ``segment``.
 
     Returns
     -------
@@ -38,24 +39,39 @@ def canonical_molecule(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Datase
     Raises
     ------
     ValueError
-        If positions or times have no units, because Å and nm, fs and ps are easily mistaken for each other.
+        If positions or times have no units, because Å and nm, fs and ps are easily mistaken for
+        each other.
     """
     time = "init_time" if "init_time" in axes else "time"
     if time not in axes:
-        raise ValueError(f"got dimensions {sorted(map(str, ds.dims))} without a time, expected (time, atom, xyz)")
+        raise ValueError(
+            f"got dimensions {sorted(map(str, ds.dims))} without a time, expected (time, atom, xyz)"
+        )
     ds, record = rename_axes(ds, axes)
     ds = keep_coordinates(canonical_time(ds.drop_encoding(), record, role=time), set(axes))
     name = _find_positions(ds, time)
     out: dict[str, Any] = {}
     for own in map(str, ds.data_vars):
         array = ds[own]
-        note: dict[str, Any] = {"name": own, "attrs": array.attrs, "dims": [record.get(str(d), {}).get("dim", d) for d in array.dims]}
+        note: dict[str, Any] = {
+            "name": own,
+            "attrs": array.attrs,
+            "dims": [record.get(str(d), {}).get("dim", d) for d in array.dims],
+        }
         if own == name:
             note["units"] = _length(array)
-            array = convert(array.astype("float32"), note["units"], "nm").assign_attrs(units="nm").rename("positions")
+            array = (
+                convert(array.astype("float32"), note["units"], "nm")
+                .assign_attrs(units="nm")
+                .rename("positions")
+            )
         elif time in array.dims and array.dtype.kind in "biuf":
             array = angles_to_radians(array if array.dtype.kind == "f" else array.astype("float64"))
-        rest = [d for d in ("atom", "xyz") if d in array.dims] if own == name else [d for d in array.dims if d not in _LEADING]
+        rest = (
+            [d for d in ("atom", "xyz") if d in array.dims]
+            if own == name
+            else [d for d in array.dims if d not in _LEADING]
+        )
         array = array.transpose(*(d for d in _LEADING if d in array.dims), *rest)
         out[str(array.name)] = array.assign_attrs(original=array.attrs.get("original", dump(note)))
     canonical = xr.Dataset(out, coords=ds.coords, attrs=ds.attrs)
@@ -69,7 +85,10 @@ def _find_positions(ds: xr.Dataset, time: str) -> str:
     fits = [str(n) for n, v in ds.data_vars.items() if {time, "atom", "xyz"} <= set(v.dims)]
     named = [n for a in _POSITIONS for n in fits if n.lower() == a]
     if "atom" in ds.dims and not named and len(fits) != 1:
-        raise ValueError(f"got variables {fits} with time, atoms and xyz, expected one of them to be called 'positions'")
+        raise ValueError(
+            f"got variables {fits} with time, atoms and xyz, expected one of them to be called"
+            " 'positions'"
+        )
     return (named or fits or [""])[0]
 
 
@@ -78,7 +97,8 @@ def _length(array: xr.DataArray) -> str:
     units = "angstrom" if units in ("A", "a") else units
     if not units:
         raise ValueError(
-            f"got {array.name!r} without units, expected nm or angstrom, because the two are easily mistaken; set them: "
+            f"got {array.name!r} without units, expected nm or angstrom, because the two are easily"
+            " mistaken; set them: "
             f'ds["{array.name}"].attrs["units"] = "nm" (mdtraj, OpenMM) or "angstrom" (MDAnalysis)'
         )
     if not same_dimension(units, "nm"):

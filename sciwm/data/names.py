@@ -1,7 +1,8 @@
 """Names: what stores call variables, coordinates and dimensions, and what sciwm calls them.
 
-Variables get ECMWF short names (``z``, ``t2m``, ``msl``…), with the pressure appended when they hold one level (``z500``). Only names in
-`VARIABLES` are translated; any other variable keeps its own name.
+Variables get ECMWF short names (``z``, ``t2m``, ``msl``…), with the pressure appended when they
+hold one level (``z500``). Only names in `VARIABLES` are translated; any other variable keeps its
+own name.
 """
 
 import difflib
@@ -42,7 +43,8 @@ class Variable:
     aliases : tuple of str
         Other names stores use, matched without regard to case.
     upper_air : bool
-        Whether it lives on pressure levels, so that ``z500`` and ``geopotential_500`` mean one level of it.
+        Whether it lives on pressure levels, so that ``z500`` and ``geopotential_500`` mean one
+        level of it.
     difference : bool
         Whether it is a difference, so that converting °C to K adds nothing.
     """
@@ -57,29 +59,64 @@ class Variable:
 _WIND = ("m s-1", "eastward_wind"), ("m s-1", "northward_wind")
 VARIABLES: dict[str, Variable] = {
     "z": Variable("m2 s-2", "geopotential", ("geopotential", "phi_geopotential"), upper_air=True),
-    "gh": Variable("m", "geopotential_height", ("geopotential_height", "zg", "hgt", "height_geopotential"), upper_air=True),
+    "gh": Variable(
+        "m",
+        "geopotential_height",
+        ("geopotential_height", "zg", "hgt", "height_geopotential"),
+        upper_air=True,
+    ),
     "t": Variable("K", "air_temperature", ("temperature", "ta", "air_temperature"), upper_air=True),
-    "u": Variable(*_WIND[0], ("u_component_of_wind", "ua", "uwnd", "eastward_wind"), upper_air=True),
-    "v": Variable(*_WIND[1], ("v_component_of_wind", "va", "vwnd", "northward_wind"), upper_air=True),
-    "q": Variable("kg kg-1", "specific_humidity", ("specific_humidity", "hus", "shum"), upper_air=True),
-    "w": Variable("Pa s-1", "lagrangian_tendency_of_air_pressure", ("vertical_velocity", "wap", "omega"), upper_air=True),
+    "u": Variable(
+        *_WIND[0], ("u_component_of_wind", "ua", "uwnd", "eastward_wind"), upper_air=True
+    ),
+    "v": Variable(
+        *_WIND[1], ("v_component_of_wind", "va", "vwnd", "northward_wind"), upper_air=True
+    ),
+    "q": Variable(
+        "kg kg-1", "specific_humidity", ("specific_humidity", "hus", "shum"), upper_air=True
+    ),
+    "w": Variable(
+        "Pa s-1",
+        "lagrangian_tendency_of_air_pressure",
+        ("vertical_velocity", "wap", "omega"),
+        upper_air=True,
+    ),
     "wz": Variable("m s-1", "upward_air_velocity", ("upward_air_velocity",), upper_air=True),
     "r": Variable("%", "relative_humidity", ("relative_humidity", "hur", "rhum"), upper_air=True),
-    "vo": Variable("s-1", "atmosphere_relative_vorticity", ("vorticity", "relative_vorticity"), upper_air=True),
+    "vo": Variable(
+        "s-1", "atmosphere_relative_vorticity", ("vorticity", "relative_vorticity"), upper_air=True
+    ),
     "d": Variable("s-1", "divergence_of_wind", ("divergence",), upper_air=True),
-    "t2m": Variable("K", "air_temperature", ("2m_temperature", "2t", "tas", "t2", "temperature_2m")),
-    "d2m": Variable("K", "dew_point_temperature", ("2m_dewpoint_temperature", "2d", "tdps", "td2m")),
+    "t2m": Variable(
+        "K", "air_temperature", ("2m_temperature", "2t", "tas", "t2", "temperature_2m")
+    ),
+    "d2m": Variable(
+        "K", "dew_point_temperature", ("2m_dewpoint_temperature", "2d", "tdps", "td2m")
+    ),
     "u10": Variable(*_WIND[0], ("10m_u_component_of_wind", "10u", "uas", "u10m")),
     "v10": Variable(*_WIND[1], ("10m_v_component_of_wind", "10v", "vas", "v10m")),
     "si10": Variable("m s-1", "wind_speed", ("10m_wind_speed", "10si", "sfcwind")),
-    "msl": Variable("Pa", "air_pressure_at_mean_sea_level", ("mean_sea_level_pressure", "psl", "prmsl", "slp", "mslp")),
+    "msl": Variable(
+        "Pa",
+        "air_pressure_at_mean_sea_level",
+        ("mean_sea_level_pressure", "psl", "prmsl", "slp", "mslp"),
+    ),
     "sp": Variable("Pa", "surface_air_pressure", ("surface_pressure", "ps")),
-    "sst": Variable("K", "sea_surface_temperature", ("sea_surface_temperature", "tos", "analysed_sst")),
-    "ssta": Variable("K", "", ("sst_anomaly", "ssta", "sea_surface_temperature_anomaly", "anom_sst"), difference=True),
+    "sst": Variable(
+        "K", "sea_surface_temperature", ("sea_surface_temperature", "tos", "analysed_sst")
+    ),
+    "ssta": Variable(
+        "K",
+        "",
+        ("sst_anomaly", "ssta", "sea_surface_temperature_anomaly", "anom_sst"),
+        difference=True,
+    ),
     "skt": Variable("K", "surface_temperature", ("skin_temperature",)),
     "tp": Variable("m", "", ("total_precipitation",)),
     "tcc": Variable("1", "cloud_area_fraction", ("total_cloud_cover", "clt")),
-    "tcwv": Variable("kg m-2", "atmosphere_mass_content_of_water_vapor", ("total_column_water_vapour", "prw")),
+    "tcwv": Variable(
+        "kg m-2", "atmosphere_mass_content_of_water_vapor", ("total_column_water_vapour", "prw")
+    ),
     "lsm": Variable("1", "land_binary_mask", ("land_sea_mask", "sftlf")),
     "siconc": Variable("1", "sea_ice_area_fraction", ("sea_ice_cover", "ci", "sic")),
 }
@@ -90,14 +127,70 @@ _TWINS = {"z": "gh", "gh": "z", "w": "wz", "wz": "w"}
 _DIMENSIONS: dict[str, tuple[str, ...]] = {
     "latitude": ("latitude", "lat", "nav_lat", "y", "nlat", "rlat", "g0_lat_1"),
     "longitude": ("longitude", "lon", "nav_lon", "x", "long", "nlon", "rlon", "g0_lon_2"),
-    "time": ("time", "valid_time", "t", "frame", "date", "datetime", "snapshot", "init_time", "forecast_reference_time", "initial_time"),
-    "level": ("level", "plev", "pressure_level", "isobaricinhpa", "lev", "pressure", "isobaric", "air_pressure", "height", "depth"),
-    "segment": ("segment", "trajectory", "trajectories", "member", "number", "realization", "ensemble", "ens", "replica", "run"),
+    "time": (
+        "time",
+        "valid_time",
+        "t",
+        "frame",
+        "date",
+        "datetime",
+        "snapshot",
+        "init_time",
+        "forecast_reference_time",
+        "initial_time",
+    ),
+    "level": (
+        "level",
+        "plev",
+        "pressure_level",
+        "isobaricinhpa",
+        "lev",
+        "pressure",
+        "isobaric",
+        "air_pressure",
+        "height",
+        "depth",
+    ),
+    "segment": (
+        "segment",
+        "trajectory",
+        "trajectories",
+        "member",
+        "number",
+        "realization",
+        "ensemble",
+        "ens",
+        "replica",
+        "run",
+    ),
     "atom": ("atom", "atoms", "particle", "particles", "n_atoms", "natoms", "bead", "site"),
-    "xyz": ("xyz", "spatial", "space", "cartesian", "coordinate", "coord", "component", "dim", "direction"),
-    "lead_time": ("lead_time", "prediction_timedelta", "step", "lead", "leadtime", "forecast_period", "lag_time"),
+    "xyz": (
+        "xyz",
+        "spatial",
+        "space",
+        "cartesian",
+        "coordinate",
+        "coord",
+        "component",
+        "dim",
+        "direction",
+    ),
+    "lead_time": (
+        "lead_time",
+        "prediction_timedelta",
+        "step",
+        "lead",
+        "leadtime",
+        "forecast_period",
+        "lag_time",
+    ),
 }
-_CF_KEYS = {"latitude": ("latitude", "Y"), "longitude": ("longitude", "X"), "time": ("time", "T"), "level": ("vertical", "Z")}
+_CF_KEYS = {
+    "latitude": ("latitude", "Y"),
+    "longitude": ("longitude", "X"),
+    "time": ("time", "T"),
+    "level": ("vertical", "Z"),
+}
 
 
 def close_matches(name: str, available: Iterable[str]) -> str:
@@ -135,7 +228,12 @@ def split_name(name: str) -> tuple[str | None, float | None]:
         return _ALIASES[lower], None
     match = re.fullmatch(r"(.*?[a-z])_?(\d+(?:\.\d+)?)_?(?:hpa|mb)?", lower)
     base = _ALIASES.get(match[1].rstrip("_")) if match else None
-    if match is None or base is None or not VARIABLES[base].upper_air or not 0 < float(match[2]) <= 1100:
+    if (
+        match is None
+        or base is None
+        or not VARIABLES[base].upper_air
+        or not 0 < float(match[2]) <= 1100
+    ):
         return None, None
     return base, float(match[2])
 
@@ -143,8 +241,9 @@ def split_name(name: str) -> tuple[str | None, float | None]:
 def canonical_name(array: xr.DataArray, *, on_level: bool) -> tuple[str | None, float | None]:
     """Tell what a variable of a store is: canonical name and level, ``(None, None)`` for a user's own variable.
 
-    Units tell geopotential from its height, and pressure velocity from vertical velocity. A one-letter name without any level (``q``,
-    ``u``) is the known variable only if its units agree, since it may as well be something else.
+    Units tell geopotential from its height, and pressure velocity from vertical velocity. A
+    one-letter name without any level (``q``, ``u``) is the known variable only if its units agree,
+    since it may as well be something else.
 
     Parameters
     ----------
@@ -164,7 +263,12 @@ def canonical_name(array: xr.DataArray, *, on_level: bool) -> tuple[str | None, 
         return None, None
     units = array.attrs.get("units")
     twin = _TWINS.get(base)
-    if twin and units and not same_dimension(units, VARIABLES[base].units) and same_dimension(units, VARIABLES[twin].units):
+    if (
+        twin
+        and units
+        and not same_dimension(units, VARIABLES[base].units)
+        and same_dimension(units, VARIABLES[twin].units)
+    ):
         base = twin
     alone = len(name) == 1 and level is None and not on_level
     if alone and not (units and same_dimension(units, VARIABLES[base].units)):
@@ -185,12 +289,14 @@ def find_dimensions(ds: xr.Dataset) -> dict[str, Axis]:
     Returns
     -------
     dict
-        ``latitude``, ``longitude``, ``time``, ``level``, ``segment``, ``atom``, ``xyz``, ``lead_time`` to an `Axis`, for those found.
+        ``latitude``, ``longitude``, ``time``, ``level``, ``segment``, ``atom``, ``xyz``,
+        ``lead_time`` to an `Axis`, for those found.
 
     Raises
     ------
     ValueError
-        If latitude and longitude are two-dimensional (curvilinear), share one dimension (unstructured), or are not in degrees.
+        If latitude and longitude are two-dimensional (curvilinear), share one dimension
+        (unstructured), or are not in degrees.
     """
     found: dict[str, Axis] = {}
     known = {**ds.cf.axes, **ds.cf.coordinates}
@@ -225,18 +331,25 @@ def _check_grid(ds: xr.Dataset, found: dict[str, Axis]) -> None:
         axis = found.get(role)
         if wide and (axis is None or axis.coordinate is None):
             raise ValueError(
-                f"got a two-dimensional {role} {wide[0]!r} with dims {ds[wide[0]].dims}, expected one {role} per row or column, because "
-                "curvilinear grids are not supported; regrid to a regular latitude-longitude grid first (CDO remapbil, xESMF)"
+                f"got a two-dimensional {role} {wide[0]!r} with dims {ds[wide[0]].dims}, expected"
+                f" one {role} per row or column, because curvilinear grids are not supported;"
+                " regrid to a regular latitude-longitude grid first (CDO remapbil, xESMF)"
             )
         units = str(ds[axis.coordinate].attrs.get("units", "")) if axis and axis.coordinate else ""
         if axis and units and not units.lower().startswith("deg") and units != "1":
-            raise ValueError(f"got {axis.coordinate!r} in {units!r}, expected {role} in degrees; regrid projected data first")
+            raise ValueError(
+                f"got {axis.coordinate!r} in {units!r}, expected {role} in degrees; regrid"
+                " projected data first"
+            )
     if "latitude" in found and "longitude" not in found:
-        for name in ds.cf.coordinates.get("longitude", []) or [n for n in ("lon", "longitude") if n in ds.variables]:
+        for name in ds.cf.coordinates.get("longitude", []) or [
+            n for n in ("lon", "longitude") if n in ds.variables
+        ]:
             if ds[name].dims == (found["latitude"].dim,):
                 raise ValueError(
-                    f"got {name!r} along {found['latitude'].dim!r} (an unstructured grid), expected longitude on its own dimension; "
-                    "regrid to a regular latitude-longitude grid first"
+                    f"got {name!r} along {found['latitude'].dim!r} (an unstructured grid), expected"
+                    " longitude on its own dimension; regrid to a regular latitude-longitude grid"
+                    " first"
                 )
 
 

@@ -28,17 +28,20 @@ def open_dataset(
 ) -> xr.Dataset:
     """Open a gridded record or molecular trajectories, lazily, in canonical form.
 
-    Grids come back with dims ``time, [level], latitude, longitude``, latitudes ascending, longitudes contiguous, ECMWF short names
-    (``z500``, ``t2m``, ``msl``…) and SI units (K, Pa, m s-1, m2 s-2); molecules as ``positions (time, atom, xyz)`` in nm with ``time``
-    in ps and angles in rad. Names sciwm does not know are kept. Missing values are not looked for.
+    Grids come back with dims ``time, [level], latitude, longitude``, latitudes ascending,
+    longitudes contiguous, ECMWF short names (``z500``, ``t2m``, ``msl``…) and SI units (K, Pa, m
+    s-1, m2 s-2); molecules as ``positions (time, atom, xyz)`` in nm with ``time`` in ps and angles
+    in rad. Names sciwm does not know are kept. Missing values are not looked for.
 
     Parameters
     ----------
     store : path, glob, URL, Dataset, or a list of these
-        Zarr 2 or 3 (folder, ``.zip`` or URL), netCDF 3 or 4, or GRIB (with ``sciwm[grib]``). Several are pieces of one record
-        when their times follow one another, trajectories or members when they overlap: each is then its own segment.
+        Zarr 2 or 3 (folder, ``.zip`` or URL), netCDF 3 or 4, or GRIB (with ``sciwm[grib]``).
+        Several are pieces of one record when their times follow one another, trajectories or
+        members when they overlap: each is then its own segment.
     variables : list of str, optional
-        Canonical names or aliases; ``z500`` is also taken out of a ``z`` with levels. Everything by default.
+        Canonical names or aliases; ``z500`` is also taken out of a ``z`` with levels. Everything by
+        default.
     static : list of str, optional
         Fields without time to keep. By default all, or none where ``variables`` are given.
     segments : bool
@@ -49,21 +52,27 @@ def open_dataset(
     Returns
     -------
     Dataset
-        Dask-backed, with ``segment(time)``; `to_original` leads back to the store's own names, units and order.
+        Dask-backed, with ``segment(time)``; `to_original` leads back to the store's own names,
+        units and order.
 
     Raises
     ------
     FileNotFoundError
         If there is no such store; the message lists what is there.
     ValueError
-        If a file is damaged, coordinates are missing or two-dimensional, units measure something else, a variable is not there, or
-        times are repeated, unordered or have gaps. The message names what and says what to do.
+        If a file is damaged, coordinates are missing or two-dimensional, units measure something
+        else, a variable is not there, or times are repeated, unordered or have gaps. The message
+        names what and says what to do.
 
     Examples
     --------
     >>> import numpy as np, xarray as xr
     >>> time = np.arange("2000-01-01", "2000-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
-    >>> field = xr.DataArray(np.zeros((10, 2, 3)), {"time": time, "lat": [30.0, 0.0], "lon": [340.0, 350.0, 0.0]}, ("time", "lat", "lon"))
+    >>> field = xr.DataArray(
+    ...     np.zeros((10, 2, 3)),
+    ...     {"time": time, "lat": [30.0, 0.0], "lon": [340.0, 350.0, 0.0]},
+    ...     ("time", "lat", "lon"),
+    ... )
     >>> ds = open_dataset(field.assign_attrs(units="degC").to_dataset(name="tas"))
     >>> float(ds["t2m"][0, 0, 0]), ds["longitude"].values.tolist()
     (273.15, [-20.0, -10.0, 0.0])
@@ -78,18 +87,25 @@ def open_dataset(
         available.update(names)
     if not any("time" in ds.dims for _, ds in pieces):
         found = sorted({str(d) for _, ds in pieces for d in ds.dims})
-        raise ValueError(f"got {pieces[0][0]} without a time dimension, expected one; its dimensions are {found}")
+        raise ValueError(
+            f"got {pieces[0][0]} without a time dimension, expected one; its dimensions are {found}"
+        )
     records = join_pieces([(label, ds) for label, ds in pieces if ds.data_vars] or pieces)
     label = records[0][0] if len(records) == 1 else f"{len(records)} stores"
     record = check_times(stack_segments(records), split=segments, label=label)
     return select_variables(record, variables, static, available)
 
 
-def _canonical(ds: xr.Dataset, label: str, wanted: Sequence[str] | None, chunks: Any) -> tuple[xr.Dataset, list[str]]:
+def _canonical(
+    ds: xr.Dataset, label: str, wanted: Sequence[str] | None, chunks: Any
+) -> tuple[xr.Dataset, list[str]]:
     try:
         axes = find_dimensions(ds)
         if "lead_time" in axes:
-            raise ValueError(f"got dimension {axes['lead_time'].dim!r}: this is a forecast store, expected a record; use open_forecast")
+            raise ValueError(
+                f"got dimension {axes['lead_time'].dim!r}: this is a forecast store, expected a"
+                " record; use open_forecast"
+            )
         ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()}, label=label)
         return canonical_molecule(ds, axes) if "atom" in axes else canonical_grid(ds, axes, wanted)
     except ValueError as error:
@@ -114,13 +130,17 @@ def open_static(store: Store) -> xr.Dataset:
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> mask = xr.DataArray(np.eye(2), {"lat": [30.0, 0.0], "lon": [350.0, 355.0]}, ("lat", "lon")).assign_attrs(units="1")
+    >>> mask = xr.DataArray(
+    ...     np.eye(2), {"lat": [30.0, 0.0], "lon": [350.0, 355.0]}, ("lat", "lon")
+    ... ).assign_attrs(units="1")
     >>> dict(open_static(mask.to_dataset(name="land_sea_mask")).sizes)
     {'latitude': 2, 'longitude': 2}
     """
-    ((label, opened), *rest) = read_pieces(store)
+    (label, opened), *rest = read_pieces(store)
     if rest:
-        raise ValueError(f"got {1 + len(rest)} stores, expected one, because fields without time are of one grid")
+        raise ValueError(
+            f"got {1 + len(rest)} stores, expected one, because fields without time are of one grid"
+        )
     ds, _ = _canonical(opened, label, None, "auto")
     return ds.isel(time=0, drop=True) if "time" in ds.dims else ds
 
@@ -128,8 +148,8 @@ def open_static(store: Store) -> xr.Dataset:
 def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> xr.Dataset:
     """Open a forecast store, ours or another's, in canonical form.
 
-    The WeatherBench 2 layout (``time``, ``prediction_timedelta``, ``number``, …) and ``init_time``/``lead_time`` are both understood,
-    dims in any order.
+    The WeatherBench 2 layout (``time``, ``prediction_timedelta``, ``number``, …) and
+    ``init_time``/``lead_time`` are both understood, dims in any order.
 
     Parameters
     ----------
@@ -141,8 +161,9 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
     Returns
     -------
     Dataset
-        Lazy, dims ``init_time, lead_time, [number], [level], latitude, longitude`` (``component`` or nothing in place of a grid),
-        canonical names and units. ``lead_time`` is ``timedelta64[ns]``, whole numbers with ``units="months"``, or picoseconds with
+        Lazy, dims ``init_time, lead_time, [number], [level], latitude, longitude`` (``component``
+        or nothing in place of a grid), canonical names and units. ``lead_time`` is
+        ``timedelta64[ns]``, whole numbers with ``units="months"``, or picoseconds with
         ``units="ps"``.
 
     Raises
@@ -162,18 +183,32 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
     """
     pieces = read_pieces(store)
     if len(pieces) != 1:
-        raise ValueError(f"got {len(pieces)} pieces, expected one forecast store; open them one by one and join them along init_time")
+        raise ValueError(
+            f"got {len(pieces)} pieces, expected one forecast store; open them one by one and join"
+            " them along init_time"
+        )
     label, ds = pieces[0]
     axes = find_dimensions(ds)
     if missing := {"time", "lead_time"} - set(axes):
-        what = " and ".join("initial times" if role == "time" else "lead times" for role in sorted(missing, reverse=True))
-        raise ValueError(f"got {label} with dimensions {sorted(map(str, ds.dims))}, expected also {what} (time, prediction_timedelta)")
+        what = " and ".join(
+            "initial times" if role == "time" else "lead times"
+            for role in sorted(missing, reverse=True)
+        )
+        raise ValueError(
+            f"got {label} with dimensions {sorted(map(str, ds.dims))}, expected also {what} (time,"
+            " prediction_timedelta)"
+        )
     segment = ds.coords.get("segment")
     segment = segment if segment is not None and segment.dims == (axes["time"].dim,) else None
-    axes = {{"time": "init_time", "segment": "number"}.get(role, role): axis for role, axis in axes.items()}
+    axes = {
+        {"time": "init_time", "segment": "number"}.get(role, role): axis
+        for role, axis in axes.items()
+    }
     ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()}, label=label)
     lead, factor = canonical_lead(ds, axes["lead_time"])
-    ds, _ = canonical_molecule(ds, axes) if "latitude" not in axes else canonical_grid(ds, axes, None)
+    ds, _ = (
+        canonical_molecule(ds, axes) if "latitude" not in axes else canonical_grid(ds, axes, None)
+    )
     record = json.loads(ds.attrs["original_grid"])
     if factor != 1.0:
         record["lead_time"]["units_factor"] = factor
@@ -184,6 +219,9 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
     for role in ("init_time", "lead_time"):
         index = ds.get_index(role)
         if index.has_duplicates:
-            raise ValueError(f"got {role} {index[index.duplicated()][0]} more than once in {label}, expected each once")
+            raise ValueError(
+                f"got {role} {index[index.duplicated()][0]} more than once in {label}, expected"
+                " each once"
+            )
         ds = ds if index.is_monotonic_increasing else ds.sortby(role)
     return ds

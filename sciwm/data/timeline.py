@@ -11,7 +11,14 @@ from sciwm.data.names import Axis
 from sciwm.data.units import linear, same_dimension
 from sciwm.times import infer_step, numeric_time
 
-__all__ = ["canonical_lead", "canonical_time", "check_times", "join_pieces", "keep_coordinates", "stack_segments"]
+__all__ = [
+    "canonical_lead",
+    "canonical_time",
+    "check_times",
+    "join_pieces",
+    "keep_coordinates",
+    "stack_segments",
+]
 
 Piece = tuple[str, xr.Dataset]
 
@@ -26,10 +33,15 @@ def canonical_time(ds: xr.Dataset, record: dict[str, Any], *, role: str = "time"
     """
     name = record[role]["coordinate"] or record[role]["dim"]
     if role not in ds.coords:
-        raise ValueError(f"got dimension {name!r} without values, expected times; set them: ds.assign_coords({name}=...)")
+        raise ValueError(
+            f"got dimension {name!r} without values, expected times; set them:"
+            f" ds.assign_coords({name}=...)"
+        )
     time = ds[role]
     if time.dtype.kind == "M":
-        return ds.assign_coords({role: (role, time.values.astype("datetime64[ns]"), _plain(time.attrs))})
+        return ds.assign_coords(
+            {role: (role, time.values.astype("datetime64[ns]"), _plain(time.attrs))}
+        )
     if time.dtype.kind == "O":
         return ds.assign_coords({role: (role, time.values, _plain(time.attrs))})
     units = str(time.attrs.get("units", ""))
@@ -37,7 +49,8 @@ def canonical_time(ds: xr.Dataset, record: dict[str, Any], *, role: str = "time"
         factor, _ = linear(units or "?", "ps")
     except ValueError:
         raise ValueError(
-            f"got {name!r} as plain numbers in units {units!r}, expected dates or simulation time in fs, ps or ns; set them: "
+            f"got {name!r} as plain numbers in units {units!r}, expected dates or simulation time"
+            " in fs, ps or ns; set them: "
             f'ds["{name}"].attrs["units"] = "ps"'
         ) from None
     record[role]["units_factor"] = factor
@@ -66,7 +79,10 @@ def canonical_lead(ds: xr.Dataset, axis: Axis) -> tuple[xr.DataArray, float]:
     """
     if axis.coordinate is None:
         raise ValueError(f"got dimension {axis.dim!r} without values, expected lead times")
-    values, units = ds[axis.coordinate].values, str(ds[axis.coordinate].attrs.get("units", "")).strip()
+    values, units = (
+        ds[axis.coordinate].values,
+        str(ds[axis.coordinate].attrs.get("units", "")).strip(),
+    )
     attrs, factor = {"standard_name": "forecast_period"}, 1.0
     if values.dtype.kind != "m":
         if units in ("month", "months"):
@@ -79,7 +95,8 @@ def canonical_lead(ds: xr.Dataset, axis: Axis) -> tuple[xr.DataArray, float]:
             values = (seconds * 1000).round().astype("int64").astype("timedelta64[ms]")
         else:
             raise ValueError(
-                f"got lead times {axis.coordinate!r} as plain numbers in units {units!r}, expected hours, days, months or ps; set them: "
+                f"got lead times {axis.coordinate!r} as plain numbers in units {units!r}, expected"
+                " hours, days, months or ps; set them: "
                 f'ds["{axis.coordinate}"].attrs["units"] = "hours"'
             )
     values = values.astype("timedelta64[ns]") if values.dtype.kind == "m" else values
@@ -104,28 +121,38 @@ def join_pieces(pieces: Sequence[Piece]) -> list[Piece]:
     Raises
     ------
     ValueError
-        If grids, atoms, calendars or variables of the pieces disagree, or they overlap only in part; the message names the files.
+        If grids, atoms, calendars or variables of the pieces disagree, or they overlap only in
+        part; the message names the files.
     """
-    pieces = [next(p for p in pieces if "time" in p[1].dims)] if not any(ds.data_vars for _, ds in pieces) else pieces
+    pieces = (
+        [next(p for p in pieces if "time" in p[1].dims)]
+        if not any(ds.data_vars for _, ds in pieces)
+        else pieces
+    )
     still = [ds for _, ds in pieces if "time" not in ds.dims]
     groups: dict[frozenset[str], list[Piece]] = {}
     for label, ds in pieces:
         if "time" in ds.dims:
-            groups.setdefault(frozenset(str(n) for n, v in ds.data_vars.items() if "time" in v.dims), []).append((label, ds))
+            groups.setdefault(
+                frozenset(str(n) for n, v in ds.data_vars.items() if "time" in v.dims), []
+            ).append((label, ds))
     _check_same(pieces)
     names = list(groups)
     for a, b in (pair for pair in itertools.combinations(names, 2) if pair[0] & pair[1]):
         raise ValueError(
-            f"got {groups[a][0][0]} with variables {sorted(a)} and {groups[b][0][0]} with {sorted(b)}, expected every file to have the "
-            "same variables, or none in common"
+            f"got {groups[a][0][0]} with variables {sorted(a)} and {groups[b][0][0]} with"
+            f" {sorted(b)}, expected every file to have the same variables, or none in common"
         )
     joined = [_join(group) for group in groups.values()]
     records = joined[0]
     for group, others in zip(list(groups.values())[1:], joined[1:], strict=True):
         times = [[ds["time"].values for _, ds in some] for some in (records, others)]
-        if len(records) != len(others) or not all(np.array_equal(a, b) for a, b in zip(*times, strict=True)):
+        if len(records) != len(others) or not all(
+            np.array_equal(a, b) for a, b in zip(*times, strict=True)
+        ):
             raise ValueError(
-                f"got other times in {group[0][0]} than in {pieces[0][0]}, expected the same, because their variables are merged"
+                f"got other times in {group[0][0]} than in {pieces[0][0]}, expected the same,"
+                " because their variables are merged"
             )
         records = [(a[0], _merge([a[1], b[1]])) for a, b in zip(records, others, strict=True)]
     return [(label, _merge([ds, *still])) for label, ds in records]
@@ -145,14 +172,32 @@ def _check_same(pieces: Sequence[Piece]) -> None:
         for role in ("latitude", "longitude", "level", "atom"):
             same = role in ds.coords, role in reference.coords
             if all(same) and not np.array_equal(ds[role].values, reference[role].values):
-                raise ValueError(f"got another {role} in {label} than in {first}, expected the same in all pieces of one record")
-            if role in ds.dims and role in reference.dims and ds.sizes[role] != reference.sizes[role]:
-                raise ValueError(f"got {ds.sizes[role]} along {role} in {label} and {reference.sizes[role]} in {first}, expected the same")
-    kinds = {label: _calendar(ds["time"].values) for label, ds in pieces if "time" in ds.dims and ds.sizes["time"]}
+                raise ValueError(
+                    f"got another {role} in {label} than in {first}, expected the same in all"
+                    " pieces of one record"
+                )
+            if (
+                role in ds.dims
+                and role in reference.dims
+                and ds.sizes[role] != reference.sizes[role]
+            ):
+                raise ValueError(
+                    f"got {ds.sizes[role]} along {role} in {label} and {reference.sizes[role]} in"
+                    f" {first}, expected the same"
+                )
+    kinds = {
+        label: _calendar(ds["time"].values)
+        for label, ds in pieces
+        if "time" in ds.dims and ds.sizes["time"]
+    }
     if len(set(kinds.values())) > 1:
-        examples = [f"{calendar} in {next(n for n, c in kinds.items() if c == calendar)}" for calendar in dict.fromkeys(kinds.values())]
+        examples = [
+            f"{calendar} in {next(n for n, c in kinds.items() if c == calendar)}"
+            for calendar in dict.fromkeys(kinds.values())
+        ]
         raise ValueError(
-            f"got times in different calendars: {', '.join(examples)}; expected one, because their differences have no meaning"
+            f"got times in different calendars: {', '.join(examples)}; expected one, because their"
+            " differences have no meaning"
         )
 
 
@@ -174,8 +219,9 @@ def _join(group: list[Piece]) -> list[Piece]:
         shared = np.intersect1d(spans[a], spans[b]).size
         if len(overlaps) < len(group) - 1 or (0 < shared < 0.5 * min(len(spans[a]), len(spans[b]))):
             raise ValueError(
-                f"got {group[a][0]} and {group[b][0]} overlapping in {shared} times, from {group[b][1]['time'].values[0]} on; expected "
-                "pieces that follow one another, or trajectories that all overlap by half or more"
+                f"got {group[a][0]} and {group[b][0]} overlapping in {shared} times, from"
+                f" {group[b][1]['time'].values[0]} on; expected pieces that follow one another, or"
+                " trajectories that all overlap by half or more"
             )
     return group
 
@@ -183,10 +229,22 @@ def _join(group: list[Piece]) -> list[Piece]:
 def _concat(parts: list[xr.Dataset]) -> xr.Dataset:
     if len(parts) == 1:
         return parts[0]
-    out = xr.concat(parts, "time", data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override")
+    out = xr.concat(
+        parts,
+        "time",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
+        combine_attrs="override",
+    )
     first = parts[0].attrs
-    out.attrs = {k: v for k, v in first.items() if all(str(p.attrs.get(k)) == str(v) for p in parts)}
-    return out.assign_attrs(original_grid=first["original_grid"]) if "original_grid" in first else out
+    out.attrs = {
+        k: v for k, v in first.items() if all(str(p.attrs.get(k)) == str(v) for p in parts)
+    }
+    return (
+        out.assign_attrs(original_grid=first["original_grid"]) if "original_grid" in first else out
+    )
 
 
 def stack_segments(records: Sequence[Piece]) -> xr.Dataset:
@@ -194,7 +252,11 @@ def stack_segments(records: Sequence[Piece]) -> xr.Dataset:
     _check_steps(records)
     parts = []
     for _, ds in records:
-        members = [ds.isel(segment=i, drop=True) for i in range(ds.sizes["segment"])] if "segment" in ds.dims else [ds]
+        members = (
+            [ds.isel(segment=i, drop=True) for i in range(ds.sizes["segment"])]
+            if "segment" in ds.dims
+            else [ds]
+        )
         parts += members
     segment, next_one = [], 0
     for part in parts:
@@ -207,12 +269,17 @@ def stack_segments(records: Sequence[Piece]) -> xr.Dataset:
 
 
 def _check_steps(records: Sequence[Piece]) -> None:
-    steps = [(float(np.median(np.diff(numeric_time(ds["time"].values)))), label) for label, ds in records if ds.sizes["time"] > 1]
+    steps = [
+        (float(np.median(np.diff(numeric_time(ds["time"].values)))), label)
+        for label, ds in records
+        if ds.sizes["time"] > 1
+    ]
     (least, first), (most, second) = (min(steps), max(steps)) if steps else ((1.0, ""), (1.0, ""))
     if most > 1.15 * least > 0:
         unit = "ps" if records[0][1]["time"].dtype.kind == "f" else "hours"
         raise ValueError(
-            f"got time steps of {least:g} {unit} in {first} and {most:g} {unit} in {second}, expected the same in all segments"
+            f"got time steps of {least:g} {unit} in {first} and {most:g} {unit} in {second},"
+            " expected the same in all segments"
         )
 
 
@@ -231,10 +298,14 @@ def check_times(ds: xr.Dataset, *, split: bool = False, label: str = "the store"
     amount, same = numeric_time(values), segment[1:] == segment[:-1]
     step = np.diff(amount)
     if (wrong := same & (step == 0)).any():
-        raise ValueError(f"got repeated times in {label}: {_name(values[1:][wrong])}; expected each once (ds.drop_duplicates('time'))")
+        raise ValueError(
+            f"got repeated times in {label}: {_name(values[1:][wrong])}; expected each once"
+            " (ds.drop_duplicates('time'))"
+        )
     if (wrong := same & (step < 0)).any():
         raise ValueError(
-            f"got times out of order in {label}: {_name(values[1:][wrong])} after later ones; expected them ascending (ds.sortby('time'))"
+            f"got times out of order in {label}: {_name(values[1:][wrong])} after later ones;"
+            " expected them ascending (ds.sortby('time'))"
         )
     if not same.any():
         return ds
@@ -245,12 +316,13 @@ def check_times(ds: xr.Dataset, *, split: bool = False, label: str = "the store"
     usual = np.median(step[same])
     if (same & gap & (step < usual * 0.999)).any() or gap.sum() > 0.5 * same.sum():
         raise ValueError(
-            f"got an irregular time axis in {label}: steps change at {_name(values[1:][gap])}; expected one time step throughout"
+            f"got an irregular time axis in {label}: steps change at {_name(values[1:][gap])};"
+            " expected one time step throughout"
         )
     if not split:
         raise ValueError(
-            f"got gaps in time in {label}: before {_name(values[1:][gap])}; fill them, or pass segments=True to make each "
-            "piece between gaps a segment that no window crosses"
+            f"got gaps in time in {label}: before {_name(values[1:][gap])}; fill them, or pass"
+            " segments=True to make each piece between gaps a segment that no window crosses"
         )
     starts = np.concatenate([[0], np.cumsum(gap | ~same)])
     return ds.assign_coords(segment=("time", starts.astype("int32")))

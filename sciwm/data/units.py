@@ -79,13 +79,16 @@ def linear(source: str, target: str, *, difference: bool = False) -> tuple[float
         return water
     if not same_dimension(source, target):
         raise ValueError(f"got units {source!r}, expected units that convert to {target!r}")
-    zero, one = (registry.Quantity(x, _parse(source)).to(_parse(target)).magnitude for x in (0.0, 1.0))
+    zero, one = (
+        registry.Quantity(x, _parse(source)).to(_parse(target)).magnitude for x in (0.0, 1.0)
+    )
     factor = float(f"{one - zero:.12g}")
     return factor, 0.0 if difference else float(f"{zero:.12g}")
 
 
 def _water(source: str, target: str) -> tuple[float, float] | None:
-    # A kilogram of water per square metre stands a millimetre high; stores use both for precipitation.
+    # A kilogram of water per square metre stands a millimetre high; stores use both for
+    # precipitation.
     if same_dimension(source, "kg m-2") and same_dimension(target, "m"):
         return linear(source, "kg m-2")[0] * linear("mm", target)[0], 0.0
     if same_dimension(source, "m") and same_dimension(target, "kg m-2"):
@@ -93,7 +96,9 @@ def _water(source: str, target: str) -> tuple[float, float] | None:
     return None
 
 
-def convert(array: xr.DataArray, source: str, target: str, *, difference: bool = False) -> xr.DataArray:
+def convert(
+    array: xr.DataArray, source: str, target: str, *, difference: bool = False
+) -> xr.DataArray:
     """Convert an array lazily, in its own floating-point type; its attributes are kept."""
     factor, offset = linear(source, target, difference=difference)
     if factor == 1.0 and offset == 0.0:
@@ -114,9 +119,15 @@ def to_units(array: xr.DataArray, target: str, *, difference: bool = False) -> x
     """
     units = array.attrs.get("units")
     if units is None or not str(units).strip():
-        warnings.warn(f"variable {array.name!r} has no units: taken to be in {target!r}", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"variable {array.name!r} has no units: taken to be in {target!r}",
+            UserWarning,
+            stacklevel=2,
+        )
     elif not (same_dimension(str(units), target) or _water(str(units), target)):
-        raise ValueError(f"got variable {array.name!r} in {units!r}, expected units that convert to {target!r}")
+        raise ValueError(
+            f"got variable {array.name!r} in {units!r}, expected units that convert to {target!r}"
+        )
     else:
         array = convert(array, str(units), target, difference=difference)
     return array.assign_attrs(units=target)

@@ -15,7 +15,17 @@ from sciwm.data.units import convert, to_units
 
 __all__ = ["canonical_variables", "select_variables", "wanted_name"]
 
-_GRID = ("init_time", "lead_time", "time", "number", "segment", "level", "latitude", "longitude", "component")
+_GRID = (
+    "init_time",
+    "lead_time",
+    "time",
+    "number",
+    "segment",
+    "level",
+    "latitude",
+    "longitude",
+    "component",
+)
 
 
 def wanted_name(name: str) -> str:
@@ -27,7 +37,11 @@ def wanted_name(name: str) -> str:
 
 
 def canonical_variables(
-    ds: xr.Dataset, *, wanted: Sequence[str] | None, record: dict[str, Any], scalar_level: float | None
+    ds: xr.Dataset,
+    *,
+    wanted: Sequence[str] | None,
+    record: dict[str, Any],
+    scalar_level: float | None,
 ) -> tuple[xr.Dataset, list[str]]:
     """Rename and convert the variables of a grid whose dimensions are canonical already.
 
@@ -50,15 +64,24 @@ def canonical_variables(
     """
     out: dict[str, xr.DataArray] = {}
     named = {name: _canonical_name(ds, ds[name], scalar_level) for name in _fields(ds, wanted)}
-    taken = {new: name for name, (new, _) in reversed(named.items())} | {new: name for name, (new, _) in named.items() if new == name}
+    taken = {new: name for name, (new, _) in reversed(named.items())} | {
+        new: name for name, (new, _) in named.items() if new == name
+    }
     # Of two variables that mean the same, one gets the canonical name and the other keeps its own.
-    named = {name: (new, base) if taken[new] == name else (name, None) for name, (new, base) in named.items()}
+    named = {
+        name: (new, base) if taken[new] == name else (name, None)
+        for name, (new, base) in named.items()
+    }
     for name, (new, base) in named.items():
         array = ds[name]
         on_levels = "level" in array.dims and ds.sizes["level"] > 1
         if wanted is not None and not _serves(new, name, wanted, has_level=on_levels):
             continue
-        note: dict[str, Any] = {"name": name, "attrs": array.attrs, "dims": [record.get(str(d), {}).get("dim", d) for d in array.dims]}
+        note: dict[str, Any] = {
+            "name": name,
+            "attrs": array.attrs,
+            "dims": [record.get(str(d), {}).get("dim", d) for d in array.dims],
+        }
         if "level" in array.dims and not on_levels:
             note["level"] = float(ds["level"][0]) if "level" in ds.coords else None
             array = array.isel(level=0, drop=True)
@@ -71,20 +94,33 @@ def _fields(ds: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
     names = []
     for name in map(str, ds.data_vars):
         dims = ds[name].dims
-        bounds = name.endswith(("_bnds", "_bounds")) or {"bnds", "nv", "bound", "bounds"} & set(dims)
+        bounds = name.endswith(("_bnds", "_bounds")) or {"bnds", "nv", "bound", "bounds"} & set(
+            dims
+        )
         if ds[name].dtype.kind not in "biuf" or bounds or not dims:
             continue
         if extra := [str(d) for d in dims if d not in _GRID]:
             if wanted is not None and name in wanted:
-                raise ValueError(f"got variable {name!r} with dims {dims}, expected only {_GRID}; select along {extra} first")
-            warnings.warn(f"variable {name!r} left out, because of its dimensions {extra}", UserWarning, stacklevel=2)
+                raise ValueError(
+                    f"got variable {name!r} with dims {dims}, expected only {_GRID}; select along"
+                    f" {extra} first"
+                )
+            warnings.warn(
+                f"variable {name!r} left out, because of its dimensions {extra}",
+                UserWarning,
+                stacklevel=2,
+            )
             continue
         names.append(name)
     return names
 
 
-def _canonical_name(ds: xr.Dataset, array: xr.DataArray, scalar_level: float | None) -> tuple[str, str | None]:
-    in_level = "level" in array.dims and "level" in ds.coords and ds["level"].attrs.get("units") == "hPa"
+def _canonical_name(
+    ds: xr.Dataset, array: xr.DataArray, scalar_level: float | None
+) -> tuple[str, str | None]:
+    in_level = (
+        "level" in array.dims and "level" in ds.coords and ds["level"].attrs.get("units") == "hPa"
+    )
     base, level = canonical_name(array, on_level=in_level or scalar_level is not None)
     if base is None:
         return str(array.name), None
@@ -109,23 +145,34 @@ def _twin(name: str) -> str:
     return ""
 
 
-def _canonical_array(array: xr.DataArray, name: str, base: str | None, note: dict[str, Any]) -> xr.DataArray:
+def _canonical_array(
+    array: xr.DataArray, name: str, base: str | None, note: dict[str, Any]
+) -> xr.DataArray:
     if array.dtype not in (np.float32, np.float64):
         array = array.astype("float32" if array.dtype.itemsize <= 2 else "float64")
     if base is not None:
         known = VARIABLES[base]
-        array = to_units(array.rename(name), known.units, difference=known.difference).rename(array.name)
+        array = to_units(array.rename(name), known.units, difference=known.difference).rename(
+            array.name
+        )
         note["difference"] = known.difference
         if known.standard_name:
             array = array.assign_attrs(standard_name=known.standard_name)
     array = array.transpose(*(d for d in _GRID if d in array.dims))
     drop = ("bounds", "grid_mapping", "coordinates", "cell_methods")
-    array.attrs = {k: v for k, v in array.attrs.items() if k not in drop and not k.startswith("GRIB_")}
+    array.attrs = {
+        k: v for k, v in array.attrs.items() if k not in drop and not k.startswith("GRIB_")
+    }
     array.attrs.setdefault("original", dump(note))
     return array
 
 
-def select_variables(ds: xr.Dataset, variables: Sequence[str] | None, static: Sequence[str] | None, available: Iterable[str]) -> xr.Dataset:
+def select_variables(
+    ds: xr.Dataset,
+    variables: Sequence[str] | None,
+    static: Sequence[str] | None,
+    available: Iterable[str],
+) -> xr.Dataset:
     """Take the variables asked for by canonical name, single levels (``z500``) out of those with levels.
 
     ``static`` fields lose a time dimension (their first time is taken).
@@ -146,7 +193,9 @@ def select_variables(ds: xr.Dataset, variables: Sequence[str] | None, static: Se
         new, array = _take(ds, name, available)
         out[new] = array.isel(time=0, drop=True) if "time" in array.dims else array
     chosen = xr.Dataset(out, attrs=ds.attrs)
-    return chosen.assign_coords({n: ds[n] for n in ds.coords if set(ds[n].dims) <= set(chosen.dims)})
+    return chosen.assign_coords(
+        {n: ds[n] for n in ds.coords if set(ds[n].dims) <= set(chosen.dims)}
+    )
 
 
 def _take(ds: xr.Dataset, asked: str, available: Iterable[str]) -> tuple[str, xr.DataArray]:
@@ -161,13 +210,17 @@ def _take(ds: xr.Dataset, asked: str, available: Iterable[str]) -> tuple[str, xr
         found = np.flatnonzero(np.isclose(ds["level"].values, level))
         if not found.size:
             raise ValueError(
-                f"got variable {asked!r}, but {base!r} has levels {ds['level'].values.tolist()} {ds['level'].attrs.get('units', '')}"
+                f"got variable {asked!r}, but {base!r} has levels {ds['level'].values.tolist()}"
+                f" {ds['level'].attrs.get('units', '')}"
             )
         return name, _one_level(ds[base], int(found[0]), level_suffix(base, level))
     if twin in ds.data_vars or (twin_base in ds.data_vars and "level" in ds[twin_base].dims):
         there = ds[twin if twin in ds.data_vars else twin_base]
         expected = VARIABLES[re.sub(r"\d.*", "", name)].units
-        raise ValueError(f"got {asked!r}, which is in {expected}, but the store has it in {there.attrs['units']}: ask for {twin!r} instead")
+        raise ValueError(
+            f"got {asked!r}, which is in {expected}, but the store has it in"
+            f" {there.attrs['units']}: ask for {twin!r} instead"
+        )
     raise ValueError(f"got unknown variable {asked!r}{close_matches(asked, available)}")
 
 
@@ -179,4 +232,8 @@ def _one_level(array: xr.DataArray, position: int, name: str) -> xr.DataArray:
 def angles_to_radians(array: xr.DataArray) -> xr.DataArray:
     """Turn a series in degrees into radians; anything else is unchanged."""
     units = str(array.attrs.get("units", ""))
-    return convert(array, "degree", "rad").assign_attrs(units="rad") if units.lower() in ("deg", "degree", "degrees", "°") else array
+    return (
+        convert(array, "degree", "rad").assign_attrs(units="rad")
+        if units.lower() in ("deg", "degree", "degrees", "°")
+        else array
+    )

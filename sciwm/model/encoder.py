@@ -21,16 +21,28 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, *, feature_dim: int, position_dim: int, token_dim: int, num_blocks: int, num_heads: int, mlp_ratio: float, dropout: float
+        self,
+        *,
+        feature_dim: int,
+        position_dim: int,
+        token_dim: int,
+        num_blocks: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(feature_dim, token_dim)
         self.place = nn.Linear(position_dim, token_dim)
         self.blocks = nn.ModuleList(
-            [Block(dim=token_dim, num_heads=num_heads, ratio=mlp_ratio, dropout=dropout) for _ in range(num_blocks)]
+            [
+                Block(dim=token_dim, num_heads=num_heads, ratio=mlp_ratio, dropout=dropout)
+                for _ in range(num_blocks)
+            ]
         )
         self.norm = nn.LayerNorm(token_dim)
-        # A linear map after the norm: normalised vectors alone lie on a sphere and could never be Gaussian.
+        # A linear map after the norm: normalised vectors alone lie on a sphere and could never be
+        # Gaussian.
         self.project = nn.Linear(token_dim, token_dim)
 
     def forward(
@@ -48,7 +60,12 @@ class Encoder(nn.Module):
         if visible is None:
             tokens = self.embed(features) + place
         else:
-            tokens = self.embed(features.gather(1, visible[..., None].expand(-1, -1, features.shape[-1]))) + place[visible]
+            tokens = (
+                self.embed(
+                    features.gather(1, visible[..., None].expand(-1, -1, features.shape[-1]))
+                )
+                + place[visible]
+            )
             valid = None if valid is None else valid.gather(1, visible)
         for block in self.blocks:
             tokens = block(tokens, valid)

@@ -22,9 +22,10 @@ def latent_health(samples: Float[Tensor, "sample dim"]) -> dict[str, float]:
     Returns
     -------
     dict
-        ``effective_rank`` in [1, dim], the exponential of the entropy of the normalised singular values; it is low when
-        latents collapse *and* when the system has few degrees of freedom, so read it beside a probe's R².
-        ``smallest_std``, ``mean_std`` in latent units. ``concentration`` in (0, 1], 1 when one direction holds all variance.
+        ``effective_rank`` in [1, dim], the exponential of the entropy of the normalised singular
+        values; it is low when latents collapse *and* when the system has few degrees of freedom, so
+        read it beside a probe's R². ``smallest_std``, ``mean_std`` in latent units.
+        ``concentration`` in (0, 1], 1 when one direction holds all variance.
 
     Examples
     --------
@@ -53,12 +54,13 @@ def check_health(health: dict[str, float], *, step: int) -> None:
     Raises
     ------
     CollapseError
-        If the mean standard deviation is below 0.01, or fewer than two directions carry variance; the message says what
-        was measured and what to change.
+        If the mean standard deviation is below 0.01, or fewer than two directions carry variance;
+        the message says what was measured and what to change.
     """
     if health["mean_std"] < 0.01 or health["effective_rank"] < 2.0:
         raise CollapseError(
-            f"the latents have collapsed at step {step}: effective rank {health['effective_rank']:.2f}, mean standard deviation "
-            f"{health['mean_std']:.2g}. Raise objective.strength, lower train.learning_rate, or check that the states vary; "
-            "the last healthy weights are in checkpoints/"
+            f"the latents have collapsed at step {step}: effective rank"
+            f" {health['effective_rank']:.2f}, mean standard deviation {health['mean_std']:.2g}."
+            " Raise objective.strength, lower train.learning_rate, or check that the states vary;"
+            " the last healthy weights are in checkpoints/"
         )

@@ -23,7 +23,8 @@ class JEPA(nn.Module):
     position : Tensor, ``[token, axis]``
         Position features of the tokens.
     feature_dim, condition_dim, local_dim : int
-        Widths of token features, of the conditions of a time, and of the conditions of a token at a time.
+        Widths of token features, of the conditions of a time, and of the conditions of a token at a
+        time.
     token_dim, encoder_blocks, predictor_blocks, num_heads, mlp_ratio, dropout, history, noise_dim
         Sizes, as in `sciwm.config.ModelConfig`.
     kind, strength, num_directions, ema_decay, latent_noise, anchor
@@ -109,7 +110,9 @@ class JEPA(nn.Module):
         latents: Tensor = self.encoder(features.flatten(0, 1), flat, self.position, visible)
         if visible is not None:
             whole = self.hidden.expand(batch * time, count, -1)
-            latents = whole.scatter(1, visible[..., None].expand(-1, -1, latents.shape[-1]), latents)
+            latents = whole.scatter(
+                1, visible[..., None].expand(-1, -1, latents.shape[-1]), latents
+            )
         return latents.view(batch, time, count, -1)
 
     def rollout(
@@ -156,7 +159,8 @@ class JEPA(nn.Module):
         Parameters
         ----------
         features, target_features : Tensor
-            States of a window, the first ``history`` of which are the context; ``features`` may carry input noise.
+            States of a window, the first ``history`` of which are the context; ``features`` may
+            carry input noise.
         valid : Tensor
             Tokens that hold data; None when all do, which is faster.
         condition, local : Tensor
@@ -166,7 +170,8 @@ class JEPA(nn.Module):
         visible : Tensor, optional
             Tokens of the context states that the encoder sees, ``[batch * history, visible]``.
         cells, seen : Tensor, optional
-            Standardized values of every token's cells, and which of them were observed; for the anchor.
+            Standardized values of every token's cells, and which of them were observed; for the
+            anchor.
         """
         h = self.history
         if visible is None and self.teacher is None:
@@ -179,19 +184,29 @@ class JEPA(nn.Module):
         usable, ahead = (None, None) if valid is None else (valid[:, :h].any(1), valid[:, h:])
         conditions, local = condition[:, h:], None if local is None else local[:, h:]
         noise = None
-        if self.noise_dim:  # three futures of every context, as one batch: the one without noise, and two
-            context, conditions, lead_steps = (torch.cat([x, x, x]) for x in (context, conditions, lead_steps))
+        if (
+            self.noise_dim
+        ):  # three futures of every context, as one batch: the one without noise, and two
+            context, conditions, lead_steps = (
+                torch.cat([x, x, x]) for x in (context, conditions, lead_steps)
+            )
             usable, local = (None if x is None else torch.cat([x, x, x]) for x in (usable, local))
             noise = torch.randn(*conditions.shape[:2], self.noise_dim, device=context.device)
             noise[: len(features)] = 0
-        steps = self.rollout(context, usable, conditions=conditions, lead_steps=lead_steps, local=local, noise=noise)
+        steps = self.rollout(
+            context, usable, conditions=conditions, lead_steps=lead_steps, local=local, noise=noise
+        )
         predicted = torch.stack(list(steps), dim=1)
         middle, members = predicted[: len(features)], predicted[len(features) :]
         error = latent_error(middle, target, ahead, smooth=self.teacher is not None)
         if noise is not None:
             error = error + energy_error(members.view(2, *middle.shape), target, ahead)
         penalty = self._penalty(latents, None if valid is None else valid[:, -latents.shape[1] :])
-        losses = {"loss": error + penalty, "prediction": error.detach(), "regularizer": penalty.detach()}
+        losses = {
+            "loss": error + penalty,
+            "prediction": error.detach(),
+            "regularizer": penalty.detach(),
+        }
         if self.head is None or cells is None or seen is None:
             return losses
         pixels = self.anchor * pixel_error(self.head(middle), cells[:, h:], seen[:, h:])
@@ -201,8 +216,14 @@ class JEPA(nn.Module):
         if self.teacher is None:
             return self.encode(features, valid)
         with torch.no_grad():
-            latents: Tensor = self.teacher(features.flatten(0, 1), None if valid is None else valid.flatten(0, 1), self.position)
-            return nn.functional.layer_norm(latents, latents.shape[-1:]).view(*features.shape[:3], -1)
+            latents: Tensor = self.teacher(
+                features.flatten(0, 1),
+                None if valid is None else valid.flatten(0, 1),
+                self.position,
+            )
+            return nn.functional.layer_norm(latents, latents.shape[-1:]).view(
+                *features.shape[:3], -1
+            )
 
     def _penalty(self, latents: Tensor, valid: Tensor | None) -> Tensor:
         if self.teacher is not None:
@@ -216,8 +237,11 @@ class JEPA(nn.Module):
             if self.kind == "vicreg":
                 values.append(vicreg(samples))
             else:
-                # strength is the product of the weight and the sample count, so the count cancels the statistic's factor.
-                values.append(sigreg(samples, num_directions=self.num_directions) * (self.strength / count))
+                # strength is the product of the weight and the sample count, so the count cancels
+                # the statistic's factor.
+                values.append(
+                    sigreg(samples, num_directions=self.num_directions) * (self.strength / count)
+                )
         return torch.stack(values).mean() if values else latents.new_zeros(())
 
     def update_teacher(self) -> None:

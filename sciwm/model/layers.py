@@ -10,8 +10,8 @@ __all__ = ["Attention", "Block", "ConditionedBlock", "FeedForward", "TokenDropou
 class TokenDropout(nn.Module):
     """Dropout whose mask is shared by all tokens of a sample.
 
-    Neighbouring tokens hold much the same information, so that single dropped numbers can be read off next door; one
-    mask for all cannot be evaded, and costs as many random numbers less.
+    Neighbouring tokens hold much the same information, so that single dropped numbers can be read
+    off next door; one mask for all cannot be evaded, and costs as many random numbers less.
     """
 
     def __init__(self, rate: float) -> None:
@@ -36,17 +36,24 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(
-        self, tokens: Float[Tensor, "batch token dim"], valid: Bool[Tensor, "batch token"] | None, last: int | None = None
+        self,
+        tokens: Float[Tensor, "batch token dim"],
+        valid: Bool[Tensor, "batch token"] | None,
+        last: int | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
         """Mix tokens; ``valid`` says which may be attended to, ``last`` how many of the last ones to return."""
         batch, count, dim = tokens.shape
-        query, key, value = self.project(tokens).view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.project(tokens).view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        )
         query = query if last is None else query[:, :, -last:]
         mask = None if valid is None else valid[:, None, None, :]
         if tokens.device.type == "cpu":
             # The fused kernel is several times slower in bfloat16 than in float32 on a CPU.
             with torch.autocast("cpu", enabled=False):
-                mixed = nn.functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
+                mixed = nn.functional.scaled_dot_product_attention(
+                    query.float(), key.float(), value.float(), attn_mask=mask
+                )
         else:
             mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, -1, dim))
@@ -106,8 +113,12 @@ class ConditionedBlock(nn.Module):
         last: int | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
         """Attend, then transform each token (the ``last`` ones), both as far as the condition opens the gates."""
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulate(nn.functional.silu(condition))[:, None].chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulate(
+            nn.functional.silu(condition)
+        )[:, None].chunk(6, dim=-1)
         mixed = self.attention(self.norm_attention(tokens) * (1 + scale_a) + shift_a, valid, last)
         tokens = (tokens if last is None else tokens[:, -last:]) + gate_a * self.dropout(mixed)
-        out: Tensor = tokens + gate_f * self.dropout(self.feed(self.norm_feed(tokens) * (1 + scale_f) + shift_f))
+        out: Tensor = tokens + gate_f * self.dropout(
+            self.feed(self.norm_feed(tokens) * (1 + scale_f) + shift_f)
+        )
         return out

@@ -25,32 +25,46 @@ def latent_error(
 
     On several ranks, what their mean over all valid tokens of all ranks is the mean of.
     """
-    error = nn.functional.smooth_l1_loss(predicted, target, reduction="none") if smooth else (predicted - target).square()
+    error = (
+        nn.functional.smooth_l1_loss(predicted, target, reduction="none")
+        if smooth
+        else (predicted - target).square()
+    )
     return _mean_of_tokens(error.mean(-1), valid)
 
 
 def energy_error(
-    members: Float[Tensor, "2 *lead token dim"], target: Float[Tensor, "*lead token dim"], valid: Bool[Tensor, "*lead token"] | None
+    members: Float[Tensor, "2 *lead token dim"],
+    target: Float[Tensor, "*lead token dim"],
+    valid: Bool[Tensor, "*lead token"] | None,
 ) -> Float[Tensor, ""]:
     r"""Fair energy score of two members against the target, token by token, in units of one standard deviation of a latent.
 
     .. math:: \frac{\lVert x_1 - y\rVert + \lVert x_2 - y\rVert - \lVert x_1 - x_2\rVert}{2\sqrt{d}}
 
-    Smallest in the mean when the members are drawn from the distribution of the target; two equal members score their distance from it.
-    Over valid tokens (all, if None), and over all ranks, as `latent_error`.
+    Smallest in the mean when the members are drawn from the distribution of the target; two equal
+    members score their distance from it. Over valid tokens (all, if None), and over all ranks, as
+    `latent_error`.
 
     References
     ----------
-    Gneiting & Raftery 2007, doi:10.1198/016214506000001437; fair with respect to the number of members: Ferro 2014, doi:10.1002/qj.2270.
+    Gneiting & Raftery 2007, doi:10.1198/016214506000001437; fair with respect to the number of
+    members: Ferro 2014, doi:10.1002/qj.2270.
     """
     with torch.autocast(members.device.type, enabled=False):
         members, target = members.float(), target.float()
-        one, two, apart = _distance(members[0] - target), _distance(members[1] - target), _distance(members[0] - members[1])
+        one, two, apart = (
+            _distance(members[0] - target),
+            _distance(members[1] - target),
+            _distance(members[0] - members[1]),
+        )
         return _mean_of_tokens((one + two - apart) / 2, valid)
 
 
 def _distance(difference: Tensor) -> Tensor:
-    return (difference.square().mean(-1) + 1e-8).sqrt()  # members are equal before training, where the root alone has no gradient
+    return (
+        difference.square().mean(-1) + 1e-8
+    ).sqrt()  # members are equal before training, where the root alone has no gradient
 
 
 def _mean_of_tokens(error: Tensor, valid: Tensor | None) -> Tensor:
@@ -62,23 +76,30 @@ def _mean_of_tokens(error: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def pixel_error(
-    predicted: Float[Tensor, "*lead token cell"], cells: Float[Tensor, "*lead token cell"], seen: Bool[Tensor, "*lead token cell"]
+    predicted: Float[Tensor, "*lead token cell"],
+    cells: Float[Tensor, "*lead token cell"],
+    seen: Bool[Tensor, "*lead token cell"],
 ) -> Float[Tensor, ""]:
     """Mean squared error over the cells that were observed; 0 is perfect, and without any. Over all ranks, as `latent_error`."""
     return _mean_of_tokens(torch.where(seen, predicted - cells, 0.0).square(), seen)
 
 
 def sigreg(
-    samples: Float[Tensor, "sample dim"], *, num_directions: int = 64, knots: int = 17, generator: torch.Generator | None = None
+    samples: Float[Tensor, "sample dim"],
+    *,
+    num_directions: int = 64,
+    knots: int = 17,
+    generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
     r"""How far latents are from a standard normal distribution: the Epps-Pulley statistic along random directions.
 
     .. math:: n \int_{-3}^{3} \left|\hat\varphi(t) - e^{-t^2/2}\right|^2 e^{-t^2/2}\, dt
 
-    with the empirical characteristic function :math:`\hat\varphi` of the projected samples, averaged over directions.
-    The factor n makes the value independent of the sample size: about 1 for a Gaussian, 0.402 n after a collapse
-    to the origin. Its gradient vanishes at the collapse: it prevents one and cannot repair one. On several ranks it is the statistic of
-    the samples of all, along the same directions.
+    with the empirical characteristic function :math:`\hat\varphi` of the projected samples,
+    averaged over directions. The factor n makes the value independent of the sample size: about 1
+    for a Gaussian, 0.402 n after a collapse to the origin. Its gradient vanishes at the collapse:
+    it prevents one and cannot repair one. On several ranks it is the statistic of the samples of
+    all, along the same directions.
 
     Parameters
     ----------
@@ -95,7 +116,9 @@ def sigreg(
     """
     with torch.autocast(samples.device.type, enabled=False):
         samples = samples.float()
-        direction = torch.randn(samples.shape[1], num_directions, generator=generator, device=samples.device)
+        direction = torch.randn(
+            samples.shape[1], num_directions, generator=generator, device=samples.device
+        )
         projected = samples @ nn.functional.normalize(first_rank_of(direction), dim=0)
         node = torch.linspace(0, 3, knots, device=samples.device)
         gauss = (-node.square() / 2).exp()
@@ -105,8 +128,14 @@ def sigreg(
         count = len(samples)
         if num_ranks() > 1:
             count = int(total_over_ranks(count, device=samples.device))
-            real, imaginary = sum_over_ranks(torch.stack([real, imaginary]) * (len(samples) / max(count, 1))).unbind()
-        statistic = ((real - gauss[:, None]).square() + imaginary.square()).mul((weight * gauss)[:, None]).sum(0)
+            real, imaginary = sum_over_ranks(
+                torch.stack([real, imaginary]) * (len(samples) / max(count, 1))
+            ).unbind()
+        statistic = (
+            ((real - gauss[:, None]).square() + imaginary.square())
+            .mul((weight * gauss)[:, None])
+            .sum(0)
+        )
         out: Tensor = statistic.mean() * count
         return out
 
@@ -119,8 +148,9 @@ def _characteristic(angle: Tensor, knots: int) -> tuple[Tensor, Tensor]:
 class _Characteristic(torch.autograd.Function):
     """Means of cos(kx) and sin(kx) over samples for k = 0 … knots - 1.
 
-    Two calls of sin instead of 34, nothing but ``x`` kept for the gradient (the recurrence is run again), and a few
-    buffers that stay in the cache: elementwise work on fresh memory would cost more than all matrix products of a step.
+    Two calls of sin instead of 34, nothing but ``x`` kept for the gradient (the recurrence is run
+    again), and a few buffers that stay in the cache: elementwise work on fresh memory would cost
+    more than all matrix products of a step.
     """
 
     @staticmethod
@@ -141,9 +171,13 @@ class _Characteristic(torch.autograd.Function):
         (angle,) = ctx.saved_tensors
         grad_real, grad_imaginary = (g / max(len(angle), 1) for g in grads)
         gradient = torch.zeros_like(angle)
-        for part, out in zip(torch.split(angle, _SAMPLES), torch.split(gradient, _SAMPLES), strict=True):
+        for part, out in zip(
+            torch.split(angle, _SAMPLES), torch.split(gradient, _SAMPLES), strict=True
+        ):
             for k, (cosine, sine) in enumerate(_multiples(part, ctx.knots), start=1):
-                out.addcmul_(sine, grad_real[k], value=-k).addcmul_(cosine, grad_imaginary[k], value=k)
+                out.addcmul_(sine, grad_real[k], value=-k).addcmul_(
+                    cosine, grad_imaginary[k], value=k
+                )
         return gradient, None
 
 
@@ -159,7 +193,9 @@ def _multiples(angle: Tensor, knots: int) -> Iterator[tuple[Tensor, Tensor]]:
             before_sine, sine = sine, before_sine.neg_().addcmul_(twice, sine)
 
 
-def vicreg(samples: Float[Tensor, "sample dim"], *, variance: float = 40.0, covariance: float = 2.0) -> Float[Tensor, ""]:
+def vicreg(
+    samples: Float[Tensor, "sample dim"], *, variance: float = 40.0, covariance: float = 2.0
+) -> Float[Tensor, ""]:
     """Hinge on each dimension's standard deviation (at least 1) and penalty on covariances; 0 is perfect. Over the samples of all ranks.
 
     References

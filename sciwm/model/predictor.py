@@ -14,18 +14,21 @@ _LEAD_FREQUENCIES = 8
 class Predictor(nn.Module):
     """Transformer over the tokens of a short history, asked for the state one lead later.
 
-    The lead, the calendar of the target time and other conditions enter through AdaLN-zero; what is known of single
-    tokens beforehand (static fields, the sun's elevation) is added to them. The output is a *change* of the latest
-    latents and is zero before training: the untrained predictor persists.
+    The lead, the calendar of the target time and other conditions enter through AdaLN-zero; what is
+    known of single tokens beforehand (static fields, the sun's elevation) is added to them. The
+    output is a *change* of the latest latents and is zero before training: the untrained predictor
+    persists.
 
-    With ``noise_dim``, noise enters like a condition, the same for all tokens (as in Alet et al. 2025, arXiv:2506.10772).
+    With ``noise_dim``, noise enters like a condition, the same for all tokens (as in Alet et al.
+    2025, arXiv:2506.10772).
 
     Parameters
     ----------
     history : int
         States in the context.
     position_dim, condition_dim, local_dim : int
-        Widths of the position features, of the conditions of a time, and of the conditions of a token at a time.
+        Widths of the position features, of the conditions of a time, and of the conditions of a
+        token at a time.
     token_dim, num_blocks, num_heads, mlp_ratio, dropout
         Sizes of the network.
     noise_dim : int
@@ -53,10 +56,17 @@ class Predictor(nn.Module):
         self.local = nn.Linear(local_dim, token_dim, bias=False) if local_dim else None
         self.age = nn.Parameter(torch.randn(history, 1, token_dim) * 0.02)
         self.condition = nn.Sequential(
-            nn.Linear(condition_dim + 2 * _LEAD_FREQUENCIES, token_dim), nn.SiLU(), nn.Linear(token_dim, token_dim)
+            nn.Linear(condition_dim + 2 * _LEAD_FREQUENCIES, token_dim),
+            nn.SiLU(),
+            nn.Linear(token_dim, token_dim),
         )
         self.blocks = nn.ModuleList(
-            [ConditionedBlock(dim=token_dim, num_heads=num_heads, ratio=mlp_ratio, dropout=dropout) for _ in range(num_blocks)]
+            [
+                ConditionedBlock(
+                    dim=token_dim, num_heads=num_heads, ratio=mlp_ratio, dropout=dropout
+                )
+                for _ in range(num_blocks)
+            ]
         )
         self.norm = nn.LayerNorm(token_dim)
         self.change = nn.Linear(token_dim, token_dim)
@@ -80,7 +90,8 @@ class Predictor(nn.Module):
         Parameters
         ----------
         history : Tensor
-            Latents of consecutive states, ``lead_steps`` apart, oldest first; at most as many as the predictor was made for.
+            Latents of consecutive states, ``lead_steps`` apart, oldest first; at most as many as
+            the predictor was made for.
         valid : Tensor
             Tokens that hold data; None when all do.
         position : Tensor
@@ -92,7 +103,8 @@ class Predictor(nn.Module):
         local : Tensor, optional
             Conditions of each token at the target time.
         noise : Tensor, optional
-            Standard normal numbers, one draw for all tokens, which choose one of the possible futures; without, the one for zeros.
+            Standard normal numbers, one draw for all tokens, which choose one of the possible
+            futures; without, the one for zeros.
         """
         batch, time, count, dim = history.shape
         tokens = self.embed(history) + self.place(position) + self.age[-time:]
@@ -107,9 +119,13 @@ class Predictor(nn.Module):
             # Only the latest state is asked for, so the last block works on its tokens alone.
             tokens = block(tokens, embedded, mask, count if number == len(self.blocks) else None)
         change: Tensor = self.change(self.norm(tokens))
-        return history[:, -1] + (change if valid is None else torch.where(valid[..., None], change, 0.0))
+        return history[:, -1] + (
+            change if valid is None else torch.where(valid[..., None], change, 0.0)
+        )
 
 
 def _lead_features(lead_steps: Float[Tensor, " batch"]) -> Float[Tensor, "batch feature"]:
-    angle = lead_steps.float().log1p()[:, None] * 2.0 ** torch.arange(-3, _LEAD_FREQUENCIES - 3, device=lead_steps.device)
+    angle = lead_steps.float().log1p()[:, None] * 2.0 ** torch.arange(
+        -3, _LEAD_FREQUENCIES - 3, device=lead_steps.device
+    )
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

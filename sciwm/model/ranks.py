@@ -20,8 +20,9 @@ def num_ranks() -> int:
 def sum_over_ranks(part: Tensor) -> Tensor:
     """Sum of what every rank has, with gradients: every rank's part gets those of all ranks' losses.
 
-    Summing the gradients backwards is what makes the mean of the ranks' gradients, which DistributedDataParallel takes, the gradient of
-    the whole batch's loss; a plain ``all_reduce`` would leave it too small by the number of ranks.
+    Summing the gradients backwards is what makes the mean of the ranks' gradients, which
+    DistributedDataParallel takes, the gradient of the whole batch's loss; a plain ``all_reduce``
+    would leave it too small by the number of ranks.
     """
     if num_ranks() == 1:
         return part

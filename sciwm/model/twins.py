@@ -17,11 +17,12 @@ TWINS = ("supervised", "masked_autoencoder", "autoencoder")
 class Twin(nn.Module):
     """Encoder and predictor of a JEPA, and one linear head from the latent of a token to its cells.
 
-    ``supervised`` forecasts: it encodes the context, rolls the predictor out, and every predicted latent has to give the cells
-    of its time. ``autoencoder`` reconstructs the context and, through the same head, the next state: one step, no rollout,
-    which is what "autoencoder and latent dynamics" means. ``masked_autoencoder`` sees some tokens of single states and
-    fills in the others, with the predictor's blocks as decoder; it knows nothing of time, so `rollout` gives the latents of
-    its context as they are.
+    ``supervised`` forecasts: it encodes the context, rolls the predictor out, and every predicted
+    latent has to give the cells of its time. ``autoencoder`` reconstructs the context and, through
+    the same head, the next state: one step, no rollout, which is what "autoencoder and latent
+    dynamics" means. ``masked_autoencoder`` sees some tokens of single states and fills in the
+    others, with the predictor's blocks as decoder; it knows nothing of time, so `rollout` gives the
+    latents of its context as they are.
 
     Parameters
     ----------
@@ -86,7 +87,9 @@ class Twin(nn.Module):
     ) -> Iterator[Float[Tensor, "batch token rollout"]]:
         """Latents one lead after another, as `JEPA.rollout`; without dynamics those of the context side by side, at every lead."""
         if self.has_dynamics:
-            yield from self.backbone.rollout(history, valid, conditions=conditions, lead_steps=lead_steps, local=local)
+            yield from self.backbone.rollout(
+                history, valid, conditions=conditions, lead_steps=lead_steps, local=local
+            )
             return
         for _ in range(conditions.shape[1]):
             yield history.transpose(1, 2).flatten(2)
@@ -112,13 +115,21 @@ class Twin(nn.Module):
         cells, seen : Tensor
             Standardized values of every token's cells, and which of them were observed.
         visible : Tensor, optional
-            Tokens that the encoder sees: of the context's states or, for the masked autoencoder, which needs them, of all.
+            Tokens that the encoder sees: of the context's states or, for the masked autoencoder,
+            which needs them, of all.
         """
         if self.kind == "masked_autoencoder":
             if visible is None:
-                raise ValueError("got no visible tokens, expected some, because a masked autoencoder learns from the hidden ones")
+                raise ValueError(
+                    "got no visible tokens, expected some, because a masked autoencoder learns from"
+                    " the hidden ones"
+                )
             error = self._fill_in(features, valid, cells, seen, condition, local, visible)
-            return {"loss": error, "prediction": error.detach(), "regularizer": torch.zeros_like(error)}
+            return {
+                "loss": error,
+                "prediction": error.detach(),
+                "regularizer": torch.zeros_like(error),
+            }
         h = self.history
         ahead = slice(h, None if self.kind == "supervised" else h + 1)
         context = self.encode(features[:, :h], None if valid is None else valid[:, :h], visible)
@@ -134,7 +145,11 @@ class Twin(nn.Module):
         error = pixel_error(predicted, cells[:, ahead], seen[:, ahead])
         again = torch.zeros_like(error)
         if self.kind == "autoencoder":
-            shown = seen[:, :h] if visible is None else seen[:, :h] & _shown(visible, seen.shape[2]).view(*context.shape[:3], 1)
+            shown = (
+                seen[:, :h]
+                if visible is None
+                else seen[:, :h] & _shown(visible, seen.shape[2]).view(*context.shape[:3], 1)
+            )
             again = pixel_error(self.head(context), cells[:, :h], shown)
         return {"loss": error + again, "prediction": error.detach(), "regularizer": again.detach()}
 
@@ -159,7 +174,9 @@ class Twin(nn.Module):
             local=None if local is None else local.flatten(0, 1),
         )
         hidden = ~_shown(visible, cells.shape[2])
-        return pixel_error(self.head(filled), cells.flatten(0, 1), seen.flatten(0, 1) & hidden[..., None])
+        return pixel_error(
+            self.head(filled), cells.flatten(0, 1), seen.flatten(0, 1) & hidden[..., None]
+        )
 
 
 Network = JEPA | Twin
@@ -173,4 +190,6 @@ def without_dynamics(network: Network) -> Twin:
 
 
 def _shown(visible: Int[Tensor, "state visible"], tokens: int) -> Bool[Tensor, "state token"]:
-    return torch.zeros(len(visible), tokens, dtype=torch.bool, device=visible.device).scatter(1, visible, value=True)
+    return torch.zeros(len(visible), tokens, dtype=torch.bool, device=visible.device).scatter(
+        1, visible, value=True
+    )

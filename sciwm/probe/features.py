@@ -12,7 +12,9 @@ __all__ = ["field_features", "recent_cells", "recent_series", "series_features"]
 
 
 def recent_cells(
-    tokenizer: GridTokenizer, states: Float[Tensor, "init history channel latitude longitude"], halo: int
+    tokenizer: GridTokenizer,
+    states: Float[Tensor, "init history channel latitude longitude"],
+    halo: int,
 ) -> Float[Tensor, "init token cell"]:
     """What a readout sees of the states up to the initial one: every patch and ``halo`` cells around it, the newest state first."""
     return tokenizer.surroundings(states, halo).transpose(1, 2).flatten(2)
@@ -23,18 +25,25 @@ def recent_series(
 ) -> Float[Tensor, "init feature"]:
     """What a readout sees of scalar series: their values up to the initial time, and the newest times every condition of the calendar.
 
-    So persistence may be damped more in one season than in another, which is what carries an index of El Niño through the year.
+    So persistence may be damped more in one season than in another, which is what carries an index
+    of El Niño through the year.
     """
-    return torch.cat([values.flatten(1), (values[:, 0, :, None] * condition[:, None]).flatten(1)], dim=1)
+    return torch.cat(
+        [values.flatten(1), (values[:, 0, :, None] * condition[:, None]).flatten(1)], dim=1
+    )
 
 
 def field_features(
-    latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample token cell"], *, scope: Literal["token", "shared"]
+    latents: Float[Tensor, "sample token dim"],
+    initial: Float[Tensor, "sample token cell"],
+    *,
+    scope: Literal["token", "shared"],
 ) -> Float[Tensor, "row group feature"]:
     """Features of the readout of fields, patch by patch.
 
-    The latents come first, so that a latent-only readout is the same fit with fewer features. Persistence and damped
-    persistence are special cases of a readout that also sees the initial anomalies; with those before, so is their trend.
+    The latents come first, so that a latent-only readout is the same fit with fewer features.
+    Persistence and damped persistence are special cases of a readout that also sees the initial
+    anomalies; with those before, so is their trend.
 
     Parameters
     ----------

@@ -18,10 +18,18 @@ from sciwm.world.model import WorldModel
 __all__ = ["fit_probes", "head_readouts"]
 
 
-def fit_probes(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead_steps: Sequence[int], progress: str = "") -> WorldModel:
+def fit_probes(
+    world: WorldModel,
+    store: xr.Dataset,
+    *,
+    probe: ProbeConfig,
+    lead_steps: Sequence[int],
+    progress: str = "",
+) -> WorldModel:
     """The same world model with readouts of some leads.
 
-    A twin that forecasts pixels also keeps its own head, as ``decoder``; a model with noise has the ``spread`` of its members, too.
+    A twin that forecasts pixels also keeps its own head, as ``decoder``; a model with noise has the
+    ``spread`` of its members, too.
 
     Parameters
     ----------
@@ -30,14 +38,22 @@ def fit_probes(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
     store : Dataset
         From `sciwm.store.prepare.open_training_store`.
     probe : ProbeConfig
-        Scope, strengths, and share of the training block to fit on. Strengths are chosen on the whole validation block.
+        Scope, strengths, and share of the training block to fit on. Strengths are chosen on the
+        whole validation block.
     lead_steps : sequence of int
         Leads in time steps.
     progress : str
         Text beside a progress bar; none if empty.
     """
     readouts = fit_readouts(
-        readout_samples(world, store, which="train", lead_steps=lead_steps, fraction=probe.fraction, progress=progress),
+        readout_samples(
+            world,
+            store,
+            which="train",
+            lead_steps=lead_steps,
+            fraction=probe.fraction,
+            progress=progress,
+        ),
         readout_samples(world, store, which="validation", lead_steps=lead_steps),
         lead_steps=lead_steps,
         scope=probe.scope,
@@ -45,12 +61,18 @@ def fit_probes(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
         area=world.tokenizer.area,
     )
     network = world.network
-    if isinstance(network, Twin) and network.has_dynamics and isinstance(world.tokenizer, GridTokenizer):
+    if (
+        isinstance(network, Twin)
+        and network.has_dynamics
+        and isinstance(world.tokenizer, GridTokenizer)
+    ):
         groups = world.tokenizer.num_tokens if probe.scope == "token" else 1
         fields = head_readouts(network.head, groups=groups, leads=len(lead_steps))
         readouts["decoder"] = Readouts(fields, (), tuple(lead_steps), probe.scope)
     if world.config.model.noise_dim:
-        readouts["spread"] = fit_spread(world, store, probe=probe, lead_steps=lead_steps, residual=readouts["residual"])
+        readouts["spread"] = fit_spread(
+            world, store, probe=probe, lead_steps=lead_steps, residual=readouts["residual"]
+        )
     return dataclasses.replace(world, readouts=readouts)
 
 
@@ -58,4 +80,6 @@ def head_readouts(head: nn.Linear, *, groups: int, leads: int) -> tuple[Ridge, .
     """A linear head that was trained with its network, in the form of a readout: the same for all tokens and leads."""
     weight, offset = head.weight.detach().T, head.bias.detach()
     # Copies: files of weights take no two tensors of the same memory.
-    return tuple(Ridge(weight.repeat(groups, 1, 1), offset.repeat(groups, 1), 0.0) for _ in range(leads))
+    return tuple(
+        Ridge(weight.repeat(groups, 1, 1), offset.repeat(groups, 1), 0.0) for _ in range(leads)
+    )

@@ -19,10 +19,11 @@ KINDS = ("residual", "latent")
 class Sample(NamedTuple):
     """Initial times with their predicted latents and what was observed later, in standardized units.
 
-    ``latents [sample, lead, token, dim]``, ``initial [sample, token, recent cell]`` and ``later [sample, lead, token, cell]`` of the
-    fields, ``initial_series [sample, feature]`` (from `recent_series`) and ``later_series [sample, lead, target]`` of the scalar series;
-    either may be 0 wide. Initial are the states and values of a whole context, newest first.
-    ``members [sample, member, lead, token, dim]`` are predicted latents of an ensemble, where there is one.
+    ``latents [sample, lead, token, dim]``, ``initial [sample, token, recent cell]`` and ``later
+    [sample, lead, token, cell]`` of the fields, ``initial_series [sample, feature]`` (from
+    `recent_series`) and ``later_series [sample, lead, target]`` of the scalar series; either may be
+    0 wide. Initial are the states and values of a whole context, newest first. ``members [sample,
+    member, lead, token, dim]`` are predicted latents of an ensemble, where there is one.
     """
 
     latents: Tensor
@@ -53,7 +54,10 @@ class Readouts:
     scope: Literal["token", "shared"]
 
     def read_fields(
-        self, lead: int, latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample token cell"]
+        self,
+        lead: int,
+        latents: Float[Tensor, "sample token dim"],
+        initial: Float[Tensor, "sample token cell"],
     ) -> Float[Tensor, "sample token cell"]:
         """Standardized anomalies of every patch at one lead (by position)."""
         ridge = self.fields[lead]
@@ -61,7 +65,10 @@ class Readouts:
         return ridge(features).reshape(latents.shape[0], latents.shape[1], -1)
 
     def read_series(
-        self, lead: int, latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample target"]
+        self,
+        lead: int,
+        latents: Float[Tensor, "sample token dim"],
+        initial: Float[Tensor, "sample target"],
     ) -> Float[Tensor, "sample target"]:
         """Anomalies of the scalar series at one lead (by position)."""
         ridge = self.series[lead]
@@ -78,14 +85,23 @@ class Readouts:
         return named
 
     @classmethod
-    def from_tensors(cls, named: Mapping[str, Tensor], *, lead_steps: Sequence[int], scope: Literal["token", "shared"]) -> "Readouts":
+    def from_tensors(
+        cls,
+        named: Mapping[str, Tensor],
+        *,
+        lead_steps: Sequence[int],
+        scope: Literal["token", "shared"],
+    ) -> "Readouts":
         """Inverse of `tensors`."""
 
         def ridges(part: str) -> tuple[Ridge, ...]:
             if f"{part}.{lead_steps[0]}.weight" not in named:
                 return ()
             keys = [f"{part}.{lead}" for lead in lead_steps]
-            return tuple(Ridge(named[f"{k}.weight"], named[f"{k}.offset"], float(named[f"{k}.strength"])) for k in keys)
+            return tuple(
+                Ridge(named[f"{k}.weight"], named[f"{k}.offset"], float(named[f"{k}.strength"]))
+                for k in keys
+            )
 
         return cls(ridges("fields"), ridges("series"), tuple(lead_steps), scope)
 
@@ -139,32 +155,50 @@ def fit_readouts(
                     weight = area.double()[:, None].expand(-1, seen.y.shape[1])
                     chosen.append(fit_pooled(one, other, strengths, weight=weight))
                     continue
-                # The latents of all tokens are a hundred times as many as the values of an index; those of one are as many as its cells.
-                fitted = fit_ridge(one, strengths, first=latents if part == "series" and kind == "residual" else None)
+                # The latents of all tokens are a hundred times as many as the values of an index;
+                # those of one are as many as its cells.
+                fitted = fit_ridge(
+                    one,
+                    strengths,
+                    first=latents if part == "series" and kind == "residual" else None,
+                )
                 chosen.append(choose_strength(fitted, other))
             ridges[part] = tuple(chosen)
-        readouts[kind] = Readouts(ridges.get("fields", ()), ridges.get("series", ()), tuple(lead_steps), scope)
+        readouts[kind] = Readouts(
+            ridges.get("fields", ()), ridges.get("series", ()), tuple(lead_steps), scope
+        )
     return readouts
 
 
-def _gather(samples: Iterable[Sample], scope: Literal["token", "shared"], name: str) -> tuple[dict[str, list[Moments]], dict[str, int]]:
+def _gather(
+    samples: Iterable[Sample], scope: Literal["token", "shared"], name: str
+) -> tuple[dict[str, list[Moments]], dict[str, int]]:
     """Moments of fields and of series at every lead, and how many of their features, the first ones, are latents."""
     moments: dict[str, list[Moments]] = {}
     widths: dict[str, int] = {}
     for sample in samples:
-        widths = {"fields": sample.latents.shape[3], "series": sample.latents.shape[2] * sample.latents.shape[3]}
+        widths = {
+            "fields": sample.latents.shape[3],
+            "series": sample.latents.shape[2] * sample.latents.shape[3],
+        }
         for lead in range(sample.latents.shape[1]):
             if sample.later.shape[-1]:
                 later = sample.later[:, lead]
                 y = later if scope == "token" else later.flatten(0, 1)[:, None]
-                _add(moments, "fields", lead, field_features(sample.latents[:, lead], sample.initial, scope=scope), y)
+                _add(
+                    moments,
+                    "fields",
+                    lead,
+                    field_features(sample.latents[:, lead], sample.initial, scope=scope),
+                    y,
+                )
             if sample.later_series.shape[-1]:
                 x = series_features(sample.latents[:, lead], sample.initial_series)
                 _add(moments, "series", lead, x, sample.later_series[:, lead][:, None])
     if not moments:
         raise ValueError(
-            f"got no {name} windows to fit readouts on, expected some: the {name} block must be longer than the history, the gap and "
-            "the longest lead together"
+            f"got no {name} windows to fit readouts on, expected some: the {name} block must be"
+            " longer than the history, the gap and the longest lead together"
         )
     return moments, widths
 

@@ -14,8 +14,8 @@ __all__ = ["Moments", "Ridge", "choose_strength", "fit_pooled", "fit_ridge"]
 class Moments:
     """First and second moments of features and targets, group by group, in float64.
 
-    They are sums: moments of two halves of the data add up to the moments of the whole, and squared errors of any
-    linear readout follow from them without another pass over the data.
+    They are sums: moments of two halves of the data add up to the moments of the whole, and squared
+    errors of any linear readout follow from them without another pass over the data.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ class Moments:
     x, y : Tensor
         Sums of features ``[group, feature]`` and targets ``[group, target]``.
     xx, xy, yy : Tensor
-        Sums of products, ``[group, feature, feature]``, ``[group, feature, target]`` and, for the targets alone,
-        squares ``[group, target]``.
+        Sums of products, ``[group, feature, feature]``, ``[group, feature, target]`` and, for the
+        targets alone, squares ``[group, target]``.
     """
 
     count: float
@@ -38,10 +38,20 @@ class Moments:
     @classmethod
     def zeros(cls, *, groups: int, features: int, targets: int) -> "Moments":
         """Moments of no samples."""
-        shapes = [(groups, features), (groups, targets), (groups, features, features), (groups, features, targets), (groups, targets)]
+        shapes = [
+            (groups, features),
+            (groups, targets),
+            (groups, features, features),
+            (groups, features, targets),
+            (groups, targets),
+        ]
         return cls(0.0, *(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
 
-    def add(self, features: Float[Tensor, "sample group feature"], targets: Float[Tensor, "sample group target"]) -> None:
+    def add(
+        self,
+        features: Float[Tensor, "sample group feature"],
+        targets: Float[Tensor, "sample group target"],
+    ) -> None:
         """Take in a batch of samples."""
         x, y = features.double().transpose(0, 1), targets.double().transpose(0, 1)
         self.count += features.shape[0]
@@ -53,13 +63,29 @@ class Moments:
 
     def select(self, features: slice) -> "Moments":
         """Moments of some of the features."""
-        return Moments(self.count, self.x[:, features], self.y, self.xx[:, features, features], self.xy[:, features], self.yy)
+        return Moments(
+            self.count,
+            self.x[:, features],
+            self.y,
+            self.xx[:, features, features],
+            self.xy[:, features],
+            self.yy,
+        )
 
     def pooled(self) -> "Moments":
         """Of all groups as one, every sample as a departure from the means of its group."""
         x, y, n = self.x, self.y, max(self.count, 1)
-        products = self.xx.sum(0) - x.T @ x / n, self.xy.sum(0) - x.T @ y / n, self.yy.sum(0) - y.square().sum(0) / n
-        return Moments(self.count * len(x), torch.zeros_like(x[:1]), torch.zeros_like(y[:1]), *(part[None] for part in products))
+        products = (
+            self.xx.sum(0) - x.T @ x / n,
+            self.xy.sum(0) - x.T @ y / n,
+            self.yy.sum(0) - y.square().sum(0) / n,
+        )
+        return Moments(
+            self.count * len(x),
+            torch.zeros_like(x[:1]),
+            torch.zeros_like(y[:1]),
+            *(part[None] for part in products),
+        )
 
     def without(self, weight: Float[Tensor, "1 feature target"]) -> "Moments":
         """The same features, and of the targets what ``features @ weight`` leaves of them."""
@@ -79,16 +105,21 @@ class Ridge:
     weight : Tensor, ``[group, feature, target]``
     offset : Tensor, ``[group, target]``
     strength : float
-        Ridge strength it was fitted with; infinite where groups have nothing of their own but offsets (`fit_pooled`).
+        Ridge strength it was fitted with; infinite where groups have nothing of their own but
+        offsets (`fit_pooled`).
     """
 
     weight: Tensor
     offset: Tensor
     strength: float
 
-    def __call__(self, features: Float[Tensor, "sample group feature"]) -> Float[Tensor, "sample group target"]:
+    def __call__(
+        self, features: Float[Tensor, "sample group feature"]
+    ) -> Float[Tensor, "sample group target"]:
         """Read targets out of features."""
-        return torch.baddbmm(self.offset[:, None], features.transpose(0, 1).to(self.weight.dtype), self.weight).transpose(0, 1)
+        return torch.baddbmm(
+            self.offset[:, None], features.transpose(0, 1).to(self.weight.dtype), self.weight
+        ).transpose(0, 1)
 
     def squared_error(self, moments: Moments) -> Float[Tensor, "group target"]:
         """Mean squared error over the samples behind ``moments``."""
@@ -99,13 +130,16 @@ class Ridge:
         return (moments.yy - 2 * cross + fitted + 2 * b * (mean - moments.y) + n * b.square()) / n
 
 
-def fit_ridge(moments: Moments, strengths: Sequence[float], *, first: int | None = None) -> list[Ridge]:
+def fit_ridge(
+    moments: Moments, strengths: Sequence[float], *, first: int | None = None
+) -> list[Ridge]:
     r"""Readouts of all ``strengths`` from one eigendecomposition.
 
     .. math:: W = S^{-1} (C + \lambda I)^{-1} S^{-1} \operatorname{cov}(x, y)
 
-    with S the features' standard deviations and C their correlation matrix, so that a strength means the same whatever
-    the units and the number of samples: 1 weighs the penalty like an average feature. The intercept is not penalised.
+    with S the features' standard deviations and C their correlation matrix, so that a strength
+    means the same whatever the units and the number of samples: 1 weighs the penalty like an
+    average feature. The intercept is not penalised.
 
     Parameters
     ----------
@@ -114,9 +148,10 @@ def fit_ridge(moments: Moments, strengths: Sequence[float], *, first: int | None
     strengths : sequence of float
         Non-negative.
     first : int, optional
-        Number of features in a first group. The others, a second group, are penalised as if they were as many: a few of them, each
-        worth more, are not drowned by the many. Their standard deviations in S are divided by the root of the ratio of numbers, and
-        their entries in C follow.
+        Number of features in a first group. The others, a second group, are penalised as if they
+        were as many: a few of them, each worth more, are not drowned by the many. Their standard
+        deviations in S are divided by the root of the ratio of numbers, and their entries in C
+        follow.
 
     Returns
     -------
@@ -131,12 +166,14 @@ def fit_ridge(moments: Moments, strengths: Sequence[float], *, first: int | None
     n = moments.count
     if n < 2:
         raise ValueError(
-            f"got {n:g} sample(s) to fit a ridge readout, expected at least two: the training block is too short for this lead"
+            f"got {n:g} sample(s) to fit a ridge readout, expected at least two: the training block"
+            " is too short for this lead"
         )
     mean_x, mean_y = moments.x / n, moments.y / n
     cov = moments.xx / n - mean_x[:, :, None] * mean_x[:, None, :]
     scale = cov.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    # The spread of a constant feature is not 0 but the rounding of its squares, about 1e-8 of its mean.
+    # The spread of a constant feature is not 0 but the rounding of its squares, about 1e-8 of its
+    # mean.
     floor = 1e-6 * (mean_x.abs() + scale.amax(1, keepdim=True)).clamp_min(1e-30)
     scale = torch.where(scale > floor, scale, torch.inf)
     if first and first < scale.shape[1]:
@@ -147,29 +184,43 @@ def fit_ridge(moments: Moments, strengths: Sequence[float], *, first: int | None
     rotated = vectors.transpose(1, 2) @ cross
     ridges = []
     for strength in strengths:
-        weight = (vectors @ (rotated / (values.clamp_min(0) + strength + 1e-10)[..., None])) / scale[:, :, None]
+        weight = (
+            vectors @ (rotated / (values.clamp_min(0) + strength + 1e-10)[..., None])
+        ) / scale[:, :, None]
         offset = mean_y - torch.einsum("gft,gf->gt", weight, mean_x)
         ridges.append(Ridge(weight.float(), offset.float(), float(strength)))
     return ridges
 
 
-def choose_strength(ridges: Sequence[Ridge], validation: Moments, *, weight: Float[Tensor, "group target"] | None = None) -> Ridge:
+def choose_strength(
+    ridges: Sequence[Ridge],
+    validation: Moments,
+    *,
+    weight: Float[Tensor, "group target"] | None = None,
+) -> Ridge:
     """The readout with the smallest (weighted) mean squared error on validation samples."""
     errors = []
     for ridge in ridges:
         error = ridge.squared_error(validation)
-        errors.append(float(error.mean() if weight is None else (error * weight).sum() / weight.sum()))
+        errors.append(
+            float(error.mean() if weight is None else (error * weight).sum() / weight.sum())
+        )
     return ridges[min(range(len(ridges)), key=errors.__getitem__)]
 
 
 def fit_pooled(
-    train: Moments, validation: Moments, strengths: Sequence[float], *, weight: Float[Tensor, "group target"] | None = None
+    train: Moments,
+    validation: Moments,
+    strengths: Sequence[float],
+    *,
+    weight: Float[Tensor, "group target"] | None = None,
 ) -> Ridge:
     """A readout per group that is drawn towards one that all groups share: what one group's samples cannot tell, the others' do.
 
-    The shared weights are a ridge on the samples of all groups, as departures from the means of their group. What they leave of
-    the targets is read out by a ridge per group, of any of the ``strengths`` or (``strength`` is then infinite) not at all. Both
-    strengths are those with the smallest error on validation samples. Moments suffice: the data are not gone through again.
+    The shared weights are a ridge on the samples of all groups, as departures from the means of
+    their group. What they leave of the targets is read out by a ridge per group, of any of the
+    ``strengths`` or (``strength`` is then infinite) not at all. Both strengths are those with the
+    smallest error on validation samples. Moments suffice: the data are not gone through again.
 
     Parameters
     ----------
@@ -183,8 +234,13 @@ def fit_pooled(
     candidates = []
     for common in fit_ridge(train.pooled(), strengths):
         offset = train.without(common.weight).y / train.count
-        candidates.append(Ridge(common.weight.expand(len(train.x), -1, -1), offset.float(), torch.inf))
+        candidates.append(
+            Ridge(common.weight.expand(len(train.x), -1, -1), offset.float(), torch.inf)
+        )
     alike = choose_strength(candidates, validation, weight=weight)
     base = alike.weight[:1]
-    own = [Ridge(base + rest.weight, rest.offset, rest.strength) for rest in fit_ridge(train.without(base), strengths)]
+    own = [
+        Ridge(base + rest.weight, rest.offset, rest.strength)
+        for rest in fit_ridge(train.without(base), strengths)
+    ]
     return choose_strength([*own, alike], validation, weight=weight)

@@ -53,15 +53,24 @@ def readout_samples(
     label, segment = store["split"].values, store["segment"].values
     longest = max(lead_steps)
     index = initial_positions(
-        segment, history=world.network.history, strides=world.strides, label=label, which=LABELS[which], longest=longest
+        segment,
+        history=world.network.history,
+        strides=world.strides,
+        label=label,
+        which=LABELS[which],
+        longest=longest,
     )
     index = stretch(index, fraction, seed=world.config.seed)
     state = store["state"]
     series = _anomalies(world, store)
     condition = torch.from_numpy(store["condition"].values)
-    batches = predicted_latents(world, state, index, lead_steps, batch_size=batch_size, members=members)
+    batches = predicted_latents(
+        world, state, index, lead_steps, batch_size=batch_size, members=members
+    )
     if progress:
-        batches = iter(track(batches, description=progress, total=-(-len(index) // batch_size), transient=True))
+        batches = iter(
+            track(batches, description=progress, total=-(-len(index) // batch_size), transient=True)
+        )
     ahead = np.array(lead_steps)
     for initial in batches:
         count = len(initial.index)
@@ -72,16 +81,27 @@ def readout_samples(
         if isinstance(world.tokenizer, GridTokenizer):
             first = int(initial.index.min())
             block = state.isel(time=slice(first, int(initial.index.max()) + longest + 1)).values
-            later = torch.nan_to_num(torch.from_numpy(block[initial.index[:, None] - first + ahead]))
+            later = torch.nan_to_num(
+                torch.from_numpy(block[initial.index[:, None] - first + ahead])
+            )
             cells = recent_cells(world.tokenizer, initial.states, world.config.probe.halo)
-            yield Sample(initial.latents, cells, world.tokenizer.patches(later), begin, later_series, initial.members)
+            yield Sample(
+                initial.latents,
+                cells,
+                world.tokenizer.patches(later),
+                begin,
+                later_series,
+                initial.members,
+            )
         else:
             nothing = torch.zeros(count, world.tokenizer.num_tokens, 0)
             later = torch.zeros(count, len(ahead), world.tokenizer.num_tokens, 0)
             yield Sample(initial.latents, nothing, later, begin, later_series, initial.members)
 
 
-def state_samples(world: WorldModel, store: xr.Dataset, *, which: str, batch_size: int = 128) -> Iterator[Sample]:
+def state_samples(
+    world: WorldModel, store: xr.Dataset, *, which: str, batch_size: int = 128
+) -> Iterator[Sample]:
     """Go through one block of a training store: latents of every state as it was, and the state itself, at the single lead 0.
 
     Parameters
@@ -94,14 +114,20 @@ def state_samples(world: WorldModel, store: xr.Dataset, *, which: str, batch_siz
     world.network.eval()
     for start in range(0, len(index), batch_size):
         part = index[start : start + batch_size]
-        values = torch.from_numpy(np.ascontiguousarray(store["state"].isel(time=part).values, dtype=np.float32))
+        values = torch.from_numpy(
+            np.ascontiguousarray(store["state"].isel(time=part).values, dtype=np.float32)
+        )
         seen = torch.isfinite(values)
         values = torch.where(seen, values, 0.0)
         features, valid = world.tokenize(values[:, None], seen[:, None])
         with torch.no_grad():
             latents = world.network.encode(features, valid)
         count, tokens = len(part), world.tokenizer.num_tokens
-        cells = world.tokenizer.patches(values) if isinstance(world.tokenizer, GridTokenizer) else torch.zeros(count, tokens, 0)
+        cells = (
+            world.tokenizer.patches(values)
+            if isinstance(world.tokenizer, GridTokenizer)
+            else torch.zeros(count, tokens, 0)
+        )
         now = torch.zeros(count, 0) if series is None else series[part]
         yield Sample(latents, torch.zeros(count, tokens, 0), cells[:, None], now, now[:, None])
 
@@ -109,8 +135,8 @@ def state_samples(world: WorldModel, store: xr.Dataset, *, which: str, batch_siz
 def stretch(index: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
     """An unbroken part of some positions, at a random place; at least two, which is what a fit takes.
 
-    One stretch, because that is what few labels mean in practice: a season that was observed, not every hundredth day, which
-    would know the climate of all years.
+    One stretch, because that is what few labels mean in practice: a season that was observed, not
+    every hundredth day, which would know the climate of all years.
 
     Examples
     --------

@@ -21,16 +21,25 @@ _MEMBERS, _BATCH = 16, 16
 _PRIOR = 30  # initial times that the factor of a channel is worth beside that of a cell
 
 
-def fit_spread(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead_steps: Sequence[int], residual: Readouts) -> Readouts:
+def fit_spread(
+    world: WorldModel,
+    store: xr.Dataset,
+    *,
+    probe: ProbeConfig,
+    lead_steps: Sequence[int],
+    residual: Readouts,
+) -> Readouts:
     r"""Readouts that turn the difference between a member's latents and those of the future without noise into a difference of fields.
 
     .. math:: \hat y_m = \mathrm{residual}(z_0, x) + s\,W (z_m - z_0) - b
 
-    The residual readout of a member's own latents would shrink what the noise adds, because noise predicts nothing; hence ``W`` is
-    fitted on latents of states as they were, in the training block. The factor ``s`` makes the variance of the members the mean squared
-    error of the residual readout in the validation block, and ``b`` takes off their mean there. Its square is a mean of what a cell and
-    lead ask for, which weighs as much as the block has initial times, and of what their channel asks for, which weighs 30: all of the
-    cells of a short block, each cell of a long one. Scope ``all``, one readout for all patches, has a factor per channel.
+    The residual readout of a member's own latents would shrink what the noise adds, because noise
+    predicts nothing; hence ``W`` is fitted on latents of states as they were, in the training
+    block. The factor ``s`` makes the variance of the members the mean squared error of the residual
+    readout in the validation block, and ``b`` takes off their mean there. Its square is a mean of
+    what a cell and lead ask for, which weighs as much as the block has initial times, and of what
+    their channel asks for, which weighs 30: all of the cells of a short block, each cell of a long
+    one. Scope ``all``, one readout for all patches, has a factor per channel.
 
     Parameters
     ----------
@@ -54,17 +63,29 @@ def fit_spread(world: WorldModel, store: xr.Dataset, *, probe: ProbeConfig, lead
         area=world.tokenizer.area,
     )["latent"]
     # Differences of latents have no offset.
-    fields, series = (tuple(replace(r, offset=torch.zeros_like(r.offset)) for r in part) for part in (decoder.fields, decoder.series))
+    fields, series = (
+        tuple(replace(r, offset=torch.zeros_like(r.offset)) for r in part)
+        for part in (decoder.fields, decoder.series)
+    )
     decoder = replace(decoder, fields=fields, series=series)
-    samples = readout_samples(world, store, which="validation", lead_steps=lead_steps, members=_MEMBERS, batch_size=_BATCH)
+    samples = readout_samples(
+        world, store, which="validation", lead_steps=lead_steps, members=_MEMBERS, batch_size=_BATCH
+    )
     of_fields, of_series = _gather(samples, decoder, residual, leads=len(lead_steps))
     channel, tokenizer = torch.zeros(0), world.tokenizer
     if isinstance(tokenizer, GridTokenizer):
-        channel = torch.arange(tokenizer.num_channels).repeat_interleave(tokenizer.cells // tokenizer.num_channels)
+        channel = torch.arange(tokenizer.num_channels).repeat_interleave(
+            tokenizer.cells // tokenizer.num_channels
+        )
     area = tokenizer.area[:, None].double()
     return Readouts(
         tuple(_calibrated(ridge, found, group=channel, weight=area) for ridge, found in of_fields),
-        tuple(_calibrated(ridge, found, group=torch.arange(found.mean.shape[1]), weight=torch.ones(1, 1)) for ridge, found in of_series),
+        tuple(
+            _calibrated(
+                ridge, found, group=torch.arange(found.mean.shape[1]), weight=torch.ones(1, 1)
+            )
+            for ridge, found in of_series
+        ),
         tuple(lead_steps),
         probe.scope,
     )
@@ -79,7 +100,11 @@ class _Found:
     variance: Float[Tensor, "group target"]
     squared_error: Float[Tensor, "group target"]
 
-    def add(self, departure: Float[Tensor, "sample member group target"], error: Float[Tensor, "sample group target"]) -> None:
+    def add(
+        self,
+        departure: Float[Tensor, "sample member group target"],
+        error: Float[Tensor, "sample group target"],
+    ) -> None:
         self.count += len(error)
         self.mean = self.mean + departure.double().mean(1).sum(0)
         self.variance = self.variance + departure.double().var(1).sum(0)
@@ -100,10 +125,18 @@ def _gather(
             flat = away.flatten(0, 1)
             if fields:
                 error = residual.read_fields(lead, middle, sample.initial) - sample.later[:, lead]
-                fields[lead].add(decoder.read_fields(0, flat, flat[..., :0]).view(*away.shape[:3], -1), error)
+                fields[lead].add(
+                    decoder.read_fields(0, flat, flat[..., :0]).view(*away.shape[:3], -1), error
+                )
             if series:
-                error = residual.read_series(lead, middle, sample.initial_series) - sample.later_series[:, lead]
-                series[lead].add(decoder.read_series(0, flat, flat[:, 0, :0]).view(*away.shape[:2], 1, -1), error[:, None])
+                error = (
+                    residual.read_series(lead, middle, sample.initial_series)
+                    - sample.later_series[:, lead]
+                )
+                series[lead].add(
+                    decoder.read_series(0, flat, flat[:, 0, :0]).view(*away.shape[:2], 1, -1),
+                    error[:, None],
+                )
     return [(decoder.fields[0], f) for f in fields], [(decoder.series[0], f) for f in series]
 
 
@@ -112,12 +145,23 @@ def _calibrated(ridge: Ridge, found: _Found, *, group: Tensor, weight: Tensor) -
 
     In the sum over each ``group`` of targets the two are equal exactly.
     """
-    square = _ratio(*(_by_group((sums * weight).sum(0), group) for sums in (found.squared_error, found.variance)))[group]
+    square = _ratio(
+        *(
+            _by_group((sums * weight).sum(0), group)
+            for sums in (found.squared_error, found.variance)
+        )
+    )[group]
     if len(ridge.weight) > 1:
-        square = (found.count * _ratio(found.squared_error, found.variance) + _PRIOR * square) / (found.count + _PRIOR)
+        square = (found.count * _ratio(found.squared_error, found.variance) + _PRIOR * square) / (
+            found.count + _PRIOR
+        )
     scale = square.expand(len(ridge.weight), -1).sqrt().float()
     offset = -(found.mean / found.count).float() * scale
-    return Ridge(ridge.weight * scale[:, None], offset.mean(0, keepdim=True) if len(ridge.weight) == 1 else offset, ridge.strength)
+    return Ridge(
+        ridge.weight * scale[:, None],
+        offset.mean(0, keepdim=True) if len(ridge.weight) == 1 else offset,
+        ridge.strength,
+    )
 
 
 def _ratio(error: Tensor, variance: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ _ANGLES = ("rad", "radian", "radians")
 def target_series(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     """Series of a canonical Dataset, one value per time.
 
-    A name is either a variable ``(time,)`` of the Dataset (``phi``), or a region (``nino34``, or a box
-    ``name:south,north,west,east``), whose area mean of the first variable is taken.
+    A name is either a variable ``(time,)`` of the Dataset (``phi``), or a region (``nino34``, or a
+    box ``name:south,north,west,east``), whose area mean of the first variable is taken.
 
     Returns
     -------
@@ -37,7 +37,10 @@ def target_series(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
         weights = region_weights(fields[0], (name,))[0] if fields else None
         if weights is None or float(weights.sum()) == 0:
             known = [str(n) for n, v in ds.data_vars.items() if v.dims == ("time",)]
-            raise ValueError(f"got probe target {name!r}, expected a series of the data ({known or 'there is none'}) or a region it covers")
+            raise ValueError(
+                f"got probe target {name!r}, expected a series of the data"
+                f" ({known or 'there is none'}) or a region it covers"
+            )
         region = str(weights["region"].values)
         mean = fields[0].weighted(weights.drop_vars("region")).mean(("latitude", "longitude"))
         series[region] = mean.assign_attrs(fields[0].attrs, long_name=f"area mean over {region}")
@@ -50,16 +53,22 @@ def as_components(series: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Angles together as ``torsions (time, component)`` with components ``phi_sin, phi_cos, psi_sin, …``, unitless;
-        everything else unchanged.
+        Angles together as ``torsions (time, component)`` with components ``phi_sin, phi_cos,
+        psi_sin, …``, unitless; everything else unchanged.
     """
     angles = [str(n) for n, v in series.data_vars.items() if v.attrs.get("units") in _ANGLES]
     out = series.drop_vars(angles)
     if angles:
-        parts: list[xr.DataArray] = [part for n in angles for part in (np.sin(series[n]), np.cos(series[n]))]  # type: ignore[misc]
+        parts: list[xr.DataArray] = [
+            part for n in angles for part in (np.sin(series[n]), np.cos(series[n]))
+        ]  # type: ignore[misc]
         labels = [f"{n}_{f}" for n in angles for f in ("sin", "cos")]
-        stacked = xr.concat(parts, dim=xr.Variable("component", labels), coords="minimal", compat="override").transpose("time", "component")
-        out["torsions"] = stacked.assign_attrs(units="1", long_name="sine and cosine of torsion angles")
+        stacked = xr.concat(
+            parts, dim=xr.Variable("component", labels), coords="minimal", compat="override"
+        ).transpose("time", "component")
+        out["torsions"] = stacked.assign_attrs(
+            units="1", long_name="sine and cosine of torsion angles"
+        )
     return out
 
 
@@ -68,10 +77,18 @@ def stored_series(store: xr.Dataset) -> xr.Dataset | None:
     if "target" not in store:
         return None
     names = [str(n) for n in store["target_name"].values]
-    columns = {n: store["target"].isel(target=i).drop_vars("target_name", errors="ignore") for i, n in enumerate(names)}
+    columns = {
+        n: store["target"].isel(target=i).drop_vars("target_name", errors="ignore")
+        for i, n in enumerate(names)
+    }
     torsions = [n for n in names if n.endswith(("_sin", "_cos"))]
     out = xr.Dataset({n: columns[n] for n in names if n not in torsions})
     if torsions:
-        stacked = xr.concat([columns[n] for n in torsions], dim=xr.Variable("component", torsions), coords="minimal", compat="override")
+        stacked = xr.concat(
+            [columns[n] for n in torsions],
+            dim=xr.Variable("component", torsions),
+            coords="minimal",
+            compat="override",
+        )
         out["torsions"] = stacked.transpose("time", "component").assign_attrs(units="1")
     return out.assign_coords(segment=store["segment"].load()).compute()

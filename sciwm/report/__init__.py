@@ -1,5 +1,5 @@
 """Scores become a page.
 
-In: a skill table, diagnostics, a forecast, a training log. Out: one HTML file with figures, and sentences.
-Read `page` first: which sections the report has.
+In: a skill table, diagnostics, a forecast, a training log. Out: one HTML file with figures, and
+sentences. Read `page` first: which sections the report has.
 """

@@ -25,7 +25,8 @@ class Choice:
     start : int
         Option that is shown first.
     buttons : bool
-        Give it buttons for the previous and the next option; the last such choice follows the arrow keys, too.
+        Give it buttons for the previous and the next option; the last such choice follows the arrow
+        keys, too.
     """
 
     name: str
@@ -81,13 +82,20 @@ def browser(
     controls = "".join(_control(f"{key}-{i}", choice, i) for i, choice in enumerate(choices))
     pictures = "".join(
         f"<figure><figcaption>{escape(panel.title)}</figcaption>{maps.panel(panel.image, f'{panel.title}. {shown.text}')}"
-        + "".join(f'<div data-group="{i}"{"" if i == shown.bars else " hidden"}>{group[k]}</div>' for i, group in enumerate(bars))
+        + "".join(
+            f'<div data-group="{i}"{"" if i == shown.bars else " hidden"}>{group[k]}</div>'
+            for i, group in enumerate(bars)
+        )
         + "</figure>"
         for k, panel in enumerate(shown.panels)
     )
     images: dict[str, int] = {}
     packed = {
-        ",".join(map(str, position)): [f.text, f.bars, *((images.setdefault(p.image, len(images)), p.title) for p in f.panels)]
+        ",".join(map(str, position)): [
+            f.text,
+            f.bars,
+            *((images.setdefault(p.image, len(images)), p.title) for p in f.panels),
+        ]
         for position, f in frames.items()
     }
     return (
@@ -100,12 +108,22 @@ def browser(
 
 def _control(key: str, choice: Choice, number: int) -> str:
     if len(choice.options) < 2:
-        return f'<span class="lone">{escape(choice.name)}: {escape(choice.options[0])}</span>{select(key, choice, number, hidden=True)}'
+        return (
+            f'<span class="lone">{escape(choice.name)}:'
+            f" {escape(choice.options[0])}</span>{select(key, choice, number, hidden=True)}"
+        )
     parts = [f'<label for="{key}">{escape(choice.name)}</label>', select(key, choice, number)]
     if choice.buttons:
         what = escape(choice.name.lower())
-        parts.insert(1, f'<button type="button" data-choice="{number}" data-step="-1" aria-label="Previous {what}">‹</button>')
-        parts.append(f'<button type="button" data-choice="{number}" data-step="1" aria-label="Next {what}">›</button>')
+        parts.insert(
+            1,
+            f'<button type="button" data-choice="{number}" data-step="-1" aria-label="Previous'
+            f' {what}">‹</button>',
+        )
+        parts.append(
+            f'<button type="button" data-choice="{number}" data-step="1" aria-label="Next'
+            f' {what}">›</button>'
+        )
     return f'<span class="control">{"".join(parts)}</span>'
 
 
@@ -116,7 +134,10 @@ def select(key: str, choice: Choice, number: int, *, hidden: bool = False) -> st
         for i, option in enumerate(choice.options)
     )
     keys = ' class="keys"' if choice.buttons else ""
-    return f'<select id="{key}" data-choice="{number}"{keys} autocomplete="off"{" hidden" if hidden else ""}>{options}</select>'
+    return (
+        f'<select id="{key}" data-choice="{number}"{keys}'
+        f' autocomplete="off"{" hidden" if hidden else ""}>{options}</select>'
+    )
 
 
 def data_block(key: str, data: object) -> str:

@@ -28,7 +28,8 @@ def case_section(forecast: xr.Dataset, observed: xr.Dataset, *, method: str = ""
     Parameters
     ----------
     forecast : Dataset
-        Dims ``init_time, lead_time, [number], [level], latitude, longitude`` or ``init_time, lead_time, component``.
+        Dims ``init_time, lead_time, [number], [level], latitude, longitude`` or ``init_time,
+        lead_time, component``.
     observed : Dataset
         The same variables with ``time`` in place of ``init_time, lead_time``.
     method : str
@@ -53,7 +54,10 @@ def case_section(forecast: xr.Dataset, observed: xr.Dataset, *, method: str = ""
             parts.append(html)
         for i, f in enumerate(series[:_MOST_FIELDS]):
             picked = evenly_spread(f.forecast.sizes["lead_time"], 3)
-            parts.append(f'<figure class="wide"><div class="scroll">{series_figure(f, picked=picked, key=f"series{i}")}</div></figure>')
+            parts.append(
+                '<figure class="wide"><div'
+                f' class="scroll">{series_figure(f, picked=picked, key=f"series{i}")}</div></figure>'
+            )
     except ValueError as error:  # a drawing that cannot be made is no reason to withhold the scores
         return f"<p>No forecast is drawn: {error}.</p>"
     if series:
@@ -64,10 +68,13 @@ def case_section(forecast: xr.Dataset, observed: xr.Dataset, *, method: str = ""
     return "".join(f"<p>{r}</p>" for r in remarks if r) + "".join(parts)
 
 
-def pick_cases(init_time: np.ndarray, usable: np.ndarray, *, typical: int | None = None) -> list[int]:
+def pick_cases(
+    init_time: np.ndarray, usable: np.ndarray, *, typical: int | None = None
+) -> list[int]:
     """Initial times to look at: a dozen or more, evenly spread, and the typical one.
 
-    Of 12 to 16 the number that meets the most seasons: even steps of a whole year would show one season only.
+    Of 12 to 16 the number that meets the most seasons: even steps of a whole year would show one
+    season only.
 
     Parameters
     ----------
@@ -95,29 +102,57 @@ def pick_cases(init_time: np.ndarray, usable: np.ndarray, *, typical: int | None
 def _seasons(times: np.ndarray) -> set[int]:
     if times.dtype.kind == "M":
         return set((times.astype("datetime64[M]").astype(int) % 12 // 3).tolist())
-    return {(t.month - 1) // 3 for t in times} if times.dtype == object else {0} if len(times) else set()
+    return (
+        {(t.month - 1) // 3 for t in times}
+        if times.dtype == object
+        else {0}
+        if len(times)
+        else set()
+    )
 
 
-def _map_browser(fields: Sequence[Field], lines: list[np.ndarray] | None, method: str) -> tuple[str, str]:
+def _map_browser(
+    fields: Sequence[Field], lines: list[np.ndarray] | None, method: str
+) -> tuple[str, str]:
     """A remark and the browser of the fields, which share a grid."""
     first = fields[0]
     typical = typical_case(first)
     leads = lead_axis(first.forecast["lead_time"])
     if typical is None:
-        return "No forecast has its truth in the observed data at every lead, so no maps are drawn.", ""
+        return (
+            "No forecast has its truth in the observed data at every lead, so no maps are drawn.",
+            "",
+        )
     positions = truth_at(first.observed, first.forecast["init_time"], first.forecast["lead_time"])
-    cases = pick_cases(first.forecast["init_time"].values, np.flatnonzero((positions >= 0).all(axis=1)), typical=typical)
+    cases = pick_cases(
+        first.forecast["init_time"].values,
+        np.flatnonzero((positions >= 0).all(axis=1)),
+        typical=typical,
+    )
     shown = evenly_spread(len(leads.values), _MOST_LEADS)
-    latitude, longitude = (first.forecast[d].values.astype(float) for d in ("latitude", "longitude"))
+    latitude, longitude = (
+        first.forecast[d].values.astype(float) for d in ("latitude", "longitude")
+    )
     pictures = 3 * len(fields) * len(cases) * len(shown)
-    frame = map_frame(latitude, longitude, key="case-grid", lines=lines, most_cells=_MOST_PIXELS // pictures)
+    frame = map_frame(
+        latitude, longitude, key="case-grid", lines=lines, most_cells=_MOST_PIXELS // pictures
+    )
     frames: dict[tuple[int, ...], Frame] = {}
     bars = []
     for i, field in enumerate(fields):
         scales, found = _field_frames(field, i, cases=cases, shown=shown, frame=frame, leads=leads)
         units = pretty_units(field.units)
-        names = (f"{field.name}, forecast and truth", f"{field.name}, forecast and truth", f"{field.name}, forecast − truth")
-        bars.append([color_bar(scale, f"{name} ({units})" if units else name) for scale, name in zip(scales, names, strict=True)])
+        names = (
+            f"{field.name}, forecast and truth",
+            f"{field.name}, forecast and truth",
+            f"{field.name}, forecast − truth",
+        )
+        bars.append(
+            [
+                color_bar(scale, f"{name} ({units})" if units else name)
+                for scale, name in zip(scales, names, strict=True)
+            ]
+        )
         frames |= {(i, *position): one for position, one in found.items()}
     stamps = [stamp(t, leads.unit) for t in first.forecast["init_time"].values[cases]]
     choices = [
@@ -126,18 +161,27 @@ def _map_browser(fields: Sequence[Field], lines: list[np.ndarray] | None, method
         Choice("Lead time", [leads.text([k]) for k in shown], buttons=True),
     ]
     label = "Forecast, truth and difference; the arrow keys left and right change the lead time"
-    html = browser("case-browser", label=label, maps=frame, choices=choices, frames=frames, bars=bars)
+    html = browser(
+        "case-browser", label=label, maps=frame, choices=choices, frames=frames, bars=bars
+    )
     whose = f"Forecasts of {method}" if method else "Forecasts"
     members = " (means over members)" if first.members else ""
     remark = (
-        f"{whose}{members} from {len(cases)} initial times, evenly spread. The page opens with {stamps[cases.index(typical)]}, "
-        f"the one whose error in {first.name} is nearest the median. Colours are the same for all times of a variable."
+        f"{whose}{members} from {len(cases)} initial times, evenly spread. The page opens with"
+        f" {stamps[cases.index(typical)]}, the one whose error in {first.name} is nearest the"
+        " median. Colours are the same for all times of a variable."
     )
     return remark, frame.definition() + html
 
 
 def _field_frames(
-    field: Field, number: int, *, cases: Sequence[int], shown: Sequence[int], frame: MapFrame, leads: Leads
+    field: Field,
+    number: int,
+    *,
+    cases: Sequence[int],
+    shown: Sequence[int],
+    frame: MapFrame,
+    leads: Leads,
 ) -> tuple[list[Scale], dict[tuple[int, int], Frame]]:
     """Colour scales, and frames by initial time and lead, of one field."""
     units = pretty_units(field.units)
@@ -146,13 +190,24 @@ def _field_frames(
         one = field.forecast.isel(init_time=[case], lead_time=list(shown))
         at = truth_at(field.observed, one["init_time"], one["lead_time"])[0]
         truth = field.observed.isel(time=at).transpose("time", "latitude", "longitude")
-        f = one.isel(init_time=0).transpose("lead_time", "latitude", "longitude").values.astype(float)
+        f = (
+            one.isel(init_time=0)
+            .transpose("lead_time", "latitude", "longitude")
+            .values.astype(float)
+        )
         o = truth.values.astype(float)
         weight = np.where(np.isfinite(f - o), area(one).values[:, None], 0.0)
-        rmse = np.sqrt(np.nansum(weight * (f - o) ** 2, axis=(1, 2)) / weight.sum(axis=(1, 2)).clip(1e-30))
+        rmse = np.sqrt(
+            np.nansum(weight * (f - o) ** 2, axis=(1, 2)) / weight.sum(axis=(1, 2)).clip(1e-30)
+        )
         cells.append(frame.cells(np.stack([f, o, f - o]).astype("float32")))
         init = stamp(one["init_time"].values[0], leads.unit)
-        texts.append([(init, stamp(t, leads.unit), f"{e:.3g} {units}".strip()) for t, e in zip(truth["time"].values, rmse, strict=True)])
+        texts.append(
+            [
+                (init, stamp(t, leads.unit), f"{e:.3g} {units}".strip())
+                for t, e in zip(truth["time"].values, rmse, strict=True)
+            ]
+        )
     values = np.stack(cells)  # case, kind, lead, latitude, longitude
     scale, error = field_scale(values[:, :2]), diverging_scale(values[:, 2])
     frames = {}
@@ -165,6 +220,9 @@ def _field_frames(
                 Panel(scale.png(values[c, 1, k]), f"Truth, {valid}"),
                 Panel(error.png(values[c, 2, k]), f"Difference, RMSE {rmse_text}"),
             ]
-            text = f"{field.name} from {init}, {when} ahead, valid {valid}: root-mean-square error {rmse_text}."
+            text = (
+                f"{field.name} from {init}, {when} ahead, valid {valid}: root-mean-square error"
+                f" {rmse_text}."
+            )
             frames[c, k] = Frame(panels, text, number)
     return [scale, scale, error], frames

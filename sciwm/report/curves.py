@@ -30,7 +30,8 @@ def spectrum_figures(diagnostics: xr.Dataset) -> list[str]:
     Parameters
     ----------
     diagnostics : Dataset
-        From `diagnose`, with ``spectrum`` and ``observed_spectrum``; variables with missing values are left out.
+        From `diagnose`, with ``spectrum`` and ``observed_spectrum``; variables with missing values
+        are left out.
 
     Returns
     -------
@@ -43,11 +44,15 @@ def spectrum_figures(diagnostics: xr.Dataset) -> list[str]:
     for i, channel in enumerate(_complete(diagnostics)):
         units = pretty_units(str(diagnostics["units"].sel(channel=channel).item()))
         for k in _ends(diagnostics):
-            one = diagnostics.sel(channel=channel).isel(lead_time=k, zonal_wavenumber=slice(1, None))
+            one = diagnostics.sel(channel=channel).isel(
+                lead_time=k, zonal_wavenumber=slice(1, None)
+            )
             figure, axes = blank_figure(SIZE[0], 400, rows=2, margins=Margins(down=22))
             _draw_spectra(axes[0, 0], axes[1, 0], one, methods)
             axes[0, 0].set_title(f"{channel}, {leads.text([k])}: variance by wave")
-            axes[0, 0].set_ylabel(f"Power (({units})²)" if " " in units else f"Power ({units}²)" if units else "Power")
+            axes[0, 0].set_ylabel(
+                f"Power (({units})²)" if " " in units else f"Power ({units}²)" if units else "Power"
+            )
             alt = _spectrum_words(one, methods, f"{channel} at a lead of {leads.text([k])}")
             out.append(inline_svg(figure, key=f"spectrum{i}-{k}", alt=alt))
     return out
@@ -72,7 +77,9 @@ def _draw_spectra(top: Axes, bottom: Axes, one: xr.Dataset, methods: list[str]) 
         _wave_axis(ax, wave)
     top.set_yscale("log")
     if np.isfinite(observed).any():
-        top.set_ylim(max(np.nanmin(observed) / 10, np.nanmax(observed) * 1e-8), np.nanmax(observed) * 4)
+        top.set_ylim(
+            max(np.nanmin(observed) / 10, np.nanmax(observed) * 1e-8), np.nanmax(observed) * 4
+        )
     top.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     top.yaxis.set_minor_locator(NullLocator())
     top.tick_params(labelbottom=False)
@@ -106,10 +113,15 @@ def _spectrum_words(one: xr.Dataset, methods: list[str], what: str) -> str:
     short = slice(len(observed) // 2, None)
     parts = []
     for name in methods:
-        share = one["spectrum"].loc[{"method": name}].values[short].sum() / max(observed[short].sum(), 1e-300)
+        share = one["spectrum"].loc[{"method": name}].values[short].sum() / max(
+            observed[short].sum(), 1e-300
+        )
         if np.isfinite(share):
             parts.append(f"{looks([name])[name].label} {100 * share:.0f} %")
-    return f"Power of {what} by zonal wavenumber. On the shorter half of the waves, of the variance of the truth: {join_words(parts)}."
+    return (
+        f"Power of {what} by zonal wavenumber. On the shorter half of the waves, of the variance of"
+        f" the truth: {join_words(parts)}."
+    )
 
 
 def _complete(diagnostics: xr.Dataset) -> list[str]:
@@ -120,10 +132,17 @@ def _complete(diagnostics: xr.Dataset) -> list[str]:
 def spectrum_frame(diagnostics: xr.Dataset) -> pd.DataFrame:
     """One row for each power: columns ``channel, lead, lead_unit, method, zonal_wavenumber, power, units``; ``observed`` is a method."""
     observed = diagnostics["observed_spectrum"].expand_dims({"method": [_OBSERVED]})
-    power = xr.concat([diagnostics["spectrum"], observed], "method", coords="minimal", compat="override")
+    power = xr.concat(
+        [diagnostics["spectrum"], observed], "method", coords="minimal", compat="override"
+    )
     frame = _rows(power, "zonal_wavenumber", "power")
-    units = {str(c): str(u) for c, u in zip(diagnostics["channel"].values, diagnostics["units"].values, strict=True)}
-    return frame.assign(units=[f"({units[c]})^2" if units[c] not in ("", "1") else "1" for c in frame["channel"]])
+    units = {
+        str(c): str(u)
+        for c, u in zip(diagnostics["channel"].values, diagnostics["units"].values, strict=True)
+    }
+    return frame.assign(
+        units=[f"({units[c]})^2" if units[c] not in ("", "1") else "1" for c in frame["channel"]]
+    )
 
 
 @in_report_style
@@ -165,8 +184,14 @@ def rank_figures(diagnostics: xr.Dataset) -> list[str]:
                 ax.grid(axis="y", color=INK, alpha=0.12, linewidth=0.7)
                 ax.set_axisbelow(True)
                 ax.spines[["top", "right"]].set_visible(False)
-                ends = f"lowest rank {values[0]:.2f}, highest {values[-1]:.2f}, middle {values[len(values) // 2]:.2f}; 1 is reliable"
-                alt = f"Rank histogram of {look.label}, {channel}, at a lead of {leads.text([k])}: {ends}."
+                ends = (
+                    f"lowest rank {values[0]:.2f}, highest {values[-1]:.2f}, middle"
+                    f" {values[len(values) // 2]:.2f}; 1 is reliable"
+                )
+                alt = (
+                    f"Rank histogram of {look.label}, {channel}, at a lead of {leads.text([k])}:"
+                    f" {ends}."
+                )
                 out.append(inline_svg(figure, key=f"rank{m}-{i}-{k}", alt=alt))
     return out
 

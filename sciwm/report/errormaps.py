@@ -20,7 +20,9 @@ _MOST_PIXELS = 2_000_000  # of all maps together
 
 def map_reference(methods: list[str], against: str) -> str:
     """Method that maps of skill compare with: ``against`` if it is among them, else climatology, persistence, or the last one."""
-    return next((m for m in (against, "lim", "climatology", "persistence") if m in methods), methods[-1])
+    return next(
+        (m for m in (against, "lim", "climatology", "persistence") if m in methods), methods[-1]
+    )
 
 
 def relative_error(rmse: xr.DataArray, reference: str) -> xr.DataArray:
@@ -44,14 +46,24 @@ def error_map_section(diagnostics: xr.Dataset, *, against: str, method: str | No
     """
     methods = [str(m) for m in diagnostics["method"].values]
     reference = map_reference(methods, against)
-    channels = [str(c) for c in diagnostics["channel"].values if np.isfinite(diagnostics["rmse"].sel(channel=c)).any()][:_MOST_CHANNELS]
+    channels = [
+        str(c)
+        for c in diagnostics["channel"].values
+        if np.isfinite(diagnostics["rmse"].sel(channel=c)).any()
+    ][:_MOST_CHANNELS]
     leads = lead_axis(diagnostics["lead_time"])
     latitude, longitude = (diagnostics[d].values.astype(float) for d in ("latitude", "longitude"))
     lines = coastlines() if diagnostics.attrs.get("coastlines") != "none" else None
     pictures = 3 * len(methods) * len(channels) * len(leads.values)
-    maps = map_frame(latitude, longitude, key="error-grid", lines=lines, most_cells=_MOST_PIXELS // pictures)
+    maps = map_frame(
+        latitude, longitude, key="error-grid", lines=lines, most_cells=_MOST_PIXELS // pictures
+    )
     labels = [look.label for look in looks(methods).values()]
-    shown = method if method in methods and method != reference else next((m for m in methods if m != reference), reference)
+    shown = (
+        method
+        if method in methods and method != reference
+        else next((m for m in methods if m != reference), reference)
+    )
     frames, bars = _frames(diagnostics.sel(channel=channels), reference, labels, maps)
     choices = [
         Choice("Variable", channels),
@@ -63,12 +75,18 @@ def error_map_section(diagnostics: xr.Dataset, *, against: str, method: str | No
     rest = diagnostics.sizes["channel"] - len(channels)
     count = int(diagnostics.attrs.get("num_init", 0))
     text = (
-        f"<p>Root-mean-square error and mean error over {count:,} initial times at each place{box}; and the RMSE "
-        f"relative to that of the reference ({escape(labels[methods.index(reference)])}), blue where it is smaller. The colours of a "
-        f"variable and lead are the same for all methods.{f' {rest} further variable(s) are not drawn.' if rest > 0 else ''}</p>"
+        f"<p>Root-mean-square error and mean error over {count:,} initial times at each place{box};"
+        " and the RMSE relative to that of the reference"
+        f" ({escape(labels[methods.index(reference)])}), blue where it is smaller. The colours of a"
+        " variable and lead are the same for all"
+        f" methods.{f' {rest} further variable(s) are not drawn.' if rest > 0 else ''}</p>"
     )
     label = "Maps of error; the arrow keys left and right change the lead time"
-    return text + maps.definition() + browser("error-maps", label=label, maps=maps, choices=choices, frames=frames, bars=bars)
+    return (
+        text
+        + maps.definition()
+        + browser("error-maps", label=label, maps=maps, choices=choices, frames=frames, bars=bars)
+    )
 
 
 def _frames(
@@ -77,10 +95,13 @@ def _frames(
     """Frames by variable, method and lead, and colour bars by variable and lead."""
     methods = [str(m) for m in diagnostics["method"].values]
     base = labels[methods.index(reference)]
-    # climatology and persistence are so much worse at some lead that nothing could be told apart on their scale
+    # climatology and persistence are so much worse at some lead that nothing could be told apart on
+    # their scale
     keen = [i for i, m in enumerate(methods) if m not in ("climatology", "persistence")]
     keen = keen if {methods[i] for i in keen} - {reference} else list(range(len(methods)))
-    rmse, bias = (diagnostics[n].transpose("channel", "method", "lead_time", ...) for n in ("rmse", "bias"))
+    rmse, bias = (
+        diagnostics[n].transpose("channel", "method", "lead_time", ...) for n in ("rmse", "bias")
+    )
     gain = relative_error(rmse, reference)
     gain = gain.where(gain["method"] != reference)
     leads = lead_axis(diagnostics["lead_time"])
@@ -89,15 +110,34 @@ def _frames(
     for i, channel in enumerate(diagnostics["channel"].values):
         units = pretty_units(str(diagnostics["units"].values[i]))
         tail = f" ({units})" if units else ""
-        names = (f"{channel}, RMSE{tail}", f"{channel}, bias{tail}", f"{channel}, RMSE relative to {base} (%)")
+        names = (
+            f"{channel}, RMSE{tail}",
+            f"{channel}, bias{tail}",
+            f"{channel}, RMSE relative to {base} (%)",
+        )
         values = [maps.cells(a.isel(channel=i).values) for a in (rmse, bias, gain)]
         for k in range(len(leads.values)):
             error, mean, relative = (v[keen, k] for v in values)
-            scales = (size_scale(error), diverging_scale(mean), diverging_scale(relative.clip(-60, 60), judged=True))
+            scales = (
+                size_scale(error),
+                diverging_scale(mean),
+                diverging_scale(relative.clip(-60, 60), judged=True),
+            )
             for m, label in enumerate(labels):
-                titles = ("RMSE", "Bias, forecast − truth", "The reference itself" if methods[m] == reference else f"Against {base}")
-                panels = [Panel(s.png(v[m, k]), title) for s, v, title in zip(scales, values, titles, strict=True)]
-                frames[i, m, k] = Frame(panels, f"{label}, {channel}, {leads.text([k])}: {_sentence(values[2][m, k], base)}", len(bars))
+                titles = (
+                    "RMSE",
+                    "Bias, forecast − truth",
+                    "The reference itself" if methods[m] == reference else f"Against {base}",
+                )
+                panels = [
+                    Panel(s.png(v[m, k]), title)
+                    for s, v, title in zip(scales, values, titles, strict=True)
+                ]
+                frames[i, m, k] = Frame(
+                    panels,
+                    f"{label}, {channel}, {leads.text([k])}: {_sentence(values[2][m, k], base)}",
+                    len(bars),
+                )
             bars.append([color_bar(scale, name) for scale, name in zip(scales, names, strict=True)])
     return frames, bars
 
@@ -106,4 +146,7 @@ def _sentence(relative: np.ndarray, base: str) -> str:
     seen = np.isfinite(relative)
     if not seen.any():
         return "RMSE and bias."
-    return f"RMSE and bias; the RMSE is smaller than that of {base} on {100 * (relative[seen] < 0).mean():.0f} % of the map."
+    return (
+        f"RMSE and bias; the RMSE is smaller than that of {base} on"
+        f" {100 * (relative[seen] < 0).mean():.0f} % of the map."
+    )

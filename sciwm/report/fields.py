@@ -48,12 +48,19 @@ def match_fields(forecast: xr.Dataset, observed: xr.Dataset) -> tuple[list[Field
         mean = array.mean("number", keep_attrs=True) if "number" in array.dims else array
         for label, part in _parts(str(name), mean):
             truth = _match(observed, str(name), label, part)
-            units = str(part.attrs.get("units") or (truth.attrs.get("units", "") if truth is not None else ""))
+            units = str(
+                part.attrs.get("units")
+                or (truth.attrs.get("units", "") if truth is not None else "")
+            )
             if truth is None:
                 missing.append(label)
             else:
                 out.append(Field(label, units, part, truth, "number" in array.dims))
-    return out, [f"Not drawn, because the observed data have no such field: {', '.join(missing)}."] if missing else []
+    return out, (
+        [f"Not drawn, because the observed data have no such field: {', '.join(missing)}."]
+        if missing
+        else []
+    )
 
 
 def _parts(name: str, array: xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
@@ -74,16 +81,21 @@ def _match(observed: xr.Dataset, name: str, label: str, part: xr.DataArray) -> x
         truth = observed[candidate]
         for dim in ("level", "component"):
             if dim in truth.dims and dim in part.coords and part[dim].values in truth[dim].values:
-                truth = truth.isel({dim: int(np.flatnonzero(truth[dim].values == part[dim].values)[0])})
+                truth = truth.isel(
+                    {dim: int(np.flatnonzero(truth[dim].values == part[dim].values)[0])}
+                )
         if set(truth.dims) == dims:
             return truth
     return None
 
 
-def truth_at(observed: xr.DataArray, init_time: xr.DataArray, lead_time: xr.DataArray) -> np.ndarray:
+def truth_at(
+    observed: xr.DataArray, init_time: xr.DataArray, lead_time: xr.DataArray
+) -> np.ndarray:
     """Positions on the observed time axis of ``init_time + lead_time``, −1 where there is none.
 
-    Months match by year and month, whatever the day. Trajectories are told apart by ``segment`` where both carry it.
+    Months match by year and month, whatever the day. Trajectories are told apart by ``segment``
+    where both carry it.
 
     Returns
     -------
@@ -104,7 +116,10 @@ def truth_at(observed: xr.DataArray, init_time: xr.DataArray, lead_time: xr.Data
         wanted = wanted + far * init_time["segment"].values.astype("int64")[:, None]
     flat, first = np.unique(keys.ravel(), return_index=True)
     if len(flat) < len(keys):
-        raise ValueError("got observed times that repeat, expected `segment` on time and init_time to tell trajectories apart")
+        raise ValueError(
+            "got observed times that repeat, expected `segment` on time and init_time to tell"
+            " trajectories apart"
+        )
     position = np.searchsorted(flat, wanted).clip(max=len(flat) - 1)
     return np.where(flat[position] == wanted, first[position], -1)
 
@@ -123,7 +138,8 @@ def _months(values: np.ndarray) -> np.ndarray:
 def typical_case(field: Field) -> int | None:
     """Position of the initial time whose error is nearest the median, over leads and cells relative to their mean.
 
-    The first such one of at most 60 evenly spread initial times, among those with a truth at every lead; None without any.
+    The first such one of at most 60 evenly spread initial times, among those with a truth at every
+    lead; None without any.
     """
     positions = truth_at(field.observed, field.forecast["init_time"], field.forecast["lead_time"])
     complete = np.flatnonzero((positions >= 0).all(axis=1))
@@ -137,7 +153,9 @@ def typical_case(field: Field) -> int | None:
     mean = square.weighted(area(square)).mean([d for d in square.dims if d not in dims])
     error = np.sqrt(mean.transpose(*dims).values)
     relative = (error / np.maximum(np.nanmean(error, axis=0), 1e-30)).mean(axis=1)
-    distance = np.round(np.abs(relative - np.nanmedian(relative)), 6)  # with an even count two are equally near: the first
+    distance = np.round(
+        np.abs(relative - np.nanmedian(relative)), 6
+    )  # with an even count two are equally near: the first
     return int(cases[int(np.nanargmin(distance))]) if np.isfinite(distance).any() else None
 
 
@@ -151,5 +169,9 @@ def stamp(time: Any, unit: str) -> str:
     """Write a time as date and hour, as year and month, or in picoseconds, as suits leads in ``unit``."""
     if isinstance(time, int | float | np.number) and not isinstance(time, np.datetime64):
         return f"{time:g} ps"
-    text = np.datetime_as_string(time, unit="m") if isinstance(time, np.datetime64) else time.isoformat(timespec="minutes")
+    text = (
+        np.datetime_as_string(time, unit="m")
+        if isinstance(time, np.datetime64)
+        else time.isoformat(timespec="minutes")
+    )
     return str(text)[:7] if unit == "months" else str(text).replace("T", " ")

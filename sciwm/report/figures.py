@@ -1,7 +1,8 @@
 """Line figures of the report: skill against lead time, training curves, all as inline SVG text.
 
-Figures are built with matplotlib's object interface, so no global state is touched, and the same numbers give the
-same bytes. Text becomes outlines (identical on every machine) and takes the page's own text colour.
+Figures are built with matplotlib's object interface, so no global state is touched, and the same
+numbers give the same bytes. Text becomes outlines (identical on every machine) and takes the page's
+own text colour.
 """
 
 import html
@@ -20,9 +21,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from sciwm.report.labels import INK, Leads, Look, join_words, looks
-from sciwm.skill.metrics import HIGHER, LOWER, NEITHER, ONE, ZERO, better, metric_name, metric_units, short_name
+from sciwm.skill.metrics import (
+    HIGHER,
+    LOWER,
+    NEITHER,
+    ONE,
+    ZERO,
+    better,
+    metric_name,
+    metric_units,
+    short_name,
+)
 
-__all__ = ["Margins", "blank_figure", "in_report_style", "inline_svg", "skill_figure", "swatch", "training_figures"]
+__all__ = [
+    "Margins",
+    "blank_figure",
+    "in_report_style",
+    "inline_svg",
+    "skill_figure",
+    "swatch",
+    "training_figures",
+]
 
 FONT = 12.5  # figure units are CSS px at the natural width
 SIZE = (440.0, 290.0)
@@ -38,7 +57,17 @@ _STYLE: dict[str, Any] = {
     "text.parse_math": False,  # names may hold a dollar sign
     "svg.hashsalt": "sciwm",
     "svg.fonttype": "path",
-} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), INK)
+} | dict.fromkeys(
+    (
+        "text.color",
+        "axes.edgecolor",
+        "axes.labelcolor",
+        "xtick.color",
+        "ytick.color",
+        "axes.titlecolor",
+    ),
+    INK,
+)
 # a decorator: the user's matplotlibrc must not change a report
 in_report_style = matplotlib.style.context(["default", _STYLE])
 
@@ -104,7 +133,9 @@ def inline_svg(figure: Figure, *, key: str, alt: str) -> str:
     canvas.print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL
+    )
     view = re.search(r'viewBox="[^"]*"', text)
     head = f'<svg role="img" aria-label="{html.escape(alt)}" {view[0] if view else ""}>'
     text = head + text[text.index(">") + 1 :]
@@ -114,7 +145,9 @@ def inline_svg(figure: Figure, *, key: str, alt: str) -> str:
 
 
 @in_report_style
-def skill_figure(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Leads, key: str) -> str:
+def skill_figure(
+    skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Leads, key: str
+) -> str:
     """One metric of one variable against lead time, a line per method, 95 % intervals shaded.
 
     Parameters
@@ -139,7 +172,9 @@ def skill_figure(skill: xr.Dataset, *, title: str, units: str, metric: str, lead
     methods = [str(m) for m in skill["method"].values]
     style = looks(methods)
     # the JEPA last, hence on top
-    for i, name in sorted(enumerate(methods), key=lambda pair: (pair[1].startswith("jepa"), pair[1] == "jepa")):
+    for i, name in sorted(
+        enumerate(methods), key=lambda pair: (pair[1].startswith("jepa"), pair[1] == "jepa")
+    ):
         row = skill.isel(method=i)
         value, low, high = (row[v].values.astype(float) for v in ("value", "ci_low", "ci_high"))
         if not np.isfinite(value).any():
@@ -160,7 +195,10 @@ def skill_figure(skill: xr.Dataset, *, title: str, units: str, metric: str, lead
     _lead_ticks(ax, leads)
     _value_limits(ax, metric)
     names = join_words([style[m].label for m in methods])
-    alt = f"{metric_name(metric)} of {title} against lead time of {leads.text(range(len(x)))}, with 95 % intervals, for {names}."
+    alt = (
+        f"{metric_name(metric)} of {title} against lead time of {leads.text(range(len(x)))}, with"
+        f" 95 % intervals, for {names}."
+    )
     return inline_svg(figure, key=key, alt=alt)
 
 
@@ -186,7 +224,12 @@ def _value_limits(ax: Axes, metric: str) -> None:
     elif side == HIGHER:
         ax.set_ylim(min(low, 0.0), 1.0)
     if side in (HIGHER, ZERO, ONE):
-        ax.axhline(1 if side == ONE else 0.5 if metric == "roc_area" else 0, color=INK, linewidth=0.8, alpha=0.6)
+        ax.axhline(
+            1 if side == ONE else 0.5 if metric == "roc_area" else 0,
+            color=INK,
+            linewidth=0.8,
+            alpha=0.6,
+        )
 
 
 @in_report_style
@@ -200,7 +243,9 @@ def swatch(look: Look) -> str:
     ax.plot([0.5], [0], color=look.color, marker=look.marker, markersize=5.5)
     ax.set_xlim(-0.05, 1.05)
     key = "swatch-" + re.sub(r"\W", "-", look.label.lower())
-    return inline_svg(figure, key=key, alt="").replace('role="img" aria-label=""', 'aria-hidden="true" class="swatch"')
+    return inline_svg(figure, key=key, alt="").replace(
+        'role="img" aria-label=""', 'aria-hidden="true" class="swatch"'
+    )
 
 
 @in_report_style
@@ -210,8 +255,8 @@ def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
     Parameters
     ----------
     log : sequence of dict
-        Lines of ``log.jsonl``: ``step``, ``split`` and any of loss, prediction, regularizer, effective_rank,
-        smallest_std, probe_r2.
+        Lines of ``log.jsonl``: ``step``, ``split`` and any of loss, prediction, regularizer,
+        effective_rank, smallest_std, probe_r2.
 
     Returns
     -------
@@ -226,13 +271,32 @@ def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
             continue
         figure, axes = blank_figure(*SIZE, margins=Margins(top=52))
         ax = axes[0, 0]
-        style = {"train": ("#0072B2", "-", "", "training"), "validation": ("#D55E00", (0, (4, 2)), "o", "validation")}
+        style = {
+            "train": ("#0072B2", "-", "", "training"),
+            "validation": ("#D55E00", (0, (4, 2)), "o", "validation"),
+        }
         for split, (step, value) in curves.items():
             color, line, marker, name = style[split]
             marker = "o" if len(step) == 1 else marker
-            ax.plot(step, value, color=color, linestyle=line, marker=marker, markersize=4.0, linewidth=1.8, label=name)
+            ax.plot(
+                step,
+                value,
+                color=color,
+                linestyle=line,
+                marker=marker,
+                markersize=4.0,
+                linewidth=1.8,
+                label=name,
+            )
         ax.set_title(title, pad=26)
-        ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=2, frameon=False, labelcolor=INK, borderaxespad=0.2)
+        ax.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 0.99),
+            ncols=2,
+            frameon=False,
+            labelcolor=INK,
+            borderaxespad=0.2,
+        )
         values = np.concatenate([c[1] for c in curves.values()])
         if label == "loss" and values.min() > 0 and values.max() > 20 * values.min():
             ax.set_yscale("log")
@@ -247,14 +311,20 @@ def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
         ax.grid(color=INK, alpha=0.12, linewidth=0.7)
         ax.spines[["top", "right"]].set_visible(False)
         ends = "; ".join(f"{style[s][3]} ends at {c[1][-1]:.3g}" for s, c in curves.items())
-        out.append(inline_svg(figure, key=f"log-{quantity}", alt=f"{title} by optimizer step: {ends}."))
+        out.append(
+            inline_svg(figure, key=f"log-{quantity}", alt=f"{title} by optimizer step: {ends}.")
+        )
     return out
 
 
-def _curve(log: Sequence[dict[str, object]], quantity: str, split: str, most: int = 400) -> np.ndarray:
+def _curve(
+    log: Sequence[dict[str, object]], quantity: str, split: str, most: int = 400
+) -> np.ndarray:
     """Read steps and values, shape (2, points), finite only, thinned to ``most`` points and the last one."""
     rows = [(r.get("step"), r.get(quantity)) for r in log if r.get("split") == split]
-    pairs = np.array([r for r in rows if all(isinstance(v, int | float) for v in r)], dtype=float).reshape(-1, 2)
+    pairs = np.array(
+        [r for r in rows if all(isinstance(v, int | float) for v in r)], dtype=float
+    ).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     if len(pairs) > most:
         keep = np.unique(np.linspace(0, len(pairs) - 1, most).round().astype(int))

@@ -107,8 +107,13 @@ def lead_axis(lead_time: xr.DataArray) -> Leads:
     if np.issubdtype(values.dtype, np.timedelta64):
         hours = values / np.timedelta64(3_600_000_000_000, "ns")
         days = bool(np.all(hours % 24 == 0)) or float(hours.max()) > 120
-        return Leads(tuple(float(h) / (24 if days else 1) for h in hours), "days" if days else "hours")
+        return Leads(
+            tuple(float(h) / (24 if days else 1) for h in hours), "days" if days else "hours"
+        )
     units = str(lead_time.attrs.get("units", ""))
     if units not in ("months", "ps"):
-        raise ValueError(f"got lead_time of type {values.dtype} with units {units!r}, expected timedelta64, or numbers in months or ps")
+        raise ValueError(
+            f"got lead_time of type {values.dtype} with units {units!r}, expected timedelta64, or"
+            " numbers in months or ps"
+        )
     return Leads(tuple(float(v) for v in values), units)

@@ -40,13 +40,22 @@ def channel_title(channel: str, units: str) -> str:
     name = _NAMES.get("gh" if base == "z" and units == "m" else base)
     if name is None:
         return channel
-    return f"{name} at {match[2]} hPa ({channel})" if match and base != channel else f"{name} ({channel})"
+    return (
+        f"{name} at {match[2]} hPa ({channel})"
+        if match and base != channel
+        else f"{name} ({channel})"
+    )
 
 
 def method_legend(skill: xr.Dataset, *, key: str) -> str:
     """Line and name of every method as an HTML list; ``key`` is unique in the page."""
-    marks = "".join(f"<li>{swatch(look)}{escape(look.label)}</li>" for look in looks(str(m) for m in skill["method"].values).values())
-    return f'<ul class="legend" aria-label="Methods">{marks.replace("swatch-", f"{key}-swatch-")}</ul>'
+    marks = "".join(
+        f"<li>{swatch(look)}{escape(look.label)}</li>"
+        for look in looks(str(m) for m in skill["method"].values).values()
+    )
+    return (
+        f'<ul class="legend" aria-label="Methods">{marks.replace("swatch-", f"{key}-swatch-")}</ul>'
+    )
 
 
 def lead_section(skill: xr.Dataset, *, download: str = "") -> str:
@@ -60,11 +69,21 @@ def lead_section(skill: xr.Dataset, *, download: str = "") -> str:
         A link to the table.
     """
     regions = [str(r) for r in skill["region"].values]
-    parts = [f"<p>{_sample_text(skill)}{f' Region: {escape(regions[0])}.' if len(regions) > 1 else ''}</p>"]
+    parts = [
+        f"<p>{_sample_text(skill)}{f' Region: {escape(regions[0])}.' if len(regions) > 1 else ''}</p>"
+    ]
     parts.append(download)
-    channels = {i: str(c) for i, c in enumerate(skill["channel"].values) if np.isfinite(skill["value"].isel(channel=i)).any()}
+    channels = {
+        i: str(c)
+        for i, c in enumerate(skill["channel"].values)
+        if np.isfinite(skill["value"].isel(channel=i)).any()
+    }
     links = "".join(f'<li><a href="#channel{i}">{escape(c)}</a></li>' for i, c in channels.items())
-    parts.append(f'<nav aria-label="Variables"><ul class="sub">{links}</ul></nav>' if len(channels) > 1 else "")
+    parts.append(
+        f'<nav aria-label="Variables"><ul class="sub">{links}</ul></nav>'
+        if len(channels) > 1
+        else ""
+    )
     for i, channel in channels.items():
         units = channel_units(skill)[i]
         event = "event" in skill.coords and bool(str(skill["event"].values[i]))
@@ -72,16 +91,30 @@ def lead_section(skill: xr.Dataset, *, download: str = "") -> str:
         tail = f"{'' if event else ','} {pretty_units(units)}" if pretty_units(units) else ""
         one = skill.isel(channel=i)
         metrics = [m for m in metric_order(skill) if np.isfinite(one["value"].sel(metric=m)).any()]
-        body = [_region_block(one.isel(region=0), title=channel, units=units, key=f"c{i}", metrics=metrics)]
+        body = [
+            _region_block(
+                one.isel(region=0), title=channel, units=units, key=f"c{i}", metrics=metrics
+            )
+        ]
         for j, region in enumerate(regions[1:], start=1):
-            inner = _region_block(one.isel(region=j), title=f"{channel}, {region}", units=units, key=f"c{i}r{j}", metrics=metrics[:1])
-            body.append(f"<details><summary>{escape(channel)}, {escape(region)}</summary>{inner}</details>")
+            inner = _region_block(
+                one.isel(region=j),
+                title=f"{channel}, {region}",
+                units=units,
+                key=f"c{i}r{j}",
+                metrics=metrics[:1],
+            )
+            body.append(
+                f"<details><summary>{escape(channel)}, {escape(region)}</summary>{inner}</details>"
+            )
         heading = f'<h3 id="channel{i}">{escape(title)}{escape(tail)}</h3>\n{method_legend(skill, key=f"c{i}")}'
         parts.append(heading + "\n" + "\n".join(body))
     return "\n".join(parts)
 
 
-def _region_block(skill: xr.Dataset, *, title: str, units: str, key: str, metrics: Sequence[str]) -> str:
+def _region_block(
+    skill: xr.Dataset, *, title: str, units: str, key: str, metrics: Sequence[str]
+) -> str:
     """Figures and tables of one channel in one region: dims ``method, lead_time, metric``."""
     leads = lead_axis(skill["lead_time"])
     figures, tables = [], []
@@ -89,10 +122,21 @@ def _region_block(skill: xr.Dataset, *, title: str, units: str, key: str, metric
         one = skill.sel(metric=metric).transpose("method", "lead_time", ...)
         if not np.isfinite(one["value"].values.astype(float)).any():
             continue
-        svg = skill_figure(one, title=title, units=units, metric=metric, leads=leads, key=f"{key}-{re.sub(r'[^A-Za-z0-9]', '-', metric)}")
+        svg = skill_figure(
+            one,
+            title=title,
+            units=units,
+            metric=metric,
+            leads=leads,
+            key=f"{key}-{re.sub(r'[^A-Za-z0-9]', '-', metric)}",
+        )
         figures.append(f"<figure>{svg}</figure>")
         tables.append(_table(one, title=title, units=units, metric=metric, leads=leads))
-    rest = f"<details><summary>Tables of the other metrics</summary>{''.join(tables[1:])}</details>" if tables[1:] else ""
+    rest = (
+        f"<details><summary>Tables of the other metrics</summary>{''.join(tables[1:])}</details>"
+        if tables[1:]
+        else ""
+    )
     return f'<div class="pair">{"".join(figures)}</div>{"".join(tables[:1])}{rest}'
 
 
@@ -114,7 +158,11 @@ def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Lea
                 continue
             text = _number(value[i, k], digits)
             text = f"<b>{text}</b>" if small[i, k] == best[k] else text
-            span = f"<small>[{_number(low[i, k], digits)}, {_number(high[i, k], digits)}]</small>" if np.isfinite(low[i, k]) else ""
+            span = (
+                f"<small>[{_number(low[i, k], digits)}, {_number(high[i, k], digits)}]</small>"
+                if np.isfinite(low[i, k])
+                else ""
+            )
             cells.append(f"<td>{text}{span}</td>")
         rows.append(f'<tr><th scope="row">{escape(look.label)}</th>{"".join(cells)}</tr>')
     unit = metric_units(metric, units)
@@ -122,7 +170,8 @@ def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Lea
     bold = "; best in bold" if np.isfinite(small).any() else ""
     caption = f"{metric_name(metric)} of {title}{f' ({unit})' if unit else ''}{bold}."
     return (
-        f'<div class="scroll"><table class="tall"><caption><span class="stay">{escape(caption)}</span></caption>'
+        '<div class="scroll"><table class="tall"><caption><span'
+        f' class="stay">{escape(caption)}</span></caption>'
         f'<thead><tr><th scope="col">Method</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -141,4 +190,8 @@ def _sample_text(skill: xr.Dataset) -> str:
     if not counts.size:
         return ""
     least, most = int(counts.min()), int(counts.max())
-    return f"Scored over {least:,} initial times." if least == most else f"Scored over {least:,} to {most:,} initial times."
+    return (
+        f"Scored over {least:,} initial times."
+        if least == most
+        else f"Scored over {least:,} to {most:,} initial times."
+    )

@@ -38,7 +38,7 @@ class MapFrame:
     def definition(self) -> str:
         """Hidden SVG that the panels refer to; once in the page."""
         return (
-            f'<svg class="hidden" aria-hidden="true" width="0" height="0"><defs>'
+            '<svg class="hidden" aria-hidden="true" width="0" height="0"><defs>'
             f'<clipPath id="{self.key}-clip"><rect {self._extent()}/></clipPath>'
             f'<g id="{self.key}" class="axes">{self.overlay}</g></defs></svg>'
         )
@@ -58,17 +58,26 @@ class MapFrame:
             What it shows, for who cannot see it.
         """
         return (
-            f'<svg class="map" role="img" aria-label="{escape(label)}" viewBox="0 0 {_WIDTH:g} {self.height + _TOP + _BOTTOM:g}">'
-            f'<rect class="missing" {self._extent()}/><image {self._extent()} preserveAspectRatio="none" '
-            f'href="data:image/png;base64,{image}"/><use href="#{self.key}"/></svg>'
+            f'<svg class="map" role="img" aria-label="{escape(label)}" viewBox="0 0 {_WIDTH:g}'
+            f' {self.height + _TOP + _BOTTOM:g}"><rect class="missing" {self._extent()}/><image'
+            f' {self._extent()} preserveAspectRatio="none"'
+            f' href="data:image/png;base64,{image}"/><use href="#{self.key}"/></svg>'
         )
 
     def _extent(self) -> str:
-        return f'x="{_LEFT:g}" y="{_TOP:g}" width="{_WIDTH - _LEFT - _RIGHT:g}" height="{self.height:g}"'
+        return (
+            f'x="{_LEFT:g}" y="{_TOP:g}" width="{_WIDTH - _LEFT - _RIGHT:g}"'
+            f' height="{self.height:g}"'
+        )
 
 
 def map_frame(
-    latitude: np.ndarray, longitude: np.ndarray, *, key: str, lines: list[np.ndarray] | None, most_cells: int | None = None
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    *,
+    key: str,
+    lines: list[np.ndarray] | None,
+    most_cells: int | None = None,
 ) -> MapFrame:
     """Lay out maps of a grid.
 
@@ -79,11 +88,16 @@ def map_frame(
     key : str
         Unique in the page.
     lines : list of ndarray, or None
-        Coastlines, ``(point, 2)`` longitude and latitude; None for what is not the Earth: then cells are square, and there are no degrees.
+        Coastlines, ``(point, 2)`` longitude and latitude; None for what is not the Earth: then
+        cells are square, and there are no degrees.
     most_cells : int, optional
         Thin finer grids to about so many.
     """
-    thin = 1.0 if most_cells is None else max(1.0, (len(latitude) * len(longitude) / most_cells) ** 0.5)
+    thin = (
+        1.0
+        if most_cells is None
+        else max(1.0, (len(latitude) * len(longitude) / most_cells) ** 0.5)
+    )
     picks, edges = [], []
     for axis in (latitude, longitude):
         even = np.linspace(axis[0], axis[-1], max(1, round(len(axis) / thin)))
@@ -92,7 +106,15 @@ def map_frame(
         edges.append((float(even[0] - half), float(even[-1] + half)))
     (south, north), (west, east) = edges
     wide = _WIDTH - _LEFT - _RIGHT
-    height = round(wide * (_shape(latitude, longitude) if lines is not None else min(max(len(latitude) / len(longitude), 0.3), 1.1)), 1)
+    height = round(
+        wide
+        * (
+            _shape(latitude, longitude)
+            if lines is not None
+            else min(max(len(latitude) / len(longitude), 0.3), 1.1)
+        ),
+        1,
+    )
 
     def place(points: np.ndarray) -> np.ndarray:
         x = _LEFT + (points[:, 0] - west) / (east - west) * wide
@@ -105,25 +127,41 @@ def map_frame(
         x = place(np.array([[value, south]]))[0, 0]
         text = _degree_text((value + 180) % 360 - 180 if abs(value) != 180 else 180, "E", "W")
         parts.append(f'<path class="tick" d="M{x:.1f} {_TOP + height:g}v3"/>')
-        parts.append(f'<text x="{x:.1f}" y="{_TOP + height + 14:g}" text-anchor="middle">{text}</text>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{_TOP + height + 14:g}" text-anchor="middle">{text}</text>'
+        )
     for value in up:
         y = place(np.array([[west, value]]))[0, 1]
         parts.append(f'<path class="tick" d="M{_LEFT:g} {y:.1f}h-3"/>')
-        parts.append(f'<text x="{_LEFT - 5:g}" y="{y + 3.5:.1f}" text-anchor="end">{_degree_text(value, "N", "S")}</text>')
+        parts.append(
+            f'<text x="{_LEFT - 5:g}" y="{y + 3.5:.1f}"'
+            f' text-anchor="end">{_degree_text(value, "N", "S")}</text>'
+        )
     frame = f'<rect class="edge" x="{_LEFT:g}" y="{_TOP:g}" width="{wide:g}" height="{height:g}"/>'
     return MapFrame(key, picks[0], picks[1], height, "".join(parts) + frame)
 
 
-def _coast(lines: list[np.ndarray], window: tuple[float, float, float, float], place: object, key: str) -> str:
+def _coast(
+    lines: list[np.ndarray], window: tuple[float, float, float, float], place: object, key: str
+) -> str:
     west, east, south, north = window
     assert callable(place)
     pieces = []
     for shift in (-360, 0, 360):
         for line in lines:
             moved = np.add(line, (shift, 0))
-            if moved[:, 0].max() > west and moved[:, 0].min() < east and moved[:, 1].max() > south and moved[:, 1].min() < north:
+            if (
+                moved[:, 0].max() > west
+                and moved[:, 0].min() < east
+                and moved[:, 1].max() > south
+                and moved[:, 1].min() < north
+            ):
                 pieces.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in place(moved)))
-    return f'<path class="coast" clip-path="url(#{key}-clip)" d="{"".join(pieces)}"/>' if pieces else ""
+    return (
+        f'<path class="coast" clip-path="url(#{key}-clip)" d="{"".join(pieces)}"/>'
+        if pieces
+        else ""
+    )
 
 
 def _shape(latitude: np.ndarray, longitude: np.ndarray) -> float:
@@ -149,8 +187,8 @@ def color_bar(scale: Scale, text: str) -> str:
     middle = (scale.low + scale.high) / 2
     values = "".join(f"<span>{_short(v)}</span>" for v in (scale.low, middle, scale.high))
     return (
-        f'<div class="bar"><img alt="" src="data:image/png;base64,{scale.bar()}"><div class="ends">{values}</div>'
-        f"<div>{escape(text)}</div></div>"
+        f'<div class="bar"><img alt="" src="data:image/png;base64,{scale.bar()}"><div'
+        f' class="ends">{values}</div><div>{escape(text)}</div></div>'
     )
 
 
@@ -172,5 +210,7 @@ def coastlines() -> list[np.ndarray]:
     for root in (cartopy.config.get("pre_existing_data_dir"), cartopy.config.get("data_dir")):
         path = Path(str(root)) / "shapefiles/natural_earth/physical/ne_110m_coastline.shp"
         if root and path.is_file():
-            return [np.asarray(shape.coords)[:, :2] for shape in shapereader.Reader(path).geometries()]
+            return [
+                np.asarray(shape.coords)[:, :2] for shape in shapereader.Reader(path).geometries()
+            ]
     return []

@@ -38,7 +38,9 @@ class Scale:
         """Colour of each value by number; 63 where missing."""
         missing = ~np.isfinite(values)
         share = (np.where(missing, self.low, values) - self.low) / (self.high - self.low)
-        return np.where(missing, _COLORS, np.clip(np.round(share * (_COLORS - 1)), 0, _COLORS - 1)).astype("uint8")
+        return np.where(
+            missing, _COLORS, np.clip(np.round(share * (_COLORS - 1)), 0, _COLORS - 1)
+        ).astype("uint8")
 
     def png(self, values: np.ndarray) -> str:
         """Base64 of the image of a field ``(row, column)`` whose first row is at the bottom; transparent where missing."""
@@ -62,14 +64,20 @@ def diverging_scale(values: np.ndarray, *, judged: bool = False) -> Scale:
     """Scale of differences, symmetric about zero; ``judged`` where negative is better."""
     finite = np.abs(values[np.isfinite(values)])
     most = float(np.percentile(finite, 99.5)) if finite.size else 1.0
-    colors = LinearSegmentedColormap.from_list("better_worse", BETTER_WORSE, N=_COLORS) if judged else colormaps["PuOr_r"]
+    colors = (
+        LinearSegmentedColormap.from_list("better_worse", BETTER_WORSE, N=_COLORS)
+        if judged
+        else colormaps["PuOr_r"]
+    )
     return _scale(-(most or 1.0), most or 1.0, colors)
 
 
 def size_scale(values: np.ndarray) -> Scale:
     """Scale of what is never negative, from zero."""
     finite = values[np.isfinite(values)]
-    return _scale(0.0, float(np.percentile(finite, 99.5)) if finite.size else 1.0, colormaps["YlGnBu"])
+    return _scale(
+        0.0, float(np.percentile(finite, 99.5)) if finite.size else 1.0, colormaps["YlGnBu"]
+    )
 
 
 def _scale(low: float, high: float, colors: Colormap) -> Scale:
@@ -91,7 +99,9 @@ def png_base64(indices: np.ndarray, colors: np.ndarray) -> str:
     b'\x89PNG'
     """
     rows, columns = indices.shape
-    left = np.diff(indices, axis=1, prepend=np.zeros((rows, 1), "uint8"))  # modulo 256: the filter "sub"
+    left = np.diff(
+        indices, axis=1, prepend=np.zeros((rows, 1), "uint8")
+    )  # modulo 256: the filter "sub"
     packed = [_packed(indices, 0), _packed(left, 1)]
     palette = np.vstack([colors, [[127, 127, 127]]]).astype("uint8")
     parts = [
@@ -101,7 +111,9 @@ def png_base64(indices: np.ndarray, colors: np.ndarray) -> str:
         (b"IDAT", min(packed, key=len)),
         (b"IEND", b""),
     ]
-    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)).decode()
+    return base64.b64encode(
+        b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+    ).decode()
 
 
 def _packed(values: np.ndarray, kind: int) -> bytes:

@@ -16,19 +16,33 @@ __all__ = ["describe_data", "describe_grid", "describe_model", "describe_scores"
 _BASELINES = {
     "climatology": "climatology",
     "persistence": "persistence",
-    "damped_persistence": "damped persistence (climatology plus the initial anomaly times a regression slope for each cell and lead)",
-    "lim": "a linear inverse model of all variables together in the space of their leading empirical orthogonal functions",
-    "cslim": "a cyclostationary linear inverse model (a propagator for each calendar month, neighbouring months pooled)",
+    "damped_persistence": (
+        "damped persistence (climatology plus the initial anomaly times a regression slope for each"
+        " cell and lead)"
+    ),
+    "lim": (
+        "a linear inverse model of all variables together in the space of their leading empirical"
+        " orthogonal functions"
+    ),
+    "cslim": (
+        "a cyclostationary linear inverse model (a propagator for each calendar month, neighbouring"
+        " months pooled)"
+    ),
     "analogs": "the mean of what followed the most similar training days of the season",
     "random_encoder": "the same network untrained, with the same readouts",
 }
 _OBJECTIVES = {
     "sigreg": (
-        "a penalty on the distance of the latents from a standard normal distribution along {directions} random directions (SIGReg, "
-        "weight {strength:g})"
+        "a penalty on the distance of the latents from a standard normal distribution along"
+        " {directions} random directions (SIGReg, weight {strength:g})"
     ),
-    "ema": "a teacher network that is the moving average of the encoder (decay {decay:g}) and provides the targets",
-    "vicreg": "penalties on the variance and the covariance of the latents (VICReg, weight {strength:g})",
+    "ema": (
+        "a teacher network that is the moving average of the encoder (decay {decay:g}) and provides"
+        " the targets"
+    ),
+    "vicreg": (
+        "penalties on the variance and the covariance of the latents (VICReg, weight {strength:g})"
+    ),
 }
 _BLOCKS = {"train": "a training block", "validation": "a validation block", "test": "a test block"}
 _CLIMATOLOGIES = {
@@ -54,8 +68,16 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
     --------
     >>> lead = np.array([1, 2], "m8[D]").astype("m8[ns]")
     >>> dims = ("method", "channel", "region", "lead_time", "metric")
-    >>> coords = {"method": ["model", "climatology"], "channel": ["t850"], "region": ["all"], "lead_time": lead, "metric": ["rmse"]}
-    >>> table = xr.Dataset({"value": (dims, np.ones((2, 1, 1, 2, 1)))}, coords, {"num_init": 90, "resamples": 0})
+    >>> coords = {
+    ...     "method": ["model", "climatology"],
+    ...     "channel": ["t850"],
+    ...     "region": ["all"],
+    ...     "lead_time": lead,
+    ...     "metric": ["rmse"],
+    ... }
+    >>> table = xr.Dataset(
+    ...     {"value": (dims, np.ones((2, 1, 1, 2, 1)))}, coords, {"num_init": 90, "resamples": 0}
+    ... )
     >>> describe_scores(table, truth="ERA5").split(". ")[0]
     'Forecasts of t850 at lead times of 1 and 2 days were compared with ERA5 at 90 initial times, the same for every method'
     """
@@ -63,13 +85,24 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
     leads = lead_axis(skill["lead_time"])
     names = list(variables) or [str(c) for c in skill["channel"].values]
     count = attrs.get("num_init", 0)
-    first, last = (str(attrs.get(f"{end}_init", ""))[:16].replace("T", " ") for end in ("first", "last"))
+    first, last = (
+        str(attrs.get(f"{end}_init", ""))[:16].replace("T", " ") for end in ("first", "last")
+    )
     when = f" at {count:,} initial times" if count else ""
     when += f" from {first} to {last}" if count and first and last else ""
     base = f" were compared with {truth}" if truth else " were verified"
-    parts = [f"Forecasts of {join_words(names)} at lead times of {_each(leads)}{base}{when}, the same for every method."]
-    metrics = [re.sub(r"\b(crps|seeps|roc|rmse|brier)\b", _proper, metric_name(str(m)).lower()) for m in skill["metric"].values]
-    parts.append(f"The scores are {join_words(metrics)}, of fields weighted by the cosine of latitude, averaged over initial times.")
+    parts = [
+        f"Forecasts of {join_words(names)} at lead times of {_each(leads)}{base}{when}, the same"
+        " for every method."
+    ]
+    metrics = [
+        re.sub(r"\b(crps|seeps|roc|rmse|brier)\b", _proper, metric_name(str(m)).lower())
+        for m in skill["metric"].values
+    ]
+    parts.append(
+        f"The scores are {join_words(metrics)}, of fields weighted by the cosine of latitude,"
+        " averaged over initial times."
+    )
     regions = [str(r).replace("_", " ") for r in skill["region"].values]
     if len(regions) > 1:
         parts.append(f"They were computed for the regions {join_words(regions)}.")
@@ -78,17 +111,21 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
         fitted = ", fitted on the training period alone" if held != ["persistence"] else ""
         parts.append(f"The forecasts are set beside {join_words(held)}{fitted}.")
     if attrs.get("lim"):
-        parts.append(f"The linear inverse model was chosen on data not used for verification ({attrs['lim']}).")
+        parts.append(
+            "The linear inverse model was chosen on data not used for verification"
+            f" ({attrs['lim']})."
+        )
     if attrs.get("resamples"):
         block = attrs.get("block_length", 1)
         parts.append(
-            f"Intervals are 95 % percentile intervals of a circular moving-block bootstrap over initial times "
-            f"({attrs['resamples']:,} resamples, blocks of {block})."
+            "Intervals are 95 % percentile intervals of a circular moving-block bootstrap over"
+            f" initial times ({attrs['resamples']:,} resamples, blocks of {block})."
         )
     if "pair_q_value" in skill or np.isfinite(skill.get("q_value", xr.DataArray(np.nan))).any():
         parts.append(
-            "Differences between methods were tested with a paired t test of the area-mean squared errors whose effective sample size is "
-            "that of an AR(2) model of the differences, and controlled for a false discovery rate of 5 % (Benjamini and Hochberg 1995)."
+            "Differences between methods were tested with a paired t test of the area-mean squared"
+            " errors whose effective sample size is that of an AR(2) model of the differences, and"
+            " controlled for a false discovery rate of 5 % (Benjamini and Hochberg 1995)."
         )
     if attrs.get("leakage"):
         parts.append(f"This was not a fair test: {attrs['leakage']}.")
@@ -115,7 +152,11 @@ def variable_names(data: xr.Dataset) -> list[str]:
             continue
         title = channel_title(str(name), str(array.attrs.get("units", "")))
         levels = [f"{v:g}" for v in array["level"].values] if "level" in array.dims else []
-        title = title[0].lower() + title[1:] if len(title) > 1 and title[1].islower() and title != name else title
+        title = (
+            title[0].lower() + title[1:]
+            if len(title) > 1 and title[1].islower() and title != name
+            else title
+        )
         out.append(f"{title} at levels {join_words(levels)}" if levels else title)
     return out
 
@@ -125,7 +166,9 @@ def describe_grid(data: xr.Dataset) -> str:
 
     Examples
     --------
-    >>> describe_grid(xr.Dataset(coords={"latitude": [30.0, 31.5, 33.0], "longitude": [-3.0, -1.5, 0.0, 1.5]}))
+    >>> describe_grid(
+    ...     xr.Dataset(coords={"latitude": [30.0, 31.5, 33.0], "longitude": [-3.0, -1.5, 0.0, 1.5]})
+    ... )
     'a grid of 3 × 4 points (1.5° × 1.5°, 30°N to 33°N, 3°W to 1.5°E)'
     """
     if not {"latitude", "longitude"} <= set(data.coords):
@@ -136,8 +179,15 @@ def describe_grid(data: xr.Dataset) -> str:
     steps = [float(np.median(np.diff(a))) if len(a) > 1 else 0.0 for a in (latitude, longitude)]
     around = len(longitude) > 1 and abs(steps[1] * len(longitude) - 360) < 0.01 * 360
     where = [f"{_degrees(v, 'N', 'S')}" for v in latitude[[0, -1]]]
-    span = "all longitudes" if around else " to ".join(_degrees((v + 180) % 360 - 180, "E", "W") for v in longitude[[0, -1]])
-    return f"a grid of {len(latitude)} × {len(longitude)} points ({steps[0]:.3g}° × {steps[1]:.3g}°, {where[0]} to {where[1]}, {span})"
+    span = (
+        "all longitudes"
+        if around
+        else " to ".join(_degrees((v + 180) % 360 - 180, "E", "W") for v in longitude[[0, -1]])
+    )
+    return (
+        f"a grid of {len(latitude)} × {len(longitude)} points ({steps[0]:.3g}° × {steps[1]:.3g}°,"
+        f" {where[0]} to {where[1]}, {span})"
+    )
 
 
 def _degrees(value: float, positive: str, negative: str) -> str:
@@ -156,16 +206,36 @@ def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence
         Dates of the blocks ``train``, ``validation`` and ``test``.
     """
     title = str(data.attrs.get("title", "")).rstrip(".")
-    store = config.data.store if isinstance(config.data.store, str) else f"{len(config.data.store)} stores"
-    what = f"The data set is “{title}”" if title else f"The data are those of {store.rstrip('/').rsplit('/', 1)[-1]}"
+    store = (
+        config.data.store
+        if isinstance(config.data.store, str)
+        else f"{len(config.data.store)} stores"
+    )
+    what = (
+        f"The data set is “{title}”"
+        if title
+        else f"The data are those of {store.rstrip('/').rsplit('/', 1)[-1]}"
+    )
     grid = describe_grid(data)
-    parts = [f"{what}; its variables are {join_words(variable_names(data))}{f', on {grid}' if grid else ''}."]
-    blocks = [f"{_BLOCKS[name]} ({_date(block[0])} to {_date(block[1])})" for name, block in split.items() if len(block) == 2]
+    parts = [
+        f"{what}; its variables are"
+        f" {join_words(variable_names(data))}{f', on {grid}' if grid else ''}."
+    ]
+    blocks = [
+        f"{_BLOCKS[name]} ({_date(block[0])} to {_date(block[1])})"
+        for name, block in split.items()
+        if len(block) == 2
+    ]
     if blocks:
-        whole = ", each of whole members or trajectories" if config.data.split.by == "segment" else ""
+        whole = (
+            ", each of whole members or trajectories" if config.data.split.by == "segment" else ""
+        )
         parts.append(f"The record was split into {join_words(blocks)}{whole}.")
     normal = _CLIMATOLOGIES[config.data.climatology].format(harmonics=config.data.harmonics)
-    parts.append(f"States are anomalies from {normal}, divided by their standard deviation, both of the training block.")
+    parts.append(
+        f"States are anomalies from {normal}, divided by their standard deviation, both of the"
+        " training block."
+    )
     return " ".join(parts)
 
 
@@ -184,27 +254,57 @@ def describe_model(config: Config, parameters: int) -> str:
     'The forecast model is a joint-embedding predictive architecture with 500,000 parameters'
     """
     m, o, t, p = config.model, config.objective, config.train, config.probe
-    objective = _OBJECTIVES[o.kind].format(directions=o.num_directions, strength=o.strength, decay=o.ema_decay)
-    strides = f"{join_words([str(s) for s in o.lead_steps])} time step{'s' if max(o.lead_steps) > 1 else ''}"
+    objective = _OBJECTIVES[o.kind].format(
+        directions=o.num_directions, strength=o.strength, decay=o.ema_decay
+    )
+    strides = (
+        f"{join_words([str(s) for s in o.lead_steps])} time"
+        f" step{'s' if max(o.lead_steps) > 1 else ''}"
+    )
     past = f"{m.history} successive states" if m.history > 1 else "one state"
     ahead = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
     if o.curriculum and o.rollout > 1:
-        ahead += f" (one at first, all after {100 * o.curriculum * (o.rollout - 1) / o.rollout:.0f} % of the steps)"
-    noise = f", with noise of standard deviation {o.input_noise:g} added to the input" if o.input_noise else ""
-    masked = f", {100 * o.mask_ratio:.0f} % of the tokens of the context masked" if o.mask_ratio else ""
-    anchor = f", plus {o.anchor:g} times the squared error of the cells that one linear head gives from them" if o.anchor else ""
-    scope = "patch by patch, drawn towards a shared one" if p.scope == "token" else "one for all patches"
+        ahead += (
+            f" (one at first, all after {100 * o.curriculum * (o.rollout - 1) / o.rollout:.0f} % of"
+            " the steps)"
+        )
+    noise = (
+        f", with noise of standard deviation {o.input_noise:g} added to the input"
+        if o.input_noise
+        else ""
+    )
+    masked = (
+        f", {100 * o.mask_ratio:.0f} % of the tokens of the context masked" if o.mask_ratio else ""
+    )
+    anchor = (
+        f", plus {o.anchor:g} times the squared error of the cells that one linear head gives from"
+        " them"
+        if o.anchor
+        else ""
+    )
+    scope = (
+        "patch by patch, drawn towards a shared one"
+        if p.scope == "token"
+        else "one for all patches"
+    )
     own = "in the residual readout beside their own values up to the initial time and by season"
-    series = f"; scalar series ({join_words(p.targets)}) are read from all tokens together, {own}" if p.targets else ""
+    series = (
+        f"; scalar series ({join_words(p.targets)}) are read from all tokens together, {own}"
+        if p.targets
+        else ""
+    )
     return (
-        f"The forecast model is a joint-embedding predictive architecture with {parameters:,} parameters. A transformer encoder "
-        f"({m.encoder_blocks} blocks, width {m.token_dim}, {m.num_heads} heads) turns each state into tokens of patches of "
-        f"{m.patch_size[0]} × {m.patch_size[1]} cells, and a predictor ({m.predictor_blocks} blocks) advances them from {past} "
-        f"by strides of {strides}. Training minimised the squared error of predicted latents over {ahead} "
-        f"plus {objective}{anchor}{noise}{masked}: {t.steps:,} steps of AdamW (learning rate {t.learning_rate:g}, weight "
-        f"decay {t.weight_decay:g}, batches of {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. Forecasts are read from the "
-        f"predicted latents, and in the residual readout from the anomalies of the patch in the states of the context too, by ridge "
-        f"regressions of each lead ({scope}), fitted on the training block, with strengths chosen on the validation block{series}."
+        f"The forecast model is a joint-embedding predictive architecture with {parameters:,}"
+        f" parameters. A transformer encoder ({m.encoder_blocks} blocks, width {m.token_dim},"
+        f" {m.num_heads} heads) turns each state into tokens of patches of {m.patch_size[0]} ×"
+        f" {m.patch_size[1]} cells, and a predictor ({m.predictor_blocks} blocks) advances them"
+        f" from {past} by strides of {strides}. Training minimised the squared error of predicted"
+        f" latents over {ahead} plus {objective}{anchor}{noise}{masked}: {t.steps:,} steps of AdamW"
+        f" (learning rate {t.learning_rate:g}, weight decay {t.weight_decay:g}, batches of"
+        f" {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. Forecasts are read from the"
+        " predicted latents, and in the residual readout from the anomalies of the patch in the"
+        f" states of the context too, by ridge regressions of each lead ({scope}), fitted on the"
+        f" training block, with strengths chosen on the validation block{series}."
     )
 
 

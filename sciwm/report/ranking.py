@@ -9,7 +9,15 @@ from sciwm.report.labels import Leads, lead_axis, looks
 from sciwm.skill.baselines.by_name import ALL_BASELINES
 from sciwm.skill.metrics import HIGHER, better, cost, short_name
 
-__all__ = ["Comparison", "channel_units", "compare", "main_method", "main_metric", "metric_order", "summarize"]
+__all__ = [
+    "Comparison",
+    "channel_units",
+    "compare",
+    "main_method",
+    "main_metric",
+    "metric_order",
+    "summarize",
+]
 
 _BASELINES = {*ALL_BASELINES, "random_encoder"}
 
@@ -22,8 +30,9 @@ class Comparison:
     ----------
     channel, units : str
     gain : ndarray, shape (lead,)
-        Relative advantage over the best other method in percent of that method's value (for metrics where higher is better: the
-        plain difference × 100); positive is ahead; NaN where either is missing.
+        Relative advantage over the best other method in percent of that method's value (for metrics
+        where higher is better: the plain difference × 100); positive is ahead; NaN where either is
+        missing.
     clear : ndarray of bool, shape (lead,)
         Whether the two 95 % intervals do not overlap.
     rival : list of str
@@ -70,7 +79,10 @@ def compare(skill: xr.Dataset, method: str) -> list[Comparison]:
     clear = (high[own] < at_best(low)) | (low[own] > at_best(high))
     units = channel_units(table)
     channels = [str(c) for c in table["channel"].values]
-    return [Comparison(c, units[i], gain[i], clear[i], [names[b] for b in best[i]]) for i, c in enumerate(channels)]
+    return [
+        Comparison(c, units[i], gain[i], clear[i], [names[b] for b in best[i]])
+        for i, c in enumerate(channels)
+    ]
 
 
 def summarize(skill: xr.Dataset) -> str:
@@ -80,7 +92,10 @@ def summarize(skill: xr.Dataset) -> str:
     what = short_name(metric)
     leads = lead_axis(skill["lead_time"])
     if method is None:
-        return f"Only baselines are among the {skill.sizes['method']} methods scored here; the tables show their {what}."
+        return (
+            f"Only baselines are among the {skill.sizes['method']} methods scored here; the tables"
+            f" show their {what}."
+        )
     label = looks([method])[method].label
     comparisons = compare(skill, method)
     pairs = sum(int(np.isfinite(c.gain).sum()) for c in comparisons)
@@ -93,15 +108,31 @@ def summarize(skill: xr.Dataset) -> str:
     cases = "variable–lead pairs" if len(comparisons) > 1 else "lead times"
     rest = f"; it is worse with non-overlapping 95 % intervals in {lost}" if lost else ""
     if not count:
-        return f"{label} is not ahead of the best other method in {what} at any of the {pairs} {cases}{rest}."
-    where = "; ".join(f"{c.channel} at {_leads_text(leads, w)}" for c, w in wins if len(w)) if len(comparisons) <= 6 else ""
+        return (
+            f"{label} is not ahead of the best other method in {what} at any of the {pairs}"
+            f" {cases}{rest}."
+        )
+    where = (
+        "; ".join(f"{c.channel} at {_leads_text(leads, w)}" for c, w in wins if len(w))
+        if len(comparisons) <= 6
+        else ""
+    )
     share = f"in all {pairs}" if count == pairs else f"in {count} of {pairs}"
-    apart = f"clearly so (95 % intervals apart) in {clear} of them" if clear else "but the 95 % intervals overlap in every one of them"
-    return f"{label} has a better {what} than every other method {share} {cases}{f' ({where})' if where else ''}, {apart}{rest}."
+    apart = (
+        f"clearly so (95 % intervals apart) in {clear} of them"
+        if clear
+        else "but the 95 % intervals overlap in every one of them"
+    )
+    return (
+        f"{label} has a better {what} than every other method {share}"
+        f" {cases}{f' ({where})' if where else ''}, {apart}{rest}."
+    )
 
 
 def _leads_text(leads: Leads, positions: np.ndarray) -> str:
-    return "every lead" if len(positions) == len(leads.values) > 1 else leads.text(positions.tolist())
+    return (
+        "every lead" if len(positions) == len(leads.values) > 1 else leads.text(positions.tolist())
+    )
 
 
 def main_method(skill: xr.Dataset) -> str | None:
@@ -123,4 +154,8 @@ def metric_order(skill: xr.Dataset) -> list[str]:
 
 def channel_units(skill: xr.Dataset) -> list[str]:
     """List the units of the channels, empty where unknown."""
-    return [str(u) for u in skill["units"].values] if "units" in skill.coords else [""] * skill.sizes["channel"]
+    return (
+        [str(u) for u in skill["units"].values]
+        if "units" in skill.coords
+        else [""] * skill.sizes["channel"]
+    )

@@ -41,22 +41,34 @@ def differences(skill: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Dims ``method, reference_method, channel, region, lead_time``: ``difference`` in percent, NaN where a value is missing and
-        against itself; ``significant``: with ``pair_q_value`` in ``skill`` and a squared-error metric, at most 0.05; otherwise
-        whether the intervals of the two do not overlap. ``attrs["paired"]`` is 1 in the first case.
+        Dims ``method, reference_method, channel, region, lead_time``: ``difference`` in percent,
+        NaN where a value is missing and against itself; ``significant``: with ``pair_q_value`` in
+        ``skill`` and a squared-error metric, at most 0.05; otherwise whether the intervals of the
+        two do not overlap. ``attrs["paired"]`` is 1 in the first case.
     """
     metric = main_metric(skill)
     dims = ("method", "channel", "region", "lead_time")
     one = skill.sel(metric=metric)
-    value, low, high = (one[n].transpose(*dims).astype(float) for n in ("value", "ci_low", "ci_high"))
-    base, base_low, base_high = (a.rename({"method": "reference_method"}) for a in (value, low, high))
-    difference = 100 * (value - base) / abs(base.where(base != 0)) if better(metric) == LOWER else 100 * (value - base)
+    value, low, high = (
+        one[n].transpose(*dims).astype(float) for n in ("value", "ci_low", "ci_high")
+    )
+    base, base_low, base_high = (
+        a.rename({"method": "reference_method"}) for a in (value, low, high)
+    )
+    difference = (
+        100 * (value - base) / abs(base.where(base != 0))
+        if better(metric) == LOWER
+        else 100 * (value - base)
+    )
     names = xr.DataArray(skill["method"].values.astype(str), dims="method")
     itself = names == names.rename({"method": "reference_method"})
     paired = metric in _SQUARED and "pair_q_value" in skill
     sure = skill["pair_q_value"] <= 0.05 if paired else (high < base_low) | (low > base_high)
     order = ("method", "reference_method", *dims[1:])
-    found = {"difference": difference.where(~itself).transpose(*order), "significant": sure.transpose(*order)}
+    found = {
+        "difference": difference.where(~itself).transpose(*order),
+        "significant": sure.transpose(*order),
+    }
     return xr.Dataset(found).assign_attrs(metric=metric, paired=int(paired))
 
 
@@ -81,7 +93,9 @@ def scorecard_frame(skill: xr.Dataset) -> pd.DataFrame:
         "significant": table["significant"].transpose(*order).values.ravel(),
     }
     if "pair_q_value" in skill:
-        columns |= {n: skill[f"pair_{n}"].transpose(*order).values.ravel() for n in ("p_value", "q_value")}
+        columns |= {
+            n: skill[f"pair_{n}"].transpose(*order).values.ravel() for n in ("p_value", "q_value")
+        }
     frame = pd.DataFrame(columns)
     return frame[np.isfinite(frame["difference_percent"])].reset_index(drop=True)
 
@@ -139,14 +153,21 @@ def scorecard_section(skill: xr.Dataset, *, download: str = "") -> str:
     cells = _all_cells(table, rows)
     choices = (Choice("Method", labels, start=a), Choice("Reference", labels, start=b))
     controls = "".join(
-        f'<span class="control"><label for="scorecard-{i}">{c.name}</label>{select(f"scorecard-{i}", c, i)}</span>'
+        '<span class="control"><label'
+        f' for="scorecard-{i}">{c.name}</label>{select(f"scorecard-{i}", c, i)}</span>'
         for i, c in enumerate(choices)
     )
-    what = f"{short_name(metric)} × 100, difference" if better(metric) == HIGHER else f"{short_name(metric)}, difference in %"
+    what = (
+        f"{short_name(metric)} × 100, difference"
+        if better(metric) == HIGHER
+        else f"{short_name(metric)}, difference in %"
+    )
     return (
         f"<p>{_explanation(table)}</p>{_legend(better(metric) == HIGHER)}"
-        f'<div class="controls" id="scorecard-controls" hidden>{controls}</div><div class="scroll"><table class="card" id="scorecard">'
-        f'<caption><span class="stay">{escape(what)}: <span id="scorecard-said">{escape(f"{labels[a]} against {labels[b]}")}</span></span>'
+        f'<div class="controls" id="scorecard-controls" hidden>{controls}</div><div'
+        ' class="scroll"><table class="card" id="scorecard">'
+        f'<caption><span class="stay">{escape(what)}: <span'
+        f' id="scorecard-said">{escape(f"{labels[a]} against {labels[b]}")}</span></span>'
         f"</caption>{_table(skill, rows, cells[a][b])}</table></div>"
         f"{download}{data_block('scorecard-data', {'labels': labels, 'cells': cells})}"
     )
@@ -158,7 +179,13 @@ def _all_cells(table: xr.Dataset, rows: list[tuple[int, int]]) -> list[list[list
     values, sure = table["difference"].values, table["significant"].values.astype(bool)
 
     def card(m: int, o: int) -> list[list[str]]:
-        return [[_cell(float(v), bool(s), higher) for v, s in zip(values[m, o, c, r], sure[m, o, c, r], strict=True)] for c, r in rows]
+        return [
+            [
+                _cell(float(v), bool(s), higher)
+                for v, s in zip(values[m, o, c, r], sure[m, o, c, r], strict=True)
+            ]
+            for c, r in rows
+        ]
 
     count = len(values)
     return [[card(m, o) for o in range(count)] for m in range(count)]
@@ -175,8 +202,14 @@ def _table(skill: xr.Dataset, rows: list[tuple[int, int]], cells: list[list[str]
         first = i == 0 or rows[i - 1][0] != c
         title = escape(str(skill["channel"].values[c]))
         name = f'<th scope="row">{title if first else f"<span class=aside>{title}</span>"}</th>'
-        region = f'<th scope="row" class="region">{escape(_words(str(skill["region"].values[r])))}</th>' if several else ""
-        body.append(f"<tr{' class=first' if first and several else ''}>{name}{region}{''.join(map(_markup, cells[i]))}</tr>")
+        region = (
+            f'<th scope="row" class="region">{escape(_words(str(skill["region"].values[r])))}</th>'
+            if several
+            else ""
+        )
+        body.append(
+            f"<tr{' class=first' if first and several else ''}>{name}{region}{''.join(map(_markup, cells[i]))}</tr>"
+        )
     return f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
 
 
@@ -189,22 +222,31 @@ def _explanation(table: xr.Dataset) -> str:
     sign = "Positive" if better(table.attrs["metric"]) == HIGHER else "Negative"
     if table.attrs["paired"]:
         test = (
-            "Hatched: not significant, in a paired test of the squared errors that allows for their autocorrelation; of the cells without "
-            "hatching in one card, on average at most 5 % are false discoveries."
+            "Hatched: not significant, in a paired test of the squared errors that allows for their"
+            " autocorrelation; of the cells without hatching in one card, on average at most 5 %"
+            " are false discoveries."
         )
     else:
-        test = "Hatched: the two 95 % intervals overlap, which is no proof of equality; no paired test of this comparison was made."
+        test = (
+            "Hatched: the two 95 % intervals overlap, which is no proof of equality; no paired test"
+            " of this comparison was made."
+        )
     return f"{sign} and blue: the method has the better {metric} than the reference. {test}"
 
 
 def _legend(higher: bool) -> str:
     edges = [f"{e:g}" for e in STEPS]
-    names = [f"over {edges[-1]}", *(f"{low}–{high}" for low, high in zip(edges[-2::-1], edges[:0:-1], strict=True))]
+    names = [
+        f"over {edges[-1]}",
+        *(f"{low}–{high}" for low, high in zip(edges[-2::-1], edges[:0:-1], strict=True)),
+    ]
     better_cells = "".join(f'<li class="b{5 - i}">{n}</li>' for i, n in enumerate(names))
     worse_cells = "".join(f'<li class="w{i + 1}">{n}</li>' for i, n in enumerate(names[::-1]))
     unit = "" if higher else " %"
     return (
-        f'<div class="key" role="img" aria-label="Colours: blue is better, orange is worse, by 1, 3, 7, 15 and 30{unit}; hatched is not '
-        f'significant"><span>better by</span><ul>{better_cells}<li class="s0">under {edges[0]}</li>{worse_cells}</ul>'
-        f'<span>worse by{unit}</span><ul><li class="s0 ns">chance?</li></ul></div>'
+        '<div class="key" role="img" aria-label="Colours: blue is better, orange is worse, by 1,'
+        f' 3, 7, 15 and 30{unit}; hatched is not significant"><span>better'
+        f' by</span><ul>{better_cells}<li class="s0">under'
+        f' {edges[0]}</li>{worse_cells}</ul><span>worse by{unit}</span><ul><li class="s0'
+        ' ns">chance?</li></ul></div>'
     )

@@ -21,9 +21,16 @@ def series_figure(field: Field, *, picked: Sequence[int], key: str) -> str:
     leads = lead_axis(field.forecast["lead_time"])
     part = field.forecast.isel(init_time=slice(0, _MOST_POINTS))
     at = truth_at(field.observed, part["init_time"], part["lead_time"])
-    around = field.observed["time"].values[np.unique(at[at >= 0])[[0, -1]]] if (at >= 0).any() else None
-    truth, forecast = np.asarray(field.observed.values, float), part.transpose("init_time", "lead_time").values
-    figure, axes = blank_figure(1000, 210 * len(picked) + 42, rows=len(picked), margins=Margins(top=52, down=60))
+    around = (
+        field.observed["time"].values[np.unique(at[at >= 0])[[0, -1]]] if (at >= 0).any() else None
+    )
+    truth, forecast = (
+        np.asarray(field.observed.values, float),
+        part.transpose("init_time", "lead_time").values,
+    )
+    figure, axes = blank_figure(
+        1000, 210 * len(picked) + 42, rows=len(picked), margins=Margins(top=52, down=60)
+    )
     units = pretty_units(field.units)
     for ax, lead in zip(axes[:, 0], picked, strict=True):
         there = np.flatnonzero(at[:, lead] >= 0)
@@ -38,8 +45,21 @@ def series_figure(field: Field, *, picked: Sequence[int], key: str) -> str:
         ax.grid(color=INK, alpha=0.12, linewidth=0.7)
         ax.spines[["top", "right"]].set_visible(False)
     # legend and label at the left, the end that a phone shows
-    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(-0.006, 0.99), ncols=2, frameon=False, labelcolor=INK, borderaxespad=0.2)
-    unit = " (ps)" if leads.unit == "ps" else " (hours since 1970)" if field.observed["time"].values.dtype == object else ""
+    axes[0, 0].legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.006, 0.99),
+        ncols=2,
+        frameon=False,
+        labelcolor=INK,
+        borderaxespad=0.2,
+    )
+    unit = (
+        " (ps)"
+        if leads.unit == "ps"
+        else " (hours since 1970)"
+        if field.observed["time"].values.dtype == object
+        else ""
+    )
     axes[-1, 0].set_xlabel(f"Valid time{unit}", loc="left")
     alt = f"Series of {field.name}, forecast and truth by valid time, at lead {leads.text(picked)}."
     return inline_svg(figure, key=key, alt=alt)

@@ -20,7 +20,14 @@ from sciwm.model.twins import TWINS, Network, Twin, without_dynamics
 from sciwm.probe.fit import fit_probes
 from sciwm.run import verbs
 from sciwm.run.directory import RunDir, hash_inputs, open_run
-from sciwm.run.inputs import lead_steps, observations, open_data, reference_of, scored_positions, series_climatology
+from sciwm.run.inputs import (
+    lead_steps,
+    observations,
+    open_data,
+    reference_of,
+    scored_positions,
+    series_climatology,
+)
 from sciwm.run.tally import Scored, fit_name, tally, to_markdown
 from sciwm.skill import region_weights, score_sums
 from sciwm.skill.alignment import at_positions
@@ -45,7 +52,12 @@ _console = Console()
 
 
 def compare(
-    config: Config, *, out: Path, seeds: Sequence[int] = (0, 1, 2), methods: Sequence[str] = METHODS, split: _Block = "test"
+    config: Config,
+    *,
+    out: Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    methods: Sequence[str] = METHODS,
+    split: _Block = "test",
 ) -> pd.DataFrame:
     """Train and score methods over seeds on the same prepared data; what is finished is skipped.
 
@@ -54,15 +66,16 @@ def compare(
     config : Config
         Sizes, steps, data and probes of all of them.
     out : Path
-        Folder: ``prepared/`` (training store, baselines), a run directory ``METHOD/seedN/`` for each, ``compare.csv`` and
-        ``compare.md`` (``compare_validation.csv`` and ``.md``).
+        Folder: ``prepared/`` (training store, baselines), a run directory ``METHOD/seedN/`` for
+        each, ``compare.csv`` and ``compare.md`` (``compare_validation.csv`` and ``.md``).
     seeds : sequence of int
         Of weights, batches and few-label stretches.
     methods : sequence of str
         Some of `METHODS`.
     split : {"test", "validation"}
-        Block whose initial times are scored. Choices are made on the validation block; but it chose the strengths of the readouts and
-        the truncation of the LIM too, so all of its scores are a little too good.
+        Block whose initial times are scored. Choices are made on the validation block; but it chose
+        the strengths of the readouts and the truncation of the LIM too, so all of its scores are a
+        little too good.
 
     Returns
     -------
@@ -85,7 +98,10 @@ def compare(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     if config.model.noise_dim:
-        notice = f"model.noise_dim = {config.model.noise_dim} is left out: every method is trained without noise, and makes no ensembles"
+        notice = (
+            f"model.noise_dim = {config.model.noise_dim} is left out: every method is trained"
+            " without noise, and makes no ensembles"
+        )
         _console.print(notice, style="yellow", highlight=False)
     shared = open_run(out / "prepared", config)
     verbs.prepare(shared, config)
@@ -93,7 +109,9 @@ def compare(
     members = [(method, seed) for seed in seeds for method in methods]
     scored = []
     for number, (method, seed) in enumerate(members, start=1):
-        _console.print(f"[bold]{method}, seed {seed}[/bold] ({number} of {len(members)})", highlight=False)
+        _console.print(
+            f"[bold]{method}, seed {seed}[/bold] ({number} of {len(members)})", highlight=False
+        )
         scored.append(_member(shared, method_config(config, method, seed), ds, method, out, split))
     baselines = _baselines(shared, config, ds, split)
     step = infer_step(ds["time"])
@@ -103,12 +121,19 @@ def compare(
         baselines,
         lead_column=step.column,
         leads=[step.value * n for n in lead_steps(config, step)],
-        units={str(c): str(observed[v].attrs.get("units", "")) for c, v in _channel_variables(baselines)},
+        units={
+            str(c): str(observed[v].attrs.get("units", ""))
+            for c, v in _channel_variables(baselines)
+        },
     )
     numbers, text = (out / _named("compare", split, suffix) for suffix in (".csv", ".md"))
     write_atomically(numbers, frame.to_csv(index=False))
     write_atomically(text, to_markdown(frame, split=split))
-    _console.print(f"[bold]{numbers}[/bold]: all numbers; {text}: the same to read", highlight=False, soft_wrap=True)
+    _console.print(
+        f"[bold]{numbers}[/bold]: all numbers; {text}: the same to read",
+        highlight=False,
+        soft_wrap=True,
+    )
     return frame
 
 
@@ -123,12 +148,18 @@ def method_config(config: Config, method: str, seed: int) -> Config:
     """
     objective, model = config.objective, dataclasses.replace(config.model, noise_dim=0)
     if method in TWINS:
-        hidden = (objective.mask_ratio or _HIDDEN) if method == "masked_autoencoder" else objective.mask_ratio
+        hidden = (
+            (objective.mask_ratio or _HIDDEN)
+            if method == "masked_autoencoder"
+            else objective.mask_ratio
+        )
         objective = dataclasses.replace(objective, kind=method, mask_ratio=hidden)  # type: ignore[arg-type]
     elif objective.kind in TWINS:
         objective = dataclasses.replace(objective, kind="sigreg")
     forecast = dataclasses.replace(config.forecast, members=0)
-    return dataclasses.replace(config, seed=seed, model=model, objective=objective, forecast=forecast)
+    return dataclasses.replace(
+        config, seed=seed, model=model, objective=objective, forecast=forecast
+    )
 
 
 def _with_data(config: Config, out: Path) -> Config:
@@ -147,23 +178,38 @@ def _named(name: str, split: _Block, suffix: str = "") -> str:
     return f"{name}{'' if split == 'test' else f'_{split}'}{suffix}"
 
 
-def _member(shared: RunDir, config: Config, ds: xr.Dataset, method: str, out: Path, split: _Block) -> Scored:
+def _member(
+    shared: RunDir, config: Config, ds: xr.Dataset, method: str, out: Path, split: _Block
+) -> Scored:
     """Train and score one method and seed, or read what was made before."""
     run = open_run(out / method / f"seed{config.seed}", config)
     _share_store(shared, run)
     if method != "random":
         verbs.train(run, config)
     before = run.stage_inputs("prepare" if method == "random" else "train")
-    inputs = hash_inputs(before, config.model, config.seed, config.probe, config.forecast, config.skill.regions, FRACTIONS, _READOUTS)
+    inputs = hash_inputs(
+        before,
+        config.model,
+        config.seed,
+        config.probe,
+        config.forecast,
+        config.skill.regions,
+        FRACTIONS,
+        _READOUTS,
+    )
     path, stage = run.path / _named("scores", split, ".nc"), _named("compare", split)
     if not run.is_fresh(stage, inputs):
-        fresh = build_world(config, run.train_store, series_climatology=series_climatology(run, config))
+        fresh = build_world(
+            config, run.train_store, series_climatology=series_climatology(run, config)
+        )
         facts = _facts(fresh, run) if method != "random" else _untrained_facts(fresh, run)
         world = fresh if method == "random" else load_world(run.path)
         _write(_score(world, run, config, ds, split, text=method), path, facts)
         run.record_stage(stage, inputs, [path])
     with xr.open_dataarray(path) as sums:
-        return Scored(method, config.seed, sums.load(), {str(k): float(v) for k, v in sums.attrs.items()})
+        return Scored(
+            method, config.seed, sums.load(), {str(k): float(v) for k, v in sums.attrs.items()}
+        )
 
 
 def _share_store(shared: RunDir, run: RunDir) -> None:
@@ -179,20 +225,35 @@ def _share_store(shared: RunDir, run: RunDir) -> None:
 def _facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
     log = run.read_log()
     last = [r for r in log if r["split"] == "validation"][-1]
-    cost = {"train_flops": float(train_flops(fresh, run.train_store)), "train_seconds": _seconds(log)}
-    return {**_sizes(fresh.network), **cost, "probe_r2": last["probe_r2"], "effective_rank": last["effective_rank"]}
+    cost = {
+        "train_flops": float(train_flops(fresh, run.train_store)),
+        "train_seconds": _seconds(log),
+    }
+    return {
+        **_sizes(fresh.network),
+        **cost,
+        "probe_r2": last["probe_r2"],
+        "effective_rank": last["effective_rank"],
+    }
 
 
 def _untrained_facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
     found = measure_world(fresh, run.train_store)
     idle = {"train_flops": 0.0, "train_seconds": 0.0}
-    return {**_sizes(fresh.network), **idle, "probe_r2": found["probe_r2"], "effective_rank": found["effective_rank"]}
+    return {
+        **_sizes(fresh.network),
+        **idle,
+        "probe_r2": found["probe_r2"],
+        "effective_rank": found["effective_rank"],
+    }
 
 
 def _sizes(network: Network) -> dict[str, float]:
     """Trained numbers of all of the network, and of the parts that JEPA and twins share."""
     backbone = network.backbone if isinstance(network, Twin) else network
-    shared = (p for name, p in backbone.named_parameters() if not name.startswith("head."))  # an anchor's head is the JEPA's own
+    shared = (
+        p for name, p in backbone.named_parameters() if not name.startswith("head.")
+    )  # an anchor's head is the JEPA's own
     parts = (("parameters", network.parameters()), ("backbone_parameters", shared))
     return {name: float(sum(p.numel() for p in part if p.requires_grad)) for name, part in parts}
 
@@ -204,7 +265,9 @@ def _seconds(log: Sequence[dict[str, Any]]) -> float:
     return float(np.where(step < 0, clock[1:], step).sum())
 
 
-def _score(world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, split: _Block, *, text: str) -> xr.DataArray:
+def _score(
+    world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, split: _Block, *, text: str
+) -> xr.DataArray:
     """Sums of all readouts of a world model, ``(fit, init_time, lead_time, channel, region, statistic)``."""
     store = open_training_store(run.train_store)
     leads, index = lead_steps(config, world.step), scored_positions(run, config, ds, split=split)
@@ -212,19 +275,33 @@ def _score(world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, split
 
     def scored(model: WorldModel, kind: str, name: str) -> xr.DataArray:
         forecasts = model.forecast_batches(ds, index, readout=kind, batch_size=_BATCH)  # type: ignore[arg-type]
-        return _sums(forecasts, observed, index, leads, config, text=f"scores, {text}, {name}").expand_dims(fit=[name])
+        return _sums(
+            forecasts, observed, index, leads, config, text=f"scores, {text}, {name}"
+        ).expand_dims(fit=[name])
 
     sums = []
     for fraction in FRACTIONS:
         probe = dataclasses.replace(config.probe, fraction=fraction * config.probe.fraction)
-        probed = fit_probes(world, store, probe=probe, lead_steps=leads, progress=f"readouts, {text}, {fraction * 100:g} % of the labels")
+        probed = fit_probes(
+            world,
+            store,
+            probe=probe,
+            lead_steps=leads,
+            progress=f"readouts, {text}, {fraction * 100:g} % of the labels",
+        )
         if fraction == 1:
             _keep(probed, run)
         for kind in probed.readouts if fraction == 1 else ["residual"]:
             sums.append(scored(probed, kind, fit_name(kind, fraction)))
     if config.objective.kind != "masked_autoencoder":
         encoder = dataclasses.replace(world, network=without_dynamics(world.network))
-        probed = fit_probes(encoder, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {text}, of the context")
+        probed = fit_probes(
+            encoder,
+            store,
+            probe=config.probe,
+            lead_steps=leads,
+            progress=f"readouts, {text}, of the context",
+        )
         sums.append(scored(probed, "residual", fit_name("context", 1)))
     return xr.concat(sums, "fit")
 
@@ -243,15 +320,27 @@ def _baselines(shared: RunDir, config: Config, ds: xr.Dataset, split: _Block) ->
     path, stage = shared.path / _named("baselines", split, ".nc"), _named("baselines", split)
     if not shared.is_fresh(stage, inputs):
         observed, reference = observations(config, ds), reference_of(shared)
-        index, leads = scored_positions(shared, config, ds, split=split), lead_steps(config, reference.step)
+        index, leads = (
+            scored_positions(shared, config, ds, split=split),
+            lead_steps(config, reference.step),
+        )
         init = ds["time"].isel(time=index).rename(time="init_time")
         init, lead = axes(init, reference.step.lead_times(np.array(leads)), reference.step)
         names = [str(n) for n in reference.anomaly.data_vars]
         sums = []
         for name in config.skill.baselines:
-            made = fit_baseline(name, reference, observed, lead, variables=names, lim_eofs=config.skill.lim_eofs)
-            forecasts = (made.forecast(init[start : start + _BATCH]) for start in range(0, len(index), _BATCH))
-            sums.append(_sums(forecasts, observed, index, leads, config, text=f"scores, {name}").expand_dims(method=[name]))
+            made = fit_baseline(
+                name, reference, observed, lead, variables=names, lim_eofs=config.skill.lim_eofs
+            )
+            forecasts = (
+                made.forecast(init[start : start + _BATCH])
+                for start in range(0, len(index), _BATCH)
+            )
+            sums.append(
+                _sums(
+                    forecasts, observed, index, leads, config, text=f"scores, {name}"
+                ).expand_dims(method=[name])
+            )
         _write(xr.concat(sums, "method"), path, {})
         shared.record_stage(stage, inputs, [path])
     with xr.open_dataarray(path) as found:
@@ -259,10 +348,20 @@ def _baselines(shared: RunDir, config: Config, ds: xr.Dataset, split: _Block) ->
 
 
 def _sums(
-    forecasts: Iterable[xr.Dataset], observed: xr.Dataset, index: np.ndarray, leads: Sequence[int], config: Config, *, text: str
+    forecasts: Iterable[xr.Dataset],
+    observed: xr.Dataset,
+    index: np.ndarray,
+    leads: Sequence[int],
+    config: Config,
+    *,
+    text: str,
 ) -> xr.DataArray:
     """Sums of forecasts that come in blocks of initial times; times are positions on the axis of the data, and leads steps."""
-    weights = {str(n): region_weights(v, config.skill.regions) for n, v in observed.data_vars.items() if "time" in v.dims}
+    weights = {
+        str(n): region_weights(v, config.skill.regions)
+        for n, v in observed.data_vars.items()
+        if "time" in v.dims
+    }
     blocks, start = [], 0
     for forecast in _tracked(forecasts, len(index), text):
         part = index[start : start + forecast.sizes["init_time"]]
@@ -271,10 +370,23 @@ def _sums(
         axis = {k: xr.DataArray(v[1], dims=k) for k, v in times.items()}
         channels = []
         for name in (n for n in weights if n in forecast.data_vars):
-            truth = at_positions(observed[name], part[:, None] + np.asarray(leads), axis["init_time"], axis["lead_time"])
-            bare = forecast[name].drop_vars([c for c in forecast[name].coords if c not in forecast[name].dims]).assign_coords(times)
+            truth = at_positions(
+                observed[name],
+                part[:, None] + np.asarray(leads),
+                axis["init_time"],
+                axis["lead_time"],
+            )
+            bare = (
+                forecast[name]
+                .drop_vars([c for c in forecast[name].coords if c not in forecast[name].dims])
+                .assign_coords(times)
+            )
             channels.append(_as_channels(score_sums(bare, truth, weights=weights[name]), name))
-        blocks.append(xr.concat(channels, "channel", coords="minimal", compat="override", join="override").compute())
+        blocks.append(
+            xr.concat(
+                channels, "channel", coords="minimal", compat="override", join="override"
+            ).compute()
+        )
     return xr.concat(blocks, "init_time", coords="minimal", compat="override", join="override")
 
 
@@ -283,10 +395,15 @@ def _tracked(forecasts: Iterable[xr.Dataset], count: int, text: str) -> Iterator
 
 
 def _as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
-    levels = np.atleast_1d(sums["level"].values).astype(float) if "level" in sums.dims else np.array([np.nan])
+    levels = (
+        np.atleast_1d(sums["level"].values).astype(float)
+        if "level" in sums.dims
+        else np.array([np.nan])
+    )
     sums = sums.rename(level="channel") if "level" in sums.dims else sums.expand_dims("channel")
     return sums.assign_coords(
-        channel=[name if np.isnan(v) else f"{name}_{v:g}" for v in levels], variable=("channel", [name] * len(levels))
+        channel=[name if np.isnan(v) else f"{name}_{v:g}" for v in levels],
+        variable=("channel", [name] * len(levels)),
     )
 
 

@@ -1,7 +1,7 @@
 """A run directory: its files, its log, which stages are up to date, and where it came from.
 
-One configuration per folder. What is done after training may be asked for anew with other values; any other
-configuration is refused once something was made from the one there.
+One configuration per folder. What is done after training may be asked for anew with other values;
+any other configuration is refused once something was made from the one there.
 """
 
 import datetime
@@ -23,11 +23,24 @@ from sciwm.sections import ADDED_LATER
 
 __all__ = ["RunDir", "hash_inputs", "open_run", "provenance", "resolve_run"]
 
-# Sections that may change in a run; the hashes of the stages say what has to be made again. Two keys reach back to the
-# training store, hence to the weights, and may not: `probe.targets` are kept in it, `forecast.lead_times` widen its gaps.
+# Sections that may change in a run; the hashes of the stages say what has to be made again. Two
+# keys reach back to the training store, hence to the weights, and may not: `probe.targets` are kept
+# in it, `forecast.lead_times` widen its gaps.
 _LATER = ("probe.", "forecast.", "skill.")
 _EARLY = ("probe.targets", "forecast.lead_times")
-_PACKAGES = ("torch", "lightning", "xarray", "zarr", "dask", "numpy", "scipy", "pandas", "scores", "netCDF4", "safetensors")
+_PACKAGES = (
+    "torch",
+    "lightning",
+    "xarray",
+    "zarr",
+    "dask",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scores",
+    "netCDF4",
+    "safetensors",
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +167,10 @@ class RunDir:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"got {line[:40]!r} in line {number} of {self.log_file}, expected one JSON object ({error})") from None
+                raise ValueError(
+                    f"got {line[:40]!r} in line {number} of {self.log_file}, expected one JSON"
+                    f" object ({error})"
+                ) from None
             key = (record.get("split"), record["step"]) if "step" in record else number
             records.pop(key, None)
             records[key] = record
@@ -180,19 +196,27 @@ class RunDir:
         paths = [Path(output) for output in outputs]
         for path in paths:
             if not path.exists():
-                raise FileNotFoundError(f"got no {path} after stage {name!r}, expected it to be written")
+                raise FileNotFoundError(
+                    f"got no {path} after stage {name!r}, expected it to be written"
+                )
         entry = {
             "inputs": inputs_hash,
             "outputs": [os.path.relpath(path, self.path) for path in paths],
             "finished": _now(),
             "sciwm": sciwm.__version__,
         }
-        write_atomically(self.stages_file, json.dumps(self._stages() | {name: entry}, indent=1) + "\n")
+        write_atomically(
+            self.stages_file, json.dumps(self._stages() | {name: entry}, indent=1) + "\n"
+        )
 
     def is_fresh(self, name: str, inputs_hash: str) -> bool:
         """Whether a stage was finished from these inputs and what it wrote is still there."""
         entry = self._stages().get(name)
-        return entry is not None and entry["inputs"] == inputs_hash and all((self.path / output).exists() for output in entry["outputs"])
+        return (
+            entry is not None
+            and entry["inputs"] == inputs_hash
+            and all((self.path / output).exists() for output in entry["outputs"])
+        )
 
     def stage_inputs(self, name: str) -> str:
         """Hash of what a finished stage was made from; empty if it is not finished."""
@@ -211,10 +235,11 @@ def open_run(out: str | Path, config: Config) -> RunDir:
     Parameters
     ----------
     out : str or Path
-        A new or empty folder, a run of this very configuration or one that differs only under ``probe``, ``forecast``
-        or ``skill``, or a run in which nothing was made yet.
+        A new or empty folder, a run of this very configuration or one that differs only under
+        ``probe``, ``forecast`` or ``skill``, or a run in which nothing was made yet.
     config : Config
-        Written to ``config.yaml`` unless it is there; a stage made from other values is made again when it is asked for.
+        Written to ``config.yaml`` unless it is there; a stage made from other values is made again
+        when it is asked for.
 
     Raises
     ------
@@ -229,11 +254,16 @@ def open_run(out: str | Path, config: Config) -> RunDir:
         differing = [key for key in here if here[key] != there[key]]
         if not differing:
             return run
-        if not all(key.startswith(_LATER) and key not in _EARLY for key in differing) and _holds_results(run):
-            listed = ", ".join(f"{key} = {here[key]!r} (there: {there[key]!r})" for key in differing)
+        if not all(
+            key.startswith(_LATER) and key not in _EARLY for key in differing
+        ) and _holds_results(run):
+            listed = ", ".join(
+                f"{key} = {here[key]!r} (there: {there[key]!r})" for key in differing
+            )
             raise ConfigError(
-                f"got another configuration than that of {run.path}: {listed}; "
-                f"expected the same one, because results of two would mix: give another folder with --out, or remove {run.path}"
+                f"got another configuration than that of {run.path}: {listed}; expected the same"
+                " one, because results of two would mix: give another folder with --out, or remove"
+                f" {run.path}"
             )
     elif run.path.exists():
         _refuse_foreign(run.path)
@@ -250,7 +280,10 @@ def _read_there(run: RunDir) -> Config:
     try:
         return run.read_config()
     except ConfigError as error:
-        raise ConfigError(f"{error} (in {run.config_file}, perhaps of another version of sciwm; give another folder with --out)") from None
+        raise ConfigError(
+            f"{error} (in {run.config_file}, perhaps of another version of sciwm; give another"
+            " folder with --out)"
+        ) from None
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -258,7 +291,10 @@ def _refuse_foreign(path: Path) -> None:
         raise FileExistsError(f"got {path}, a file, expected a new or empty folder for the run")
     others = _names(path)
     if others:
-        raise FileExistsError(f"got {path}, a folder with {others} but no config.yaml, expected a new or empty folder for the run")
+        raise FileExistsError(
+            f"got {path}, a folder with {others} but no config.yaml, expected a new or empty folder"
+            " for the run"
+        )
 
 
 def resolve_run(path: str | Path) -> RunDir:
@@ -271,10 +307,14 @@ def resolve_run(path: str | Path) -> RunDir:
     """
     run = RunDir(Path(path))
     if not run.path.is_dir():
-        raise FileNotFoundError(f"got {path}, expected the folder of a run, such as runs/NAME, made by `sciwm run` or `sciwm train`")
+        raise FileNotFoundError(
+            f"got {path}, expected the folder of a run, such as runs/NAME, made by `sciwm run` or"
+            " `sciwm train`"
+        )
     if not run.config_file.exists():
         raise FileNotFoundError(
-            f"got {path}, a folder with {_names(run.path) or 'nothing'} in it, expected a run: a folder with config.yaml"
+            f"got {path}, a folder with {_names(run.path) or 'nothing'} in it, expected a run: a"
+            " folder with config.yaml"
         )
     return run
 
@@ -302,8 +342,9 @@ def provenance() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``date`` (UTC), ``python``, ``platform``, ``sciwm``, one version per package, ``commit`` (ends in ``-dirty`` with
-        uncommitted changes; None outside a clone). No package is imported for it.
+        ``date`` (UTC), ``python``, ``platform``, ``sciwm``, one version per package, ``commit``
+        (ends in ``-dirty`` with uncommitted changes; None outside a clone). No package is imported
+        for it.
     """
     versions = {}
     for package in _PACKAGES:
@@ -311,14 +352,28 @@ def provenance() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    where = {"date": _now(), "python": platform.python_version(), "platform": platform.platform(), "sciwm": sciwm.__version__}
+    where = {
+        "date": _now(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "sciwm": sciwm.__version__,
+    }
     return where | versions | {"commit": _commit(Path(__file__).parents[2])}
 
 
 def _commit(root: Path) -> str | None:
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -329,10 +384,17 @@ def _commit(root: Path) -> str | None:
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         values = {f.name: (getattr(value, f.name), f) for f in fields(value)}
-        return {name: v for name, (v, f) in values.items() if not (f.metadata == ADDED_LATER and v == f.default)}
+        return {
+            name: v
+            for name, (v, f) in values.items()
+            if not (f.metadata == ADDED_LATER and v == f.default)
+        }
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"got {type(value).__name__} to hash, expected numbers, texts, paths, lists, mappings or dataclasses")
+    raise TypeError(
+        f"got {type(value).__name__} to hash, expected numbers, texts, paths, lists, mappings or"
+        " dataclasses"
+    )
 
 
 def _now() -> str:

@@ -53,7 +53,9 @@ def open_data(config: Config, run: RunDir | None = None) -> xr.Dataset:
         store = str(path)
     series = [t for t in config.probe.targets if parse_region(t) is None]
     wanted = [*config.data.variables, *series] if config.data.variables else None
-    return open_dataset(store, variables=wanted, static=config.data.static or None, segments=config.data.segments)
+    return open_dataset(
+        store, variables=wanted, static=config.data.static or None, segments=config.data.segments
+    )
 
 
 def lead_steps(config: Config, step: Step) -> list[int]:
@@ -64,14 +66,17 @@ def lead_steps(config: Config, step: Step) -> list[int]:
 def gap_steps(config: Config, step: Step) -> int:
     """Steps between blocks of time, so that no window of one reaches into the other."""
     context = (config.model.history - 1) * max(config.objective.lead_steps)
-    return context + max(*lead_steps(config, step), config.objective.rollout * max(config.objective.lead_steps))
+    return context + max(
+        *lead_steps(config, step), config.objective.rollout * max(config.objective.lead_steps)
+    )
 
 
 def gap_problem(config: Config, ds: xr.Dataset) -> str:
     """What is too near to what, where pieces of one record train and are scored; empty if nothing is.
 
-    Blocks of dates or positions lose the steps that a window is long. Members and trajectories need no gap. Pieces of one record,
-    split where times are missing, may be as near as one missing step, and nothing is taken from them.
+    Blocks of dates or positions lose the steps that a window is long. Members and trajectories need
+    no gap. Pieces of one record, split where times are missing, may be as near as one missing step,
+    and nothing is taken from them.
     """
     split = config.data.split
     if split.by != "segment" or not config.data.segments:
@@ -79,12 +84,22 @@ def gap_problem(config: Config, ds: xr.Dataset) -> str:
     step, segment = infer_step(ds["time"]), ds["segment"].values
     gap = gap_steps(config, step)
     blocks = {"train": split.train, "validation": split.validation, "test": split.test}
-    lost = crossing_steps(ds["time"], segment, split_times(ds["time"], segment, by=split.by, gap_steps=gap, **blocks), gap)
-    parts = [f"{len(index)} of the {name} block (the first at {ds['time'].values[index[0]]})" for name, index in lost.items()]
+    lost = crossing_steps(
+        ds["time"],
+        segment,
+        split_times(ds["time"], segment, by=split.by, gap_steps=gap, **blocks),
+        gap,
+    )
+    parts = [
+        f"{len(index)} of the {name} block (the first at {ds['time'].values[index[0]]})"
+        for name, index in lost.items()
+    ]
     return (
-        f"got pieces of one record of which {' and '.join(parts)} times lie within {gap} steps after another block, expected a gap of "
-        f"context and longest lead, {gap} steps, because windows that nearly touch are alike: leave out a piece between the blocks, split "
-        "by time, or say skill.allow_leakage=true (--allow-leakage) to have the scores all the same, marked as such"
+        f"got pieces of one record of which {' and '.join(parts)} times lie within {gap} steps"
+        f" after another block, expected a gap of context and longest lead, {gap} steps, because"
+        " windows that nearly touch are alike: leave out a piece between the blocks, split by"
+        " time, or say skill.allow_leakage=true (--allow-leakage) to have the scores all the same,"
+        " marked as such"
         if parts
         else ""
     )
@@ -95,12 +110,18 @@ def seen_periods(config: Config, step: Step, split: Mapping[str, Sequence[str]])
     if config.data.split.by == "segment" or step.unit == "ps":
         return {}
     names = {"training_period": "train", "validation_period": "validation"}
-    return {name: "/".join(str(time)[:19] for time in split[block]) for name, block in names.items() if block in split}
+    return {
+        name: "/".join(str(time)[:19] for time in split[block])
+        for name, block in names.items()
+        if block in split
+    }
 
 
 def with_store(config: Config, store: str | list[str], *, variables: Sequence[str] = ()) -> Config:
     """The same configuration with other data: the variables the model was trained on are asked for, static fields it carries itself."""
-    data = dataclasses.replace(config.data, store=store, variables=list(variables) or config.data.variables, static=[])
+    data = dataclasses.replace(
+        config.data, store=store, variables=list(variables) or config.data.variables, static=[]
+    )
     return dataclasses.replace(config, data=data)
 
 
@@ -123,13 +144,21 @@ def _check_leads(config: Config, ds: xr.Dataset) -> None:
 def _check_tokens(config: Config, ds: xr.Dataset) -> None:
     if "positions" not in ds:
         height, width = config.model.patch_size
-        GridTokenizer(latitude=ds["latitude"].values, longitude=ds["longitude"].values, num_channels=1, patch_size=(height, width))
+        GridTokenizer(
+            latitude=ds["latitude"].values,
+            longitude=ds["longitude"].values,
+            num_channels=1,
+            patch_size=(height, width),
+        )
 
 
 def _check_targets(config: Config, ds: xr.Dataset) -> None:
     if "positions" in ds and not config.probe.targets:
         series = [str(n) for n, v in ds.data_vars.items() if v.dims == ("time",)]
-        raise ValueError(f"got a molecule without probe.targets, expected some of its series to forecast: {series}")
+        raise ValueError(
+            "got a molecule without probe.targets, expected some of its series to forecast:"
+            f" {series}"
+        )
     if not config.probe.targets:
         return
     target_series(ds, config.probe.targets)
@@ -139,8 +168,9 @@ def _check_targets(config: Config, ds: xr.Dataset) -> None:
         tokens = -(-ds.sizes["latitude"] // height) * -(-ds.sizes["longitude"] // width)
     if (features := tokens * config.model.token_dim) > _MOST_FEATURES:
         raise ValueError(
-            f"got probe.targets with {tokens} tokens of width {config.model.token_dim}, {features} features for one readout, expected at "
-            f"most {_MOST_FEATURES}: take larger patches (model.patch_size) or a smaller model.token_dim, or leave the targets out"
+            f"got probe.targets with {tokens} tokens of width {config.model.token_dim}, {features}"
+            f" features for one readout, expected at most {_MOST_FEATURES}: take larger patches"
+            " (model.patch_size) or a smaller model.token_dim, or leave the targets out"
         )
 
 
@@ -150,10 +180,15 @@ def _check_scores(config: Config, ds: xr.Dataset) -> None:
         parse_event(text)
     unknown = [b for b in config.skill.baselines if b not in ALL_BASELINES]
     if unknown:
-        raise ValueError(f"got skill.baselines {unknown}, expected some of {', '.join(ALL_BASELINES)}")
+        raise ValueError(
+            f"got skill.baselines {unknown}, expected some of {', '.join(ALL_BASELINES)}"
+        )
     step = infer_step(ds["time"])
     if "cslim" in config.skill.baselines and (step.unit, step.value) != ("months", 1.0):
-        raise ValueError(f"got skill.baselines with cslim for data in steps of {step}, expected it for monthly data only")
+        raise ValueError(
+            f"got skill.baselines with cslim for data in steps of {step}, expected it for monthly"
+            " data only"
+        )
 
 
 def _check_gap(config: Config, ds: xr.Dataset) -> None:
@@ -161,7 +196,9 @@ def _check_gap(config: Config, ds: xr.Dataset) -> None:
         raise ValueError(problem)
 
 
-def scored_positions(run: RunDir, config: Config, ds: xr.Dataset, *, split: Literal["validation", "test"] = "test") -> np.ndarray:
+def scored_positions(
+    run: RunDir, config: Config, ds: xr.Dataset, *, split: Literal["validation", "test"] = "test"
+) -> np.ndarray:
     """Positions of the initial times of a block that are forecast and scored.
 
     Raises
@@ -179,7 +216,8 @@ def scored_positions(run: RunDir, config: Config, ds: xr.Dataset, *, split: Lite
     )[:: config.forecast.init_every]
     if not len(index):
         raise ValueError(
-            f"got no initial time in the {split} block, expected some: the block must be longer than the context and the longest lead"
+            f"got no initial time in the {split} block, expected some: the block must be longer"
+            " than the context and the longest lead"
         )
     return index
 
@@ -189,7 +227,9 @@ def observations(config: Config, ds: xr.Dataset) -> xr.Dataset:
     if not config.probe.targets:
         return ds
     series = as_components(target_series(ds, config.probe.targets))
-    fields = ds.drop_vars([n for n, v in ds.data_vars.items() if v.dims == ("time",) or "atom" in v.dims])
+    fields = ds.drop_vars(
+        [n for n, v in ds.data_vars.items() if v.dims == ("time",) or "atom" in v.dims]
+    )
     return fields.assign(series.data_vars)
 
 
@@ -200,7 +240,11 @@ def series_climatology(run: RunDir, config: Config) -> Climatology | None:
     if series is None:
         return None
     train = series.isel(time=np.flatnonzero(store["split"].values == 0))
-    kind = config.data.climatology if Step(store.attrs["step_value"], store.attrs["step_unit"]).unit != "ps" else "constant"
+    kind = (
+        config.data.climatology
+        if Step(store.attrs["step_value"], store.attrs["step_unit"]).unit != "ps"
+        else "constant"
+    )
     return fit_climatology(train, kind=kind, harmonics=config.data.harmonics)
 
 
@@ -231,4 +275,9 @@ def reference_of(run: RunDir) -> Reference:
     climatology = dataclasses.replace(one, coefficients=xr.Dataset(coefficients))
     split = store["split"].values
     blocks = [whole.isel(time=np.flatnonzero(split == number)) for number in (0, 1)]
-    return Reference(climatology=climatology, anomaly=blocks[0], validation=blocks[1] if blocks[1].sizes["time"] else None, step=step)
+    return Reference(
+        climatology=climatology,
+        anomaly=blocks[0],
+        validation=blocks[1] if blocks[1].sizes["time"] else None,
+        step=step,
+    )

@@ -37,10 +37,15 @@ def stage_inputs(run: RunDir, config: Config, stage: str) -> str:
 
 def need(run: RunDir, config: Config, stage: str) -> None:
     """Refuse to go on where an earlier stage is not done with these settings."""
-    done = run.train_store.exists() if stage == "prepare" else run.is_fresh(stage, stage_inputs(run, config, stage))
+    done = (
+        run.train_store.exists()
+        if stage == "prepare"
+        else run.is_fresh(stage, stage_inputs(run, config, stage))
+    )
     if not done:
         raise FileNotFoundError(
-            f"got {run.path} where {stage!r} is not done, or not with these settings: run `sciwm {stage} {run.path}` first"
+            f"got {run.path} where {stage!r} is not done, or not with these settings: run `sciwm"
+            f" {stage} {run.path}` first"
         )
 
 

@@ -33,10 +33,11 @@ class Scored:
     method : str
     seed : int
     sums : DataArray
-        From `sciwm.skill.score_sums`, dims ``(fit, init_time, lead_time, channel, region, statistic)``; ``fit`` as `fit_name` has it.
+        From `sciwm.skill.score_sums`, dims ``(fit, init_time, lead_time, channel, region,
+        statistic)``; ``fit`` as `fit_name` has it.
     facts : mapping of str to float
-        Some of ``parameters``, ``backbone_parameters``, ``train_flops``, ``train_seconds``, ``probe_r2`` (of the encoded validation
-        states), ``effective_rank`` (centred).
+        Some of ``parameters``, ``backbone_parameters``, ``train_flops``, ``train_seconds``,
+        ``probe_r2`` (of the encoded validation states), ``effective_rank`` (centred).
     """
 
     method: str
@@ -63,7 +64,12 @@ def split_fit(fit: str) -> tuple[str, float]:
 
 
 def tally(
-    scored: Sequence[Scored], baselines: xr.DataArray, *, lead_column: str, leads: Sequence[float], units: Mapping[str, str]
+    scored: Sequence[Scored],
+    baselines: xr.DataArray,
+    *,
+    lead_column: str,
+    leads: Sequence[float],
+    units: Mapping[str, str],
 ) -> pd.DataFrame:
     """One row for each number of the comparison.
 
@@ -83,17 +89,24 @@ def tally(
     Returns
     -------
     DataFrame
-        Columns ``method, readout, labels, channel, region``, the lead column, ``metric, value, std, lowest, highest, num_seeds, units``.
-        ``rmse`` is in physical units, [0, ∞), 0 is perfect: ``value`` is the mean over seeds, ``std`` (of the sample; NaN for one seed),
-        ``lowest`` and ``highest`` are over seeds. ``p_lim`` and ``p_supervised`` in [0, 1] test, paired and with AR(2) errors,
-        the seed means of the squared errors of an initial time: they say how sure the difference is for other initial times, not for
-        other seeds. The facts of `Scored` have no channel. ``labels`` is the share of the training years behind the readout.
+        Columns ``method, readout, labels, channel, region``, the lead column, ``metric, value, std,
+        lowest, highest, num_seeds, units``. ``rmse`` is in physical units, [0, ∞), 0 is perfect:
+        ``value`` is the mean over seeds, ``std`` (of the sample; NaN for one seed), ``lowest`` and
+        ``highest`` are over seeds. ``p_lim`` and ``p_supervised`` in [0, 1] test, paired and with
+        AR(2) errors, the seed means of the squared errors of an initial time: they say how sure the
+        difference is for other initial times, not for other seeds. The facts of `Scored` have no
+        channel. ``labels`` is the share of the training years behind the readout.
     """
     methods = list(dict.fromkeys(s.method for s in scored))
     stacks = {m: _stack([s for s in scored if s.method == m]) for m in methods}
     rows = []
     for name in baselines["method"].values:
-        rows += _skill_rows(str(name), baselines.loc[{"method": [name]}].rename(method="fit").expand_dims(seed=[0]), leads, units)
+        rows += _skill_rows(
+            str(name),
+            baselines.loc[{"method": [name]}].rename(method="fit").expand_dims(seed=[0]),
+            leads,
+            units,
+        )
     for method in methods:
         rows += _skill_rows(method, stacks[method], leads, units)
         for rival in _RIVALS:
@@ -118,18 +131,35 @@ def tally(
 
 
 def _stack(scored: Sequence[Scored]) -> xr.DataArray:
-    return xr.concat([s.sums for s in scored], "seed", coords="minimal", compat="override", join="exact")
+    return xr.concat(
+        [s.sums for s in scored], "seed", coords="minimal", compat="override", join="exact"
+    )
 
 
-def _skill_rows(method: str, sums: xr.DataArray, leads: Sequence[float], units: Mapping[str, str]) -> list[dict[str, object]]:
+def _skill_rows(
+    method: str, sums: xr.DataArray, leads: Sequence[float], units: Mapping[str, str]
+) -> list[dict[str, object]]:
     values = rmse(mean_over_inits(area_means(sums))).transpose(*_DIMS)
     rows = []
     for fit, channel, region, lead in np.ndindex(*values.shape[1:]):
         over = values.values[:, fit, channel, region, lead]
         if np.isfinite(over).all():
             name = str(values["channel"].values[channel])
-            row = {**_readout(str(values["fit"].values[fit])), "channel": name, "region": str(values["region"].values[region])}
-            rows.append({"method": method, **row, "lead": leads[lead], "metric": "rmse", **_over_seeds(over), "units": units.get(name, "")})
+            row = {
+                **_readout(str(values["fit"].values[fit])),
+                "channel": name,
+                "region": str(values["region"].values[region]),
+            }
+            rows.append(
+                {
+                    "method": method,
+                    **row,
+                    "lead": leads[lead],
+                    "metric": "rmse",
+                    **_over_seeds(over),
+                    "units": units.get(name, ""),
+                }
+            )
     return rows
 
 
@@ -152,7 +182,11 @@ def _over_seeds(values: np.ndarray) -> dict[str, object]:
 
 
 def _test_rows(
-    method: str, rival: str, stacks: Mapping[str, xr.DataArray], baselines: xr.DataArray, leads: Sequence[float]
+    method: str,
+    rival: str,
+    stacks: Mapping[str, xr.DataArray],
+    baselines: xr.DataArray,
+    leads: Sequence[float],
 ) -> list[dict[str, object]]:
     fit = fit_name("residual", 1)
     own = stacks[method].sel(fit=fit, drop=True).mean("seed")
@@ -167,9 +201,21 @@ def _test_rows(
     for channel, region, lead in np.ndindex(*p_value.shape):
         value = float(p_value.values[channel, region, lead])
         if np.isfinite(value):
-            where = {"channel": str(p_value["channel"].values[channel]), "region": str(p_value["region"].values[region])}
+            where = {
+                "channel": str(p_value["channel"].values[channel]),
+                "region": str(p_value["region"].values[region]),
+            }
             seeds = {"value": value, "num_seeds": stacks[method].sizes["seed"], "units": "1"}
-            rows.append({"method": method, **_readout(fit), **where, "lead": leads[lead], "metric": f"p_{rival}", **seeds})
+            rows.append(
+                {
+                    "method": method,
+                    **_readout(fit),
+                    **where,
+                    "lead": leads[lead],
+                    "metric": f"p_{rival}",
+                    **seeds,
+                }
+            )
     return rows
 
 
@@ -178,14 +224,17 @@ def _fact_rows(scored: Sequence[Scored]) -> list[dict[str, object]]:
     for fact, units in FACTS.items():
         values = np.array([s.facts[fact] for s in scored if fact in s.facts])
         if len(values):
-            rows.append({"method": scored[0].method, "metric": fact, **_over_seeds(values), "units": units})
+            rows.append(
+                {"method": scored[0].method, "metric": fact, **_over_seeds(values), "units": units}
+            )
     return rows
 
 
 def to_markdown(frame: pd.DataFrame, *, split: str = "test") -> str:
     """The table of `tally` for reading: RMSE, cost and health, label efficiency and tests, for the first region.
 
-    Numbers over several seeds are ``mean ± standard deviation``; the smallest RMSE of a lead is bold.
+    Numbers over several seeds are ``mean ± standard deviation``; the smallest RMSE of a lead is
+    bold.
     """
     lead = next(c for c in frame.columns if c.startswith("lead_"))
     skill = frame[frame["metric"] == "rmse"]
@@ -193,20 +242,47 @@ def to_markdown(frame: pd.DataFrame, *, split: str = "test") -> str:
     skill = skill[skill["region"] == region]
     seeds = int(frame["num_seeds"].max())
     title = "# Comparison" if split == "test" else f"# Comparison on the {split} block"
-    lines = [title, "", f"Region {region}, {seeds} seed(s). Leads in {lead.removeprefix('lead_')}.", ""]
+    lines = [
+        title,
+        "",
+        f"Region {region}, {seeds} seed(s). Leads in {lead.removeprefix('lead_')}.",
+        "",
+    ]
     for channel, part in skill.groupby("channel", sort=False):
         full = part[part["labels"].isna() | (part["labels"] == 1)]
-        full = full.assign(name=[_label(m, r) for m, r in zip(full["method"], full["readout"], strict=True)])
-        lines += [f"## RMSE of {channel}, {part['units'].iloc[0]}", "", *_grid(full, "name", lead, bold=True), ""]
-    few = skill[(skill["readout"] == "residual") & (skill["labels"] < 1)].sort_values("labels", ascending=False, kind="stable")
+        full = full.assign(
+            name=[_label(m, r) for m, r in zip(full["method"], full["readout"], strict=True)]
+        )
+        lines += [
+            f"## RMSE of {channel}, {part['units'].iloc[0]}",
+            "",
+            *_grid(full, "name", lead, bold=True),
+            "",
+        ]
+    few = skill[(skill["readout"] == "residual") & (skill["labels"] < 1)].sort_values(
+        "labels", ascending=False, kind="stable"
+    )
     for channel, part in few.groupby("channel", sort=False):
-        named = part.assign(name=[f"{m}, {share * 100:g} %" for m, share in zip(part["method"], part["labels"], strict=True)])
-        title = f"## RMSE of {channel}, {part['units'].iloc[0]}, with residual readouts fitted on a stretch of the training years"
+        named = part.assign(
+            name=[
+                f"{m}, {share * 100:g} %"
+                for m, share in zip(part["method"], part["labels"], strict=True)
+            ]
+        )
+        title = (
+            f"## RMSE of {channel}, {part['units'].iloc[0]}, with residual readouts fitted on a"
+            " stretch of the training years"
+        )
         lines += [title, "", *_grid(named, "name", lead), ""]
     tests = frame[frame["metric"].str.startswith("p_") & (frame["region"] == region)]
     for metric, part in tests.groupby("metric", sort=False):
         named = part.assign(name=part["method"] + ", " + part["channel"])
-        lines += [f"## p-values against {metric.removeprefix('p_')}", "", *_grid(named, "name", lead, write=_p_value), ""]
+        lines += [
+            f"## p-values against {metric.removeprefix('p_')}",
+            "",
+            *_grid(named, "name", lead, write=_p_value),
+            "",
+        ]
     facts = frame[frame["metric"].isin(list(FACTS))]
     return "\n".join([*lines, "## Cost and health", "", *_grid(facts, "method", "metric"), ""])
 
@@ -227,10 +303,20 @@ def _p_value(value: float, std: float) -> str:
     return "< .001" if value < 0.001 else f"{value:.3f}"
 
 
-def _grid(part: pd.DataFrame, row: str, column: str, *, bold: bool = False, write: Callable[[float, float], str] = _number) -> list[str]:
+def _grid(
+    part: pd.DataFrame,
+    row: str,
+    column: str,
+    *,
+    bold: bool = False,
+    write: Callable[[float, float], str] = _number,
+) -> list[str]:
     columns = list(dict.fromkeys(part[column]))
     best = part.groupby(column)["value"].min()
-    lines = [f"| | {' | '.join(f'{c:g}' if isinstance(c, float) else str(c) for c in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        f"| | {' | '.join(f'{c:g}' if isinstance(c, float) else str(c) for c in columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for name, own in part.groupby(row, sort=False):
         cells = []
         for key in columns:

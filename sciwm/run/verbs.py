@@ -103,7 +103,11 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
         )
     run.record_stage("prepare", inputs, [run.train_store])
     counts = np.bincount(open_training_store(run.train_store)["split"].values + 1, minlength=4)
-    say(run.train_store, f"{counts[1]} training, {counts[2]} validation and {counts[3]} test times, {counts[0]} in none of them")
+    say(
+        run.train_store,
+        f"{counts[1]} training, {counts[2]} validation and {counts[3]} test times, {counts[0]} in"
+        " none of them",
+    )
 
 
 def train(run: RunDir, config: Config) -> None:
@@ -140,9 +144,16 @@ def profile(run: RunDir, config: Config) -> None:
     _use_threads(config)
     need(run, config, "prepare")
     found = profile_training(build_world(config, run.train_store), run.train_store)
-    console.print(f"one step of {config.train.batch_size} windows, {config.train.precision}: {found}", highlight=False, soft_wrap=True)
+    console.print(
+        f"one step of {config.train.batch_size} windows, {config.train.precision}: {found}",
+        highlight=False,
+        soft_wrap=True,
+    )
     minutes = config.train.steps * (found.seconds + found.waiting) / 60
-    console.print(f"{config.train.steps} steps take about {minutes:.1f} minutes, without validations", highlight=False)
+    console.print(
+        f"{config.train.steps} steps take about {minutes:.1f} minutes, without validations",
+        highlight=False,
+    )
 
 
 def probe(run: RunDir, config: Config) -> None:
@@ -161,13 +172,18 @@ def probe(run: RunDir, config: Config) -> None:
     run.record_stage("probe", inputs, outputs)
     readouts = trained.readouts["residual"]
     strengths = sorted({ridge.strength for ridge in (*readouts.fields, *readouts.series)})
-    say(run.probes_file, f"ridge strengths chosen on the validation block: {', '.join(f'{s:g}' for s in strengths)}")
+    say(
+        run.probes_file,
+        f"ridge strengths chosen on the validation block: {', '.join(f'{s:g}' for s in strengths)}",
+    )
 
 
 def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldModel:
     store = open_training_store(run.train_store)
     leads = lead_steps(config, world.step)
-    return fit_probes(world, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {name} encoder")
+    return fit_probes(
+        world, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {name} encoder"
+    )
 
 
 def forecast(run: RunDir, config: Config) -> None:
@@ -184,7 +200,11 @@ def forecast(run: RunDir, config: Config) -> None:
     own = config.objective.kind if isinstance(world.network, Twin) else "jepa"
     methods: list[tuple[str, WorldModel, Any, int]] = [
         (own, world, "residual", 0),
-        *((f"{own}_{readout}", world, readout, 0) for readout in ("latent", "decoder") if readout in world.readouts),
+        *(
+            (f"{own}_{readout}", world, readout, 0)
+            for readout in ("latent", "decoder")
+            if readout in world.readouts
+        ),
         ("random_encoder", random, "residual", 0),
     ]
     if config.forecast.members:
@@ -194,9 +214,17 @@ def forecast(run: RunDir, config: Config) -> None:
         shutil.rmtree(out, ignore_errors=True)
         batches = model.forecast_batches(ds, index, readout=readout, members=members)
         attrs = {"method": name, **seen_periods(config, world.step, world.about["split"])}
-        outputs.append(write_forecast(batches, out, total=len(index), attrs=attrs, progress=f"forecast, {name}"))
+        outputs.append(
+            write_forecast(
+                batches, out, total=len(index), attrs=attrs, progress=f"forecast, {name}"
+            )
+        )
     run.record_stage("forecast", inputs, outputs)
-    say(run.forecast_store, f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and {run.forecasts_folder}")
+    say(
+        run.forecast_store,
+        f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and"
+        f" {run.forecasts_folder}",
+    )
 
 
 def forecast_store(
@@ -214,19 +242,30 @@ def forecast_store(
     ds = open_data(with_store(world.config, store, variables=variables))
     start, end, every = init
     index = times_between(ds["time"], start, end)
-    able = initial_positions(ds["segment"].values, history=world.network.history, strides=world.strides)
+    able = initial_positions(
+        ds["segment"].values, history=world.network.history, strides=world.strides
+    )
     chosen = index[:: int(world.step.steps(every)) if every else 1]
     usable = chosen[np.isin(chosen, able)]
     if not len(usable):
         first, last = ds["time"].values[[0, -1]]
         raise ValueError(
-            f"got no initial time to start from between {start} and {end}, expected some within {first} … {last}, "
-            f"after at least {(world.network.history - 1) * max(world.strides)} earlier step(s) of context"
+            f"got no initial time to start from between {start} and {end}, expected some within"
+            f" {first} … {last}, after at least {(world.network.history - 1) * max(world.strides)}"
+            " earlier step(s) of context"
         )
     batches = world.forecast_batches(ds, usable, lead_times=lead_times, members=members)
-    attrs = {"method": "jepa", "run": run.name, **seen_periods(world.config, world.step, world.about["split"])}
+    attrs = {
+        "method": "jepa",
+        "run": run.name,
+        **seen_periods(world.config, world.step, world.about["split"]),
+    }
     write_forecast(batches, out, total=len(usable), attrs=attrs)
-    skipped = f", {len(chosen) - len(usable)} skipped for want of context" if len(usable) < len(chosen) else ""
+    skipped = (
+        f", {len(chosen) - len(usable)} skipped for want of context"
+        if len(usable) < len(chosen)
+        else ""
+    )
     say(out, f"{len(usable)} initial times{skipped}")
 
 
@@ -237,9 +276,15 @@ def evaluate(run: RunDir, config: Config) -> None:
     if not is_fresh(run, "evaluate", inputs):
         stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
         ds = open_data(config, run)
-        lineup = _line_up(stores, observations(config, ds), run, config, allow_leakage=config.skill.allow_leakage)
+        lineup = _line_up(
+            stores, observations(config, ds), run, config, allow_leakage=config.skill.allow_leakage
+        )
         if near := gap_problem(config, ds).partition(", expected")[0].removeprefix("got "):
-            lineup = dataclasses.replace(lineup, leakage="; ".join(filter(None, [lineup.leakage, near])), notices=(near, *lineup.notices))
+            lineup = dataclasses.replace(
+                lineup,
+                leakage="; ".join(filter(None, [lineup.leakage, near])),
+                notices=(near, *lineup.notices),
+            )
         write_skill(_score(lineup, config), run.table_file, run.skill_file)
         write_diagnostics(diagnose(lineup), run.diagnostics_file)
         run.record_stage("evaluate", inputs, [run.table_file, run.skill_file, run.diagnostics_file])
@@ -268,11 +313,21 @@ def evaluate_store(
     molecule = "channel" not in open_training_store(reference.train_store)["state"].dims
     variables = [] if molecule else load_statistics(reference.train_store).variables
     observed = observations(config, open_data(with_store(config, truth, variables=variables)))
-    asked: dict[str, Any] = {k: list(v) for k, v in (("metrics", metrics), ("regions", regions), ("events", events)) if v}
+    asked: dict[str, Any] = {
+        k: list(v) for k, v in (("metrics", metrics), ("regions", regions), ("events", events)) if v
+    }
     asked |= {} if baselines is None else {"baselines": list(baselines)}
     config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **asked))
     land = None if mask is None else read_mask(mask)
-    lineup = _line_up([Path(f) for f in forecasts], observed, reference, config, regrid=regrid, allow_leakage=allow_leakage, mask=land)
+    lineup = _line_up(
+        [Path(f) for f in forecasts],
+        observed,
+        reference,
+        config,
+        regrid=regrid,
+        allow_leakage=allow_leakage,
+        mask=land,
+    )
     write_table(_score(lineup, config), out)
 
 
@@ -303,7 +358,11 @@ def _line_up(
 
 def _score(lineup: Lineup, config: Config) -> xr.Dataset:
     chosen = config.skill
-    asked: dict[str, Any] = {"metrics": chosen.metrics, "regions": chosen.regions, "events": chosen.events}
+    asked: dict[str, Any] = {
+        "metrics": chosen.metrics,
+        "regions": chosen.regions,
+        "events": chosen.events,
+    }
     return score_lineup(lineup, **asked, resamples=chosen.resamples, seed=config.seed)
 
 
@@ -314,10 +373,25 @@ def report(run: RunDir, config: Config) -> None:
     if is_fresh(run, "report", inputs):
         return
     world = load_world(run.path)
-    split = {f"{name} block": " – ".join(t.removesuffix(".000000000") for t in block) for name, block in world.about["split"].items()}
-    facts = {k: str(v) for k, v in (world.about["provenance"] | split | {"seed": config.seed, "data": world.about["fingerprint"]}).items()}
+    split = {
+        f"{name} block": " – ".join(t.removesuffix(".000000000") for t in block)
+        for name, block in world.about["split"].items()
+    }
+    facts = {
+        k: str(v)
+        for k, v in (
+            world.about["provenance"]
+            | split
+            | {
+                "seed": config.seed,
+                "data": world.about["fingerprint"],
+            }
+        ).items()
+    }
     observed = observations(config, open_data(config, run))
-    diagnostics = xr.load_dataset(run.diagnostics_file) if run.diagnostics_file.exists() else None  # of an older version
+    diagnostics = (
+        xr.load_dataset(run.diagnostics_file) if run.diagnostics_file.exists() else None
+    )  # of an older version
     with xr.open_dataset(run.skill_file) as skill:
         write_report(
             run.report_file,
@@ -332,7 +406,9 @@ def report(run: RunDir, config: Config) -> None:
             notes=report_notes(skill),
             methods=[
                 describe_data(config, observed, world.about["split"]),
-                describe_model(config, sum(weight.numel() for weight in world.network.parameters())),
+                describe_model(
+                    config, sum(weight.numel() for weight in world.network.parameters())
+                ),
                 describe_scores(skill, truth="the data", variables=variable_names(observed)),
             ],
             skill_csv=run.table_file.read_text(encoding="utf-8"),
@@ -372,19 +448,42 @@ def check(config: Config) -> list[str]:
         leads = lead_steps(config, step)
         split = config.data.split
         blocks = {"train": split.train, "validation": split.validation, "test": split.test}
-        label = split_times(ds["time"], ds["segment"].values, by=split.by, gap_steps=gap_steps(config, step), **blocks)
+        label = split_times(
+            ds["time"],
+            ds["segment"].values,
+            by=split.by,
+            gap_steps=gap_steps(config, step),
+            **blocks,
+        )
         problems = config_problems(config, ds)
     except (ValueError, FileNotFoundError) as error:
         return [str(error)]
     if config.skill.allow_leakage and (near := gap_problem(config, ds)):
-        console.print(f"not a fair test: {near.partition(', expected')[0].removeprefix('got ')}", style="yellow", highlight=False)
+        console.print(
+            f"not a fair test: {near.partition(', expected')[0].removeprefix('got ')}",
+            style="yellow",
+            highlight=False,
+        )
     longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
     for number, name in enumerate(blocks):
         history, strides = config.model.history, config.objective.lead_steps
-        found = initial_positions(ds["segment"].values, history=history, strides=strides, label=label, which=number, longest=longest)
-        console.print(f"{name}: {(label == number).sum()} times, {len(found)} of them can start a forecast of {longest} steps")
+        found = initial_positions(
+            ds["segment"].values,
+            history=history,
+            strides=strides,
+            label=label,
+            which=number,
+            longest=longest,
+        )
+        console.print(
+            f"{name}: {(label == number).sum()} times, {len(found)} of them can start a forecast of"
+            f" {longest} steps"
+        )
         if not len(found):
-            problems.append(f"got no window in the {name} block, expected some: give data.split.{name} more times, or shorten the leads")
+            problems.append(
+                f"got no window in the {name} block, expected some: give data.split.{name} more"
+                " times, or shorten the leads"
+            )
     console.print(f"data: {', '.join(map(str, ds.data_vars))} in steps of {step}")
     return problems
 

@@ -37,7 +37,9 @@ def evenly_spread(count: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()))
 
 
-def locate(time: xr.DataArray, wanted: np.ndarray, *, segment: np.ndarray | None = None) -> np.ndarray:
+def locate(
+    time: xr.DataArray, wanted: np.ndarray, *, segment: np.ndarray | None = None
+) -> np.ndarray:
     """Find the positions of ``wanted`` times on the axis ``time``; −1 where absent.
 
     Parameters
@@ -56,7 +58,10 @@ def locate(time: xr.DataArray, wanted: np.ndarray, *, segment: np.ndarray | None
     """
     have, want = time.values, np.asarray(wanted)
     if have.dtype.kind != want.dtype.kind and not {have.dtype.kind, want.dtype.kind} <= set("iuf"):
-        raise ValueError(f"got times of type {want.dtype}, expected {have.dtype} as in the observations (same calendar)")
+        raise ValueError(
+            f"got times of type {want.dtype}, expected {have.dtype} as in the observations (same"
+            " calendar)"
+        )
     if not have.size or not want.size:
         return np.full(want.shape, -1)
     key, goal = numeric_time(have), numeric_time(want)
@@ -69,8 +74,9 @@ def locate(time: xr.DataArray, wanted: np.ndarray, *, segment: np.ndarray | None
     ordered = key[order]
     if (np.diff(ordered) <= _TOLERANCE).any():
         raise ValueError(
-            "got the same time more than once in the observations, expected the coordinate segment(init_time) on the "
-            "forecast, because only it tells trajectories or members apart"
+            "got the same time more than once in the observations, expected the coordinate"
+            " segment(init_time) on the forecast, because only it tells trajectories or members"
+            " apart"
         )
     place = np.minimum(np.searchsorted(ordered, goal - _TOLERANCE), len(ordered) - 1)
     return np.where(np.abs(ordered[place] - goal) <= _TOLERANCE, order[place], -1)
@@ -82,7 +88,9 @@ def _segment(init_time: xr.DataArray, time: xr.DataArray) -> np.ndarray | None:
     return None
 
 
-def valid_positions(time: xr.DataArray, init_time: xr.DataArray, lead_steps: Sequence[int] | np.ndarray, step: Step) -> np.ndarray:
+def valid_positions(
+    time: xr.DataArray, init_time: xr.DataArray, lead_steps: Sequence[int] | np.ndarray, step: Step
+) -> np.ndarray:
     """Find the positions on ``time`` of ``init_time + lead``; −1 where absent.
 
     Returns
@@ -94,7 +102,9 @@ def valid_positions(time: xr.DataArray, init_time: xr.DataArray, lead_steps: Seq
     return locate(time, valid, segment=None if segment is None else segment[:, None])
 
 
-def training_pairs(time: xr.DataArray, lead_steps: int, step: Step) -> tuple[np.ndarray, np.ndarray]:
+def training_pairs(
+    time: xr.DataArray, lead_steps: int, step: Step
+) -> tuple[np.ndarray, np.ndarray]:
     """Find all pairs ``(t, t + lead)`` of one segment."""
     segment = time.coords["segment"].values if "segment" in time.coords else None
     later = locate(time, step.add(time.values, np.full(time.size, lead_steps)), segment=segment)
@@ -102,11 +112,18 @@ def training_pairs(time: xr.DataArray, lead_steps: int, step: Step) -> tuple[np.
     return first, later[first]
 
 
-def at_positions(field: xr.DataArray, positions: np.ndarray, init_time: xr.DataArray, lead_time: xr.DataArray) -> xr.DataArray:
+def at_positions(
+    field: xr.DataArray, positions: np.ndarray, init_time: xr.DataArray, lead_time: xr.DataArray
+) -> xr.DataArray:
     """Take fields at ``(init, lead)`` positions of their time axis, in the forecast layout; lazy for lazy fields."""
     plain = field.drop_vars([c for c in field.coords if "time" in field[c].dims])
-    picked = [plain.isel(time=xr.DataArray(positions[:, k], dims="init_time")) for k in range(positions.shape[1])]
-    joined = xr.concat(picked, dim="lead_time", coords="minimal", compat="override", join="override")
+    picked = [
+        plain.isel(time=xr.DataArray(positions[:, k], dims="init_time"))
+        for k in range(positions.shape[1])
+    ]
+    joined = xr.concat(
+        picked, dim="lead_time", coords="minimal", compat="override", join="override"
+    )
     joined = joined.assign_coords(init_time=init_time.variable, lead_time=lead_time.variable)
     return joined.transpose("init_time", "lead_time", ...)
 
@@ -119,13 +136,14 @@ def observed_at(observed: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     observed : Dataset
         Dims ``(time, [level], *space)``; may be lazy.
     forecast : Dataset
-        Dims ``init_time`` and ``lead_time`` among them; its values are not read, and its grid is not looked at.
+        Dims ``init_time`` and ``lead_time`` among them; its values are not read, and its grid is
+        not looked at.
 
     Returns
     -------
     Dataset
-        The variables of the forecast that are observed, dims ``(init_time, lead_time, [level], *space)``, NaN at valid times that are
-        not observed, lazy for lazy observations.
+        The variables of the forecast that are observed, dims ``(init_time, lead_time, [level],
+        *space)``, NaN at valid times that are not observed, lazy for lazy observations.
 
     Raises
     ------
@@ -137,19 +155,30 @@ def observed_at(observed: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     >>> days = np.arange("2000-01-01", "2000-01-06", dtype="M8[D]").astype("M8[ns]")
     >>> observed = xr.Dataset({"t": ("time", np.arange(5.0))}, {"time": days})
     >>> lead = np.array([1, 3], "m8[D]").astype("m8[ns]")
-    >>> forecast = xr.Dataset({"t": (("init_time", "lead_time"), np.zeros((2, 2)))}, {"init_time": days[[0, 2]], "lead_time": lead})
+    >>> forecast = xr.Dataset(
+    ...     {"t": (("init_time", "lead_time"), np.zeros((2, 2)))},
+    ...     {"init_time": days[[0, 2]], "lead_time": lead},
+    ... )
     >>> observed_at(observed, forecast)["t"].values
     array([[ 1.,  3.],
            [ 3., nan]])
     """
     names = [n for n in forecast.data_vars if n in observed.data_vars]
     if not names:
-        raise ValueError(f"got forecasts of {list(forecast.data_vars)}, expected some of what is observed: {list(observed.data_vars)}")
+        raise ValueError(
+            f"got forecasts of {list(forecast.data_vars)}, expected some of what is observed:"
+            f" {list(observed.data_vars)}"
+        )
     step = infer_step(observed["time"])
     init, lead = forecast["init_time"], forecast["lead_time"]
     positions = valid_positions(observed["time"], init, step.steps(lead.values), step)
     there = xr.DataArray(positions >= 0, dims=("init_time", "lead_time"))
-    return xr.Dataset({n: at_positions(observed[n], np.maximum(positions, 0), init, lead).where(there.variable) for n in names})
+    return xr.Dataset(
+        {
+            n: at_positions(observed[n], np.maximum(positions, 0), init, lead).where(there.variable)
+            for n in names
+        }
+    )
 
 
 def over_space(
@@ -165,8 +194,8 @@ def over_space(
     Parameters
     ----------
     kernel : callable
-        From arrays ``(..., *space)``, of which that of the forecast may end with ``number``, and weights ``(region, *space)`` to
-        ``(..., region, dim)``.
+        From arrays ``(..., *space)``, of which that of the forecast may end with ``number``, and
+        weights ``(region, *space)`` to ``(..., region, dim)``.
     forecast : DataArray
         Dims ``(init_time, lead_time, [number], [level], *space)``.
     others : DataArray
@@ -198,15 +227,19 @@ def over_space(
     return sums.assign_coords({"region": weights["region"], dim: list(labels)})
 
 
-def over_inits(kernel: Callable[..., np.ndarray], *fields: xr.DataArray, dim: str, size: int) -> xr.DataArray:
+def over_inits(
+    kernel: Callable[..., np.ndarray], *fields: xr.DataArray, dim: str, size: int
+) -> xr.DataArray:
     """Let a kernel sum over initial times, lazily and in blocks of them; what it gives must add up.
 
     Parameters
     ----------
     kernel : callable
-        From arrays ``(init_time, lead_time, [level], *space, [number])`` to ``(lead_time, [level], dim)``.
+        From arrays ``(init_time, lead_time, [level], *space, [number])`` to ``(lead_time, [level],
+        dim)``.
     fields : DataArray
-        Dims ``(init_time, lead_time, [number], [level], *space)``; all but the first without ``number``.
+        Dims ``(init_time, lead_time, [number], [level], *space)``; all but the first without
+        ``number``.
     dim, size
         Name and length of what is left of the space.
 
@@ -223,7 +256,14 @@ def over_inits(kernel: Callable[..., np.ndarray], *fields: xr.DataArray, dim: st
         return kernel(*blocks)[None]
 
     parts = blockwise(  # type: ignore[no-untyped-call]
-        summed, (*kept, dim), *pairs, new_axes={dim: size}, adjust_chunks={"init_time": 1}, concatenate=True, dtype=float, meta=np.empty(0)
+        summed,
+        (*kept, dim),
+        *pairs,
+        new_axes={dim: size},
+        adjust_chunks={"init_time": 1},
+        concatenate=True,
+        dtype=float,
+        meta=np.empty(0),
     )
     coords = {d: fields[0][d].variable for d in kept[1:] if d in fields[0].coords}
     return xr.DataArray(parts.sum(axis=0), coords, (*kept[1:], dim))
@@ -235,9 +275,14 @@ def _in_blocks(*fields: xr.DataArray) -> list[xr.DataArray]:
     members = [d for d in forecast.dims if d == "number"]
     dims = [d for d in forecast.dims if d != "number"]
     per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
-    chunks: dict[Hashable, int] = dict.fromkeys(forecast.dims, -1) | {"init_time": max(1, _BLOCK // per_init)}
+    chunks: dict[Hashable, int] = dict.fromkeys(forecast.dims, -1) | {
+        "init_time": max(1, _BLOCK // per_init)
+    }
     ordered = [forecast.transpose(*dims, *members), *(a.transpose(*dims) for a in fields[1:])]
-    return [a.drop_vars([c for c in a.coords if c not in dims]).chunk({d: chunks[d] for d in a.dims}) for a in ordered]
+    return [
+        a.drop_vars([c for c in a.coords if c not in dims]).chunk({d: chunks[d] for d in a.dims})
+        for a in ordered
+    ]
 
 
 def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -> xr.DataArray:
@@ -246,17 +291,28 @@ def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -
     Raises
     ------
     ValueError
-        If dimensions or coordinates differ (beyond float32 rounding); the first difference is named.
+        If dimensions or coordinates differ (beyond float32 rounding); the first difference is
+        named.
     """
     name = forecast.name
     rest = [d for d in observed.dims if d != "time"]
     members = [d for d in ("number",) if d in forecast.dims]
     if set(forecast.dims) != {"init_time", "lead_time", *members, *rest}:
-        raise ValueError(f"got {name} of {method!r} with dims {forecast.dims}, expected init_time, lead_time and {rest}")
+        raise ValueError(
+            f"got {name} of {method!r} with dims {forecast.dims}, expected init_time, lead_time and"
+            f" {rest}"
+        )
     for dim in rest:
         if problem := _difference(forecast, observed, dim):
-            hint = "bring it onto the truth's grid with --regrid (sciwm.skill.regrid_forecast)" if dim in _GRID else "select first"
-            raise ValueError(f"{problem.format(where=f'{name} of {method!r}')}: {hint}; nothing is interpolated unasked")
+            hint = (
+                "bring it onto the truth's grid with --regrid (sciwm.skill.regrid_forecast)"
+                if dim in _GRID
+                else "select first"
+            )
+            raise ValueError(
+                f"{problem.format(where=f'{name} of {method!r}')}: {hint}; nothing is interpolated"
+                " unasked"
+            )
         if dim in observed.coords and dim in forecast.coords:
             forecast = forecast.assign_coords({dim: observed[dim].variable})
     return forecast.transpose("init_time", "lead_time", *members, *rest)
@@ -264,18 +320,34 @@ def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -
 
 def _difference(forecast: xr.DataArray, observed: xr.DataArray, dim: Hashable) -> str:
     """What is different about a dimension, with the first value that is; empty if nothing is."""
-    sizes = f"got {forecast.sizes[dim]} values of {dim} in {{where}}, expected {observed.sizes[dim]} as observed"
+    sizes = (
+        f"got {forecast.sizes[dim]} values of {dim} in {{where}}, expected {observed.sizes[dim]} as"
+        " observed"
+    )
     if dim not in observed.coords or dim not in forecast.coords:
         return sizes if forecast.sizes[dim] != observed.sizes[dim] else ""
     got, want = forecast[dim].values, observed[dim].values
     shared = min(len(got), len(want))
     numbers = want.dtype.kind in "iuf" and got.dtype.kind in "iuf"
-    same = np.isclose(got[:shared], want[:shared], rtol=0.0, atol=1e-4) if numbers else got[:shared] == want[:shared]
+    same = (
+        np.isclose(got[:shared], want[:shared], rtol=0.0, atol=1e-4)
+        if numbers
+        else got[:shared] == want[:shared]
+    )
     bad = shared if same.all() else int(np.argmin(same))
     if len(got) != len(want):
         values = [a[bad] if bad < len(a) else "none" for a in (got, want)]
-        return f"{sizes}; the first difference, at position {bad}: {values[0]}, observed {values[1]}"
+        return (
+            f"{sizes}; the first difference, at position {bad}: {values[0]}, observed {values[1]}"
+        )
     if bad == shared:
         return ""
-    hint = "; it is in reverse order, open it with open_forecast" if got[0] != want[0] and got[0] == want[-1] else ""
-    return f"got {dim} {got[bad]} at position {bad} in {{where}}, expected {want[bad]} as observed{hint}"
+    hint = (
+        "; it is in reverse order, open it with open_forecast"
+        if got[0] != want[0] and got[0] == want[-1]
+        else ""
+    )
+    return (
+        f"got {dim} {got[bad]} at position {bad} in {{where}}, expected {want[bad]} as"
+        f" observed{hint}"
+    )

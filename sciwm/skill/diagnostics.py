@@ -24,9 +24,10 @@ def diagnose(lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> 
 
     .. math:: \mathrm{rmse}(x) = \sqrt{\frac1N \sum_i (f_i(x) - o_i(x))^2}, \qquad \mathrm{bias}(x) = \frac1N \sum_i (f_i(x) - o_i(x))
 
-    Sums over initial times, block by block as the scores are computed: memory does not grow with their number. Maps and spectra are
-    for fields on ``latitude`` and ``longitude``, spectra only where longitudes go round the globe and nothing is missing; rank
-    histograms are for ensembles, whose mean is mapped, and of whose members the mean spectrum is taken.
+    Sums over initial times, block by block as the scores are computed: memory does not grow with
+    their number. Maps and spectra are for fields on ``latitude`` and ``longitude``, spectra only
+    where longitudes go round the globe and nothing is missing; rank histograms are for ensembles,
+    whose mean is mapped, and of whose members the mean spectrum is taken.
 
     Parameters
     ----------
@@ -35,15 +36,18 @@ def diagnose(lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> 
     most_leads : int
         Lead times, evenly spread from the first to the last.
     most_cells : int
-        Of a map; those of finer grids are means over boxes of n × n cells, n in ``attrs["cells_per_box"]``.
+        Of a map; those of finer grids are means over boxes of n × n cells, n in
+        ``attrs["cells_per_box"]``.
 
     Returns
     -------
     Dataset
-        Those that the data allow of ``rmse``, ``bias`` ``(method, channel, lead_time, latitude, longitude)``, in the variable's units,
-        0 is perfect, NaN where nothing was observed; ``spectrum`` ``(method, channel, lead_time, zonal_wavenumber)`` and
-        ``observed_spectrum`` ``(channel, lead_time, zonal_wavenumber)`` in squared units; ``rank_frequency`` ``(method, channel,
-        lead_time, rank)``, 1 everywhere if reliable, NaN for methods without members. Coordinate ``units(channel)``.
+        Those that the data allow of ``rmse``, ``bias`` ``(method, channel, lead_time, latitude,
+        longitude)``, in the variable's units, 0 is perfect, NaN where nothing was observed;
+        ``spectrum`` ``(method, channel, lead_time, zonal_wavenumber)`` and ``observed_spectrum``
+        ``(channel, lead_time, zonal_wavenumber)`` in squared units; ``rank_frequency`` ``(method,
+        channel, lead_time, rank)``, 1 everywhere if reliable, NaN for methods without members.
+        Coordinate ``units(channel)``.
 
     Examples
     --------
@@ -64,7 +68,11 @@ def diagnose(lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> 
         sums = _block_sums(block, most_cells).compute()
         total = sums if total is None else total + sums
     assert total is not None
-    channels = [str(c) for name, v in lineup.observed.data_vars.items() for c in as_channels(v, str(name))["channel"].values]
+    channels = [
+        str(c)
+        for name, v in lineup.observed.data_vars.items()
+        for c in as_channels(v, str(name))["channel"].values
+    ]
     if total.data_vars:
         total = total.reindex(channel=[c for c in channels if c in total["channel"].values])
     return _finish(total, lineup, most_cells)
@@ -74,7 +82,9 @@ def write_diagnostics(diagnostics: xr.Dataset, path: str | Path) -> None:
     """Write what `diagnose` found as NetCDF, compressed, in single precision, under a temporary name first."""
     path = Path(path)
     partial_path = path.with_name(path.name + ".partial")
-    small = {str(n): {"dtype": "float32", "zlib": True, "complevel": 4} for n in diagnostics.data_vars}
+    small = {
+        str(n): {"dtype": "float32", "zlib": True, "complevel": 4} for n in diagnostics.data_vars
+    }
     diagnostics.to_netcdf(partial_path, engine="h5netcdf", encoding=small)
     partial_path.replace(path)
 
@@ -93,13 +103,23 @@ def _block_sums(block: Block, most_cells: int) -> xr.Dataset:
             observed.append(_channels(_spectra(truth), name))
         for method, ds in block.fields.items():
             if on_grid:
-                maps.setdefault(method, []).append(_channels(_error_maps(ds[name], truth, most_cells), name))
+                maps.setdefault(method, []).append(
+                    _channels(_error_maps(ds[name], truth, most_cells), name)
+                )
             if wavy:
                 spectra.setdefault(method, []).append(_channels(_spectra(ds[name]), name))
             if "number" in ds[name].dims:
-                counts = rank_counts(ds[name], truth, weights=region_weights(array)).isel(region=0, drop=True)
+                counts = rank_counts(ds[name], truth, weights=region_weights(array)).isel(
+                    region=0, drop=True
+                )
                 ranks.setdefault(method, []).append(_channels(counts.sum("init_time"), name))
-    out = xr.Dataset({name: _joined(parts) for name, parts in (("maps", maps), ("spectrum", spectra), ("ranks", ranks)) if parts})
+    out = xr.Dataset(
+        {
+            name: _joined(parts)
+            for name, parts in (("maps", maps), ("spectrum", spectra), ("ranks", ranks))
+            if parts
+        }
+    )
     if observed:
         out["observed_spectrum"] = xr.concat(observed, "channel", **_JOIN)
     return out
@@ -131,7 +151,14 @@ def _box_sums(forecast: np.ndarray, observed: np.ndarray, *, size: int) -> np.nd
     mean = forecast.mean(axis=-1, dtype=float) if forecast.ndim > observed.ndim else forecast
     error = np.subtract(mean, observed, dtype=float)
     error[~seen] = 0.0
-    out = np.stack([seen.sum(axis=0, dtype=float), np.einsum("i...,i...->...", error, error), error.sum(axis=0)], axis=-3)
+    out = np.stack(
+        [
+            seen.sum(axis=0, dtype=float),
+            np.einsum("i...,i...->...", error, error),
+            error.sum(axis=0),
+        ],
+        axis=-3,
+    )
     if size > 1:
         for axis in (-2, -1):
             out = np.add.reduceat(out, np.arange(0, out.shape[axis], size), axis=axis)
@@ -143,7 +170,9 @@ def _spectra(field: xr.DataArray) -> xr.DataArray:
     share = region_weights(field).isel(region=0, longitude=0).values
     waves = field.sizes["longitude"] // 2 + 1
     kernel = partial(_spectrum_sums, share=share / share.sum(), members="number" in field.dims)
-    return over_inits(kernel, field, dim="zonal_wavenumber", size=waves).assign_coords(zonal_wavenumber=range(waves))
+    return over_inits(kernel, field, dim="zonal_wavenumber", size=waves).assign_coords(
+        zonal_wavenumber=range(waves)
+    )
 
 
 def _spectrum_sums(values: np.ndarray, *, share: np.ndarray, members: bool) -> np.ndarray:
@@ -159,27 +188,50 @@ def _finish(total: xr.Dataset, lineup: Lineup, most_cells: int) -> xr.Dataset:
     out: dict[str, xr.DataArray] = {}
     size = 1
     if "maps" in total:
-        field = next(v for v in lineup.observed.data_vars.values() if {"latitude", "longitude"} <= set(v.dims))
+        field = next(
+            v
+            for v in lineup.observed.data_vars.values()
+            if {"latitude", "longitude"} <= set(v.dims)
+        )
         size = _boxes(field.sizes["latitude"], field.sizes["longitude"], most_cells)
         axes = {d: _centres(field[d].values.astype(float), size) for d in ("latitude", "longitude")}
-        shape = (*total["maps"].transpose("method", "channel", "lead_time", "cell").shape[:-1], 3, *(len(a) for a in axes.values()))
-        seen, square, error = np.moveaxis(total["maps"].transpose("method", "channel", "lead_time", "cell").values.reshape(shape), 3, 0)
+        shape = (
+            *total["maps"].transpose("method", "channel", "lead_time", "cell").shape[:-1],
+            3,
+            *(len(a) for a in axes.values()),
+        )
+        seen, square, error = np.moveaxis(
+            total["maps"].transpose("method", "channel", "lead_time", "cell").values.reshape(shape),
+            3,
+            0,
+        )
         coords = {d: total[d] for d in ("method", "channel", "lead_time")} | axes
         with np.errstate(divide="ignore", invalid="ignore"):
             out["rmse"] = xr.DataArray(np.sqrt(square / seen), coords, tuple(coords))
             out["bias"] = xr.DataArray(error / seen, coords, tuple(coords))
     for name in ("spectrum", "observed_spectrum"):
         if name in total:
-            out[name] = (total[name] / count).transpose(..., "channel", "lead_time", "zonal_wavenumber")
+            out[name] = (total[name] / count).transpose(
+                ..., "channel", "lead_time", "zonal_wavenumber"
+            )
     if "ranks" in total:
         mean = total["ranks"].mean("rank")
-        out["rank_frequency"] = (total["ranks"] / mean.where(mean > 0)).transpose("method", "channel", "lead_time", "rank")
+        out["rank_frequency"] = (total["ranks"] / mean.where(mean > 0)).transpose(
+            "method", "channel", "lead_time", "rank"
+        )
     units = {
-        c: str(v.attrs.get("units", "")) for n, v in lineup.observed.data_vars.items() for c in as_channels(v, str(n))["channel"].values
+        c: str(v.attrs.get("units", ""))
+        for n, v in lineup.observed.data_vars.items()
+        for c in as_channels(v, str(n))["channel"].values
     }
-    result = xr.Dataset(out).reindex({"method": [m for m in lineup.names if m in total.get("method", ())]})
+    result = xr.Dataset(out).reindex(
+        {"method": [m for m in lineup.names if m in total.get("method", ())]}
+    )
     if out:
-        result = result.assign_coords(units=("channel", [units[str(c)] for c in result["channel"].values]), lead_time=lineup.times.lead)
+        result = result.assign_coords(
+            units=("channel", [units[str(c)] for c in result["channel"].values]),
+            lead_time=lineup.times.lead,
+        )
     about = {k: v for k, v in lineup.observed.attrs.items() if k == "coastlines"}
     return result.assign_attrs(about | {"num_init": count, "cells_per_box": size})
 

@@ -1,10 +1,11 @@
 """Scores of ensembles: weighted sums for each initial time, metrics from them, and rank histograms.
 
-The sums stand beside those of `sciwm.skill.scores` along ``statistic`` and are averaged and resampled with them. A forecast
-without members is an ensemble of one: its CRPS is the absolute error, its spread undefined.
+The sums stand beside those of `sciwm.skill.scores` along ``statistic`` and are averaged and
+resampled with them. A forecast without members is an ensemble of one: its CRPS is the absolute
+error, its spread undefined.
 
-`scores` has a fair CRPS too (the tests compare); it compares every member with every other, here members are sorted: 50 members cost
-5 times as much as one pass over them, not 50.
+`scores` has a fair CRPS too (the tests compare); it compares every member with every other, here
+members are sorted: 50 members cost 5 times as much as one pass over them, not 50.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,9 @@ __all__ = [
 ENSEMBLE_STATISTICS = ("crps", "ensemble_variance", "expected_square")
 
 
-def _present(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _present(
+    forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Cells that count, and those of them where a member is missing though something was observed."""
     seen = np.isfinite(observed) & np.isfinite(climatology)
     lost = seen & ~np.isfinite(forecast).all(axis=-1)
@@ -44,7 +47,14 @@ def _flat(forecast: np.ndarray, *fields: np.ndarray, space: int) -> tuple[np.nda
     return members, *(np.asarray(f, dtype=float).reshape(*lead, -1) for f in fields)
 
 
-def _kernel(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray, *, energy: bool) -> np.ndarray:
+def _kernel(
+    forecast: np.ndarray,
+    observed: np.ndarray,
+    climatology: np.ndarray,
+    weights: np.ndarray,
+    *,
+    energy: bool,
+) -> np.ndarray:
     """Sum over space; returns ``(..., region, statistic)``."""
     f, o, c = _flat(forecast, observed, climatology, space=weights.ndim - 1)
     area = weights.reshape(len(weights), -1).T.astype(float)
@@ -74,7 +84,9 @@ def _energy(deviation: np.ndarray, present: np.ndarray, area: np.ndarray) -> np.
     out = np.empty(total.shape)
     for region in range(area.shape[1]):
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(total[..., region, None] > 0, area[:, region] / total[..., region, None], 0.0)
+            share = np.where(
+                total[..., region, None] > 0, area[:, region] / total[..., region, None], 0.0
+            )
         scaled = deviation * np.sqrt(share)[..., None]
         gram = np.swapaxes(scaled, -1, -2) @ scaled
         square = np.diagonal(gram, axis1=-2, axis2=-1)
@@ -86,7 +98,12 @@ def _energy(deviation: np.ndarray, present: np.ndarray, area: np.ndarray) -> np.
 
 
 def ensemble_sums(
-    forecast: xr.DataArray, observed: xr.DataArray, climatology: xr.DataArray | None = None, *, weights: xr.DataArray, energy: bool = False
+    forecast: xr.DataArray,
+    observed: xr.DataArray,
+    climatology: xr.DataArray | None = None,
+    *,
+    weights: xr.DataArray,
+    energy: bool = False,
 ) -> xr.DataArray:
     """Weighted sums of ensemble statistics over each region, for every initial and lead time.
 
@@ -106,22 +123,39 @@ def ensemble_sums(
     Returns
     -------
     DataArray
-        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy: the fair CRPS, the variance of the members (unbiased), the
-        squared error that the mean of so many reliable members has, and the fair energy score.
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy: the fair CRPS, the
+        variance of the members (unbiased), the squared error that the mean of so many reliable
+        members has, and the fair energy score.
     """
     reference = xr.zeros_like(observed) if climatology is None else climatology
     names = [*ENSEMBLE_STATISTICS, *(["energy_score"] if energy else [])]
-    return over_space(partial(_kernel, energy=energy), forecast, observed, reference, weights=weights, dim="statistic", labels=names)
+    return over_space(
+        partial(_kernel, energy=energy),
+        forecast,
+        observed,
+        reference,
+        weights=weights,
+        dim="statistic",
+        labels=names,
+    )
 
 
 def single_sums(sums: xr.DataArray, *, energy: bool = False) -> xr.DataArray:
     """The same statistics of a forecast without members, from its `score_sums`."""
     weight, square = (sums.sel(statistic=n, drop=True) for n in ("weight", "squared_error"))
     undefined = xr.full_like(weight, np.nan)
-    parts = {"crps": sums.sel(statistic="absolute_error", drop=True), "ensemble_variance": undefined, "expected_square": undefined}
+    parts = {
+        "crps": sums.sel(statistic="absolute_error", drop=True),
+        "ensemble_variance": undefined,
+        "expected_square": undefined,
+    }
     if energy:
         parts["energy_score"] = (square * weight) ** 0.5
-    return xr.concat(list(parts.values()), "statistic").assign_coords(statistic=list(parts)).transpose(*sums.dims)
+    return (
+        xr.concat(list(parts.values()), "statistic")
+        .assign_coords(statistic=list(parts))
+        .transpose(*sums.dims)
+    )
 
 
 def _get(means: xr.DataArray, name: str) -> xr.DataArray:
@@ -133,8 +167,9 @@ def crps(means: xr.DataArray) -> xr.DataArray:
 
     .. math:: \frac1M \sum_i |x_i - o| - \frac{1}{2 M (M-1)} \sum_{i,j} |x_i - x_j|
 
-    Its mean does not depend on the number of members M of a reliable ensemble (Ferro 2014, doi:10.1002/qj.2270); single values may be
-    negative. A forecast without members has its absolute error.
+    Its mean does not depend on the number of members M of a reliable ensemble (Ferro 2014,
+    doi:10.1002/qj.2270); single values may be negative. A forecast without members has its absolute
+    error.
 
     Parameters
     ----------
@@ -149,8 +184,9 @@ def energy_score(means: xr.DataArray) -> xr.DataArray:
 
     .. math:: \frac1M \sum_i \lVert x_i - o \rVert - \frac{1}{2 M (M-1)} \sum_{i,j} \lVert x_i - x_j \rVert
 
-    with the norm :math:`\lVert d \rVert^2 = \sum_x w d^2 / \sum_x w` over the region, so that a forecast without members has its
-    root-mean-square error of the day (Gneiting and Raftery 2007, doi:10.1198/016214506000001437).
+    with the norm :math:`\lVert d \rVert^2 = \sum_x w d^2 / \sum_x w` over the region, so that a
+    forecast without members has its root-mean-square error of the day (Gneiting and Raftery 2007,
+    doi:10.1198/016214506000001437).
 
     Parameters
     ----------
@@ -176,7 +212,8 @@ def spread_skill(means: xr.DataArray) -> xr.DataArray:
 
     .. math:: \sqrt{\frac{(1 + 1/M)\, \overline{s^2}}{\overline{(\bar x - o)^2}}}
 
-    The factor makes 1 the value of any number M of reliable members (Fortin et al. 2014, doi:10.1175/JHM-D-14-0008.1).
+    The factor makes 1 the value of any number M of reliable members (Fortin et al. 2014,
+    doi:10.1175/JHM-D-14-0008.1).
 
     Parameters
     ----------
@@ -208,7 +245,9 @@ def _ranks(forecast: np.ndarray, observed: np.ndarray, weights: np.ndarray) -> n
     return out
 
 
-def rank_counts(forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray) -> xr.DataArray:
+def rank_counts(
+    forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray
+) -> xr.DataArray:
     """Weight of the cells at which the observation has each rank among the members; arguments as of `rank_histogram`.
 
     Returns
@@ -216,14 +255,24 @@ def rank_counts(forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.D
     DataArray
         Dims ``(init_time, lead_time, [level], region, rank)``, lazy; may be added up.
     """
-    return over_space(_ranks, forecast, observed, weights=weights, dim="rank", labels=range(forecast.sizes["number"] + 1))
+    return over_space(
+        _ranks,
+        forecast,
+        observed,
+        weights=weights,
+        dim="rank",
+        labels=range(forecast.sizes["number"] + 1),
+    )
 
 
-def rank_histogram(forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray) -> xr.DataArray:
+def rank_histogram(
+    forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray
+) -> xr.DataArray:
     """How often the observation has which rank among the members, weighted by area; flat (1 everywhere) if reliable.
 
-    U-shaped is overconfident, hump-shaped underconfident, sloped biased. An observation equal to members (zero rain) counts for each
-    of the ranks it could have, in equal parts. Cells at which it or a member is missing are left out.
+    U-shaped is overconfident, hump-shaped underconfident, sloped biased. An observation equal to
+    members (zero rain) counts for each of the ranks it could have, in equal parts. Cells at which
+    it or a member is missing are left out.
 
     Parameters
     ----------
@@ -237,7 +286,8 @@ def rank_histogram(forecast: xr.DataArray, observed: xr.DataArray, *, weights: x
     Returns
     -------
     DataArray
-        Dims ``(lead_time, [level], region, rank)`` with the M + 1 ranks; mean 1 over them, NaN where nothing was observed.
+        Dims ``(lead_time, [level], region, rank)`` with the M + 1 ranks; mean 1 over them, NaN
+        where nothing was observed.
     """
     total = rank_counts(forecast, observed, weights=weights).sum("init_time")
     mean = total.mean("rank")

@@ -1,8 +1,9 @@
 """Threshold events: how well the probability of ``t850>285`` is forecast, as sums for each initial time and metrics from them.
 
-A probability is the share of members for which the event happens; 0 or 1 without members. Sums are averaged and resampled as those of
-`sciwm.skill.scores`. For the area under the ROC curve they hold the weight of cells with and without the event for every probability
-M members can give: exact, and added up before the curve is drawn.
+A probability is the share of members for which the event happens; 0 or 1 without members. Sums are
+averaged and resampled as those of `sciwm.skill.scores`. For the area under the ROC curve they hold
+the weight of cells with and without the event for every probability M members can give: exact, and
+added up before the curve is drawn.
 """
 
 import re
@@ -15,7 +16,16 @@ import xarray as xr
 
 from sciwm.skill.alignment import over_space
 
-__all__ = ["EVENT_METRICS", "Event", "brier", "event_sums", "parse_event", "parse_events", "roc_area", "with_members"]
+__all__ = [
+    "EVENT_METRICS",
+    "Event",
+    "brier",
+    "event_sums",
+    "parse_event",
+    "parse_events",
+    "roc_area",
+    "with_members",
+]
 
 _COMPARE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     ">": np.greater,
@@ -23,7 +33,9 @@ _COMPARE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "<": np.less,
     "<=": np.less_equal,
 }
-_EVENT = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+_EVENT = re.compile(
+    r"\s*([A-Za-z_]\w*)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,9 @@ class Event:
 
     def is_of(self, variable: str, level: float) -> bool:
         """Whether it is an event of this channel; ``level`` is NaN for a variable without levels."""
-        return self.channel == variable or (level == level and self.channel in (f"{variable}_{level:g}", f"{variable}{level:g}"))
+        return self.channel == variable or (
+            level == level and self.channel in (f"{variable}_{level:g}", f"{variable}{level:g}")
+        )
 
     def happens(self, values: np.ndarray) -> np.ndarray:
         """Compare; False for NaN."""
@@ -72,7 +86,10 @@ def parse_event(text: str) -> Event:
     """
     match = _EVENT.fullmatch(text)
     if not match:
-        raise ValueError(f"got event {text!r}, expected a variable, one of > >= < <=, and a number in its units, e.g. 't850>285'")
+        raise ValueError(
+            f"got event {text!r}, expected a variable, one of > >= < <=, and a number in its units,"
+            " e.g. 't850>285'"
+        )
     return Event(match[1], match[2], float(match[3]))
 
 
@@ -87,10 +104,14 @@ def parse_events(texts: Sequence[str], channels: Sequence[tuple[str, float]]) ->
     events = [parse_event(text) for text in texts]
     taken: set[tuple[int, str]] = set()
     for text, event in zip(texts, events, strict=True):
-        labels = {(k, event.condition) for k, channel in enumerate(channels) if event.is_of(*channel)}
+        labels = {
+            (k, event.condition) for k, channel in enumerate(channels) if event.is_of(*channel)
+        }
         if not labels:
             held = [name if level != level else f"{name}_{level:g}" for name, level in channels]
-            raise ValueError(f"got event {text!r}, expected one of a variable that is scored: {', '.join(held)}")
+            raise ValueError(
+                f"got event {text!r}, expected one of a variable that is scored: {', '.join(held)}"
+            )
         if labels & taken:
             raise ValueError(f"got events {list(texts)}, expected {text!r} once")
         taken |= labels
@@ -98,7 +119,13 @@ def parse_events(texts: Sequence[str], channels: Sequence[tuple[str, float]]) ->
 
 
 def _kernel(
-    forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray, *, event: Event, bins: int
+    forecast: np.ndarray,
+    observed: np.ndarray,
+    climatology: np.ndarray,
+    weights: np.ndarray,
+    *,
+    event: Event,
+    bins: int,
 ) -> np.ndarray:
     """Sum over space; ``forecast`` ends with members; returns ``(..., region, statistic)``."""
     space = weights.ndim - 1
@@ -119,7 +146,9 @@ def _kernel(
         sums[..., 2 + k] = (here & happened).astype(float) @ area
         sums[..., 2 + bins + k] = (here & ~happened).astype(float) @ area
     if lost.any():
-        sums[..., 1:] = np.where((lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums[..., 1:])
+        sums[..., 1:] = np.where(
+            (lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums[..., 1:]
+        )
     return sums
 
 
@@ -158,15 +187,23 @@ def event_sums(
     Returns
     -------
     DataArray
-        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy. ``weight``; ``squared_error`` of the probability; and the weight
-        of cells at which k members had the event, and it happened (``event_k``) or not (``no_event_k``).
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy. ``weight``;
+        ``squared_error`` of the probability; and the weight of cells at which k members had the
+        event, and it happened (``event_k``) or not (``no_event_k``).
     """
     many = with_members(forecast, observed)
     reference = xr.zeros_like(observed) if climatology is None else climatology
     count = many.sizes["number"] + 1 if bins is None else bins
-    labels = ["weight", "squared_error", *(f"event_{k}" for k in range(count)), *(f"no_event_{k}" for k in range(count))]
+    labels = [
+        "weight",
+        "squared_error",
+        *(f"event_{k}" for k in range(count)),
+        *(f"no_event_{k}" for k in range(count)),
+    ]
     kernel = partial(_kernel, event=event, bins=count)
-    return over_space(kernel, many, observed, reference, weights=weights, dim="statistic", labels=labels)
+    return over_space(
+        kernel, many, observed, reference, weights=weights, dim="statistic", labels=labels
+    )
 
 
 def brier(means: xr.DataArray) -> xr.DataArray:
@@ -174,7 +211,8 @@ def brier(means: xr.DataArray) -> xr.DataArray:
 
     .. math:: \frac1N \sum_i \frac{\sum_x w (p - [o > \mathrm{threshold}])^2}{\sum_x w}
 
-    with the share p of members that have the event. Not corrected for their number: fewer members have a larger score.
+    with the share p of members that have the event. Not corrected for their number: fewer members
+    have a larger score.
 
     Parameters
     ----------
@@ -187,9 +225,10 @@ def brier(means: xr.DataArray) -> xr.DataArray:
 def roc_area(means: xr.DataArray) -> xr.DataArray:
     r"""Area under the ROC curve of an event; unitless, range [0, 1], 1 is perfect, 0.5 no discrimination, larger is better.
 
-    The chance that a cell with the event had a higher probability than one without, ties counted half: the trapezoidal area under hit
-    rate against false-alarm rate at every probability that members can give. Cells of all initial times are taken together, each time
-    with the same weight. NaN if the event happened always or never.
+    The chance that a cell with the event had a higher probability than one without, ties counted
+    half: the trapezoidal area under hit rate against false-alarm rate at every probability that
+    members can give. Cells of all initial times are taken together, each time with the same weight.
+    NaN if the event happened always or never.
 
     Parameters
     ----------
@@ -197,12 +236,18 @@ def roc_area(means: xr.DataArray) -> xr.DataArray:
         From `mean_over_inits` of `event_sums`, with the dim ``statistic``.
     """
     names = [str(n) for n in means["statistic"].values]
-    hit, false = (means.sel(statistic=[n for n in names if n.startswith(s)]).drop_vars("statistic") for s in ("event_", "no_event_"))
+    hit, false = (
+        means.sel(statistic=[n for n in names if n.startswith(s)]).drop_vars("statistic")
+        for s in ("event_", "no_event_")
+    )
     below = false.cumsum("statistic", skipna=False) - false / 2
     hits, misses = hit.sum("statistic", skipna=False), false.sum("statistic", skipna=False)
     both = hits * misses
     return (hit * below).sum("statistic", skipna=False) / both.where(both > 0)
 
 
-EVENT_METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {"brier": brier, "roc_area": roc_area}
+EVENT_METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
+    "brier": brier,
+    "roc_area": roc_area,
+}
 """Metric functions of threshold events by name."""

@@ -30,7 +30,10 @@ def neighbourhood(metric: str) -> int | None:
     """
     match = re.fullmatch(r"fss_(\d+)", metric)
     if match and int(match[1]) % 2 == 0:
-        raise ValueError(f"got metric {metric!r}, expected an odd number of cells, because a neighbourhood has a cell in its middle")
+        raise ValueError(
+            f"got metric {metric!r}, expected an odd number of cells, because a neighbourhood has a"
+            " cell in its middle"
+        )
     return int(match[1]) if match else None
 
 
@@ -49,13 +52,18 @@ def _kernel(
     def around(cells: np.ndarray) -> np.ndarray:
         """Whole numbers added up over the neighbourhood; rounded, because the filter's means leave 1e-17 where nothing happened."""
         for axis, mode in zip((-2, -1), modes, strict=True):
-            cells = np.rint(size * scipy.ndimage.uniform_filter1d(cells.astype(float), size, axis=axis, mode=mode))
+            cells = np.rint(
+                size
+                * scipy.ndimage.uniform_filter1d(cells.astype(float), size, axis=axis, mode=mode)
+            )
         return cells
 
     seen = np.isfinite(observed) & np.isfinite(climatology)
     lost = seen & ~np.isfinite(forecast).all(axis=-1)
     count = np.maximum(around(seen), 1.0)
-    chance = around(np.where(seen, event.happens(forecast).sum(axis=-1), 0)) / (count * forecast.shape[-1])
+    chance = around(np.where(seen, event.happens(forecast).sum(axis=-1), 0)) / (
+        count * forecast.shape[-1]
+    )
     share = around(seen & event.happens(observed)) / count
     terms = [np.where(seen, term, 0.0) for term in ((chance - share) ** 2, chance**2 + share**2)]
     area = weights.reshape(len(weights), -1).T.astype(float)
@@ -78,14 +86,16 @@ def fraction_sums(
 ) -> xr.DataArray:
     """Weighted sums of squared differences of fractions over each region, for every initial and lead time.
 
-    The fraction of a cell is the share of the cells around it with the event: of those that are observed and in the domain, which goes
-    round where its longitudes do. That of an ensemble is the mean of its members' fractions. A forecast missing where something was
-    observed makes the sums of every region near it NaN.
+    The fraction of a cell is the share of the cells around it with the event: of those that are
+    observed and in the domain, which goes round where its longitudes do. That of an ensemble is the
+    mean of its members' fractions. A forecast missing where something was observed makes the sums
+    of every region near it NaN.
 
     Parameters
     ----------
     forecast : DataArray
-        Dims ``(init_time, lead_time, [number], [level], latitude, longitude)``, physical units; may be lazy.
+        Dims ``(init_time, lead_time, [number], [level], latitude, longitude)``, physical units; may
+        be lazy.
     observed, climatology : DataArray
         The same dims without ``number``. The climatology only tells which cells count.
     event : Event
@@ -98,7 +108,8 @@ def fraction_sums(
     Returns
     -------
     DataArray
-        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy; ``fss_N_error`` and ``fss_N_reference``.
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy; ``fss_N_error`` and
+        ``fss_N_reference``.
 
     Raises
     ------
@@ -107,12 +118,25 @@ def fraction_sums(
     """
     space = space_dims(observed)
     if set(space) != {"latitude", "longitude"} or size > min(observed.sizes[d] for d in space):
-        raise ValueError(f"got a neighbourhood of {size} × {size} cells for dims {dict(observed.sizes)}, expected one that fits in a grid")
-    rows, columns = ("wrap" if d == "longitude" and goes_round(observed) else "constant" for d in space)
+        raise ValueError(
+            f"got a neighbourhood of {size} × {size} cells for dims {dict(observed.sizes)},"
+            " expected one that fits in a grid"
+        )
+    rows, columns = (
+        "wrap" if d == "longitude" and goes_round(observed) else "constant" for d in space
+    )
     kernel = partial(_kernel, event=event, size=size, modes=(rows, columns))
     reference = xr.zeros_like(observed) if climatology is None else climatology
     labels = [f"fss_{size}_error", f"fss_{size}_reference"]
-    return over_space(kernel, with_members(forecast, observed), observed, reference, weights=weights, dim="statistic", labels=labels)
+    return over_space(
+        kernel,
+        with_members(forecast, observed),
+        observed,
+        reference,
+        weights=weights,
+        dim="statistic",
+        labels=labels,
+    )
 
 
 def fss(means: xr.DataArray, *, size: int) -> xr.DataArray:
@@ -120,8 +144,9 @@ def fss(means: xr.DataArray, *, size: int) -> xr.DataArray:
 
     .. math:: 1 - \frac{\sum_i \langle (P_f - P_o)^2 \rangle_i}{\sum_i \langle P_f^2 + P_o^2 \rangle_i}
 
-    with the fractions P of the neighbourhoods (Roberts and Lean 2008, doi:10.1175/2007MWR2123.1); sums over initial times are taken
-    before the ratio. NaN if the event was neither forecast nor observed.
+    with the fractions P of the neighbourhoods (Roberts and Lean 2008, doi:10.1175/2007MWR2123.1);
+    sums over initial times are taken before the ratio. NaN if the event was neither forecast nor
+    observed.
 
     Parameters
     ----------
@@ -130,5 +155,7 @@ def fss(means: xr.DataArray, *, size: int) -> xr.DataArray:
     size : int
         Cells along the sides of the neighbourhood.
     """
-    error, reference = (means.sel(statistic=f"fss_{size}_{n}", drop=True) for n in ("error", "reference"))
+    error, reference = (
+        means.sel(statistic=f"fss_{size}_{n}", drop=True) for n in ("error", "reference")
+    )
     return 1.0 - error / reference.where(reference > 0)

@@ -20,7 +20,12 @@ def _lead_column(skill: xr.Dataset) -> tuple[str, np.ndarray]:
     lead = skill["lead_time"].values
     if np.issubdtype(lead.dtype, np.timedelta64):
         return "lead_hours", lead / np.timedelta64(3_600_000_000_000, "ns")
-    return f"lead_{skill['lead_time'].attrs.get('units', skill.attrs.get('lead_column', 'lead_ps').removeprefix('lead_'))}", lead
+    return (
+        (
+            f"lead_{skill['lead_time'].attrs.get('units', skill.attrs.get('lead_column', 'lead_ps').removeprefix('lead_'))}"
+        ),
+        lead,
+    )
 
 
 def to_frame(skill: xr.Dataset) -> pd.DataFrame:
@@ -34,9 +39,10 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``variable, level, region, lead_hours, method, metric, value, ci_low, ci_high, units, num_init``
-        (``lead_months`` or ``lead_ps`` for such data); ``level`` is NaN (empty in CSV) for a variable without levels. With events, a
-        column ``event`` follows, such as ``>285``, empty for the variable itself. Regions that mean nothing for a variable, and
+        Columns ``variable, level, region, lead_hours, method, metric, value, ci_low, ci_high,
+        units, num_init`` (``lead_months`` or ``lead_ps`` for such data); ``level`` is NaN (empty in
+        CSV) for a variable without levels. With events, a column ``event`` follows, such as
+        ``>285``, empty for the variable itself. Regions that mean nothing for a variable, and
         metrics that are not defined for a channel, have no rows.
     """
     column, lead = _lead_column(skill)
@@ -45,7 +51,11 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
     channel, region, when, method, metric = (a.ravel() for a in np.indices(sizes))
     metrics = skill["metric"].values.astype(str)
     unitless = np.array([is_dimensionless(m) for m in metrics])
-    event = skill["event"].values.astype(str) if "event" in skill.coords else np.array([""] * skill.sizes["channel"])
+    event = (
+        skill["event"].values.astype(str)
+        if "event" in skill.coords
+        else np.array([""] * skill.sizes["channel"])
+    )
     for_events = np.array([is_event_metric(m) for m in metrics])
     frame = pd.DataFrame(
         {
@@ -56,7 +66,10 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
             column: lead[when],
             "method": skill["method"].values[method],
             "metric": metrics[metric],
-            **{name: skill[name].transpose(*dims).values.ravel() for name in ("value", "ci_low", "ci_high")},
+            **{
+                name: skill[name].transpose(*dims).values.ravel()
+                for name in ("value", "ci_low", "ci_high")
+            },
             "units": np.where(unitless[metric], "1", skill["units"].values[channel]),
             "num_init": skill["num_init"].transpose(*dims[:3]).values[channel, region, when],
         }
@@ -101,7 +114,9 @@ def _title(channel: xr.Dataset, metric: str) -> str:
 
 def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> Table:
     """Methods × leads of one channel and region."""
-    value, low, high = (part[n].transpose("method", "lead_time").values for n in ("value", "ci_low", "ci_high"))
+    value, low, high = (
+        part[n].transpose("method", "lead_time").values for n in ("value", "ci_low", "ci_high")
+    )
     small = cost(value, metric)
     digits = _digits(value)
     in_days = column == "lead_hours" and bool((leads % 24 == 0).all())
@@ -109,14 +124,22 @@ def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> 
     table = Table(title=_title(part, metric) + ("" if region == "all" else f", {region}"))
     table.add_column("method", no_wrap=True)
     for lead in leads:
-        table.add_column(f"{lead / 24:g} d" if in_days else f"{lead:g} {column.removeprefix('lead_')}", justify="right", no_wrap=True)
+        table.add_column(
+            f"{lead / 24:g} d" if in_days else f"{lead:g} {column.removeprefix('lead_')}",
+            justify="right",
+            no_wrap=True,
+        )
     for row, method in enumerate(part["method"].values):
         cells = []
         for k in range(len(leads)):
             v, a, b = value[row, k], low[row, k], high[row, k]
             text = f"{v:.{digits}f}" if np.isfinite(v) else "–"
             best = np.isfinite(small[row, k]) and small[row, k] <= np.nanmin(small[:, k])
-            interval = f"\n[dim]{a:.{digits}f}–{b:.{digits}f}[/dim]" if np.isfinite(a) and np.isfinite(b) else ""
+            interval = (
+                f"\n[dim]{a:.{digits}f}–{b:.{digits}f}[/dim]"
+                if np.isfinite(a) and np.isfinite(b)
+                else ""
+            )
             cells.append((f"[bold]{text}[/bold]" if best else text) + interval)
         table.add_row(str(method), *cells)
     return table
@@ -137,7 +160,9 @@ def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None =
     held = [str(m) for m in skill["metric"].values]
     if metric not in held:
         hint = "" if metric in ALL_METRICS else f" (known: {', '.join(ALL_METRICS)})"
-        raise ValueError(f"got metric {metric!r}, expected one of this table: {', '.join(held)}{hint}")
+        raise ValueError(
+            f"got metric {metric!r}, expected one of this table: {', '.join(held)}{hint}"
+        )
     console = console or Console()
     column, leads = _lead_column(skill)
     chosen: Any = skill.loc[{"metric": metric}]
@@ -148,5 +173,8 @@ def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None =
             if int(part["num_init"].max()) > 0 and of_event == is_event_metric(metric):
                 console.print(_table(part, metric, column=column, leads=leads))
     notices = skill.attrs.get("notices", "")
-    summary = f"{skill.attrs.get('num_init', '?')} initial times, 95 % intervals from blocks of {skill.attrs.get('block_length', '?')}"
+    summary = (
+        f"{skill.attrs.get('num_init', '?')} initial times, 95 % intervals from blocks of"
+        f" {skill.attrs.get('block_length', '?')}"
+    )
     console.print(summary + (f"; {notices}" if notices else ""), style="dim", markup=False)

@@ -14,7 +14,11 @@ __all__ = ["PERIOD_ATTRIBUTES", "Leak", "check_leakage", "declared_periods", "fi
 
 Period = tuple[str, str]
 
-PERIOD_ATTRIBUTES = ("training_period", "validation_period", "climatology_period")  # of a forecast store
+PERIOD_ATTRIBUTES = (
+    "training_period",
+    "validation_period",
+    "climatology_period",
+)  # of a forecast store
 _MONTH = 32 * 24.0  # hours
 _DATE = r"\d{4}(?:-\d\d(?!\d)(?:-\d\d(?:[T ]\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)?)?)?"
 _PERIOD = re.compile(rf"\s*({_DATE})(?:\s*(?:/|:|,|\.\.\.?|…|–|—|-|to)\s*({_DATE}))?\s*")
@@ -36,7 +40,9 @@ class Leak:
     way_out: str
 
 
-def declared_periods(forecasts: Mapping[str, xr.Dataset]) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
+def declared_periods(
+    forecasts: Mapping[str, xr.Dataset],
+) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
     """Collect what forecast stores say of the times behind them, in their attributes `PERIOD_ATTRIBUTES`.
 
     Parameters
@@ -53,7 +59,10 @@ def declared_periods(forecasts: Mapping[str, xr.Dataset]) -> tuple[dict[tuple[st
 
     Examples
     --------
-    >>> stores = {"a": xr.Dataset(attrs={"training_period": "1979/2017"}), "b": xr.Dataset(attrs={"training_period": "long"})}
+    >>> stores = {
+    ...     "a": xr.Dataset(attrs={"training_period": "1979/2017"}),
+    ...     "b": xr.Dataset(attrs={"training_period": "long"}),
+    ... }
     >>> found, notices = declared_periods(stores)
     >>> found
     {('training_period', '1979/2017'): ['a']}
@@ -65,11 +74,18 @@ def declared_periods(forecasts: Mapping[str, xr.Dataset]) -> tuple[dict[tuple[st
     for method, ds in forecasts.items():
         for name in PERIOD_ATTRIBUTES:
             held = ds.attrs.get(name, "")
-            text = held if isinstance(held, str) else "/".join(str(part) for part in np.atleast_1d(held))
+            text = (
+                held
+                if isinstance(held, str)
+                else "/".join(str(part) for part in np.atleast_1d(held))
+            )
             if text and _periods(text):
                 found.setdefault((name, text), []).append(method)
             elif text:
-                notices.append(f"{name} {text!r} of {method} is not understood, expected dates such as 1979-01-01/2017-12-31")
+                notices.append(
+                    f"{name} {text!r} of {method} is not understood, expected dates such as"
+                    " 1979-01-01/2017-12-31"
+                )
     return found, notices
 
 
@@ -79,7 +95,9 @@ def _periods(text: str) -> list[Period]:
     periods = [(m[1], m[2] or m[1]) for m in matches if m]
     try:
         for first, last in periods:
-            times_between(xr.DataArray(np.array(["2000-01-01"], "M8[ns]"), dims="time"), first, last)
+            times_between(
+                xr.DataArray(np.array(["2000-01-01"], "M8[ns]"), dims="time"), first, last
+            )
     except (ValueError, TypeError):  # a month 13
         return []
     return periods if len(periods) == len(matches) else []
@@ -96,8 +114,8 @@ def find_leaks(
 ) -> list[Leak]:
     """List the ways in which scored times were seen before.
 
-    Simulation times, and records in which a time occurs more than once (members), are not looked at: they are split by segment. Nor
-    are forecasts whose segments are not those of a block.
+    Simulation times, and records in which a time occurs more than once (members), are not looked
+    at: they are split by segment. Nor are forecasts whose segments are not those of a block.
 
     Parameters
     ----------
@@ -114,14 +132,22 @@ def find_leaks(
     Returns
     -------
     list of Leak
-        A time is told of once, where it is seen first: in the training block, by the climatology, too near to the training block (an
-        initial time less than the longest lead after it: targets of training lie beyond it), or in the validation block; and once
-        more for each period that stores declare.
+        A time is told of once, where it is seen first: in the training block, by the climatology,
+        too near to the training block (an initial time less than the longest lead after it: targets
+        of training lie beyond it), or in the validation block; and once more for each period that
+        stores declare.
 
     Examples
     --------
-    >>> days = xr.DataArray(np.arange("2000-01-01", "2000-01-31", dtype="M8[D]").astype("M8[ns]"), dims="time")
-    >>> [leak.said for leak in find_leaks(days[8:20], days.values[8:20, None] + np.timedelta64(2, "D"), training=days[:8])]
+    >>> days = xr.DataArray(
+    ...     np.arange("2000-01-01", "2000-01-31", dtype="M8[D]").astype("M8[ns]"), dims="time"
+    ... )
+    >>> [
+    ...     leak.said
+    ...     for leak in find_leaks(
+    ...         days[8:20], days.values[8:20, None] + np.timedelta64(2, "D"), training=days[:8]
+    ...     )
+    ... ]
     ['1 of 12 initial times begins less than the longest lead (2 days) after the training block (2000-01-01 to 2000-01-08)']
     """
     times = np.concatenate([init.values[:, None], valid], axis=1)
@@ -130,28 +156,48 @@ def find_leaks(
     leaks = []
     seen = _in_block(training, init, times)
     if seen.any():
-        leaks.append(Leak(f"{_count(seen, 'training block')} ({_span(training)})", "end the training block earlier, or score later times"))
+        leaks.append(
+            Leak(
+                f"{_count(seen, 'training block')} ({_span(training)})",
+                "end the training block earlier, or score later times",
+            )
+        )
     normal = _within(times, fitted) & ~seen
     if normal.any():
         text = "; ".join(f"{_short(a)} to {_short(b)}" for a, b in fitted[:3])
         leaks.append(
-            Leak(f"{_count(normal, 'times that the climatology was fitted on')} ({text})", "fit the climatology on the training block")
+            Leak(
+                f"{_count(normal, 'times that the climatology was fitted on')} ({text})",
+                "fit the climatology on the training block",
+            )
         )
     near, longest = _too_near(training, init, valid)
     near = near & ~seen & ~normal
     if near.any():
         said = (
-            f"{near.sum()} of {near.size} initial times begin{'s' if near.sum() == 1 else ''} less than the longest lead ({longest}) after"
+            f"{near.sum()} of {near.size} initial times begin{'s' if near.sum() == 1 else ''} less"
+            f" than the longest lead ({longest}) after"
         )
-        leaks.append(Leak(f"{said} the training block ({_span(training)})", "leave a gap of the longest lead after the training block"))
+        leaks.append(
+            Leak(
+                f"{said} the training block ({_span(training)})",
+                "leave a gap of the longest lead after the training block",
+            )
+        )
     chosen = _in_block(validation, init, times) & ~seen & ~normal
     if chosen.any():
-        said = f"{_count(chosen, 'validation block')}, on which choices were made ({_span(validation)})"
+        said = (
+            f"{_count(chosen, 'validation block')}, on which choices were made"
+            f" ({_span(validation)})"
+        )
         leaks.append(Leak(said, "end the validation block earlier, or score later times"))
     for (name, text), methods in (declared or {}).items():
         inside = _within(times, _periods(text))
         if inside.any():
-            said = f"{_count(inside, name)} that {_listed(methods)} declare{'s' if len(methods) == 1 else ''} ({text})"
+            said = (
+                f"{_count(inside, name)} that {_listed(methods)}"
+                f" declare{'s' if len(methods) == 1 else ''} ({text})"
+            )
             leaks.append(Leak(said, "score forecasts of other times"))
     return leaks
 
@@ -186,14 +232,20 @@ def check_leakage(leaks: Sequence[Leak], *, allow: bool = False) -> str:
     if leaks and not allow:
         ways = "; ".join(dict.fromkeys(leak.way_out for leak in leaks))
         raise ValueError(
-            f"got forecasts to score of which {said}, expected none, because such scores are optimistic: {ways}; to have them all the "
-            "same, marked as such, pass allow_leakage=True or --allow-leakage"
+            f"got forecasts to score of which {said}, expected none, because such scores are"
+            f" optimistic: {ways}; to have them all the same, marked as such, pass"
+            " allow_leakage=True or --allow-leakage"
         )
     return said
 
 
 def _comparable(block: xr.DataArray | None, init: xr.DataArray) -> bool:
-    if block is None or not block.size or block.dtype.kind in "iuf" or len(np.unique(numeric_time(block.values))) < block.size:
+    if (
+        block is None
+        or not block.size
+        or block.dtype.kind in "iuf"
+        or len(np.unique(numeric_time(block.values))) < block.size
+    ):
         return False
     segments = all("segment" in t.coords for t in (block, init))
     return not segments or bool(np.isin(init["segment"], block["segment"]).any())
@@ -205,10 +257,16 @@ def _in_block(block: xr.DataArray | None, init: xr.DataArray, times: np.ndarray)
         return np.zeros(len(times), bool)
     at = locate(block.drop_vars("segment", errors="ignore"), times) >= 0
     held, asked = np.sort(numeric_time(block.values)), numeric_time(times)
-    if held.size > 1 and np.median(np.diff(held)) <= _MONTH:  # other hours of the same days; but a year between two years is another
+    if (
+        held.size > 1 and np.median(np.diff(held)) <= _MONTH
+    ):  # other hours of the same days; but a year between two years is another
         after = np.searchsorted(held, asked).clip(1, held.size - 1)
         gap = held[after] - held[after - 1]
-        at |= (asked > held[after - 1]) & (asked < held[after]) & (gap <= 1.5 * np.median(np.diff(held)))
+        at |= (
+            (asked > held[after - 1])
+            & (asked < held[after])
+            & (gap <= 1.5 * np.median(np.diff(held)))
+        )
     return np.asarray(at.any(axis=1))
 
 
@@ -221,7 +279,9 @@ def _within(times: np.ndarray, periods: Sequence[Period]) -> np.ndarray:
     return np.asarray(inside.reshape(times.shape).any(axis=1))
 
 
-def _too_near(block: xr.DataArray | None, init: xr.DataArray, valid: np.ndarray) -> tuple[np.ndarray, str]:
+def _too_near(
+    block: xr.DataArray | None, init: xr.DataArray, valid: np.ndarray
+) -> tuple[np.ndarray, str]:
     """Which initial times follow a block by less than the longest lead, and that lead in words."""
     if block is None or not valid.size or not _comparable(block, init):
         return np.zeros(init.size, bool), ""
@@ -235,7 +295,11 @@ def _too_near(block: xr.DataArray | None, init: xr.DataArray, valid: np.ndarray)
 
 
 def _count(inside: np.ndarray, where: str) -> str:
-    count = "the only initial time has itself" if inside.size == 1 else f"{inside.sum()} of {inside.size} initial times have themselves"
+    count = (
+        "the only initial time has itself"
+        if inside.size == 1
+        else f"{inside.sum()} of {inside.size} initial times have themselves"
+    )
     return f"{count} or a valid time in the {where}"
 
 

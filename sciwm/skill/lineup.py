@@ -119,9 +119,13 @@ class Lineup:
     def at_leads(self, keep: Sequence[int]) -> "Lineup":
         """The same with some lead times only, by position."""
         leads = list(keep)
-        times = replace(self.times, lead=self.times.lead[leads], positions=self.times.positions[:, leads])
+        times = replace(
+            self.times, lead=self.times.lead[leads], positions=self.times.positions[:, leads]
+        )
         methods = {name: ds.isel(lead_time=leads) for name, ds in self.methods.items()}
-        baselines = {name: replace(b, forecast=_thinned(b, leads)) for name, b in self.baselines.items()}
+        baselines = {
+            name: replace(b, forecast=_thinned(b, leads)) for name, b in self.baselines.items()
+        }
         return replace(self, methods=methods, baselines=baselines, times=times)
 
     def blocks(self, *, normal: bool = True, progress: str = "scores") -> Iterator[Block]:
@@ -135,7 +139,11 @@ class Lineup:
             What to call the work on the terminal.
         """
         own = None if self.reference is None or not normal else self.reference
-        scored = None if own is None else replace(own, anomaly=own.anomaly[list(self.observed.data_vars)])
+        scored = (
+            None
+            if own is None
+            else replace(own, anomaly=own.anomaly[list(self.observed.data_vars)])
+        )
         size = _block_size(self.methods, len(self.baselines), self.times)
         starts = range(0, self.times.init.size, size)
         for start in track(starts, description=progress, transient=True, disable=len(starts) == 1):
@@ -143,8 +151,14 @@ class Lineup:
             init = self.times.init[part]
             fields = {name: ds.isel(init_time=part) for name, ds in self.methods.items()}
             fields |= {name: baseline.forecast(init) for name, baseline in self.baselines.items()}
-            mean = None if scored is None else climatology_forecast(scored, self.observed, init, self.times.lead)
-            yield Block(fields, self.observed, init, self.times.lead, self.times.positions[part], mean)
+            mean = (
+                None
+                if scored is None
+                else climatology_forecast(scored, self.observed, init, self.times.lead)
+            )
+            yield Block(
+                fields, self.observed, init, self.times.lead, self.times.positions[part], mean
+            )
 
 
 def _thinned(baseline: Baseline, leads: list[int]) -> Any:
@@ -165,7 +179,8 @@ def line_up(
 ) -> Lineup:
     """Bring forecasts, baselines and observations together on the initial times that all share; nothing is scored yet.
 
-    Baselines are fitted here, once for everything that is computed of them (`sciwm.skill.score_lineup`, `sciwm.skill.diagnose`).
+    Baselines are fitted here, once for everything that is computed of them
+    (`sciwm.skill.score_lineup`, `sciwm.skill.diagnose`).
 
     Parameters
     ----------
@@ -181,7 +196,8 @@ def line_up(
     Raises
     ------
     ValueError
-        If grids differ, nothing is shared, something unknown is asked for, or training times would be scored; the message names it.
+        If grids differ, nothing is shared, something unknown is asked for, or training times would
+        be scored; the message names it.
     """
     unknown = [b for b in baselines if b not in ALL_BASELINES]
     if unknown:
@@ -189,31 +205,66 @@ def line_up(
     methods = _methods(forecasts)
     clash = sorted(set(methods) & set(baselines))
     if clash:
-        raise ValueError(f"got forecasts named {clash}, expected other names, because baselines of these names are added")
+        raise ValueError(
+            f"got forecasts named {clash}, expected other names, because baselines of these names"
+            " are added"
+        )
     names, skipped = _shared_variables(methods, observed)
     reference = _need_reference(reference, train, observed[names], baselines, metrics)
     step = infer_step(observed["time"]) if reference is None else reference.step
-    times = _shared_times(methods, observed, step, needs_init=bool(set(baselines) - {"climatology"}))
+    times = _shared_times(
+        methods, observed, step, needs_init=bool(set(baselines) - {"climatology"})
+    )
     leakage, unclear = _leakage(methods, observed, reference, times, allow=allow_leakage)
-    chosen = {name: _select(ds[names], observed[names], times, step, method=name) for name, ds in methods.items()}
-    made = {name: fit_baseline(name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs) for name in baselines}
+    chosen = {
+        name: _select(ds[names], observed[names], times, step, method=name)
+        for name, ds in methods.items()
+    }
+    made = {
+        name: fit_baseline(
+            name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs
+        )
+        for name in baselines
+    }
     notices = [*([leakage] if leakage else []), *_regridded(methods), *times.notices, *unclear]
     notices += [text for baseline in made.values() for text in baseline.notices]
     land = land_fraction(observed) if mask is None else land_fraction(mask.to_dataset(name="lsm"))
-    return Lineup(chosen, made, observed[names], reference, times, step, tuple(skipped), leakage, tuple(notices), land)
+    return Lineup(
+        chosen,
+        made,
+        observed[names],
+        reference,
+        times,
+        step,
+        tuple(skipped),
+        leakage,
+        tuple(notices),
+        land,
+    )
 
 
 def _regridded(methods: Mapping[str, xr.Dataset]) -> list[str]:
-    return [f"{name} was brought {ds.attrs['regridded']}" for name, ds in methods.items() if "regridded" in ds.attrs]
+    return [
+        f"{name} was brought {ds.attrs['regridded']}"
+        for name, ds in methods.items()
+        if "regridded" in ds.attrs
+    ]
 
 
 def _leakage(
-    methods: Mapping[str, xr.Dataset], observed: xr.Dataset, reference: Reference | None, times: Times, *, allow: bool
+    methods: Mapping[str, xr.Dataset],
+    observed: xr.Dataset,
+    reference: Reference | None,
+    times: Times,
+    *,
+    allow: bool,
 ) -> tuple[str, list[str]]:
     """What of the scored times was seen before, in words, and notices of declarations that are not understood."""
     declared, notices = declared_periods(methods)
     amounts = numeric_time(observed["time"].values)
-    once = len(np.unique(amounts)) == len(amounts)  # members share times: a period says nothing of them
+    once = len(np.unique(amounts)) == len(
+        amounts
+    )  # members share times: a period says nothing of them
     held = None if reference is None else reference.validation
     leaks = find_leaks(
         times.init,
@@ -230,47 +281,80 @@ def _methods(forecasts: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.D
     methods = {"forecast": forecasts} if isinstance(forecasts, xr.Dataset) else dict(forecasts)
     for name, ds in methods.items():
         if not {"init_time", "lead_time"} <= set(ds.dims):
-            hint = "; open files in the WeatherBench layout with open_forecast" if "prediction_timedelta" in ds.dims else ""
-            raise ValueError(f"got forecast {name!r} with dims {tuple(ds.dims)}, expected init_time and lead_time among them{hint}")
+            hint = (
+                "; open files in the WeatherBench layout with open_forecast"
+                if "prediction_timedelta" in ds.dims
+                else ""
+            )
+            raise ValueError(
+                f"got forecast {name!r} with dims {tuple(ds.dims)}, expected init_time and"
+                f" lead_time among them{hint}"
+            )
     if not methods:
-        raise ValueError("got no forecasts, expected at least one: initial and lead times are taken from them")
+        raise ValueError(
+            "got no forecasts, expected at least one: initial and lead times are taken from them"
+        )
     return methods
 
 
-def _shared_variables(methods: Mapping[str, xr.Dataset], observed: xr.Dataset) -> tuple[list[str], list[str]]:
+def _shared_variables(
+    methods: Mapping[str, xr.Dataset], observed: xr.Dataset
+) -> tuple[list[str], list[str]]:
     seen = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
     names = [n for n in seen if all(n in ds.data_vars for ds in methods.values())]
     if not names:
         held = {name: list(ds.data_vars) for name, ds in methods.items()}
-        raise ValueError(f"got no variable that every forecast and the observations share: observed {seen}, forecasts {held}")
+        raise ValueError(
+            f"got no variable that every forecast and the observations share: observed {seen},"
+            f" forecasts {held}"
+        )
     offered = sorted({str(n) for ds in methods.values() for n in ds.data_vars})
     return names, [n for n in offered if n not in names]
 
 
 def _need_reference(
-    reference: Reference | None, train: Any, observed: xr.Dataset, baselines: Sequence[str], metrics: Sequence[str]
+    reference: Reference | None,
+    train: Any,
+    observed: xr.Dataset,
+    baselines: Sequence[str],
+    metrics: Sequence[str],
 ) -> Reference | None:
     if reference is not None and train is not None:
         raise ValueError("got both reference and train, expected one of them")
     if train is not None:
         return fit_reference(observed, train=train)
     wanted = sorted(set(baselines) - {"persistence"}) + sorted(set(metrics) & REFERENCE_METRICS)
-    absent = [] if reference is None else [str(n) for n in observed.data_vars if n not in reference.anomaly.data_vars]
+    absent = (
+        []
+        if reference is None
+        else [str(n) for n in observed.data_vars if n not in reference.anomaly.data_vars]
+    )
     if absent:
-        raise ValueError(f"got a reference without {absent}, expected one fitted on every variable that is scored")
+        raise ValueError(
+            f"got a reference without {absent}, expected one fitted on every variable that is"
+            " scored"
+        )
     if reference is None and wanted:
         raise ValueError(
-            f"got neither reference nor train, expected one for {', '.join(wanted)}, because they are fitted on training years; or pass "
-            "baselines=() and metrics=('rmse', 'mae', 'bias')"
+            f"got neither reference nor train, expected one for {', '.join(wanted)}, because they"
+            " are fitted on training years; or pass baselines=() and metrics=('rmse', 'mae',"
+            " 'bias')"
         )
     return reference
 
 
-def _shared_times(methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step: Step, *, needs_init: bool) -> Times:
-    counts = [set(np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()) for ds in methods.values()]
+def _shared_times(
+    methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step: Step, *, needs_init: bool
+) -> Times:
+    counts = [
+        set(np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()) for ds in methods.values()
+    ]
     lead_steps = np.array(sorted(set.intersection(*counts)), int)
     if not lead_steps.size:
-        raise ValueError(f"got forecasts without a common lead time: {[sorted(c) for c in counts]} steps of {step}")
+        raise ValueError(
+            f"got forecasts without a common lead time: {[sorted(c) for c in counts]} steps of"
+            f" {step}"
+        )
     datasets = list(methods.values())
     first = datasets[0]["init_time"]
     offered = max(ds.sizes["init_time"] for ds in datasets)
@@ -278,9 +362,12 @@ def _shared_times(methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step:
     for ds in datasets[1:]:
         kept &= _find_init(ds, first) >= 0
     if not kept.any():
-        starts = ", ".join(f"{name} from {_stamp(ds['init_time'].values[0])}" for name, ds in methods.items())
+        starts = ", ".join(
+            f"{name} from {_stamp(ds['init_time'].values[0])}" for name, ds in methods.items()
+        )
         raise ValueError(
-            f"got forecasts without a common initial time ({starts}), expected some, because all methods are scored on the same ones"
+            f"got forecasts without a common initial time ({starts}), expected some, because all"
+            " methods are scored on the same ones"
         )
     first = _in_order(first[kept])
     positions = valid_positions(observed["time"], first, lead_steps, step)
@@ -291,21 +378,39 @@ def _shared_times(methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step:
     if not complete.any():
         started = "that are observed themselves and " if needs_init else ""
         raise ValueError(
-            f"got no initial time between {first.values[0]} and {first.values[-1]} {started}whose valid times up to {lead_steps[-1]} steps "
-            f"are all observed ({observed['time'].values[0]} to {observed['time'].values[-1]}){f'; {absent}' if absent else ''}"
+            f"got no initial time between {first.values[0]} and {first.values[-1]} {started}whose"
+            f" valid times up to {lead_steps[-1]} steps are all observed"
+            f" ({observed['time'].values[0]} to"
+            f" {observed['time'].values[-1]}){f'; {absent}' if absent else ''}"
         )
     init, lead = axes(first[complete], step.lead_times(lead_steps), step)
     missing = int((positions < 0).sum())
-    return Times(init, lead, positions[complete], offered - int(complete.sum()), missing, (absent,) if absent else ())
+    return Times(
+        init,
+        lead,
+        positions[complete],
+        offered - int(complete.sum()),
+        missing,
+        (absent,) if absent else (),
+    )
 
 
 def _in_order(init: xr.DataArray) -> xr.DataArray:
     """Initial times by segment and time: tests and intervals look at neighbours."""
-    keys = [numeric_time(init.values), *([init["segment"].values] if "segment" in init.coords else [])]
+    keys = [
+        numeric_time(init.values),
+        *([init["segment"].values] if "segment" in init.coords else []),
+    ]
     return init[np.lexsort(keys)]
 
 
-def _absent(time: xr.DataArray, init: xr.DataArray, lead_steps: np.ndarray, positions: np.ndarray, step: Step) -> str:
+def _absent(
+    time: xr.DataArray,
+    init: xr.DataArray,
+    lead_steps: np.ndarray,
+    positions: np.ndarray,
+    step: Step,
+) -> str:
     """How many valid times are not observed, the first of them, and the observed time nearest to it; empty if all are."""
     missing = positions < 0
     if not missing.any():
@@ -316,8 +421,9 @@ def _absent(time: xr.DataArray, init: xr.DataArray, lead_steps: np.ndarray, posi
     nearest = time.values[np.abs(numeric_time(time.values) - amounts.min()).argmin()]
     count = len(np.unique(amounts))
     return (
-        f"{count} valid time{'s are' if count > 1 else ' is'} not observed ({int(missing.sum())} of {missing.size} pairs of initial and "
-        f"lead time), the first {_stamp(first)}; the nearest that is observed is {_stamp(nearest)}"
+        f"{count} valid time{'s are' if count > 1 else ' is'} not observed ({int(missing.sum())} of"
+        f" {missing.size} pairs of initial and lead time), the first {_stamp(first)}; the nearest"
+        f" that is observed is {_stamp(nearest)}"
     )
 
 
@@ -326,21 +432,35 @@ def _stamp(time: Any) -> str:
 
 
 def _find_init(ds: xr.Dataset, init: xr.DataArray) -> np.ndarray:
-    segment = init["segment"].values if "segment" in init.coords and "segment" in ds["init_time"].coords else None
+    segment = (
+        init["segment"].values
+        if "segment" in init.coords and "segment" in ds["init_time"].coords
+        else None
+    )
     return locate(ds["init_time"], init.values, segment=segment)
 
 
-def _select(ds: xr.Dataset, observed: xr.Dataset, times: Times, step: Step, *, method: str) -> xr.Dataset:
+def _select(
+    ds: xr.Dataset, observed: xr.Dataset, times: Times, step: Step, *, method: str
+) -> xr.Dataset:
     have = np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()
     lead = [have.index(s) for s in step.steps(times.lead.values)]
     ds = ds.isel(init_time=_find_init(ds, times.init), lead_time=lead)
-    ds = ds.drop_vars([c for c in ds.coords if c not in ds.dims]).assign_coords(init_time=times.init.values, lead_time=times.lead)
-    return xr.Dataset({n: check_grid(ds[n], observed[n], method=method) for n in observed.data_vars})
+    ds = ds.drop_vars([c for c in ds.coords if c not in ds.dims]).assign_coords(
+        init_time=times.init.values, lead_time=times.lead
+    )
+    return xr.Dataset(
+        {n: check_grid(ds[n], observed[n], method=method) for n in observed.data_vars}
+    )
 
 
 def _block_size(methods: Mapping[str, xr.Dataset], baselines: int, times: Times) -> int:
     """Initial times that are scored together: whole chunks of the forecasts."""
-    values = sum(v.size // max(1, v.sizes["init_time"]) for ds in methods.values() for v in ds.data_vars.values())
+    values = sum(
+        v.size // max(1, v.sizes["init_time"])
+        for ds in methods.values()
+        for v in ds.data_vars.values()
+    )
     values += baselines * (values // len(methods))
     chunk = max((max(ds.chunksizes.get("init_time", (1,))) for ds in methods.values()), default=1)
     size = max(1, _BLOCK // max(1, values))
@@ -349,8 +469,14 @@ def _block_size(methods: Mapping[str, xr.Dataset], baselines: int, times: Times)
 
 def as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
     """Give sums of one variable the dim ``channel``: one for each level, or one; with its ``variable`` and ``level``."""
-    levels = np.atleast_1d(sums["level"].values).astype(float) if "level" in sums.dims else np.array([np.nan])
+    levels = (
+        np.atleast_1d(sums["level"].values).astype(float)
+        if "level" in sums.dims
+        else np.array([np.nan])
+    )
     labels = [name if np.isnan(v) else f"{name}_{v:g}" for v in levels]
     sums = sums.rename(level="channel") if "level" in sums.dims else sums.expand_dims("channel")
     sums = sums.drop_vars([c for c in sums.coords if c == "channel" or c not in sums.dims])
-    return sums.assign_coords(channel=labels, variable=("channel", [name] * len(labels)), level=("channel", levels))
+    return sums.assign_coords(
+        channel=labels, variable=("channel", [name] * len(labels)), level=("channel", levels)
+    )

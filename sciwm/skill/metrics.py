@@ -43,7 +43,19 @@ _METRICS = {
 }
 _SHORT = {"index_rmse": "Index RMSE", "roc_area": "ROC area"}
 DIMENSIONLESS = {
-    *("acc", "correlation", "nmse", "spread_skill", "seeps", "brier", "roc_area", "r2", "msess", "skill_score", "explained_variance"),
+    *(
+        "acc",
+        "correlation",
+        "nmse",
+        "spread_skill",
+        "seeps",
+        "brier",
+        "roc_area",
+        "r2",
+        "msess",
+        "skill_score",
+        "explained_variance",
+    ),
 }
 
 
@@ -63,8 +75,14 @@ def metric_name(metric: str) -> str:
 def short_name(metric: str) -> str:
     """Abbreviation of a metric where it has one, else its name."""
     if metric in _SHORT or metric.startswith("fss_"):
-        return _SHORT.get(metric, f"FSS, {metric.removeprefix('fss_')} × {metric.removeprefix('fss_')} cells")
-    return metric.upper() if metric in ("rmse", "mae", "mse", "acc", "nmse", "crps", "seeps") else metric_name(metric).split(" (")[0]
+        return _SHORT.get(
+            metric, f"FSS, {metric.removeprefix('fss_')} × {metric.removeprefix('fss_')} cells"
+        )
+    return (
+        metric.upper()
+        if metric in ("rmse", "mae", "mse", "acc", "nmse", "crps", "seeps")
+        else metric_name(metric).split(" (")[0]
+    )
 
 
 def metric_units(metric: str, units: str) -> str:
@@ -80,7 +98,13 @@ def is_dimensionless(metric: str) -> bool:
 def cost(value: np.ndarray, metric: str) -> np.ndarray:
     """Turn a metric into what is small when it is good; NaN where no value is good in itself."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        turned = {LOWER: value, HIGHER: -value, ZERO: np.abs(value), ONE: np.abs(np.log(value)), NEITHER: np.full_like(value, np.nan)}
+        turned = {
+            LOWER: value,
+            HIGHER: -value,
+            ZERO: np.abs(value),
+            ONE: np.abs(np.log(value)),
+            NEITHER: np.full_like(value, np.nan),
+        }
     return np.asarray(turned[better(metric)])
 
 
@@ -93,5 +117,7 @@ def pretty_units(units: str) -> str:
     'm² s⁻²'
     """
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    text = re.sub(r"(?<=[A-Za-z])(?:\*\*|\^)?(-?\d+)", lambda m: m[1].translate(raised), units.strip())
+    text = re.sub(
+        r"(?<=[A-Za-z])(?:\*\*|\^)?(-?\d+)", lambda m: m[1].translate(raised), units.strip()
+    )
     return "" if text in ("1", "dimensionless") else text

@@ -15,13 +15,17 @@ _SPACE = ("latitude", "longitude")
 _WORDS = {"linear": "bilinear interpolation", "conservative": "conservative remapping"}
 
 
-def regrid_forecast(forecast: xr.Dataset, observed: xr.Dataset, *, method: RegridMethod = "linear") -> xr.Dataset:
+def regrid_forecast(
+    forecast: xr.Dataset, observed: xr.Dataset, *, method: RegridMethod = "linear"
+) -> xr.Dataset:
     """Bring a forecast onto the latitudes and longitudes of the observations, lazily; nothing is done where they agree.
 
-    Bilinear interpolation takes the four points around; going to a much coarser grid it aliases, and ``conservative`` is the choice: the
-    mean over each cell, weighted by area (first order; Jones 1999, doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2). Longitudes are
-    periodic if the forecast goes round the globe. Missing values spread to all points that need them with ``linear``, and to those
-    that have no other with ``conservative``. Levels and times are left alone.
+    Bilinear interpolation takes the four points around; going to a much coarser grid it aliases,
+    and ``conservative`` is the choice: the mean over each cell, weighted by area (first order;
+    Jones 1999, doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2). Longitudes are periodic if the
+    forecast goes round the globe. Missing values spread to all points that need them with
+    ``linear``, and to those that have no other with ``conservative``. Levels and times are left
+    alone.
 
     Parameters
     ----------
@@ -34,13 +38,14 @@ def regrid_forecast(forecast: xr.Dataset, observed: xr.Dataset, *, method: Regri
     Returns
     -------
     Dataset
-        On the grid of the observations, in the units of the forecast; its attribute ``regridded`` says how, and `evaluate` repeats it in
-        ``attrs["notices"]``.
+        On the grid of the observations, in the units of the forecast; its attribute ``regridded``
+        says how, and `evaluate` repeats it in ``attrs["notices"]``.
 
     Raises
     ------
     ValueError
-        If there is no such method, no grid, or the observations reach beyond the forecast: nothing is extrapolated.
+        If there is no such method, no grid, or the observations reach beyond the forecast: nothing
+        is extrapolated.
     ImportError
         If xarray-regrid is not installed.
 
@@ -55,19 +60,37 @@ def regrid_forecast(forecast: xr.Dataset, observed: xr.Dataset, *, method: Regri
            [5., 6., 7.]])
     """
     if method not in REGRID_METHODS:
-        raise ValueError(f"got regrid method {method!r}, expected one of {', '.join(REGRID_METHODS)}")
+        raise ValueError(
+            f"got regrid method {method!r}, expected one of {', '.join(REGRID_METHODS)}"
+        )
     for name, ds in (("forecast", forecast), ("observations", observed)):
         if absent := [d for d in _SPACE if d not in ds.coords or d not in ds.dims]:
-            raise ValueError(f"got {name} without {' and '.join(absent)} to regrid, expected a grid of latitude and longitude")
-    if all(forecast[d].size == observed[d].size and np.allclose(forecast[d], observed[d], rtol=0.0, atol=1e-4) for d in _SPACE):
+            raise ValueError(
+                f"got {name} without {' and '.join(absent)} to regrid, expected a grid of latitude"
+                " and longitude"
+            )
+    if all(
+        forecast[d].size == observed[d].size
+        and np.allclose(forecast[d], observed[d], rtol=0.0, atol=1e-4)
+        for d in _SPACE
+    ):
         return forecast
     target = xr.Dataset(coords={d: observed[d].variable for d in _SPACE})
     _check_reach(forecast, target, method)
     names = [n for n, v in forecast.data_vars.items() if set(_SPACE) <= set(v.dims)]
-    moved = _regrid(forecast[names].drop_vars([c for c in forecast.coords if c not in forecast.dims]), target, method)
-    moved = moved.assign({n: v for n, v in forecast.data_vars.items() if not set(_SPACE) & set(v.dims)})
+    moved = _regrid(
+        forecast[names].drop_vars([c for c in forecast.coords if c not in forecast.dims]),
+        target,
+        method,
+    )
+    moved = moved.assign(
+        {n: v for n, v in forecast.data_vars.items() if not set(_SPACE) & set(v.dims)}
+    )
     sizes = [" × ".join(str(ds[d].size) for d in _SPACE) for ds in (forecast, observed)]
-    how = f"from {sizes[0]} points onto the {sizes[1]} of the truth by {_WORDS[method]} (xarray-regrid {metadata.version('xarray-regrid')})"
+    how = (
+        f"from {sizes[0]} points onto the {sizes[1]} of the truth by {_WORDS[method]}"
+        f" (xarray-regrid {metadata.version('xarray-regrid')})"
+    )
     segment = {"segment": forecast["segment"]} if "segment" in forecast.coords else {}
     return moved.assign_coords(segment).assign_attrs(forecast.attrs | {"regridded": how})
 
@@ -78,9 +101,16 @@ def _regrid(ds: xr.Dataset, target: xr.Dataset, method: str) -> xr.Dataset:
     if method == "linear":
         moved: Any = whole.regrid.linear(target, time_dim=None)
     else:
-        moved = whole.regrid.conservative(target, time_dim=None, output_chunks={d: target.sizes[d] for d in _SPACE})
+        moved = whole.regrid.conservative(
+            target, time_dim=None, output_chunks={d: target.sizes[d] for d in _SPACE}
+        )
     out = moved.assign_coords({d: target[d].variable for d in _SPACE})
-    return xr.Dataset({n: v.transpose(*ds[n].dims).astype(ds[n].dtype).assign_attrs(ds[n].attrs) for n, v in out.data_vars.items()})
+    return xr.Dataset(
+        {
+            n: v.transpose(*ds[n].dims).astype(ds[n].dtype).assign_attrs(ds[n].attrs)
+            for n, v in out.data_vars.items()
+        }
+    )
 
 
 def _need_library() -> None:
@@ -88,19 +118,26 @@ def _need_library() -> None:
         import xarray_regrid  # noqa: F401, its accessor
     except ImportError:
         raise ImportError(
-            "got forecasts to regrid without xarray-regrid, expected it to be installed: pip install 'sciwm[regrid]'"
+            "got forecasts to regrid without xarray-regrid, expected it to be installed: pip"
+            " install 'sciwm[regrid]'"
         ) from None
 
 
 def _check_reach(forecast: xr.Dataset, target: xr.Dataset, method: str) -> None:
     """Refuse points that would have to be extrapolated to."""
-    ones = xr.DataArray(np.ones([forecast[d].size for d in _SPACE]), {d: forecast[d].variable for d in _SPACE}, _SPACE)
+    ones = xr.DataArray(
+        np.ones([forecast[d].size for d in _SPACE]),
+        {d: forecast[d].variable for d in _SPACE},
+        _SPACE,
+    )
     beyond = _regrid(ones.to_dataset(name="one"), target, method)["one"].isnull().values
     if beyond.any():
         row, column = (int(i[0]) for i in np.nonzero(beyond))
         ends = [f"{d} {forecast[d].values.min():g} to {forecast[d].values.max():g}" for d in _SPACE]
         raise ValueError(
-            f"got forecasts of {' and '.join(ends)}, expected them to reach all {beyond.size} points of the truth, {beyond.sum()} of which "
-            f"lie outside (the first at latitude {target['latitude'].values[row]:g}, longitude {target['longitude'].values[column]:g}): "
-            "nothing is extrapolated; cut the truth to the area of the forecasts"
+            f"got forecasts of {' and '.join(ends)}, expected them to reach all {beyond.size}"
+            f" points of the truth, {beyond.sum()} of which lie outside (the first at latitude"
+            f" {target['latitude'].values[row]:g}, longitude"
+            f" {target['longitude'].values[column]:g}): nothing is extrapolated; cut the truth to"
+            " the area of the forecasts"
         )

@@ -1,10 +1,12 @@
 """Scores of forecasts: weighted sums for each initial time first, metrics from them.
 
-The sums of two groups of cells add up, those of two groups of initial times are simply joined: scores of a chunked
-forecast equal those of the whole one. The bootstrap (`sciwm.skill.significance`) resamples the same sums.
+The sums of two groups of cells add up, those of two groups of initial times are simply joined:
+scores of a chunked forecast equal those of the whole one. The bootstrap
+(`sciwm.skill.significance`) resamples the same sums.
 
-The `scores` library gives the same squared, absolute and mean errors (the tests compare), but one pass over the
-fields for each of them; here all nine sums come from one pass, which is what reading a large forecast costs.
+The `scores` library gives the same squared, absolute and mean errors (the tests compare), but one
+pass over the fields for each of them; here all nine sums come from one pass, which is what reading
+a large forecast costs.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,15 +47,24 @@ STATISTICS = (
     "forecast_anomaly",
     "observed_anomaly",
 )
-_PRODUCTS = ("forecast_anomaly_square", "observed_anomaly_square", "area_product", "area_error_square")
+_PRODUCTS = (
+    "forecast_anomaly_square",
+    "observed_anomaly_square",
+    "area_product",
+    "area_error_square",
+)
 
 
-def _kernel(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _kernel(
+    forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Sum over the trailing axes; returns ``(..., region, statistic)``."""
     cells = int(np.prod(weights.shape[1:]))
     lead = forecast.shape[: forecast.ndim - (weights.ndim - 1)]
     area = weights.reshape(len(weights), cells).T.astype(float)
-    f, o, c = (np.asarray(a, dtype=float).reshape(*lead, cells) for a in (forecast, observed, climatology))
+    f, o, c = (
+        np.asarray(a, dtype=float).reshape(*lead, cells) for a in (forecast, observed, climatology)
+    )
     seen = np.isfinite(o) & np.isfinite(c)
     lost = seen & ~np.isfinite(f)
     present = seen & ~lost
@@ -62,34 +73,44 @@ def _kernel(forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray,
     terms = (seen.astype(float), error**2, np.abs(error), error, fa * oa, fa**2, oa**2, fa, oa)
     sums = np.stack([term @ area for term in terms], axis=-1)
     if lost.any():
-        sums[..., 1:] = np.where((lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums[..., 1:])
+        sums[..., 1:] = np.where(
+            (lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums[..., 1:]
+        )
     return sums
 
 
 def score_sums(
-    forecast: xr.DataArray, observed: xr.DataArray, climatology: xr.DataArray | None = None, *, weights: xr.DataArray
+    forecast: xr.DataArray,
+    observed: xr.DataArray,
+    climatology: xr.DataArray | None = None,
+    *,
+    weights: xr.DataArray,
 ) -> xr.DataArray:
     """Weighted sums over each region, for every initial and lead time.
 
-    Cells missing in ``observed`` or ``climatology`` are left out with their weight. A forecast missing where an
-    observation exists makes the sums of that region NaN: it is not excused.
+    Cells missing in ``observed`` or ``climatology`` are left out with their weight. A forecast
+    missing where an observation exists makes the sums of that region NaN: it is not excused.
 
     Parameters
     ----------
     forecast : DataArray
         Dims ``(init_time, lead_time, [level], *space)``, physical units; may be lazy.
     observed, climatology : DataArray
-        The same dims: values at the valid times. Without a climatology anomalies are the values themselves.
+        The same dims: values at the valid times. Without a climatology anomalies are the values
+        themselves.
     weights : DataArray
         Dims ``(region, *space)``, from `region_weights`.
 
     Returns
     -------
     DataArray
-        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy; ``statistic`` as in `STATISTICS`.
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy; ``statistic`` as in
+        `STATISTICS`.
     """
     reference = xr.zeros_like(observed) if climatology is None else climatology
-    return over_space(_kernel, forecast, observed, reference, weights=weights, dim="statistic", labels=STATISTICS)
+    return over_space(
+        _kernel, forecast, observed, reference, weights=weights, dim="statistic", labels=STATISTICS
+    )
 
 
 def area_means(sums: xr.DataArray) -> xr.DataArray:
@@ -102,10 +123,20 @@ def area_means(sums: xr.DataArray) -> xr.DataArray:
     means = (sums / weight.where(seen)).where(seen, 0.0)
     if "forecast_anomaly" not in sums["statistic"].values:
         return means
-    f, o = means.sel(statistic="forecast_anomaly", drop=True), means.sel(statistic="observed_anomaly", drop=True)
+    f, o = (
+        means.sel(statistic="forecast_anomaly", drop=True),
+        means.sel(statistic="observed_anomaly", drop=True),
+    )
     e = means.sel(statistic="error", drop=True)
-    joined = xr.concat([means.drop_vars("statistic"), f**2, o**2, f * o, e**2], dim="statistic", coords="minimal", compat="override")
-    return joined.assign_coords(statistic=[*sums["statistic"].values.tolist(), *_PRODUCTS]).transpose(*sums.dims)
+    joined = xr.concat(
+        [means.drop_vars("statistic"), f**2, o**2, f * o, e**2],
+        dim="statistic",
+        coords="minimal",
+        compat="override",
+    )
+    return joined.assign_coords(
+        statistic=[*sums["statistic"].values.tolist(), *_PRODUCTS]
+    ).transpose(*sums.dims)
 
 
 def mean_over_inits(means: xr.DataArray) -> xr.DataArray:
@@ -161,9 +192,10 @@ def acc(means: xr.DataArray) -> xr.DataArray:
 
     .. math:: \frac{\sum_i \langle f'o' \rangle_i}{\sqrt{\sum_i \langle f'^2 \rangle_i \sum_i \langle o'^2 \rangle_i}}
 
-    Uncentred (anomalies from the training climatology, no mean removed), and pooled: the sums over initial times are
-    taken before the ratio, so that days of large anomalies count more than in a mean of daily correlations.
-    NaN for a forecast that equals the climatology, up to rounding in float32.
+    Uncentred (anomalies from the training climatology, no mean removed), and pooled: the sums over
+    initial times are taken before the ratio, so that days of large anomalies count more than in a
+    mean of daily correlations. NaN for a forecast that equals the climatology, up to rounding in
+    float32.
 
     Parameters
     ----------
@@ -198,7 +230,8 @@ def index_rmse(means: xr.DataArray) -> xr.DataArray:
 
     .. math:: \sqrt{\frac1N \sum_i (\bar f_i - \bar o_i)^2}
 
-    The error of an index such as Niño3.4: errors of opposite sign within the region cancel, which they do not in `rmse`.
+    The error of an index such as Niño3.4: errors of opposite sign within the region cancel, which
+    they do not in `rmse`.
 
     Parameters
     ----------
@@ -255,7 +288,10 @@ def metric_function(name: str) -> Callable[[xr.DataArray], xr.DataArray]:
     if size is not None:
         return partial(fss, size=size)
     if name not in ALL_METRICS:
-        raise ValueError(f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}, fss_5 (of 5 × 5 cells)")
+        raise ValueError(
+            f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}, fss_5 (of 5 × 5"
+            " cells)"
+        )
     return ALL_METRICS[name]
 
 
@@ -274,5 +310,8 @@ def with_event_metrics(metrics: Sequence[str], events: Sequence[str]) -> list[st
     """
     given = [m for m in metrics if is_event_metric(m)]
     if given and not events:
-        raise ValueError(f"got metrics {given} without events, expected some, such as events=('t850>285',) or --events 't850>285'")
+        raise ValueError(
+            f"got metrics {given} without events, expected some, such as events=('t850>285',) or"
+            " --events 't850>285'"
+        )
     return [*metrics, *(EVENT_METRICS if events and not given else ())]

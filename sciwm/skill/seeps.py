@@ -12,7 +12,14 @@ from sciwm.skill.baselines.simple import Reference
 from sciwm.skill.events import with_members
 from sciwm.times import calendar_fields
 
-__all__ = ["RainClimate", "fit_rain_climate", "is_precipitation", "rain_climates", "seeps", "seeps_sums"]
+__all__ = [
+    "RainClimate",
+    "fit_rain_climate",
+    "is_precipitation",
+    "rain_climates",
+    "seeps",
+    "seeps_sums",
+]
 
 _MILLIMETRES = {
     "m": 1000.0,
@@ -37,9 +44,11 @@ class RainClimate:
     dry : float
         At most so much is dry, in the units of the data.
     dry_probability : DataArray
-        Share of dry times, dims ``(time, [level], *space)`` with the 12 months along ``time``; NaN where nothing was observed.
+        Share of dry times, dims ``(time, [level], *space)`` with the 12 months along ``time``; NaN
+        where nothing was observed.
     heavy : DataArray
-        More than so much is heavy: two thirds of the wet times have less. The same dims; NaN without wet times.
+        More than so much is heavy: two thirds of the wet times have less. The same dims; NaN
+        without wet times.
     """
 
     dry: float
@@ -50,11 +59,15 @@ class RainClimate:
 def is_precipitation(field: xr.DataArray) -> bool:
     """Tell precipitation by its name or standard name."""
     name = str(field.name)
-    named = name in ("tp", "pr", "precip") or name.startswith(("total_precipitation", "precipitation"))
+    named = name in ("tp", "pr", "precip") or name.startswith(
+        ("total_precipitation", "precipitation")
+    )
     return named or "precipitation" in str(field.attrs.get("standard_name", ""))
 
 
-def rain_climates(reference: Reference, observed: xr.Dataset, *, metrics: Sequence[str]) -> dict[str, RainClimate]:
+def rain_climates(
+    reference: Reference, observed: xr.Dataset, *, metrics: Sequence[str]
+) -> dict[str, RainClimate]:
     """Climates of the variables that are precipitation; none if SEEPS is not asked for.
 
     Raises
@@ -67,10 +80,14 @@ def rain_climates(reference: Reference, observed: xr.Dataset, *, metrics: Sequen
     names = [str(n) for n, field in observed.data_vars.items() if is_precipitation(field)]
     if not names:
         raise ValueError(
-            f"got metric 'seeps' for {list(observed.data_vars)}, expected precipitation among them: a variable called tp, pr or "
-            "total_precipitation…, or with 'precipitation' in its standard_name"
+            f"got metric 'seeps' for {list(observed.data_vars)}, expected precipitation among them:"
+            " a variable called tp, pr or total_precipitation…, or with 'precipitation' in its"
+            " standard_name"
         )
-    return {name: fit_rain_climate(reference, name, units=str(observed[name].attrs.get("units", ""))) for name in names}
+    return {
+        name: fit_rain_climate(reference, name, units=str(observed[name].attrs.get("units", "")))
+        for name in names
+    }
 
 
 def fit_rain_climate(reference: Reference, name: str, *, units: str) -> RainClimate:
@@ -93,21 +110,30 @@ def fit_rain_climate(reference: Reference, name: str, *, units: str) -> RainClim
         If the units are others, or times have no calendar.
     """
     if units not in _MILLIMETRES:
-        raise ValueError(f"got precipitation {name!r} in {units!r}, expected one of {', '.join(_MILLIMETRES)}, because 0.25 mm are dry")
+        raise ValueError(
+            f"got precipitation {name!r} in {units!r}, expected one of {', '.join(_MILLIMETRES)},"
+            " because 0.25 mm are dry"
+        )
     dry = (0.1 if name.endswith("6hr") else 0.25) / _MILLIMETRES[units]
     anomaly = reference.anomaly[name]
     own = replace(reference.climatology, coefficients=reference.climatology.coefficients[[name]])
-    values = (anomaly + own.at(anomaly["time"])[name]).drop_vars([c for c in anomaly.coords if c not in anomaly.dims])
+    values = (anomaly + own.at(anomaly["time"])[name]).drop_vars(
+        [c for c in anomaly.coords if c not in anomaly.dims]
+    )
     month = calendar_fields(anomaly["time"].values)[2]
     found = [_categories(values.isel(time=np.flatnonzero(month == m)), dry) for m in range(1, 13)]
     both = xr.concat(found, "time", coords="minimal", compat="override", join="override").compute()
-    return RainClimate(dry, *(both.isel(category=k, drop=True).transpose("time", ...) for k in (0, 1)))
+    return RainClimate(
+        dry, *(both.isel(category=k, drop=True).transpose("time", ...) for k in (0, 1))
+    )
 
 
 def _categories(values: xr.DataArray, dry: float) -> xr.DataArray:
     """Share of dry times, and what divides light and heavy, along ``category``; lazy for lazy values."""
     if not values.sizes["time"]:
-        return xr.full_like(values.reindex(time=[0]).isel(time=0, drop=True), np.nan, dtype=float).expand_dims(category=2, axis=-1)
+        return xr.full_like(
+            values.reindex(time=[0]).isel(time=0, drop=True), np.nan, dtype=float
+        ).expand_dims(category=2, axis=-1)
     if values.chunks is not None:
         values = values.chunk({d: -1 if d == "time" else "auto" for d in values.dims})
     out: xr.DataArray = xr.apply_ufunc(
@@ -130,14 +156,23 @@ def _split(values: np.ndarray, *, dry: float) -> np.ndarray:
     last = np.maximum(count - 1, 0)
     place = last * 2 / 3
     low = np.floor(place).astype(int)
-    ends = [np.take_along_axis(ordered, k[..., None], -1)[..., 0] for k in (low, np.minimum(low + 1, last))]
+    ends = [
+        np.take_along_axis(ordered, k[..., None], -1)[..., 0]
+        for k in (low, np.minimum(low + 1, last))
+    ]
     below, above = (np.where(count > 0, end, np.nan) for end in ends)
     share = (seen & ~wet).sum(axis=-1) / np.where(seen.any(axis=-1), seen.sum(axis=-1), np.nan)
     return np.stack([share, below + (place - low) * (above - below)], axis=-1)
 
 
 def _kernel(
-    forecast: np.ndarray, observed: np.ndarray, p1: np.ndarray, heavy: np.ndarray, weights: np.ndarray, *, dry: float
+    forecast: np.ndarray,
+    observed: np.ndarray,
+    p1: np.ndarray,
+    heavy: np.ndarray,
+    weights: np.ndarray,
+    *,
+    dry: float,
 ) -> np.ndarray:
     """Sum over space; ``forecast`` ends with members; returns ``(..., region, statistic)``."""
     seen = np.isfinite(observed) & np.isfinite(heavy) & (p1 >= _LOWEST) & (p1 <= _HIGHEST)
@@ -155,17 +190,30 @@ def _kernel(
     flat = [a.reshape(*a.shape[: a.ndim - cells], -1).astype(float) @ area for a in (score, seen)]
     sums = np.stack(flat, axis=-1)
     if lost.any():
-        sums = np.where((lost.reshape(*lost.shape[: lost.ndim - cells], -1).astype(float) @ (area > 0))[..., None] > 0, np.nan, sums)
+        sums = np.where(
+            (lost.reshape(*lost.shape[: lost.ndim - cells], -1).astype(float) @ (area > 0))[
+                ..., None
+            ]
+            > 0,
+            np.nan,
+            sums,
+        )
     return np.asarray(sums)
 
 
 def seeps_sums(
-    forecast: xr.DataArray, observed: xr.DataArray, climate: RainClimate, *, valid: np.ndarray, weights: xr.DataArray
+    forecast: xr.DataArray,
+    observed: xr.DataArray,
+    climate: RainClimate,
+    *,
+    valid: np.ndarray,
+    weights: xr.DataArray,
 ) -> xr.DataArray:
     """Weighted sums of SEEPS over each region, for every initial and lead time; that of an ensemble is the mean of its members' scores.
 
-    Cells that are dry in less than 10 % or more than 85 % of the times of a month are left out with their weight, and those missing in
-    the observations. A forecast missing where something was observed makes the sums of that region NaN.
+    Cells that are dry in less than 10 % or more than 85 % of the times of a month are left out with
+    their weight, and those missing in the observations. A forecast missing where something was
+    observed makes the sums of that region NaN.
 
     Parameters
     ----------
@@ -183,7 +231,8 @@ def seeps_sums(
     Returns
     -------
     DataArray
-        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy: ``seeps`` and ``seeps_weight``.
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy: ``seeps`` and
+        ``seeps_weight``.
     """
     month = calendar_fields(valid)[2] - 1
     init, lead = observed["init_time"], observed["lead_time"]
@@ -193,7 +242,15 @@ def seeps_sums(
     ]  # lazy: as large as the forecast
     kernel = partial(_kernel, dry=climate.dry)
     many = with_members(forecast, observed)
-    return over_space(kernel, many, observed, *fields, weights=weights, dim="statistic", labels=["seeps", "seeps_weight"])
+    return over_space(
+        kernel,
+        many,
+        observed,
+        *fields,
+        weights=weights,
+        dim="statistic",
+        labels=["seeps", "seeps_weight"],
+    )
 
 
 def seeps(means: xr.DataArray) -> xr.DataArray:
@@ -202,9 +259,10 @@ def seeps(means: xr.DataArray) -> xr.DataArray:
     .. math:: \frac12 \begin{pmatrix} 0 & \frac{1}{1-p_1} & \frac{1}{p_3} + \frac{1}{1-p_1} \\ \frac{1}{p_1} & 0 & \frac{1}{p_3} \\
         \frac{1}{p_1} + \frac{1}{1-p_3} & \frac{1}{1-p_3} & 0 \end{pmatrix}
 
-    is the penalty of the forecast (row) of dry, light, heavy, when something else was observed (column), with the climate's probability
-    of dry p₁ and of heavy p₃ = (1 − p₁)/3 in the cell and month. Forecasts without knowledge, constant ones among them, score 1 on
-    average (Rodwell et al. 2010, doi:10.1002/qj.656). Sums over initial times are taken before the ratio to the weight.
+    is the penalty of the forecast (row) of dry, light, heavy, when something else was observed
+    (column), with the climate's probability of dry p₁ and of heavy p₃ = (1 − p₁)/3 in the cell and
+    month. Forecasts without knowledge, constant ones among them, score 1 on average (Rodwell et al.
+    2010, doi:10.1002/qj.656). Sums over initial times are taken before the ratio to the weight.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """How sure a score is: intervals from a moving-block bootstrap, and paired tests that know of autocorrelation.
 
-Errors of neighbouring initial times resemble each other. A t test that ignores it rejects a true null hypothesis far too
-often (44 % instead of 5 % at n = 180 in our data); the one here corrects the effective sample size with an AR(2) model.
+Errors of neighbouring initial times resemble each other. A t test that ignores it rejects a true
+null hypothesis far too often (44 % instead of 5 % at n = 180 in our data); the one here corrects
+the effective sample size with an AR(2) model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +46,8 @@ def decorrelation_time(series: np.ndarray) -> np.ndarray:
 
     .. math:: \tau = 1 + 2 \sum_{k=1}^{K} \rho_k
 
-    up to the first lag at which the autocorrelation is not positive, at most a quarter of the sample.
+    up to the first lag at which the autocorrelation is not positive, at most a quarter of the
+    sample.
 
     Parameters
     ----------
@@ -66,7 +68,8 @@ def decorrelation_time(series: np.ndarray) -> np.ndarray:
 def block_length(errors: np.ndarray) -> int:
     """Block length for resampling series of errors ``(n, ...)``: the longest decorrelation time among them.
 
-    At least n^(1/3), at most n/10 (fewer than ten blocks give no interval), at least 1. Series with NaN are left out.
+    At least n^(1/3), at most n/10 (fewer than ten blocks give no interval), at least 1. Series with
+    NaN are left out.
     """
     n = len(errors)
     flat = np.asarray(errors, dtype=float).reshape(n, -1)
@@ -78,7 +81,8 @@ def block_length(errors: np.ndarray) -> int:
 def block_counts(num_init: int, block: int, *, resamples: int, seed: int) -> np.ndarray:
     """How often each initial time occurs in each resample of a circular moving-block bootstrap.
 
-    Blocks start anywhere and run on from the end to the beginning, so that every time is drawn equally often.
+    Blocks start anywhere and run on from the end to the beginning, so that every time is drawn
+    equally often.
 
     Returns
     -------
@@ -88,13 +92,21 @@ def block_counts(num_init: int, block: int, *, resamples: int, seed: int) -> np.
     random = np.random.default_rng(seed)
     blocks = -(-num_init // block)
     starts = random.integers(0, num_init, size=(resamples, blocks))
-    index = ((starts[:, :, None] + np.arange(block)) % num_init).reshape(resamples, -1)[:, :num_init]
+    index = ((starts[:, :, None] + np.arange(block)) % num_init).reshape(resamples, -1)[
+        :, :num_init
+    ]
     flat = (index + num_init * np.arange(resamples)[:, None]).ravel()
-    return np.bincount(flat, minlength=resamples * num_init).reshape(resamples, num_init).astype(float)
+    return (
+        np.bincount(flat, minlength=resamples * num_init).reshape(resamples, num_init).astype(float)
+    )
 
 
 def bootstrap_interval(
-    means: xr.DataArray, metrics: Mapping[str, Callable[[xr.DataArray], xr.DataArray]], counts: np.ndarray, *, level: float = 0.95
+    means: xr.DataArray,
+    metrics: Mapping[str, Callable[[xr.DataArray], xr.DataArray]],
+    counts: np.ndarray,
+    *,
+    level: float = 0.95,
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Percentile interval of metrics over resampled initial times.
 
@@ -112,13 +124,16 @@ def bootstrap_interval(
     Returns
     -------
     low, high : DataArray
-        Dims of ``means`` without ``init_time`` and ``statistic``, and ``metric``. NaN where a metric is undefined.
+        Dims of ``means`` without ``init_time`` and ``statistic``, and ``metric``. NaN where a
+        metric is undefined.
     """
     rest = [d for d in means.dims if d != "init_time"]
     stacked = means.transpose("init_time", *rest)
     shape = stacked.shape[1:]
     resampled = (counts @ stacked.values.reshape(len(stacked), -1)).reshape(len(counts), *shape)
-    total = xr.DataArray(resampled, dims=("resample", *rest), coords={d: means[d] for d in rest if d in means.coords})
+    total = xr.DataArray(
+        resampled, dims=("resample", *rest), coords={d: means[d] for d in rest if d in means.coords}
+    )
     weight = total.sel(statistic="weight", drop=True)
     average = total / weight.where(weight > 0)
     tail = (1 - level) / 2
@@ -131,7 +146,12 @@ def bootstrap_interval(
         filled = values.where(defined, 0.0)
         edges = np.nanquantile(filled.values, [tail, 1 - tail], axis=axis)
         for kept, edge in zip((low, high), edges, strict=True):
-            kept.append(values.isel(resample=0, drop=True).copy(data=edge).where(defined).assign_coords(metric=name))
+            kept.append(
+                values.isel(resample=0, drop=True)
+                .copy(data=edge)
+                .where(defined)
+                .assign_coords(metric=name)
+            )
     return xr.concat(low, "metric"), xr.concat(high, "metric")
 
 
@@ -142,7 +162,8 @@ class PairedTest:
     Parameters
     ----------
     difference : DataArray
-        Mean squared error of the first minus that of the second forecast; negative if the first is better.
+        Mean squared error of the first minus that of the second forecast; negative if the first is
+        better.
     p_value : DataArray
         Two-sided, in [0, 1]; NaN for fewer than ten initial times or identical forecasts.
     effective_num_init : DataArray
@@ -157,19 +178,22 @@ class PairedTest:
 def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
     r"""Test whether two forecasts of the same initial times have the same mean squared error.
 
-    The series of differences of area-mean squared errors is modelled as AR(2) (Yule–Walker), its mean has variance
+    The series of differences of area-mean squared errors is modelled as AR(2) (Yule–Walker), its
+    mean has variance
 
     .. math:: \frac{\gamma_0}{n} \cdot \frac{1 - \varphi_1\rho_1 - \varphi_2\rho_2}{(1 - \varphi_1 - \varphi_2)^2}
 
-    The autocorrelations are corrected for their bias of order 1/n first. Degrees of freedom are those of the effective sample
-    size. On AR(1) and AR(2) noise of 180 samples it rejects a true null hypothesis in 3–7 % of cases at the nominal 5 %; of 60 samples in
-    up to 12 %, if errors are correlated over many of them. Negative autocorrelation is not made use of: there it rejects less often.
-    Initial times at which nothing was observed are left out.
+    The autocorrelations are corrected for their bias of order 1/n first. Degrees of freedom are
+    those of the effective sample size. On AR(1) and AR(2) noise of 180 samples it rejects a true
+    null hypothesis in 3–7 % of cases at the nominal 5 %; of 60 samples in up to 12 %, if errors are
+    correlated over many of them. Negative autocorrelation is not made use of: there it rejects less
+    often. Initial times at which nothing was observed are left out.
 
     Parameters
     ----------
     sums_a, sums_b : DataArray
-        From `sciwm.skill.scores.score_sums` or `sciwm.skill.events.event_sums`, on the same initial times.
+        From `sciwm.skill.scores.score_sums` or `sciwm.skill.events.event_sums`, on the same initial
+        times.
 
     Returns
     -------
@@ -181,28 +205,33 @@ def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
     return PairedTest(*(like.copy(data=a) for a in _where_seen(_ar2_test, difference.values, seen)))
 
 
-def diebold_mariano(sums_a: xr.DataArray, sums_b: xr.DataArray, *, horizon: Sequence[int] | None = None) -> PairedTest:
+def diebold_mariano(
+    sums_a: xr.DataArray, sums_b: xr.DataArray, *, horizon: Sequence[int] | None = None
+) -> PairedTest:
     r"""Test of Diebold and Mariano whether two forecasts of the same initial times have the same mean squared error.
 
     .. math:: t = \frac{\bar d}{\sqrt{(\gamma_0 + 2 \sum_{k=1}^{h-1} \gamma_k) / n}} \sqrt{\frac{n + 1 - 2h + h(h-1)/n}{n}}
 
-    with the factor and the n − 1 degrees of freedom of Harvey, Leybourne and Newbold (1997, doi:10.1016/S0169-2070(96)00719-4). Errors of
-    forecasts h steps ahead are taken to be correlated over less than h steps, which those of the same weather often are for longer: then
-    `paired_difference` keeps its level, and this test rejects too often. Initial times at which nothing was observed are left out.
+    with the factor and the n − 1 degrees of freedom of Harvey, Leybourne and Newbold (1997,
+    doi:10.1016/S0169-2070(96)00719-4). Errors of forecasts h steps ahead are taken to be correlated
+    over less than h steps, which those of the same weather often are for longer: then
+    `paired_difference` keeps its level, and this test rejects too often. Initial times at which
+    nothing was observed are left out.
 
     Parameters
     ----------
     sums_a, sums_b : DataArray
         As `paired_difference` takes them.
     horizon : sequence of int, optional
-        Steps h of the initial times that each lead time reaches ahead, >= 1. By default the lead times divided by the smallest distance of
-        initial times, rounded up.
+        Steps h of the initial times that each lead time reaches ahead, >= 1. By default the lead
+        times divided by the smallest distance of initial times, rounded up.
 
     Returns
     -------
     PairedTest
-        Dims of the sums without ``init_time`` and ``statistic``. The p-value is NaN for identical forecasts, where the sum of
-        autocovariances is not positive, or h is not less than the number of initial times.
+        Dims of the sums without ``init_time`` and ``statistic``. The p-value is NaN for identical
+        forecasts, where the sum of autocovariances is not positive, or h is not less than the
+        number of initial times.
 
     Raises
     ------
@@ -220,14 +249,22 @@ def diebold_mariano(sums_a: xr.DataArray, sums_b: xr.DataArray, *, horizon: Sequ
     ... }
     >>> noise = xr.DataArray(np.random.default_rng(0).random((50, 2, 1, 2)), axes)
     >>> sums = noise.where(noise["statistic"] == "squared_error", 1.0)
-    >>> diebold_mariano(sums + 0.3 * (sums["statistic"] == "squared_error"), 1.0 * sums.roll(init_time=9)).p_value.values.ravel() < 0.01
+    >>> diebold_mariano(
+    ...     sums + 0.3 * (sums["statistic"] == "squared_error"), 1.0 * sums.roll(init_time=9)
+    ... ).p_value.values.ravel() < 0.01
     array([ True,  True])
     """
     difference, seen = _differences(sums_a, sums_b)
     steps = _horizon(difference) if horizon is None else [int(h) for h in horizon]
     if len(steps) != difference.sizes["lead_time"] or min(steps) < 1:
-        raise ValueError(f"got horizon {steps}, expected a number of steps >= 1 for each of {difference.sizes['lead_time']} lead times")
-    found = [_where_seen(partial(_harvey_test, horizon=h), difference.values[:, k], seen[:, k]) for k, h in enumerate(steps)]
+        raise ValueError(
+            f"got horizon {steps}, expected a number of steps >= 1 for each of"
+            f" {difference.sizes['lead_time']} lead times"
+        )
+    found = [
+        _where_seen(partial(_harvey_test, horizon=h), difference.values[:, k], seen[:, k])
+        for k, h in enumerate(steps)
+    ]
     like = difference.isel(init_time=0, drop=True)
     return PairedTest(*(like.copy(data=a) for a in np.stack(found, axis=1)))
 
@@ -236,8 +273,9 @@ def _horizon(difference: xr.DataArray) -> list[int]:
     init, lead = difference["init_time"].values, difference["lead_time"].values
     if init.dtype.kind != "M" or lead.dtype.kind != "m" or len(init) < 2:
         raise ValueError(
-            f"got {len(init)} initial times of type {init.dtype} and lead times of type {lead.dtype}, expected horizon=…, because "
-            "steps are known for dates and durations only"
+            f"got {len(init)} initial times of type {init.dtype} and lead times of type"
+            f" {lead.dtype}, expected horizon=…, because steps are known for dates and durations"
+            " only"
         )
     return [max(1, int(h)) for h in np.ceil(lead / np.diff(np.sort(init)).min() - 1e-9)]
 
@@ -250,8 +288,14 @@ def _harvey_test(series: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarr
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     departure = series - mean
     square = (departure**2).sum(axis=0)
-    total = square + 2 * sum((departure[k:] * departure[:-k]).sum(axis=0) for k in range(1, horizon))
-    usable = np.isfinite(mean) & (square > 1e-20 * n * np.maximum((series**2).mean(axis=0), 1e-300)) & (total > 0)
+    total = square + 2 * sum(
+        (departure[k:] * departure[:-k]).sum(axis=0) for k in range(1, horizon)
+    )
+    usable = (
+        np.isfinite(mean)
+        & (square > 1e-20 * n * np.maximum((series**2).mean(axis=0), 1e-300))
+        & (total > 0)
+    )
     factor = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / np.sqrt(total) * n * np.sqrt(factor)
@@ -262,15 +306,26 @@ def _harvey_test(series: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarr
 
 def _differences(sums_a: xr.DataArray, sums_b: xr.DataArray) -> tuple[xr.DataArray, np.ndarray]:
     """Differences of squared errors ``(init_time, lead_time, ...)``, and where anything was observed."""
-    if sums_a.sizes["init_time"] != sums_b.sizes["init_time"] or not sums_a["init_time"].equals(sums_b["init_time"]):
-        raise ValueError("got forecasts of different initial times, expected the same ones, because the test is paired")
-    a, b = (area_means(sums.sel(statistic=["weight", "squared_error"])) for sums in (sums_a, sums_b))
-    difference = (a - b).sel(statistic="squared_error", drop=True).transpose("init_time", "lead_time", ...)
+    if sums_a.sizes["init_time"] != sums_b.sizes["init_time"] or not sums_a["init_time"].equals(
+        sums_b["init_time"]
+    ):
+        raise ValueError(
+            "got forecasts of different initial times, expected the same ones, because the test is"
+            " paired"
+        )
+    a, b = (
+        area_means(sums.sel(statistic=["weight", "squared_error"])) for sums in (sums_a, sums_b)
+    )
+    difference = (
+        (a - b).sel(statistic="squared_error", drop=True).transpose("init_time", "lead_time", ...)
+    )
     seen = (a * b).sel(statistic="weight", drop=True).transpose(*difference.dims) > 0
     return difference, seen.values
 
 
-def _where_seen(test: Callable[[np.ndarray], Sequence[np.ndarray]], series: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def _where_seen(
+    test: Callable[[np.ndarray], Sequence[np.ndarray]], series: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
     """Results of a test ``(result, ...)`` of series ``(n, ...)``, each over the initial times at which anything was observed."""
     flat, there = series.reshape(len(series), -1), seen.reshape(len(seen), -1)
     patterns, group = np.unique(there, axis=1, return_inverse=True)
@@ -285,8 +340,8 @@ def _where_seen(test: Callable[[np.ndarray], Sequence[np.ndarray]], series: np.n
 def false_discovery(p_values: np.ndarray) -> np.ndarray:
     """Adjust p-values for the number of tests: of the cells with a value of at most 0.05, on average at most 5 % are false discoveries.
 
-    Benjamini and Hochberg (1995, doi:10.1111/j.2517-6161.1995.tb02031.x), as Wilks (2016, doi:10.1175/BAMS-D-15-00267.1) recommends for
-    fields and scorecards.
+    Benjamini and Hochberg (1995, doi:10.1111/j.2517-6161.1995.tb02031.x), as Wilks (2016,
+    doi:10.1175/BAMS-D-15-00267.1) recommends for fields and scorecards.
 
     Parameters
     ----------

@@ -32,20 +32,23 @@ def zonal_spectrum(field: xr.DataArray, *, regions: tuple[str, ...] = ("all",)) 
 
     .. math:: P_k = (2 - [k = 0]) \left| \frac1N \sum_j x_j e^{-2\pi i jk/N} \right|^2
 
-    (the shortest wave of an even number of longitudes counts once), so that the sum over k is the mean square of the field.
+    (the shortest wave of an even number of longitudes counts once), so that the sum over k is the
+    mean square of the field.
 
     Parameters
     ----------
     field : DataArray
-        Dims with ``latitude`` and ``longitude``; longitudes go round the globe in equal steps; may be lazy.
+        Dims with ``latitude`` and ``longitude``; longitudes go round the globe in equal steps; may
+        be lazy.
     regions : tuple of str
         As `region_weights` takes them; boxes must span all longitudes.
 
     Returns
     -------
     DataArray
-        Dims of the field with ``region`` and ``zonal_wavenumber`` (0 … N/2) in place of latitude and longitude, in squared units, lazy
-        for lazy fields. NaN where a circle of the region has a missing value.
+        Dims of the field with ``region`` and ``zonal_wavenumber`` (0 … N/2) in place of latitude
+        and longitude, in squared units, lazy for lazy fields. NaN where a circle of the region has
+        a missing value.
 
     Raises
     ------
@@ -56,20 +59,25 @@ def zonal_spectrum(field: xr.DataArray, *, regions: tuple[str, ...] = ("all",)) 
     --------
     >>> longitude = np.arange(0, 360, 30.0)
     >>> wave = 3 * np.cos(2 * np.deg2rad(longitude))
-    >>> circle = xr.DataArray([wave], {"latitude": [45.0], "longitude": longitude}, ("latitude", "longitude"))
+    >>> circle = xr.DataArray(
+    ...     [wave], {"latitude": [45.0], "longitude": longitude}, ("latitude", "longitude")
+    ... )
     >>> zonal_spectrum(circle).isel(region=0).values.round(3)
     array([0. , 0. , 4.5, 0. , 0. , 0. , 0. ])
     """
     longitude = field["longitude"].values
     if not goes_round(field):
         raise ValueError(
-            f"got {len(longitude)} longitudes from {longitude[0]:g} to {longitude[-1]:g}, expected equal steps round the globe: waves on "
-            "part of a circle have no whole number"
+            f"got {len(longitude)} longitudes from {longitude[0]:g} to {longitude[-1]:g}, expected"
+            " equal steps round the globe: waves on part of a circle have no whole number"
         )
     area = region_weights(field, regions)
     share = area.isel(longitude=0, drop=True)
     if float(abs(area - share).max()) > 1e-9:
-        raise ValueError(f"got regions {list(regions)}, expected all longitudes in each, because waves go round the globe")
+        raise ValueError(
+            f"got regions {list(regions)}, expected all longitudes in each, because waves go round"
+            " the globe"
+        )
     power = xr.apply_ufunc(
         zonal_power,
         field.chunk(longitude=-1) if field.chunks is not None else field,

@@ -37,12 +37,21 @@ class TableSums:
     events: xr.DataArray | None
 
 
-def table_sums(lineup: Lineup, *, metrics: Sequence[str], regions: Sequence[str], events: Sequence[Event]) -> TableSums:
+def table_sums(
+    lineup: Lineup, *, metrics: Sequence[str], regions: Sequence[str], events: Sequence[Event]
+) -> TableSums:
     """Compute the sums that these metrics need."""
-    weights = {str(n): region_weights(v, regions, land=lineup.land) for n, v in lineup.observed.data_vars.items()}
+    weights = {
+        str(n): region_weights(v, regions, land=lineup.land)
+        for n, v in lineup.observed.data_vars.items()
+    }
     _check_regions(list(weights.values()))
     asked = frozenset(metrics) & set(ENSEMBLE_METRICS)
-    climates = {} if lineup.reference is None else rain_climates(lineup.reference, lineup.observed, metrics=metrics)
+    climates = (
+        {}
+        if lineup.reference is None
+        else rain_climates(lineup.reference, lineup.observed, metrics=metrics)
+    )
     sizes = sorted({size for size in map(neighbourhood, metrics) if size is not None})
     blocks = []
     for block in lineup.blocks():
@@ -50,14 +59,20 @@ def table_sums(lineup: Lineup, *, metrics: Sequence[str], regions: Sequence[str]
         if events:
             lazy.append(_event_sums(block, weights, events, sizes))
         blocks.append(compute(*lazy))  # type: ignore[no-untyped-call]  # together: forecasts are read once
-    parts = [xr.concat(part, "init_time", **_JOIN) if len(part) > 1 else part[0] for part in zip(*blocks, strict=True)]
+    parts = [
+        xr.concat(part, "init_time", **_JOIN) if len(part) > 1 else part[0]
+        for part in zip(*blocks, strict=True)
+    ]
     return TableSums(parts[0], parts[1] if events else None)
 
 
 def _check_regions(weights: Sequence[xr.DataArray]) -> None:
     used = {str(r) for w in weights for r in w["region"].values[w.sum(w.dims[1:]).values > 0]}
     if empty := [str(r) for r in weights[0]["region"].values if r not in used]:
-        raise ValueError(f"got regions {empty} without any cell of the domain, expected names, boxes or component prefixes that overlap it")
+        raise ValueError(
+            f"got regions {empty} without any cell of the domain, expected names, boxes or"
+            " component prefixes that overlap it"
+        )
 
 
 def _join(parts: Mapping[str, list[xr.DataArray]]) -> xr.DataArray:
@@ -66,7 +81,10 @@ def _join(parts: Mapping[str, list[xr.DataArray]]) -> xr.DataArray:
 
 
 def _value_sums(
-    block: Block, weights: Mapping[str, xr.DataArray], ensemble: frozenset[str], climates: Mapping[str, RainClimate]
+    block: Block,
+    weights: Mapping[str, xr.DataArray],
+    ensemble: frozenset[str],
+    climates: Mapping[str, RainClimate],
 ) -> xr.DataArray:
     lazy: dict[str, list[xr.DataArray]] = {m: [] for m in block.fields}
     for name, weight in weights.items():
@@ -76,14 +94,22 @@ def _value_sums(
             sums = _sums(ds[name], truth, normal, weight, ensemble)
             if climates:
                 valid = block.observed["time"].values[block.positions]
-                rain = seeps_sums(ds[name], truth, climates[name], valid=valid, weights=weight) if name in climates else None
+                rain = (
+                    seeps_sums(ds[name], truth, climates[name], valid=valid, weights=weight)
+                    if name in climates
+                    else None
+                )
                 sums = _beside(sums, rain, ["seeps", "seeps_weight"])
             lazy[method].append(as_channels(sums, name))
     return _join(lazy)
 
 
 def _sums(
-    forecast: xr.DataArray, truth: xr.DataArray, normal: xr.DataArray | None, weights: xr.DataArray, ensemble: frozenset[str]
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    normal: xr.DataArray | None,
+    weights: xr.DataArray,
+    ensemble: frozenset[str],
 ) -> xr.DataArray:
     mean = forecast.mean("number", skipna=False) if "number" in forecast.dims else forecast
     sums = score_sums(mean, truth, normal, weights=weights)
@@ -100,11 +126,15 @@ def _sums(
 def _beside(sums: xr.DataArray, more: xr.DataArray | None, labels: list[str]) -> xr.DataArray:
     """Sums with further statistics, NaN where there are none."""
     if more is None:
-        more = xr.full_like(sums.isel(statistic=[0] * len(labels)), np.nan).assign_coords(statistic=labels)
+        more = xr.full_like(sums.isel(statistic=[0] * len(labels)), np.nan).assign_coords(
+            statistic=labels
+        )
     return xr.concat([sums, more.transpose(*sums.dims)], "statistic", **_JOIN)
 
 
-def _event_sums(block: Block, weights: Mapping[str, xr.DataArray], events: Sequence[Event], sizes: Sequence[int]) -> xr.DataArray:
+def _event_sums(
+    block: Block, weights: Mapping[str, xr.DataArray], events: Sequence[Event], sizes: Sequence[int]
+) -> xr.DataArray:
     """Sums of all events; the statistics have room for the members of the largest ensemble."""
     bins = 1 + max(ds.sizes.get("number", 1) for ds in block.fields.values())
     lazy: dict[str, list[xr.DataArray]] = {m: [] for m in block.fields}
@@ -119,18 +149,28 @@ def _event_sums(block: Block, weights: Mapping[str, xr.DataArray], events: Seque
                 forecast = _at(ds[name], levels)
                 sums = event_sums(forecast, truth, normal, event=event, weights=weight, bins=bins)
                 for size in sizes:
-                    near = fraction_sums(forecast, truth, normal, event=event, size=size, weights=weight) if weight.ndim == 3 else None
+                    near = (
+                        fraction_sums(
+                            forecast, truth, normal, event=event, size=size, weights=weight
+                        )
+                        if weight.ndim == 3
+                        else None
+                    )
                     sums = _beside(sums, near, [f"fss_{size}_error", f"fss_{size}_reference"])
                 channels = as_channels(sums, name)
                 labels = [f"{c}{event.condition}" for c in channels["channel"].values]
-                named = channels.assign_coords(channel=labels, event=("channel", [event.condition] * len(labels)))
+                named = channels.assign_coords(
+                    channel=labels, event=("channel", [event.condition] * len(labels))
+                )
                 lazy[method].append(named)
     return _join(lazy)
 
 
 def _levels_of(event: Event, field: xr.DataArray, name: str) -> list[int]:
     """Positions of the levels of a field that an event is of; the one position 0 for a field without levels."""
-    levels = np.atleast_1d(field["level"].values).astype(float) if "level" in field.dims else [np.nan]
+    levels = (
+        np.atleast_1d(field["level"].values).astype(float) if "level" in field.dims else [np.nan]
+    )
     return [i for i, level in enumerate(levels) if event.is_of(name, float(level))]
 
 

@@ -10,8 +10,21 @@ from sciwm.skill.baselines.by_name import BASELINES, LIM_EOFS
 from sciwm.skill.baselines.simple import Reference
 from sciwm.skill.events import parse_events
 from sciwm.skill.lineup import Lineup, as_channels, line_up
-from sciwm.skill.scores import area_means, check_metrics, is_event_metric, mean_over_inits, metric_function, with_event_metrics
-from sciwm.skill.significance import block_counts, block_length, bootstrap_interval, false_discovery, paired_difference
+from sciwm.skill.scores import (
+    area_means,
+    check_metrics,
+    is_event_metric,
+    mean_over_inits,
+    metric_function,
+    with_event_metrics,
+)
+from sciwm.skill.significance import (
+    block_counts,
+    block_length,
+    bootstrap_interval,
+    false_discovery,
+    paired_difference,
+)
 from sciwm.skill.sums import table_sums
 
 __all__ = ["evaluate", "score_lineup"]
@@ -39,31 +52,37 @@ def evaluate(
 ) -> xr.Dataset:
     """Score forecasts, and baselines beside them, on the same initial times.
 
-    Every method and lead is scored on the initial times that all forecasts share, that are observed themselves (if there are
-    baselines that start from them), and whose valid times are all observed.
+    Every method and lead is scored on the initial times that all forecasts share, that are observed
+    themselves (if there are baselines that start from them), and whose valid times are all
+    observed.
 
     Parameters
     ----------
     forecasts : mapping of str to Dataset, or Dataset
-        Dims ``(init_time, lead_time, [number], [level], *space)``, physical units, on the grid of ``observed``. A single
-        Dataset is called ``forecast`` in the result.
+        Dims ``(init_time, lead_time, [number], [level], *space)``, physical units, on the grid of
+        ``observed``. A single Dataset is called ``forecast`` in the result.
     observed : Dataset
         Dims ``(time, [level], *space)``.
     reference : Reference, optional
-        From `fit_reference`: climatology and training anomalies, for the baselines and the anomaly scores.
+        From `fit_reference`: climatology and training anomalies, for the baselines and the anomaly
+        scores.
     train : slice or ndarray of bool, optional
         Instead of ``reference``: the training block of ``observed``.
     baselines : sequence of str
-        Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``, and ``cslim`` for monthly data.
+        Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``, and
+        ``cslim`` for monthly data.
     metrics : sequence of str
-        Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``index_rmse``, ``nmse`` (`sciwm.skill.METRICS`), which score the
-        mean of an ensemble, and ``crps``, ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`). Of events
-        ``brier``, ``roc_area`` (`sciwm.skill.EVENT_METRICS`); with events and none of these, the two are added.
+        Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``index_rmse``, ``nmse``
+        (`sciwm.skill.METRICS`), which score the mean of an ensemble, and ``crps``,
+        ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`). Of events
+        ``brier``, ``roc_area`` (`sciwm.skill.EVENT_METRICS`); with events and none of these, the
+        two are added.
     regions : sequence of str
         As `region_weights` takes them; empty is the whole domain, ``all``.
     events : sequence of str
-        Such as ``"t850>285"``: each is a further channel, on which the metrics of events are defined, and no others. The probability
-        of a forecast is the share of its members for which the event happens.
+        Such as ``"t850>285"``: each is a further channel, on which the metrics of events are
+        defined, and no others. The probability of a forecast is the share of its members for which
+        the event happens.
     lim_eofs : sequence of int
         Truncations the linear inverse model chooses from.
     against : str
@@ -73,25 +92,29 @@ def evaluate(
     seed : int
         Seed of the bootstrap.
     allow_leakage : bool
-        Score initial and valid times that are in the training block, too, and say so in ``attrs["leakage"]``.
+        Score initial and valid times that are in the training block, too, and say so in
+        ``attrs["leakage"]``.
     mask : DataArray, optional
-        Share of land in each cell, 0–1, on the grid of ``observed``, for the regions ``land`` and ``ocean``; by default a field ``lsm``,
-        ``land_sea_mask`` or ``sftlf`` of ``observed``.
+        Share of land in each cell, 0–1, on the grid of ``observed``, for the regions ``land`` and
+        ``ocean``; by default a field ``lsm``, ``land_sea_mask`` or ``sftlf`` of ``observed``.
 
     Returns
     -------
     Dataset
-        Dims ``method, channel, region, lead_time, metric``: ``value``, ``ci_low``, ``ci_high``; ``p_value`` ``(method, channel,
-        region, lead_time)`` of a paired test of the squared errors, and ``q_value``, the same for a scorecard of many tests
-        (`false_discovery` over all channels, regions and leads of a method); ``pair_p_value`` and ``pair_q_value``, the same against
-        every ``reference_method`` (of events: of the squared errors of the probabilities); ``num_init`` ``(channel, region,
-        lead_time)``. Coordinates ``variable``, ``level``, ``units`` and, with events, ``event`` of each channel. ``attrs`` count dropped
-        initial times and missing valid times, and hold the bootstrap's block length and what the LIM chose.
+        Dims ``method, channel, region, lead_time, metric``: ``value``, ``ci_low``, ``ci_high``;
+        ``p_value`` ``(method, channel, region, lead_time)`` of a paired test of the squared errors,
+        and ``q_value``, the same for a scorecard of many tests (`false_discovery` over all
+        channels, regions and leads of a method); ``pair_p_value`` and ``pair_q_value``, the same
+        against every ``reference_method`` (of events: of the squared errors of the probabilities);
+        ``num_init`` ``(channel, region, lead_time)``. Coordinates ``variable``, ``level``,
+        ``units`` and, with events, ``event`` of each channel. ``attrs`` count dropped initial times
+        and missing valid times, and hold the bootstrap's block length and what the LIM chose.
 
     Raises
     ------
     ValueError
-        If grids differ, nothing is shared, something unknown is asked for, or training times would be scored; the message names it.
+        If grids differ, nothing is shared, something unknown is asked for, or training times would
+        be scored; the message names it.
     """
     metrics = with_event_metrics(metrics, events)
     check_metrics(metrics)
@@ -106,7 +129,15 @@ def evaluate(
         allow_leakage=allow_leakage,
         mask=mask,
     )
-    return score_lineup(lineup, metrics=metrics, regions=regions, events=events, against=against, resamples=resamples, seed=seed)
+    return score_lineup(
+        lineup,
+        metrics=metrics,
+        regions=regions,
+        events=events,
+        against=against,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def score_lineup(
@@ -127,16 +158,29 @@ def score_lineup(
     >>> days = np.arange("2000-01-01", "2000-01-31", dtype="M8[D]").astype("M8[ns]")
     >>> observed = xr.Dataset({"t": ("time", np.arange(30.0), {"units": "K"})}, {"time": days})
     >>> lead = np.array([1, 2], "m8[D]").astype("m8[ns]")
-    >>> forecast = xr.Dataset({"t": (("init_time", "lead_time"), np.zeros((10, 2)))}, {"init_time": days[:10], "lead_time": lead})
+    >>> forecast = xr.Dataset(
+    ...     {"t": (("init_time", "lead_time"), np.zeros((10, 2)))},
+    ...     {"init_time": days[:10], "lead_time": lead},
+    ... )
     >>> lineup = line_up(forecast, observed, baselines=["persistence"])
-    >>> score_lineup(lineup, metrics=["rmse"], resamples=0)["value"].loc[{"method": "persistence"}].values.ravel()
+    >>> score_lineup(lineup, metrics=["rmse"], resamples=0)["value"].loc[
+    ...     {"method": "persistence"}
+    ... ].values.ravel()
     array([1., 2.])
     """
     metrics = with_event_metrics(metrics, events)
     check_metrics(metrics)
-    sums = table_sums(lineup, metrics=metrics, regions=regions, events=parse_events(events, _channels(lineup)))
-    parts = [sums.values] if sums.events is None else [sums.values.assign_coords(event=_no_event(sums.values)), sums.events]
-    return _describe(_summarise(parts, metrics, against=against, resamples=resamples, seed=seed), lineup)
+    sums = table_sums(
+        lineup, metrics=metrics, regions=regions, events=parse_events(events, _channels(lineup))
+    )
+    parts = (
+        [sums.values]
+        if sums.events is None
+        else [sums.values.assign_coords(event=_no_event(sums.values)), sums.events]
+    )
+    return _describe(
+        _summarise(parts, metrics, against=against, resamples=resamples, seed=seed), lineup
+    )
 
 
 def _no_event(sums: xr.DataArray) -> xr.DataArray:
@@ -146,37 +190,75 @@ def _no_event(sums: xr.DataArray) -> xr.DataArray:
 def _channels(lineup: Lineup) -> list[tuple[str, float]]:
     """Variables and levels of the table; NaN for a variable without levels."""
     each = [as_channels(field, str(name)) for name, field in lineup.observed.data_vars.items()]
-    return [(str(v), float(level)) for c in each for v, level in zip(c["variable"].values, c["level"].values, strict=True)]
+    return [
+        (str(v), float(level))
+        for c in each
+        for v, level in zip(c["variable"].values, c["level"].values, strict=True)
+    ]
 
 
-def _summarise(parts: Sequence[xr.DataArray], metrics: Sequence[str], *, against: str, resamples: int, seed: int) -> xr.Dataset:
+def _summarise(
+    parts: Sequence[xr.DataArray],
+    metrics: Sequence[str],
+    *,
+    against: str,
+    resamples: int,
+    seed: int,
+) -> xr.Dataset:
     """Table of sums: those of the variables, and those of the events if there are any."""
     sums = parts[0]
-    squared = area_means(sums.sel(statistic=["weight", "squared_error"])).sel(statistic="squared_error", drop=True)
+    squared = area_means(sums.sel(statistic=["weight", "squared_error"])).sel(
+        statistic="squared_error", drop=True
+    )
     block = block_length(squared.transpose("init_time", ...).values)
-    counts = block_counts(sums.sizes["init_time"], block, resamples=resamples, seed=seed) if resamples > 0 else None
+    counts = (
+        block_counts(sums.sizes["init_time"], block, resamples=resamples, seed=seed)
+        if resamples > 0
+        else None
+    )
     tables = [_values(part, metrics, events=k > 0, counts=counts) for k, part in enumerate(parts)]
     names = sums["method"].values
-    each = [[paired_difference(part, part.isel(method=k, drop=True)).p_value for k in range(len(names))] for part in parts]
+    each = [
+        [paired_difference(part, part.isel(method=k, drop=True)).p_value for k in range(len(names))]
+        for part in parts
+    ]
     pairs = [xr.concat(against_one, "reference_method", **_JOIN) for against_one in each]
     pair_p = xr.concat(pairs, "channel", **_JOIN).transpose("reference_method", *_ORDER[:-1])
     tested = pair_p.values.reshape(*pair_p.shape[:2], -1)
-    pair_q = pair_p.copy(data=np.reshape([[false_discovery(one) for one in row] for row in tested], pair_p.shape))
+    pair_q = pair_p.copy(
+        data=np.reshape([[false_discovery(one) for one in row] for row in tested], pair_p.shape)
+    )
     found = np.flatnonzero(names == against)
-    p_value, q_value = (p.isel(reference_method=found[0]) if found.size else xr.full_like(p[0], np.nan) for p in (pair_p, pair_q))
-    seen = [(part.sel(statistic="weight", drop=True).isel(method=0, drop=True) > 0).sum("init_time") for part in parts]
+    p_value, q_value = (
+        p.isel(reference_method=found[0]) if found.size else xr.full_like(p[0], np.nan)
+        for p in (pair_p, pair_q)
+    )
+    seen = [
+        (part.sel(statistic="weight", drop=True).isel(method=0, drop=True) > 0).sum("init_time")
+        for part in parts
+    ]
     result = xr.concat(tables, "channel", **_JOIN).assign(
         p_value=p_value,
         q_value=q_value,
         pair_p_value=pair_p,
         pair_q_value=pair_q,
-        num_init=xr.concat(seen, "channel", **_JOIN).transpose("channel", "region", "lead_time").astype("int64"),
+        num_init=xr.concat(seen, "channel", **_JOIN)
+        .transpose("channel", "region", "lead_time")
+        .astype("int64"),
     )
     result = result.assign_coords(reference_method=names)
-    return result.assign_attrs(block_length=block, num_init=int(sums.sizes["init_time"]), resamples=resamples, seed=seed, against=against)
+    return result.assign_attrs(
+        block_length=block,
+        num_init=int(sums.sizes["init_time"]),
+        resamples=resamples,
+        seed=seed,
+        against=against,
+    )
 
 
-def _values(sums: xr.DataArray, metrics: Sequence[str], *, events: bool, counts: np.ndarray | None) -> xr.Dataset:
+def _values(
+    sums: xr.DataArray, metrics: Sequence[str], *, events: bool, counts: np.ndarray | None
+) -> xr.Dataset:
     """Metrics of the channels and their intervals; NaN for those that are not defined on these channels."""
     means = area_means(sums)
     functions = {m: metric_function(m) for m in metrics if is_event_metric(m) == events}
@@ -185,12 +267,20 @@ def _values(sums: xr.DataArray, metrics: Sequence[str], *, events: bool, counts:
     average = mean_over_inits(means)
     value |= {m: f(average) for m, f in functions.items()}
     if counts is not None and functions:
-        pieces = [bootstrap_interval(means.isel(method=[k]), functions, counts) for k in range(means.sizes["method"])]
+        pieces = [
+            bootstrap_interval(means.isel(method=[k]), functions, counts)
+            for k in range(means.sizes["method"])
+        ]
         for side, edges in ((low, [p[0] for p in pieces]), (high, [p[1] for p in pieces])):
             joined = xr.concat(edges, "method", **_JOIN)
             side |= {m: joined.sel(metric=m, drop=True) for m in functions}
-    found = {n: xr.concat(list(v.values()), "metric", **_JOIN) for n, v in (("value", value), ("ci_low", low), ("ci_high", high))}
-    return xr.Dataset({n: a.assign_coords(metric=list(metrics)).transpose(*_ORDER) for n, a in found.items()})
+    found = {
+        n: xr.concat(list(v.values()), "metric", **_JOIN)
+        for n, v in (("value", value), ("ci_low", low), ("ci_high", high))
+    }
+    return xr.Dataset(
+        {n: a.assign_coords(metric=list(metrics)).transpose(*_ORDER) for n, a in found.items()}
+    )
 
 
 def _describe(result: xr.Dataset, lineup: Lineup) -> xr.Dataset:
@@ -199,7 +289,10 @@ def _describe(result: xr.Dataset, lineup: Lineup) -> xr.Dataset:
     result = result.assign_coords(units=("channel", units), lead_time=times.lead)
     if times.dropped:
         notices = [
-            f"{times.dropped} initial times dropped: not in all forecasts, not observed, or with a valid time that is not observed",
+            (
+                f"{times.dropped} initial times dropped: not in all forecasts, not observed, or"
+                " with a valid time that is not observed"
+            ),
             *notices,
         ]
     result.attrs |= {
@@ -214,6 +307,9 @@ def _describe(result: xr.Dataset, lineup: Lineup) -> xr.Dataset:
     }
     for name, baseline in lineup.baselines.items():
         if baseline.lim is not None:
-            chosen = [f"{p.lead_steps} steps: {p.eofs} EOFs, {getattr(p, 'kind', 'monthly')}" for p in baseline.lim.propagators]
+            chosen = [
+                f"{p.lead_steps} steps: {p.eofs} EOFs, {getattr(p, 'kind', 'monthly')}"
+                for p in baseline.lim.propagators
+            ]
             result.attrs[name] = "; ".join(chosen)
     return result

@@ -34,15 +34,23 @@ def conditions(time: Any, step: Step) -> np.ndarray:
     hourly = step.unit == "hours" and step.value < 24.0
     out = np.empty((values.size, 6 if hourly else 4), np.float32)
     flat = values.ravel()
-    for start in range(0, values.size, _PIECE):  # what is needed in between takes many times the memory of the result
+    for start in range(
+        0, values.size, _PIECE
+    ):  # what is needed in between takes many times the memory of the result
         year, day, _ = calendar_fields(flat[start : start + _PIECE])
         angles = [2 * np.pi * year, 4 * np.pi * year, *([2 * np.pi * day] if hourly else [])]
-        out[start : start + _PIECE] = np.stack([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)
+        out[start : start + _PIECE] = np.stack(
+            [f(a) for a in angles for f in (np.sin, np.cos)], axis=-1
+        )
     return out.reshape(*values.shape, out.shape[1])
 
 
 def small_arrays(
-    ds: xr.Dataset, label: np.ndarray, segment: np.ndarray, static: xr.Dataset | None, targets: xr.Dataset | None
+    ds: xr.Dataset,
+    label: np.ndarray,
+    segment: np.ndarray,
+    static: xr.Dataset | None,
+    targets: xr.Dataset | None,
 ) -> xr.Dataset:
     """Everything of a training store but its states and statistics, with the attributes that describe the time axis."""
     step = infer_step(ds["time"])
@@ -68,7 +76,11 @@ def small_arrays(
     for dim in ("latitude", "longitude"):
         if dim in ds.coords:
             coords[dim] = (dim, ds[dim].values, ds[dim].attrs)
-    attrs = {"step_value": step.value, "step_unit": step.unit, "calendar": "none" if step.unit == "ps" else str(ds["time"].dt.calendar)}
+    attrs = {
+        "step_value": step.value,
+        "step_unit": step.unit,
+        "calendar": "none" if step.unit == "ps" else str(ds["time"].dt.calendar),
+    }
     return xr.Dataset(fields, coords, attrs)
 
 
@@ -76,17 +88,23 @@ def _storable(values: np.ndarray) -> np.ndarray:
     return values.astype(object) if values.dtype.kind in "US" else values
 
 
-def _target_columns(targets: xr.Dataset, time: np.ndarray, label: np.ndarray) -> tuple[list[str], np.ndarray]:
+def _target_columns(
+    targets: xr.Dataset, time: np.ndarray, label: np.ndarray
+) -> tuple[list[str], np.ndarray]:
     names, columns = [], []
     for name, series in targets.data_vars.items():
         if series.dims != ("time",) or series.size != len(time):
-            raise ValueError(f"got target {name!r} of sizes {dict(series.sizes)}, expected time {len(time)}, one value per state")
+            raise ValueError(
+                f"got target {name!r} of sizes {dict(series.sizes)}, expected time {len(time)}, one"
+                " value per state"
+            )
         values, units = np.asarray(series.values, np.float64), str(series.attrs.get("units", ""))
         gone = np.flatnonzero(~np.isfinite(values) & (label >= 0))
         if gone.size:
             raise ValueError(
-                f"got target {name!r} with {gone.size} missing or infinite values in the blocks of the split, the first at time "
-                f"{time[gone[0]]}, expected none: fill them, leave those times out of `data.split`, or take it out of `probe.targets`"
+                f"got target {name!r} with {gone.size} missing or infinite values in the blocks of"
+                f" the split, the first at time {time[gone[0]]}, expected none: fill them, leave"
+                " those times out of `data.split`, or take it out of `probe.targets`"
             )
         if units in ("rad", "radian", "radians", "degree", "degrees", "deg"):
             angle = values if units.startswith("rad") else np.deg2rad(values)
@@ -107,6 +125,7 @@ def _static_planes(static: xr.Dataset) -> tuple[list[str], np.ndarray]:
     flat = np.flatnonzero(~(spread.values > 1e-7 * np.abs(mean.values)))
     if flat.size:
         raise ValueError(
-            f"got static field {names[flat[0]]!r}, which is constant or missing everywhere, expected one that varies; leave it out"
+            f"got static field {names[flat[0]]!r}, which is constant or missing everywhere,"
+            " expected one that varies; leave it out"
         )
     return names, ((stacked - mean) / spread).fillna(0.0).values.astype(np.float32)

@@ -43,24 +43,28 @@ def prepare(
 ) -> Path:
     """Write the store that training reads: standardized states in chunks of time, labels, conditions and statistics.
 
-    The store appears under its name only when complete. Until then it grows in a hidden folder beside it; the same
-    call made again goes on at the first unwritten block, a call with other arguments starts over. Work runs on Dask:
-    threads, or the active ``distributed`` client.
+    The store appears under its name only when complete. Until then it grows in a hidden folder
+    beside it; the same call made again goes on at the first unwritten block, a call with other
+    arguments starts over. Work runs on Dask: threads, or the active ``distributed`` client.
 
     Parameters
     ----------
     ds : Dataset
-        Canonical: fields ``(time, [level], latitude, longitude)``, or ``positions (time, atom, xyz)`` in nm.
+        Canonical: fields ``(time, [level], latitude, longitude)``, or ``positions (time, atom,
+        xyz)`` in nm.
     out : path
-        Folder of the store, e.g. ``runs/era5/train.zarr``; an older training store there is replaced.
+        Folder of the store, e.g. ``runs/era5/train.zarr``; an older training store there is
+        replaced.
     by, train, validation, test, gap_steps
         See `sciwm.store.split.split_times`.
     climatology, harmonics, missing
         See `sciwm.store.statistics.fit_statistics`; of these, molecules use only ``missing``.
     static : Dataset, optional
-        Fields ``(latitude, longitude)`` given to the predictor; standardized over the domain, 0 where missing.
+        Fields ``(latitude, longitude)`` given to the predictor; standardized over the domain, 0
+        where missing.
     targets : Dataset, optional
-        Scalar series ``(time,)`` for probes; angles (units of radians or degrees) are stored as sine and cosine.
+        Scalar series ``(time,)`` for probes; angles (units of radians or degrees) are stored as
+        sine and cosine.
     config_json, fingerprint : str
         Kept as attributes; the fingerprint stands for the content of the source.
     progress : bool
@@ -74,20 +78,44 @@ def prepare(
     Raises
     ------
     ValueError
-        If the split, the statistics, infinite or missing values, or gaps in targets are refused; the message names times and variable.
+        If the split, the statistics, infinite or missing values, or gaps in targets are refused;
+        the message names times and variable.
     OSError
         If the disk is full or a piece of the source cannot be read; the message names its times.
     """
     path = Path(out)
     if path.exists() and not is_training_store(path):
-        raise FileExistsError(f"got {path}, which is no training store, expected a free name, because the folder would be replaced")
+        raise FileExistsError(
+            f"got {path}, which is no training store, expected a free name, because the folder"
+            " would be replaced"
+        )
     molecule = "positions" in ds.data_vars
     fields = ds[["positions"]] if molecule else _grid_fields(ds)
-    fields = fields if all(v.chunks for v in fields.data_vars.values()) else fields.chunk(time=_chunk_times(fields))
-    segment = ds["segment"].values if "segment" in ds.coords else np.zeros(ds.sizes["time"], np.int32)
-    label = split_times(ds["time"], segment, by=by, train=train, validation=validation, test=test, gap_steps=gap_steps)
+    fields = (
+        fields
+        if all(v.chunks for v in fields.data_vars.values())
+        else fields.chunk(time=_chunk_times(fields))
+    )
+    segment = (
+        ds["segment"].values if "segment" in ds.coords else np.zeros(ds.sizes["time"], np.int32)
+    )
+    label = split_times(
+        ds["time"],
+        segment,
+        by=by,
+        train=train,
+        validation=validation,
+        test=test,
+        gap_steps=gap_steps,
+    )
     small = small_arrays(ds, label, segment, static, targets)
-    arguments = {"climatology": climatology, "harmonics": harmonics, "missing": missing, "config": config_json, "fingerprint": fingerprint}
+    arguments = {
+        "climatology": climatology,
+        "harmonics": harmonics,
+        "missing": missing,
+        "config": config_json,
+        "fingerprint": fingerprint,
+    }
     key = _key(arguments, fields, small)
     partial = path.with_name(f".{path.name}.partial")
     with _clear_disk_errors(partial):
@@ -95,7 +123,13 @@ def prepare(
         if done is None:
             shutil.rmtree(partial, ignore_errors=True)
             if not molecule:
-                statistics = fit_statistics(fields, label=label, climatology=climatology, harmonics=harmonics, missing=missing)
+                statistics = fit_statistics(
+                    fields,
+                    label=label,
+                    climatology=climatology,
+                    harmonics=harmonics,
+                    missing=missing,
+                )
                 _write_small(statistics.to_dataset(), partial, group="statistics")
             _write_skeleton(fields, small, partial, arguments)
             done = record_progress(partial, key, 0)
@@ -103,8 +137,13 @@ def prepare(
             standardize, design = _positions, np.empty((fields.sizes["time"], 0))
         else:
             statistics = load_statistics(partial)
-            standardize, design = statistics.kernel(), statistics.climatology.design(fields["time"]).values
-        write_state(fields, standardize, design, partial, key, done, missing=missing, progress=progress)
+            standardize, design = (
+                statistics.kernel(),
+                statistics.climatology.design(fields["time"]).values,
+            )
+        write_state(
+            fields, standardize, design, partial, key, done, missing=missing, progress=progress
+        )
         _finish(partial, path)
     return path
 
@@ -122,14 +161,21 @@ def open_training_store(path: str | Path) -> xr.Dataset:
     path = Path(path)
     if not path.exists():
         partial = path.with_name(f".{path.name}.partial")
-        hint = "an unfinished one lies beside it, `sciwm prepare` goes on with it" if partial.exists() else "write one with `sciwm prepare`"
+        hint = (
+            "an unfinished one lies beside it, `sciwm prepare` goes on with it"
+            if partial.exists()
+            else "write one with `sciwm prepare`"
+        )
         raise FileNotFoundError(f"got no training store at {path}; {hint}")
     if not is_training_store(path):
         raise ValueError(
-            f"got {path}, expected a complete training store as `sciwm prepare` writes, because its attribute 'complete' is not set"
+            f"got {path}, expected a complete training store as `sciwm prepare` writes, because its"
+            " attribute 'complete' is not set"
         )
     store: xr.Dataset = xr.open_zarr(path, chunks={}, consolidated=True)
-    return store.assign_coords({n: c.astype(object) for n, c in store.coords.items() if c.dtype.kind == "T"})
+    return store.assign_coords(
+        {n: c.astype(object) for n, c in store.coords.items() if c.dtype.kind == "T"}
+    )
 
 
 def load_statistics(path: str | Path) -> Statistics:
@@ -145,7 +191,10 @@ def _positions(fields: Sequence[np.ndarray], design: np.ndarray) -> np.ndarray:
 def _grid_fields(ds: xr.Dataset) -> xr.Dataset:
     names = [n for n, v in ds.data_vars.items() if {"time", "latitude", "longitude"} <= set(v.dims)]
     if not names:
-        raise ValueError(f"got variables {list(ds.data_vars)}, expected fields (time, latitude, longitude) or 'positions'")
+        raise ValueError(
+            f"got variables {list(ds.data_vars)}, expected fields (time, latitude, longitude) or"
+            " 'positions'"
+        )
     return ds[names].transpose("time", ..., "latitude", "longitude", missing_dims="ignore")
 
 
@@ -163,19 +212,28 @@ def _key(arguments: dict[str, Any], fields: xr.Dataset, small: xr.Dataset) -> st
     for name, v in small.variables.items():
         values = numeric_time(v.values) if name == "time" else v.values
         digest.update(
-            str(name).encode() + (repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes())
+            str(name).encode()
+            + (
+                repr(values.tolist()).encode()
+                if values.dtype == object
+                else np.ascontiguousarray(values).tobytes()
+            )
         )
     return digest.hexdigest()
 
 
-def _write_skeleton(fields: xr.Dataset, small: xr.Dataset, partial: Path, arguments: dict[str, Any]) -> None:
+def _write_skeleton(
+    fields: xr.Dataset, small: xr.Dataset, partial: Path, arguments: dict[str, Any]
+) -> None:
     molecule = "positions" in fields.data_vars
     if molecule:
         shape, dims = fields["positions"].shape, fields["positions"].dims
     else:
         template = to_channels(fields.isel(time=[0]))
         shape, dims = (fields.sizes["time"], *template.shape[1:]), template.dims
-        small = small.assign_coords({k: template.coords[k] for k in ("channel", "variable", "level")})
+        small = small.assign_coords(
+            {k: template.coords[k] for k in ("channel", "variable", "level")}
+        )
     attrs = small.attrs | {
         "kind": "molecule" if molecule else "grid",
         "fingerprint": arguments["fingerprint"],
@@ -184,7 +242,9 @@ def _write_skeleton(fields: xr.Dataset, small: xr.Dataset, partial: Path, argume
         "complete": False,
     }
     _write_small(small.assign_attrs(attrs), partial)
-    create_state(partial, shape=shape, chunk_times=_chunk_times(fields), dims=[str(d) for d in dims])
+    create_state(
+        partial, shape=shape, chunk_times=_chunk_times(fields), dims=[str(d) for d in dims]
+    )
 
 
 def _write_small(ds: xr.Dataset, path: Path, group: str | None = None) -> None:
@@ -200,7 +260,10 @@ def _clear_disk_errors(partial: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        message = f"the disk holding {partial.parent} is full; free some space and repeat, what was written is kept in {partial.name}"
+        message = (
+            f"the disk holding {partial.parent} is full; free some space and repeat, what was"
+            f" written is kept in {partial.name}"
+        )
         raise OSError(errno.ENOSPC, message) from error
 
 

@@ -51,8 +51,9 @@ def split_times(
 ) -> np.ndarray:
     """Label every time as train (0), validation (1), test (2) or none (−1).
 
-    A block that follows another within one segment, whichever the two are, loses its first steps so that more than
-    ``gap_steps`` steps lie between the last time of the one and the first of the other.
+    A block that follows another within one segment, whichever the two are, loses its first steps so
+    that more than ``gap_steps`` steps lie between the last time of the one and the first of the
+    other.
 
     Parameters
     ----------
@@ -61,13 +62,13 @@ def split_times(
     segment : array of int, ``[time]``, optional
         Trajectory or piece of the record; default one. Each is one contiguous run.
     by : {"time", "step", "segment"}
-        What the blocks hold: ``[first, last]`` dates, both included (``"2006"`` is the whole year); ``[start, stop)``
-        positions; or segment numbers.
+        What the blocks hold: ``[first, last]`` dates, both included (``"2006"`` is the whole year);
+        ``[start, stop)`` positions; or segment numbers.
     train, validation, test : sequence
         The blocks; an empty validation or test block is left out.
     gap_steps : int
-        Steps lost where blocks touch; a window's span, context plus longest lead. By segment nothing is lost, but
-        every block needs a segment that holds a window.
+        Steps lost where blocks touch; a window's span, context plus longest lead. By segment
+        nothing is lost, but every block needs a segment that holds a window.
 
     Returns
     -------
@@ -89,8 +90,12 @@ def split_times(
         raise ValueError(f"got gap_steps {gap_steps}, expected 0 or more")
     blocks = {"train": train, "validation": validation, "test": test}
     if not len(train):
-        raise ValueError("got an empty training block, expected data.split.train to name times to learn from")
-    masks = {name: _mask(values, pieces, by, name, block) for name, block in blocks.items() if len(block)}
+        raise ValueError(
+            "got an empty training block, expected data.split.train to name times to learn from"
+        )
+    masks = {
+        name: _mask(values, pieces, by, name, block) for name, block in blocks.items() if len(block)
+    }
     label = np.full(len(values), -1, dtype=np.int8)
     for name, mask in masks.items():
         _check_overlap(values, label, mask, name)
@@ -101,7 +106,9 @@ def split_times(
     return label
 
 
-def crossing_steps(time: Any, segment: Any, label: np.ndarray, gap_steps: int) -> dict[str, np.ndarray]:
+def crossing_steps(
+    time: Any, segment: Any, label: np.ndarray, gap_steps: int
+) -> dict[str, np.ndarray]:
     """Find the times of each block that another block precedes by at most ``gap_steps`` steps, across segments of one record, too.
 
     Parameters
@@ -118,7 +125,12 @@ def crossing_steps(time: Any, segment: Any, label: np.ndarray, gap_steps: int) -
 
     Examples
     --------
-    >>> crossing_steps(np.array([0.0, 1, 2, 4, 5, 6]), np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 2, 2, 2], "int8"), 2)
+    >>> crossing_steps(
+    ...     np.array([0.0, 1, 2, 4, 5, 6]),
+    ...     np.array([0, 0, 0, 1, 1, 1]),
+    ...     np.array([0, 0, 0, 2, 2, 2], "int8"),
+    ...     2,
+    ... )
     {'test': array([3])}
     """
     values = np.asarray(time.values if isinstance(time, xr.DataArray) else time)
@@ -127,57 +139,89 @@ def crossing_steps(time: Any, segment: Any, label: np.ndarray, gap_steps: int) -
     return {name: index for name, index in found.items() if index.size}
 
 
-def _mask(values: np.ndarray, segment: np.ndarray, by: str, name: str, block: Sequence[Any]) -> np.ndarray:
+def _mask(
+    values: np.ndarray, segment: np.ndarray, by: str, name: str, block: Sequence[Any]
+) -> np.ndarray:
     if by == "segment":
         absent = sorted({int(s) for s in block} - set(np.unique(segment).tolist()))
         if absent:
-            raise ValueError(f"got {name} segments {absent}, expected some of 0 … {int(segment.max())}, those of the data")
+            raise ValueError(
+                f"got {name} segments {absent}, expected some of 0 … {int(segment.max())}, those of"
+                " the data"
+            )
         return np.isin(segment, np.asarray(block, dtype=np.int64))
     if by not in ("time", "step"):
         raise ValueError(f"got split by {by!r}, expected 'time', 'step' or 'segment'")
     if len(block) != 2:
-        raise ValueError(f"got {name} block {list(block)}, expected two entries, {'[first, last]' if by == 'time' else '[start, stop)'}")
+        raise ValueError(
+            f"got {name} block {list(block)}, expected two entries,"
+            f" {'[first, last]' if by == 'time' else '[start, stop)'}"
+        )
     if by == "step":
         start, stop = (int(b) for b in block)
         if not 0 <= start < stop:
             raise ValueError(f"got {name} steps [{start}, {stop}), expected 0 ≤ start < stop")
         if stop > len(values):
-            raise ValueError(f"got {name} steps [{start}, {stop}), but the data have {len(values)}: {stop - len(values)} steps are missing")
+            raise ValueError(
+                f"got {name} steps [{start}, {stop}), but the data have {len(values)}:"
+                f" {stop - len(values)} steps are missing"
+            )
         return np.asarray((np.arange(len(values)) >= start) & (np.arange(len(values)) < stop))
     if values.dtype.kind in "iuf":
         mask = (values >= float(block[0])) & (values <= float(block[1]))
     else:
         hours = numeric_time(values)
-        mask = (hours >= _instant(str(block[0]), values)) & (hours < _instant(str(block[1]), values, after=True))
+        mask = (hours >= _instant(str(block[0]), values)) & (
+            hours < _instant(str(block[1]), values, after=True)
+        )
     if not mask.any():
         raise ValueError(
-            f"got {name} block {[str(b) for b in block]} without any time, expected times between {values[0]} and {values[-1]}, "
-            "those of the data"
+            f"got {name} block {[str(b) for b in block]} without any time, expected times between"
+            f" {values[0]} and {values[-1]}, those of the data"
         )
     return np.asarray(mask)
 
 
 def _instant(text: str, values: np.ndarray, *, after: bool = False) -> float:
     """Hours of the first instant of a date such as ``2006``, ``2006-03`` or ``2006-03-01T12``, or of the first after it."""
-    match = re.fullmatch(r"(\d{1,4})(?:-(\d\d?)(?:-(\d\d?)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.0+)?)?)?)?)?)?Z?", text.strip())
+    match = re.fullmatch(
+        r"(\d{1,4})(?:-(\d\d?)(?:-(\d\d?)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.0+)?)?)?)?)?)?Z?",
+        text.strip(),
+    )
     if not match:
-        raise ValueError(f"got date {text!r}, expected ISO 8601 such as 2006, 2006-03, 2006-03-01 or 2006-03-01T12")
+        raise ValueError(
+            f"got date {text!r}, expected ISO 8601 such as 2006, 2006-03, 2006-03-01 or"
+            " 2006-03-01T12"
+        )
     given = [int(g) for g in match.groups() if g is not None]
     year, month, day, hour, minute, second = given + [1, 1, 1, 0, 0, 0][len(given) :]
     if values.dtype.kind == "M":
         stamp = np.datetime64(f"{year:04d}-{month:02d}", "M")
-        length = int((stamp + 1).astype("datetime64[D]").astype(int) - stamp.astype("datetime64[D]").astype(int))
+        length = int(
+            (stamp + 1).astype("datetime64[D]").astype(int)
+            - stamp.astype("datetime64[D]").astype(int)
+        )
         start = float(numeric_time(np.array([stamp]))[0])
         year_end = float(numeric_time(np.array([np.datetime64(f"{year + 1:04d}")]))[0])
     else:
         first = type(values[0])(year, month, 1)
         length = first.daysinmonth
-        start, year_end = (float(h) for h in numeric_time(np.array([first, type(values[0])(year + 1, 1, 1)], dtype=object)))
+        start, year_end = (
+            float(h)
+            for h in numeric_time(np.array([first, type(values[0])(year + 1, 1, 1)], dtype=object))
+        )
     if after and len(given) == 1:
         return year_end
     day = min(day, length)  # the 31st of a 360-day calendar is its 30th
     unit = [0.0, length * 24.0, 24.0, 1.0, 1 / 60, 1 / 3600][len(given) - 1]
-    return start + (day - 1) * 24.0 + hour + minute / 60 + second / 3600 + (unit - 1e-7 if after else -1e-7)
+    return (
+        start
+        + (day - 1) * 24.0
+        + hour
+        + minute / 60
+        + second / 3600
+        + (unit - 1e-7 if after else -1e-7)
+    )
 
 
 def _check_overlap(values: np.ndarray, label: np.ndarray, mask: np.ndarray, name: str) -> None:
@@ -185,18 +229,26 @@ def _check_overlap(values: np.ndarray, label: np.ndarray, mask: np.ndarray, name
         both = np.flatnonzero(mask & (label == number))
         if both.size:
             raise ValueError(
-                f"got {other} and {name} blocks that overlap from {values[both[0]]} to {values[both[-1]]} ({both.size} steps), "
-                "expected disjoint ones, because scores on times seen in training mean nothing"
+                f"got {other} and {name} blocks that overlap from {values[both[0]]} to"
+                f" {values[both[-1]]} ({both.size} steps), expected disjoint ones, because scores"
+                " on times seen in training mean nothing"
             )
 
 
-def _open_gaps(values: np.ndarray, segment: np.ndarray, label: np.ndarray, gap_steps: int) -> np.ndarray:
+def _open_gaps(
+    values: np.ndarray, segment: np.ndarray, label: np.ndarray, gap_steps: int
+) -> np.ndarray:
     hours = numeric_time(values)
     jump = np.diff(hours)
     same = segment[1:] == segment[:-1]
     step = np.median(jump[same]) if same.any() else 1.0
-    # segments of one record are as far apart as their times say; those of several trajectories infinitely
-    apart = np.maximum(np.round(jump / step), 1.0) if (jump > 0).all() else np.full(len(jump), gap_steps + 1.0)
+    # segments of one record are as far apart as their times say; those of several trajectories
+    # infinitely
+    apart = (
+        np.maximum(np.round(jump / step), 1.0)
+        if (jump > 0).all()
+        else np.full(len(jump), gap_steps + 1.0)
+    )
     position = np.concatenate([[0.0], np.cumsum(np.where(same, 1.0, apart))])
     index = np.arange(len(label))
     opened = label.copy()
@@ -209,24 +261,33 @@ def _open_gaps(values: np.ndarray, segment: np.ndarray, label: np.ndarray, gap_s
 
 
 def _check_length(
-    values: np.ndarray, segment: np.ndarray, label: np.ndarray, masks: Mapping[str, np.ndarray], gap_steps: int, *, by: str
+    values: np.ndarray,
+    segment: np.ndarray,
+    label: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    gap_steps: int,
+    *,
+    by: str,
 ) -> None:
     """Every block must hold one window: ``gap_steps`` steps, so one state more."""
     needed = gap_steps + 1
     for name, mask in masks.items():
         kept = label == LABELS[name]
         edges = np.flatnonzero(np.diff(np.concatenate([[-1], np.where(kept, segment, -1), [-1]])))
-        longest, at = max(((int(b - a), int(segment[a])) for a, b in pairwise(edges) if kept[a]), default=(0, -1))
+        longest, at = max(
+            ((int(b - a), int(segment[a])) for a, b in pairwise(edges) if kept[a]), default=(0, -1)
+        )
         if longest >= needed:
             continue
         if by == "segment":
             raise ValueError(
-                f"got a {name} block whose longest segment, {at}, has {longest} steps, expected at least {needed}, one window of context "
-                f"and longest lead: {needed - longest} steps are missing; name a longer segment or shorten the longest lead"
+                f"got a {name} block whose longest segment, {at}, has {longest} steps, expected at"
+                f" least {needed}, one window of context and longest lead: {needed - longest} steps"
+                " are missing; name a longer segment or shorten the longest lead"
             )
         first, last = values[mask][0], values[mask][-1]
         raise ValueError(
-            f"got a {name} block of {int(mask.sum())} steps ({first} … {last}) of which {longest} in a row remain after a gap of "
-            f"{gap_steps}, expected at least {needed}: {needed - longest} steps are missing; lengthen the block or shorten "
-            "the longest lead"
+            f"got a {name} block of {int(mask.sum())} steps ({first} … {last}) of which {longest}"
+            f" in a row remain after a gap of {gap_steps}, expected at least {needed}:"
+            f" {needed - longest} steps are missing; lengthen the block or shorten the longest lead"
         )

@@ -26,11 +26,13 @@ class Statistics:
     Parameters
     ----------
     climatology : Climatology
-        Fitted on the training block; its coefficients carry the grid, units and attributes of the variables.
+        Fitted on the training block; its coefficients carry the grid, units and attributes of the
+        variables.
     scale : DataArray, ``(channel,)``
         Root of the area- and time-mean squared anomaly, in the units of the channel.
     valid_fraction : DataArray, ``(channel, latitude, longitude)``
-        Fraction of the training times at which a cell was observed: 0 on land for sea-surface temperature.
+        Fraction of the training times at which a cell was observed: 0 on land for sea-surface
+        temperature.
     """
 
     climatology: Climatology
@@ -48,12 +50,14 @@ class Statistics:
         Parameters
         ----------
         ds : Dataset
-            Canonical, with at least the variables fitted on, on the same grid and levels; other variables are ignored.
+            Canonical, with at least the variables fitted on, on the same grid and levels; other
+            variables are ignored.
 
         Returns
         -------
         DataArray
-            ``state (time, channel, latitude, longitude)``, float32, unitless; NaN where ``ds`` is missing.
+            ``state (time, channel, latitude, longitude)``, float32, unitless; NaN where ``ds`` is
+            missing.
 
         Raises
         ------
@@ -72,7 +76,10 @@ class Statistics:
         """`standardize` for the arrays of one chunk, without labels: what a task of `sciwm.store.write` runs."""
         coefficients, scale = self.climatology.coefficients, from_channels(self.scale)
         return Standardize(
-            [coefficients[name].transpose("coefficient", ..., *_SPACE).values for name in self.variables],
+            [
+                coefficients[name].transpose("coefficient", ..., *_SPACE).values
+                for name in self.variables
+            ],
             [scale[name].values for name in self.variables],
             self.climatology.kind == "monthly",
         )
@@ -83,7 +90,8 @@ class Statistics:
         Parameters
         ----------
         state : DataArray, ``(..., channel, latitude, longitude)``
-            Standardized anomalies, e.g. of forecasts ``(init_time, lead_time, number, channel, …)``.
+            Standardized anomalies, e.g. of forecasts ``(init_time, lead_time, number, channel,
+            …)``.
         time : DataArray
             Valid time of the states: any of their leading dims, e.g. ``(init_time, lead_time)``.
 
@@ -94,9 +102,16 @@ class Statistics:
         """
         if "channel" not in state.dims or state.sizes["channel"] != self.scale.sizes["channel"]:
             names = self.scale["channel"].values.tolist()
-            raise ValueError(f"got a state of sizes {dict(state.sizes)}, expected the channels {names}")
-        if "channel" in state.coords and list(state["channel"].values) != list(self.scale["channel"].values):
-            raise ValueError(f"got channels {state['channel'].values.tolist()}, expected {self.scale['channel'].values.tolist()}")
+            raise ValueError(
+                f"got a state of sizes {dict(state.sizes)}, expected the channels {names}"
+            )
+        if "channel" in state.coords and list(state["channel"].values) != list(
+            self.scale["channel"].values
+        ):
+            raise ValueError(
+                f"got channels {state['channel'].values.tolist()}, expected"
+                f" {self.scale['channel'].values.tolist()}"
+            )
         ours = {k: self.scale.coords[k] for k in ("channel", "variable", "level")}
         fields = from_channels(state.drop_vars(list(ours), errors="ignore").assign_coords(ours))
         design, scale = self.climatology.design(time), from_channels(self.scale)
@@ -105,15 +120,21 @@ class Statistics:
         for name in self.variables:
             lead = [d for d in fields[name].dims if d not in ("level", *_SPACE)]
             field = fields[name].transpose(*lead, *_space(coefficients[name]))
-            out[name] = self._apply(_restore, field, design, scale[name], name).assign_attrs(coefficients[name].attrs)
+            out[name] = self._apply(_restore, field, design, scale[name], name).assign_attrs(
+                coefficients[name].attrs
+            )
         return xr.Dataset(out, attrs=coefficients.attrs)
 
-    def _apply(self, kernel: Any, x: xr.DataArray, design: xr.DataArray, scale: xr.DataArray, name: str) -> xr.DataArray:
+    def _apply(
+        self, kernel: Any, x: xr.DataArray, design: xr.DataArray, scale: xr.DataArray, name: str
+    ) -> xr.DataArray:
         coefficients = self.climatology.coefficients[name]
         space = _space(coefficients)
         if sizes := x.variable.chunksizes:
             x = x.chunk(dict.fromkeys(space, -1))
-            design = design.drop_vars(list(design.coords)).chunk({d: sizes[d] for d in design.dims if d in sizes})
+            design = design.drop_vars(list(design.coords)).chunk(
+                {d: sizes[d] for d in design.dims if d in sizes}
+            )
         out: xr.DataArray = xr.apply_ufunc(
             kernel,
             x,
@@ -121,7 +142,12 @@ class Statistics:
             coefficients.variable,
             scale.variable,
             kwargs={"monthly": self.climatology.kind == "monthly"},
-            input_core_dims=[space, ["coefficient"], ["coefficient", *space], [d for d in space if d == "level"]],
+            input_core_dims=[
+                space,
+                ["coefficient"],
+                ["coefficient", *space],
+                [d for d in space if d == "level"],
+            ],
             output_core_dims=[space],
             dask="parallelized",
             output_dtypes=[np.float32],
@@ -132,34 +158,60 @@ class Statistics:
     def _check(self, ds: xr.Dataset) -> None:
         for name in self.variables:
             if name not in ds.data_vars:
-                raise ValueError(f"got variables {list(ds.data_vars)}, expected also {name!r}, because the statistics were fitted on it")
+                raise ValueError(
+                    f"got variables {list(ds.data_vars)}, expected also {name!r}, because the"
+                    " statistics were fitted on it"
+                )
             expected = self.climatology.coefficients[name]
             for dim in _space(expected):
-                ours, theirs = expected[dim].values, ds[name][dim].values if dim in ds[name].dims else np.empty(0)
+                ours, theirs = (
+                    expected[dim].values,
+                    (ds[name][dim].values if dim in ds[name].dims else np.empty(0)),
+                )
                 if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=1e-4):
-                    raise ValueError(f"got {name!r} with {dim} {_ends(theirs)}, expected {_ends(ours)}, the grid of the statistics")
+                    raise ValueError(
+                        f"got {name!r} with {dim} {_ends(theirs)}, expected {_ends(ours)}, the grid"
+                        " of the statistics"
+                    )
 
     def to_dataset(self) -> xr.Dataset:
         """Everything as one Dataset; `from_dataset` is the inverse, also after a round trip through a file."""
         ds = self.climatology.to_dataset()
         kept = {k: ds.attrs.pop(k) for k in ("climatology", "harmonics", "diurnal", "fitted")}
         attributes = {str(n): v.attrs for n, v in ds.data_vars.items()}
-        packed = {"attributes": json.dumps(attributes, default=_plain), "dataset": json.dumps(ds.attrs, default=_plain)}
-        fields = {"coefficients": to_channels(ds), "scale": self.scale, "valid_fraction": self.valid_fraction}
+        packed = {
+            "attributes": json.dumps(attributes, default=_plain),
+            "dataset": json.dumps(ds.attrs, default=_plain),
+        }
+        fields = {
+            "coefficients": to_channels(ds),
+            "scale": self.scale,
+            "valid_fraction": self.valid_fraction,
+        }
         return xr.Dataset(fields, attrs=kept | packed)
 
     @classmethod
     def from_dataset(cls, ds: xr.Dataset) -> "Statistics":
         """Rebuild from what `to_dataset` returned."""
         if "coefficients" not in ds or "attributes" not in ds.attrs:
-            raise ValueError(f"got a Dataset of {list(ds.data_vars)}, expected what Statistics.to_dataset returns")
+            raise ValueError(
+                f"got a Dataset of {list(ds.data_vars)}, expected what Statistics.to_dataset"
+                " returns"
+            )
         ds = ds.load()
-        names = {k: (k, ds[k].dims, np.array([str(v) for v in ds[k].values], dtype=object)) for k in ("channel", "variable")}
+        names = {
+            k: (k, ds[k].dims, np.array([str(v) for v in ds[k].values], dtype=object))
+            for k in ("channel", "variable")
+        }
         ds = ds.assign_coords({k: (dims, values) for k, (_, dims, values) in names.items()})
         coefficients = from_channels(ds["coefficients"])
         for name, attrs in json.loads(ds.attrs["attributes"]).items():
             coefficients[name].attrs = attrs
-        kept = {k: ds.attrs[k] for k in ("climatology", "harmonics", "diurnal", "fitted") if k in ds.attrs}
+        kept = {
+            k: ds.attrs[k]
+            for k in ("climatology", "harmonics", "diurnal", "fitted")
+            if k in ds.attrs
+        }
         coefficients.attrs = json.loads(ds.attrs["dataset"]) | kept
         return cls(Climatology.from_dataset(coefficients), ds["scale"], ds["valid_fraction"])
 
@@ -174,11 +226,20 @@ class Standardize:
 
     def __call__(self, fields: Sequence[np.ndarray], design: np.ndarray) -> np.ndarray:
         """States of the times whose basis values are the rows of ``design``."""
-        out = np.empty((len(design), sum(s.size for s in self.scales), *fields[0].shape[-2:]), np.float32)
+        out = np.empty(
+            (len(design), sum(s.size for s in self.scales), *fields[0].shape[-2:]), np.float32
+        )
         place = 0
         for x, coefficients, scale in zip(fields, self.coefficients, self.scales, strict=True):
             into = out[:, place : place + scale.size]
-            _standardize(x, design, coefficients, scale, monthly=self.monthly, out=into if scale.ndim else into[:, 0])
+            _standardize(
+                x,
+                design,
+                coefficients,
+                scale,
+                monthly=self.monthly,
+                out=into if scale.ndim else into[:, 0],
+            )
             place += scale.size
         return out
 
@@ -196,7 +257,8 @@ def fit_statistics(
     Parameters
     ----------
     ds : Dataset
-        Canonical grid Dataset, lazy or not; every variable with a time dimension becomes one channel per level.
+        Canonical grid Dataset, lazy or not; every variable with a time dimension becomes one
+        channel per level.
     label : int8, ``[time]``
         As `sciwm.store.split.split_times` returns; only times labelled 0 are read.
     climatology, harmonics
@@ -211,7 +273,8 @@ def fit_statistics(
     Raises
     ------
     ValueError
-        If a variable is constant, never observed, or has missing values that were not asked to be masked.
+        If a variable is constant, never observed, or has missing values that were not asked to be
+        masked.
     """
     train = np.flatnonzero(np.asarray(label) == 0)
     if train.size and train[-1] - train[0] + 1 == train.size:
@@ -224,36 +287,62 @@ def fit_statistics(
         if missing == "error" and int(count.min()) < spread.num_times:
             raise ValueError(_missing_message(name, spread, block))
     weights = np.cos(np.deg2rad(ds["latitude"]))
-    squares, seen = ((weights * part).sum(_SPACE, skipna=False) for part in (spread.squares, spread.count))
+    squares, seen = (
+        (weights * part).sum(_SPACE, skipna=False) for part in (spread.squares, spread.count)
+    )
     for name in spread.count.data_vars:
         _check_scale(name, squares[name], seen[name], fitted.coefficients[name])
     scale = to_channels((squares / seen) ** 0.5)
-    return Statistics(fitted, scale, to_channels(spread.count / spread.num_times).astype(np.float32))
+    return Statistics(
+        fitted, scale, to_channels(spread.count / spread.num_times).astype(np.float32)
+    )
 
 
 def to_channels(ds: xr.Dataset) -> xr.DataArray:
     """Stack variables and their levels to a dim ``channel`` before ``latitude, longitude``; ``t`` at 850 becomes ``t850``.
 
-    Coordinates ``variable(channel)`` and ``level(channel)`` (NaN without a level) say where each came from.
+    Coordinates ``variable(channel)`` and ``level(channel)`` (NaN without a level) say where each
+    came from.
     """
     parts, names, variables, levels = [], [], [], []
     units: dict[Hashable, Any] = {}
     for name, field in ds.data_vars.items():
         has_level = "level" in field.dims
-        values = np.asarray(field["level"].values, dtype=np.float64) if has_level else np.array([np.nan])
+        values = (
+            np.asarray(field["level"].values, dtype=np.float64) if has_level else np.array([np.nan])
+        )
         units = units or (field["level"].attrs if has_level else {})
         part = field.rename(level="channel") if has_level else field.expand_dims("channel")
         part = part.drop_vars(["channel", "level"], errors="ignore")
-        parts.append(part.transpose(*(d for d in part.dims if d not in ("channel", *_SPACE)), "channel", ...))
+        parts.append(
+            part.transpose(*(d for d in part.dims if d not in ("channel", *_SPACE)), "channel", ...)
+        )
         names += [f"{name}{v:g}" if has_level else str(name) for v in values]
         variables += [str(name)] * len(values)
         levels += values.tolist()
     if len(set(names)) < len(names):
-        raise ValueError(f"got channels {names}, expected distinct names, because t at level 850 and t850 are told apart by name")
-    stacked = xr.concat(parts, dim="channel", join="exact", coords="minimal", compat="override", combine_attrs="drop")
-    coords = {"channel": np.array(names, dtype=object), "variable": ("channel", np.array(variables, dtype=object))}
+        raise ValueError(
+            f"got channels {names}, expected distinct names, because t at level 850 and t850 are"
+            " told apart by name"
+        )
+    stacked = xr.concat(
+        parts,
+        dim="channel",
+        join="exact",
+        coords="minimal",
+        compat="override",
+        combine_attrs="drop",
+    )
+    coords = {
+        "channel": np.array(names, dtype=object),
+        "variable": ("channel", np.array(variables, dtype=object)),
+    }
     dims = tuple(d for d in parts[0].dims)
-    return stacked.assign_coords(coords | {"level": ("channel", np.array(levels), units)}).transpose(*dims).rename(None)
+    return (
+        stacked.assign_coords(coords | {"level": ("channel", np.array(levels), units)})
+        .transpose(*dims)
+        .rename(None)
+    )
 
 
 def from_channels(state: xr.DataArray) -> xr.Dataset:
@@ -273,10 +362,19 @@ def from_channels(state: xr.DataArray) -> xr.Dataset:
     return xr.Dataset(fields)
 
 
-def _standardize(x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool, out: Any = None) -> Any:
-    out, divisor = np.empty(x.shape, np.float32) if out is None else out, np.asarray(scale)[..., None, None]
-    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and changes last bits
-    design, coefficients = np.require(design, requirements=("C", "A")), np.require(coefficients, requirements=("C", "A"))
+def _standardize(
+    x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool, out: Any = None
+) -> Any:
+    out, divisor = (
+        np.empty(x.shape, np.float32) if out is None else out,
+        np.asarray(scale)[..., None, None],
+    )
+    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and
+    # changes last bits
+    design, coefficients = (
+        np.require(design, requirements=("C", "A")),
+        np.require(coefficients, requirements=("C", "A")),
+    )
     step = max(1, _PIECE_SIZE // max(1, x[:1].size))
     for start in range(0, len(x), step):  # in float64, a piece that stays in cache at a time
         rows = slice(start, start + step)
@@ -307,26 +405,42 @@ def _plain(value: Any) -> Any:
 def _missing_message(name: Hashable, spread: Spread, block: xr.Dataset) -> str:
     count, first = spread.count[name], spread.first_missing[name]
     total = int(spread.num_times * count.size - count.sum())
-    place = dict(zip(first.dims, np.unravel_index(int(np.argmin(first.values)), first.shape), strict=True))
+    place = dict(
+        zip(first.dims, np.unravel_index(int(np.argmin(first.values)), first.shape), strict=True)
+    )
     where = ", ".join(f"{d} {float(first[d][i]):g}" for d, i in place.items())
     time = block["time"].values[int(first.min())]
     return (
-        f"got {total} missing values in {name!r} within the training block, the first at time {time}, {where}; expected none: "
-        "write `missing: mask` under `data` to carry a mask, or leave the variable out"
+        f"got {total} missing values in {name!r} within the training block, the first at time"
+        f" {time}, {where}; expected none: write `missing: mask` under `data` to carry a mask, or"
+        " leave the variable out"
     )
 
 
-def _check_scale(name: Hashable, squares: xr.DataArray, seen: xr.DataArray, coefficients: xr.DataArray) -> None:
+def _check_scale(
+    name: Hashable, squares: xr.DataArray, seen: xr.DataArray, coefficients: xr.DataArray
+) -> None:
     if (seen == 0).any():
-        raise ValueError(f"got {name!r} without a single observed value in the training block, expected some; leave the variable out")
+        raise ValueError(
+            f"got {name!r} without a single observed value in the training block, expected some;"
+            " leave the variable out"
+        )
     spread = np.sqrt(squares / seen)
     if not np.isfinite(spread).all():
-        raise ValueError(f"got infinite values in {name!r} within the training block, expected finite or missing ones")
+        raise ValueError(
+            f"got infinite values in {name!r} within the training block, expected finite or missing"
+            " ones"
+        )
     magnitude = np.sqrt((coefficients**2).mean(["coefficient", *_SPACE], skipna=True))
     flat = (spread <= _CONSTANT * magnitude) | (spread == 0)
     if flat.any():
-        at = f" at level {float(flat['level'][int(np.argmax(flat.values))]):g}" if "level" in flat.dims else ""
+        at = (
+            f" at level {float(flat['level'][int(np.argmax(flat.values))]):g}"
+            if "level" in flat.dims
+            else ""
+        )
         raise ValueError(
-            f"got {name!r}{at} without any departure from its climatology in the training block, expected some, because a constant "
-            "field cannot be standardized; leave the variable out, or name it under `data.static`"
+            f"got {name!r}{at} without any departure from its climatology in the training block,"
+            " expected some, because a constant field cannot be standardized; leave the variable"
+            " out, or name it under `data.static`"
         )

@@ -21,7 +21,9 @@ _CHUNKS_PER_THREAD = 4
 _Found = tuple[int, tuple[int, ...]]  # how many values of a chunk, position of the first
 
 
-def create_state(partial: Path, *, shape: tuple[int, ...], chunk_times: int, dims: Sequence[str]) -> None:
+def create_state(
+    partial: Path, *, shape: tuple[int, ...], chunk_times: int, dims: Sequence[str]
+) -> None:
     """Make the empty array ``state`` in the unfinished store: every chunk holds the whole state of some times."""
     import zarr
     from zarr.codecs import BloscCodec
@@ -50,15 +52,16 @@ def write_state(
 ) -> None:
     """Write the states of all times, from time ``done`` on.
 
-    A block is a number of whole chunks of the store. Where its end cuts a chunk of the source, the rest of that chunk is kept for
-    the next block, so that nothing is read twice.
+    A block is a number of whole chunks of the store. Where its end cuts a chunk of the source, the
+    rest of that chunk is kept for the next block, so that nothing is read twice.
 
     Parameters
     ----------
     fields : Dataset
         Dask-backed fields of all times, time first.
     standardize : callable
-        From the arrays of all fields, and the rows of ``design`` of the same times, to their states.
+        From the arrays of all fields, and the rows of ``design`` of the same times, to their
+        states.
     design : array, ``[time, ...]``
         What it needs to know of the times.
     partial : Path
@@ -87,31 +90,56 @@ def write_state(
 
     array = zarr.open_array(partial, path="state", mode="r")
     chunk, total = array.chunks[0], array.shape[0]
-    block = chunk * max(_CHUNKS_PER_THREAD * _count_threads(), _BLOCK_BYTES // (4 * int(np.prod(array.chunks))))
-    write, keep, path = delayed(_write_chunk, pure=False), delayed(np.ascontiguousarray, pure=False), str(partial.resolve())
-    kernel = delayed(standardize, pure=False, traverse=False).persist()  # kept on a cluster, instead of sent with every block
+    block = chunk * max(
+        _CHUNKS_PER_THREAD * _count_threads(), _BLOCK_BYTES // (4 * int(np.prod(array.chunks)))
+    )
+    write, keep, path = (
+        delayed(_write_chunk, pure=False),
+        delayed(np.ascontiguousarray, pure=False),
+        str(partial.resolve()),
+    )
+    kernel = delayed(
+        standardize, pure=False, traverse=False
+    ).persist()  # kept on a cluster, instead of sent with every block
     rests: dict[Hashable, Any] = {}
     with Progress(disable=not progress) as bar:
         task = bar.add_task("prepare", total=total, completed=done)
         for start in range(done, total, block):
             stop = min(start + block, total)
             part, beyond = _cut(fields, rests, start, stop)
-            # not optimized: that would give the rests, and variables that are levels of one array, reading tasks of their own
-            pieces = [x.data.rechunk((chunk, *x.shape[1:])).to_delayed(optimize_graph=False).ravel() for x in part.data_vars.values()]
+            # not optimized: that would give the rests, and variables that are levels of one array,
+            # reading tasks of their own
+            pieces = [
+                x.data.rechunk((chunk, *x.shape[1:])).to_delayed(optimize_graph=False).ravel()
+                for x in part.data_vars.values()
+            ]
             times = range(start, stop, chunk)
-            # fields one by one, not as a list, whose graph Dask would merge and cull for every chunk
-            writes = [write(kernel, design[t : min(t + chunk, stop)], path, t, *x) for t, *x in zip(times, *pieces, strict=True)]
-            kept = {name: keep(x.rechunk(x.shape).to_delayed(optimize_graph=False).item()) for name, x in beyond.items()}
+            # fields one by one, not as a list, whose graph Dask would merge and cull for every
+            # chunk
+            writes = [
+                write(kernel, design[t : min(t + chunk, stop)], path, t, *x)
+                for t, *x in zip(times, *pieces, strict=True)
+            ]
+            kept = {
+                name: keep(x.rechunk(x.shape).to_delayed(optimize_graph=False).item())
+                for name, x in beyond.items()
+            }
             try:
                 writes, kept = persist(writes, kept)  # type: ignore[no-untyped-call]
                 found = compute(writes)[0]  # type: ignore[no-untyped-call]
             except Exception as error:
                 raise _block_error(error, part, path) from error
-            rests = {name: da.from_delayed(kept[name], x.shape, x.dtype) for name, x in beyond.items()}  # type: ignore[no-untyped-call]
+            rests = {
+                name: da.from_delayed(kept[name], x.shape, x.dtype) for name, x in beyond.items()
+            }  # type: ignore[no-untyped-call]
             gone, infinite = zip(*found, strict=True)
             for what, where, remedy in (
                 ("infinite", infinite, "repair them in the source, or make them NaN"),
-                ("missing", gone if missing == "error" else (), "write `missing: mask` under `data` to carry a mask"),
+                (
+                    "missing",
+                    gone if missing == "error" else (),
+                    "write `missing: mask` under `data` to carry a mask",
+                ),
             ):
                 if any(count for count, _ in where):
                     raise ValueError(_place_message(what, where, partial, start, stop, remedy))
@@ -119,7 +147,9 @@ def write_state(
             bar.update(task, completed=stop)
 
 
-def _cut(fields: xr.Dataset, rests: dict[Hashable, Any], start: int, stop: int) -> tuple[xr.Dataset, dict[Hashable, Any]]:
+def _cut(
+    fields: xr.Dataset, rests: dict[Hashable, Any], start: int, stop: int
+) -> tuple[xr.Dataset, dict[Hashable, Any]]:
     """Fields from time ``start`` to ``stop``, and of each what is left of its last chunk beyond ``stop``; ``rests`` begin at ``start``."""
     import dask.array as da
 
@@ -129,7 +159,9 @@ def _cut(fields: xr.Dataset, rests: dict[Hashable, Any], start: int, stop: int) 
         begun = start if rest is None else start + len(rest)
         edges = np.cumsum(field.variable.chunksizes["time"])
         edge = max(begun, int(edges[np.searchsorted(edges, stop)]))
-        pieces = [piece for piece in (rest, field.data[begun:edge]) if piece is not None and len(piece)]
+        pieces = [
+            piece for piece in (rest, field.data[begun:edge]) if piece is not None and len(piece)
+        ]
         whole = da.concatenate(pieces) if len(pieces) > 1 else pieces[0]  # type: ignore[no-untyped-call]
         part[name] = part[name].copy(data=whole[: stop - start])
         if edge > stop:
@@ -149,13 +181,18 @@ def _count_threads() -> int:
         return 1
 
 
-def _write_chunk(standardize: Any, design: np.ndarray, path: str, start: int, *fields: np.ndarray) -> tuple[_Found, _Found]:
+def _write_chunk(
+    standardize: Any, design: np.ndarray, path: str, start: int, *fields: np.ndarray
+) -> tuple[_Found, _Found]:
     """Standardize and write one chunk; return how many values are missing, how many infinite, each with the place of the first."""
     import zarr
 
     if not Path(path).is_dir():
         raise FileNotFoundError(
-            errno.ENOENT, f"got a worker on {platform.node()} without the folder, expected one file system that all workers share", path
+            errno.ENOENT,
+            f"got a worker on {platform.node()} without the folder, expected one file system that"
+            " all workers share",
+            path,
         )
     # also a chunk of NaN alone: one that is not there counts as damage
     array = zarr.open_array(path, path="state", mode="r+").with_config({"write_empty_chunks": True})
@@ -178,28 +215,35 @@ def _block_error(error: Exception, part: xr.Dataset, path: str) -> Exception:
     times = part["time"].values
     if type(error).__module__.startswith("distributed"):
         return OSError(
-            f"the cluster lost its work on times {times[0]} … {times[-1]}: {type(error).__name__}: {error}; "
-            "repeat when it runs again, what was written before is kept"
+            f"the cluster lost its work on times {times[0]} … {times[-1]}: {type(error).__name__}:"
+            f" {error}; repeat when it runs again, what was written before is kept"
         )
     return OSError(
-        f"could not read or convert times {times[0]} … {times[-1]} of the source: {type(error).__name__}: {error}; "
-        "repair that part of the source and repeat, what was written before it is kept"
+        f"could not read or convert times {times[0]} … {times[-1]} of the source:"
+        f" {type(error).__name__}: {error}; repair that part of the source and repeat, what was"
+        " written before it is kept"
     )
 
 
-def _place_message(what: str, found: Sequence[_Found], partial: Path, start: int, stop: int, remedy: str) -> str:
+def _place_message(
+    what: str, found: Sequence[_Found], partial: Path, start: int, stop: int, remedy: str
+) -> str:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=f"Object at {PROGRESS} is not recognized")
-        part = xr.open_zarr(partial, chunks=None, consolidated=False)["state"].isel(time=slice(start, stop))
+        part = xr.open_zarr(partial, chunks=None, consolidated=False)["state"].isel(
+            time=slice(start, stop)
+        )
     count, first = sum(c for c, _ in found), min(f for c, f in found if c)
     channel = str(part["channel"].values[first[1]]) if "channel" in part.coords else "positions"
     place = ", ".join(
-        f"{d} {part[d].values[i]}" for d, i in zip(part.dims[1:], first[1:], strict=True) if d != "channel" and d in part.coords
+        f"{d} {part[d].values[i]}"
+        for d, i in zip(part.dims[1:], first[1:], strict=True)
+        if d != "channel" and d in part.coords
     )
     times = part["time"].values
     return (
-        f"got {count} {what} values between {times[0]} and {times[-1]}, the first in {channel!r} at time {times[first[0] - start]}"
-        f"{', ' + place if place else ''}; expected none: {remedy}"
+        f"got {count} {what} values between {times[0]} and {times[-1]}, the first in {channel!r} at"
+        f" time {times[first[0] - start]}{', ' + place if place else ''}; expected none: {remedy}"
     )
 
 

@@ -20,12 +20,15 @@ def _stop_all() -> None:
         thread.join()
 
 
-def ahead(items: Generator[T | None, None, None], depth: int) -> Generator[tuple[int, T | None], None, None]:
+def ahead(
+    items: Generator[T | None, None, None], depth: int
+) -> Generator[tuple[int, T | None], None, None]:
     """Yield what a generator makes in a thread, with its number from 1; ``depth`` items wait ready.
 
     None counts but is not handed over, except at the end: with the number of all items.
 
-    The generator is closed, and the thread has ended, when this iterator is exhausted, closed, or dropped; its exceptions arrive here.
+    The generator is closed, and the thread has ended, when this iterator is exhausted, closed, or
+    dropped; its exceptions arrive here.
     """
     waiting: SimpleQueue[tuple[int, T | BaseException | None]] = SimpleQueue()
     room: SimpleQueue[None] = SimpleQueue()  # one entry for every item that may still be put
@@ -71,6 +74,7 @@ def ahead(items: Generator[T | None, None, None], depth: int) -> Generator[tuple
                 return
     finally:
         stop()
-        # The garbage collector may close this in any thread, also in one that the thread to be joined waits for.
+        # The garbage collector may close this in any thread, also in one that the thread to be
+        # joined waits for.
         if not threading.current_thread().name.startswith("sciwm"):
             thread.join()

@@ -1,9 +1,9 @@
 """An iterable of batches, from memory or read ahead in blocks, resumable at the exact next batch.
 
-Two ways to the same batches. *Resident*: all states are read once and every batch is one gather. *Block*: background
-threads read the blocks of times that the plan needs next into a pool of bounded size, and every batch is one gather
-from the pool. The plan (`sciwm.streams.windows`) fixes the order before anything is read; another thread assembles the
-next batches while the last one is used.
+Two ways to the same batches. *Resident*: all states are read once and every batch is one gather.
+*Block*: background threads read the blocks of times that the plan needs next into a pool of bounded
+size, and every batch is one gather from the pool. The plan (`sciwm.streams.windows`) fixes the
+order before anything is read; another thread assembles the next batches while the last one is used.
 """
 
 import zlib
@@ -50,7 +50,8 @@ class _Turn:
 class Stream(IterableDataset[Batch]):
     """An iterable of batches; made by `stream`, which documents the choices.
 
-    Every ``iter`` goes on with the next epoch, or, after `load_state_dict`, in the middle of the one it was in.
+    Every ``iter`` goes on with the next epoch, or, after `load_state_dict`, in the middle of the
+    one it was in.
 
     Parameters
     ----------
@@ -82,15 +83,23 @@ class Stream(IterableDataset[Batch]):
     _memory: Recycled = field(default_factory=lambda: Recycled(most=AHEAD + 2), repr=False)
 
     def __reduce__(self) -> Any:
-        raise RuntimeError("got a stream to be sent to another process, expected num_workers=0: its own threads read ahead")
+        raise RuntimeError(
+            "got a stream to be sent to another process, expected num_workers=0: its own threads"
+            " read ahead"
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
-            raise RuntimeError("got a stream inside a DataLoader worker, expected num_workers=0: its own threads read ahead")
+            raise RuntimeError(
+                "got a stream inside a DataLoader worker, expected num_workers=0: its own threads"
+                " read ahead"
+            )
         self._origin = self._next_origin()
         self._begun, self._served = True, 0
         first = self._origin
-        batches = self._resident_batches(first) if self.mode == "resident" else self._block_batches(first)
+        batches = (
+            self._resident_batches(first) if self.mode == "resident" else self._block_batches(first)
+        )
         with closing(ahead(batches, AHEAD)) as numbered:
             for number, batch in numbered:
                 self._served = number  # before the batch is handed over: state_dict, called while it is used, counts it
@@ -107,7 +116,9 @@ class Stream(IterableDataset[Batch]):
     def __len__(self) -> int:
         """Batches of one whole iteration from where the next one starts."""
         if self.epochs is None:
-            raise TypeError("got no number of epochs, expected one: a stream without end has no length")
+            raise TypeError(
+                "got no number of epochs, expected one: a stream without end has no length"
+            )
         return sum(count - begin.batch for begin, count in self._epochs(self._next_origin()))
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,9 +148,10 @@ class Stream(IterableDataset[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batches that were served when `state_dict` was called.
 
-        The remaining batches are the same bit for bit, with any number of threads, and any ``memory_limit`` in the same ``mode``; block
-        and pool are those of the state. With another number of ranks or another batch size, what is left of the epoch is dealt anew: no
-        window comes twice in it.
+        The remaining batches are the same bit for bit, with any number of threads, and any
+        ``memory_limit`` in the same ``mode``; block and pool are those of the state. With another
+        number of ranks or another batch size, what is left of the epoch is dealt anew: no window
+        comes twice in it.
 
         Raises
         ------
@@ -149,17 +161,29 @@ class Stream(IterableDataset[Batch]):
         mine = self.state_after(0)
         for name in ("seed", "windows", "window", "lead_steps", "weights", "order", "stride"):
             if state[name] != mine[name]:
-                hint = "; pass the same mode, which memory_limit decides otherwise" if name in ("order", "stride") else ""
+                hint = (
+                    "; pass the same mode, which memory_limit decides otherwise"
+                    if name in ("order", "stride")
+                    else ""
+                )
                 raise ValueError(
-                    f"got the state of a stream with {name} {state[name]}, expected {name} {mine[name]}, because the order differs{hint}"
+                    f"got the state of a stream with {name} {state[name]}, expected {name}"
+                    f" {mine[name]}, because the order differs{hint}"
                 )
         if self.order == "block":
             self.sizes = self.sizes.with_order(int(state["block"]), int(state["pool"]))
         past = tuple((int(ranks), int(served)) for ranks, served in state["past"])
         batch = int(state["batch"])
-        if (state["world_size"], state["batch_size"]) != (self.world_size, self.batch_size) and batch:
+        if (state["world_size"], state["batch_size"]) != (
+            self.world_size,
+            self.batch_size,
+        ) and batch:
             past, batch = (*past, (int(state["world_size"]), batch * int(state["batch_size"]))), 0
-        self._origin, self._served, self._begun = _Position(int(state["epoch"]), batch, past), 0, False
+        self._origin, self._served, self._begun = (
+            _Position(int(state["epoch"]), batch, past),
+            0,
+            False,
+        )
 
     def seek(self, batches: int) -> None:
         """Start the next iteration after so many batches from the very first."""
@@ -178,9 +202,14 @@ class Stream(IterableDataset[Batch]):
             past=past,
         )
         if size == 0 and not past:
-            raise ValueError(f"got {len(self.windows)} windows for {self.world_size} ranks, expected at least one each; use fewer ranks")
+            raise ValueError(
+                f"got {len(self.windows)} windows for {self.world_size} ranks, expected at least"
+                " one each; use fewer ranks"
+            )
         least = 0 if past else 1
-        return max(least, size // self.batch_size if self.drop_last else -(-size // self.batch_size))
+        return max(
+            least, size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+        )
 
     def _position(self, served: int) -> _Position:
         epoch, past, batch = self._origin.epoch, self._origin.past, self._origin.batch + served
@@ -213,9 +242,20 @@ class Stream(IterableDataset[Batch]):
     def _index(self, plan: Plan, number: int) -> tuple[np.ndarray, np.ndarray, slice]:
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         strides = plan.strides[part]
-        return plan.starts[part, None] + strides[:, None] * np.arange(self.windows.length), strides, part
+        return (
+            plan.starts[part, None] + strides[:, None] * np.arange(self.windows.length),
+            strides,
+            part,
+        )
 
-    def _batch(self, states: States, rows: np.ndarray, index: np.ndarray, strides: np.ndarray, missing: bool) -> Batch | None:
+    def _batch(
+        self,
+        states: States,
+        rows: np.ndarray,
+        index: np.ndarray,
+        strides: np.ndarray,
+        missing: bool,
+    ) -> Batch | None:
         """Gather a batch; None if not one of its windows could be read."""
         if states.bad is not None and (lost := states.bad[rows].any(axis=1)).any():
             self.skipped += int(lost.sum())
@@ -246,7 +286,9 @@ class Stream(IterableDataset[Batch]):
 
     def _resident_batches(self, origin: _Position) -> Generator[Batch | None, None, None]:
         if self._resident is None:
-            self._resident = load_states(self._filler(), self.source, self.windows, self.dtype, threads=self.sizes.threads)
+            self._resident = load_states(
+                self._filler(), self.source, self.windows, self.dtype, threads=self.sizes.threads
+            )
         states, place = self._resident
         for begin, count in self._epochs(origin):
             plan = self._plan(begin)
@@ -260,7 +302,8 @@ class Stream(IterableDataset[Batch]):
         waiting = next(reads, None)
         if waiting is None:
             return
-        # The first epoch tells how many blocks are in use at once; what the limit leaves is read ahead.
+        # The first epoch tells how many blocks are in use at once; what the limit leaves is read
+        # ahead.
         slots = max(self.sizes.slots, turns[0].uses.most_live + 1)
         pool = Pool(
             self._filler(),
@@ -281,25 +324,35 @@ class Stream(IterableDataset[Batch]):
                 here = gone = 0
                 for number, until, free in zip(batches.tolist(), entered, left, strict=True):
                     index, strides, part = self._index(turn.plan, number)
-                    while waiting is not None and (pool.has_room() or (until > here and (turn.epoch, until - 1) not in pool)):
+                    while waiting is not None and (
+                        pool.has_room() or (until > here and (turn.epoch, until - 1) not in pool)
+                    ):
                         pool.submit(*waiting)
                         waiting = next(reads, None)
                     for b in range(here, until):
                         row[b], missing[b] = pool.wait((turn.epoch, b))
-                    member = uses.member[part.start - turn.first_batch * self.batch_size :][: len(index)]
+                    member = uses.member[part.start - turn.first_batch * self.batch_size :][
+                        : len(index)
+                    ]
                     rows = index + row[member][:, None]
-                    yield self._batch(pool.states, rows, index, strides, bool(missing[member].any()))
+                    yield self._batch(
+                        pool.states, rows, index, strides, bool(missing[member].any())
+                    )
                     pool.release([(turn.epoch, b) for b in leaving[gone:free].tolist()])
                     here, gone = until, free
                 turns.popleft()
         finally:
             pool.close()
 
-    def _reads(self, turns: "deque[_Turn]", origin: _Position) -> Iterator[tuple[tuple[int, int], int, int]]:
+    def _reads(
+        self, turns: "deque[_Turn]", origin: _Position
+    ) -> Iterator[tuple[tuple[int, int], int, int]]:
         """Blocks of all epochs in the order of their first use: key, first time, end of times; every epoch begun joins ``turns``."""
         for begin, count in self._epochs(origin):
             plan = self._plan(begin)
             uses = block_uses(plan, self.batch_size, self.windows.length, begin.batch, count)
             turns.append(_Turn(begin.epoch, plan, begin.batch, count, uses))
-            for b, (start, stop) in enumerate(zip(uses.start.tolist(), uses.stop.tolist(), strict=True)):
+            for b, (start, stop) in enumerate(
+                zip(uses.start.tolist(), uses.stop.tolist(), strict=True)
+            ):
                 yield (begin.epoch, b), start, stop

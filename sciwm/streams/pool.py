@@ -27,7 +27,8 @@ class States:
     Parameters
     ----------
     values : Tensor, ``[slot, part, row, ...]``
-        A part is a channel where every channel is read by itself, which lets chunks be decoded where they stay; else the whole state.
+        A part is a channel where every channel is read by itself, which lets chunks be decoded
+        where they stay; else the whole state.
     missing : bool
         Whether any value may be NaN.
     bad : bool, ``[row]``, or None
@@ -68,16 +69,27 @@ class States:
         count, parts = self.values.shape[2], self.values.shape[1]
         first = rows.ravel() + rows.ravel() // count * (count * (parts - 1))
         places = (first[:, None] + count * np.arange(parts)).ravel()
-        source, target = (t.view(torch.int16) if t.dtype == torch.bfloat16 else t for t in (self.values, out))
+        source, target = (
+            t.view(torch.int16) if t.dtype == torch.bfloat16 else t for t in (self.values, out)
+        )
         piece = self.values.shape[3:]
-        # Numpy's take, not torch.index_select: that would start a second set of OpenMP threads in a background thread.
-        np.take(source.view(-1, *piece).numpy(), places, axis=0, out=target.view(-1, *piece).numpy(), mode="clip")
+        # Numpy's take, not torch.index_select: that would start a second set of OpenMP threads in a
+        # background thread.
+        np.take(
+            source.view(-1, *piece).numpy(),
+            places,
+            axis=0,
+            out=target.view(-1, *piece).numpy(),
+            mode="clip",
+        )
 
 
 class Filler:
     """Reads times into rows; decides what becomes of chunks that cannot be read."""
 
-    def __init__(self, source: Source, dtype: torch.dtype, on_error: Literal["raise", "skip"]) -> None:
+    def __init__(
+        self, source: Source, dtype: torch.dtype, on_error: Literal["raise", "skip"]
+    ) -> None:
         self._source, self._dtype, self._on_error = source, dtype, on_error
         self._scratch = threading.local()
 
@@ -94,9 +106,14 @@ class Filler:
             out.copy_(buffer[: stop - start])
         if found.failed and self._on_error == "raise":
             first, names = found.failed[0], self._source.names
-            raise OSError(f"could not read the states of times {names[first.start]} … {names[first.stop - 1]}: {first.message}")
+            raise OSError(
+                f"could not read the states of times {names[first.start]} …"
+                f" {names[first.stop - 1]}: {first.message}"
+            )
         # A chunk may begin before these times and end after them.
-        failed = [replace(f, start=max(f.start, start), stop=min(f.stop, stop)) for f in found.failed]
+        failed = [
+            replace(f, start=max(f.start, start), stop=min(f.stop, stop)) for f in found.failed
+        ]
         return Found(found.missing, tuple(failed))
 
 
@@ -110,12 +127,23 @@ class _Slot:
 class Pool:
     """Slots of one tensor that background threads fill with blocks of times."""
 
-    def __init__(self, filler: Filler, source: Source, dtype: torch.dtype, *, slot_times: int, slots: int, threads: int) -> None:
+    def __init__(
+        self,
+        filler: Filler,
+        source: Source,
+        dtype: torch.dtype,
+        *,
+        slot_times: int,
+        slots: int,
+        threads: int,
+    ) -> None:
         self._filler, self._times = filler, slot_times
         self.states = States.empty(source, dtype, slots=slots, rows=slot_times)
         self._free = list(range(slots))[::-1]
         self._held: dict[tuple[int, int], _Slot] = {}
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="sciwm-read", initializer=_step_back)
+        self._executor = ThreadPoolExecutor(
+            threads, thread_name_prefix="sciwm-read", initializer=_step_back
+        )
 
     def __contains__(self, key: tuple[int, int]) -> bool:
         return key in self._held
@@ -133,7 +161,9 @@ class Pool:
             self.states.add_slot()
         number = self._free.pop()
         out = self.states.slot(number, 0, stop - start)
-        self._held[key] = _Slot(number, start, self._executor.submit(self._filler.fill, start, stop, out))
+        self._held[key] = _Slot(
+            number, start, self._executor.submit(self._filler.fill, start, stop, out)
+        )
 
     def wait(self, key: tuple[int, int]) -> tuple[int, bool]:
         """Return what must be added to a time to find its row, once the block is there, and whether it misses values."""
@@ -143,7 +173,9 @@ class Pool:
         if self.states.bad is not None:
             self.states.mark_bad(slice(first, first + self._times), bad=False)
         for f in found.failed:
-            self.states.mark_bad(slice(first + f.start - slot.start, first + f.stop - slot.start), bad=True)
+            self.states.mark_bad(
+                slice(first + f.start - slot.start, first + f.stop - slot.start), bad=True
+            )
         return first - slot.start, found.missing
 
     def release(self, keys: Sequence[tuple[int, int]]) -> None:
@@ -159,10 +191,16 @@ class Pool:
 def _step_back() -> None:
     """Let the thread that trains go first on a processor that both want: readers are ahead of it, and have time until it waits for them."""
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10))
+        os.setpriority(
+            os.PRIO_PROCESS,
+            threading.get_native_id(),
+            min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10),
+        )
 
 
-def load_states(filler: Filler, source: Source, windows: Windows, dtype: torch.dtype, *, threads: int) -> tuple[States, np.ndarray]:
+def load_states(
+    filler: Filler, source: Source, windows: Windows, dtype: torch.dtype, *, threads: int
+) -> tuple[States, np.ndarray]:
     """Read the states of all times that any window touches; return them and the row of every time."""
     needed = windows.touched(source.shape[0])
     place = np.cumsum(needed) - 1
@@ -173,7 +211,9 @@ def load_states(filler: Filler, source: Source, windows: Windows, dtype: torch.d
         tasks = []
         for start, stop in edges.reshape(-1, 2).tolist():
             for a, b in rows(start, stop, step):
-                tasks.append(executor.submit(filler.fill, a, b, states.slot(0, place[a], place[a] + b - a)))
+                tasks.append(
+                    executor.submit(filler.fill, a, b, states.slot(0, place[a], place[a] + b - a))
+                )
         try:
             for task in tasks:
                 found = task.result()

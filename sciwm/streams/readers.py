@@ -13,7 +13,9 @@ from sciwm.chunks.guard import decode_directly, stored_array
 
 __all__ = ["DaskReader", "JoinedReader", "Part", "Reader", "SliceReader"]
 
-_WHOLE = 200_000  # tasks up to which a graph is laid out once and cut per block; a task takes about 1 kB
+_WHOLE = (
+    200_000  # tasks up to which a graph is laid out once and cut per block; a task takes about 1 kB
+)
 
 
 class Reader(Protocol):
@@ -60,7 +62,8 @@ class SliceReader:
 class DaskReader:
     """Computes blocks of lazily derived variables, each with the part of the graph that it needs, in the calling thread.
 
-    Variables that are the arrays of a Zarr store as they lie there, as from ``xr.open_zarr``, are decoded from it without Dask.
+    Variables that are the arrays of a Zarr store as they lie there, as from ``xr.open_zarr``, are
+    decoded from it without Dask.
     """
 
     def __init__(self, parts: Sequence[Part], *, label: str) -> None:
@@ -76,7 +79,9 @@ class DaskReader:
             self._graph = decode_directly({k: v for a in optimized for k, v in a.dask.items()})
             stored = [stored_array(a, self._graph) for a in arrays]
             if all(s is not None for s in stored):
-                self._stored = ChunkReader([Piece(s, p.place) for s, p in zip(stored, parts, strict=True)])
+                self._stored = ChunkReader(
+                    [Piece(s, p.place) for s, p in zip(stored, parts, strict=True)]
+                )
                 self.chunk = self._stored.chunk
             arrays = optimized
         self._arrays = arrays
@@ -97,7 +102,10 @@ class DaskReader:
             self._fill_from_slices(start, stop, out)
             return
         places = [list(self._places(i, start, stop)) for i in range(len(self._arrays))]
-        keys = [[(a.name, *index) for index, _ in found] for a, found in zip(self._arrays, places, strict=True)]
+        keys = [
+            [(a.name, *index) for index, _ in found]
+            for a, found in zip(self._arrays, places, strict=True)
+        ]
         graph, _ = cull(self._graph, [k for some in keys for k in some])  # type: ignore[no-untyped-call]
         results = get_sync(graph, keys)  # type: ignore[arg-type]
         for part, a, found, values in zip(self._parts, self._arrays, places, results, strict=True):
@@ -117,14 +125,23 @@ class DaskReader:
         array, edges = self._arrays[i], self._edges[i]
         first = int(np.searchsorted(edges, start, side="right")) - 1
         last = int(np.searchsorted(edges, stop, side="left"))
-        others = [[slice(a, b) for a, b in pairwise([0, *np.cumsum(c).tolist()])] for c in array.chunks[1:]]
+        others = [
+            [slice(a, b) for a, b in pairwise([0, *np.cumsum(c).tolist()])]
+            for c in array.chunks[1:]
+        ]
         for k in range(first, last):
             low, high = max(start, int(edges[k])), min(stop, int(edges[k + 1]))
             if high <= low:
                 continue
             for index in product(*(range(len(o)) for o in others)):
                 rest = tuple(o[j] for o, j in zip(others, index, strict=True))
-                yield (k, *index), (slice(low - int(edges[k]), high - int(edges[k])), (slice(low - start, high - start), *rest))
+                yield (
+                    (k, *index),
+                    (
+                        slice(low - int(edges[k]), high - int(edges[k])),
+                        (slice(low - start, high - start), *rest),
+                    ),
+                )
 
     def close(self) -> None:
         """Close the store, if it is read without Dask."""
@@ -149,7 +166,9 @@ class JoinedReader:
             if low < high:
                 found = reader.read(low - first, high - first, out[low - start : high - start])
                 missing |= found.missing
-                failed += [Failure(f.start + first, f.stop + first, f.message) for f in found.failed]
+                failed += [
+                    Failure(f.start + first, f.stop + first, f.message) for f in found.failed
+                ]
         return Found(missing, tuple(failed))
 
     def close(self) -> None:
@@ -158,16 +177,28 @@ class JoinedReader:
             reader.close()
 
 
-def _read_pieces(fill: Callable[[int, int, np.ndarray], None], start: int, stop: int, out: np.ndarray, chunk: int, label: str) -> Found:
+def _read_pieces(
+    fill: Callable[[int, int, np.ndarray], None],
+    start: int,
+    stop: int,
+    out: np.ndarray,
+    chunk: int,
+    label: str,
+) -> Found:
     try:
         fill(start, stop, out)
     except Exception as error:
         cuts = list(rows(start, stop, chunk))
         if len(cuts) > 1:  # find out which chunk it is
-            found = [_read_pieces(fill, a, b, out[a - start : b - start], chunk, label) for a, b in cuts]
+            found = [
+                _read_pieces(fill, a, b, out[a - start : b - start], chunk, label) for a, b in cuts
+            ]
             return Found(any(f.missing for f in found), tuple(x for f in found for x in f.failed))
         out[...] = np.nan
-        message = f"could not read steps {start} to {stop - 1} of {label}: {type(error).__name__}: {error}"
+        message = (
+            f"could not read steps {start} to {stop - 1} of {label}: {type(error).__name__}:"
+            f" {error}"
+        )
         return Found(True, (Failure(start, stop, message),))
     size = max(1, 2**18 // max(1, out[0].nbytes))  # a piece that is in the processor's cache
     return Found(any(has_nan(out[i : i + size]) for i in range(0, len(out), size)), ())

@@ -14,8 +14,8 @@ __all__ = ["Recycled"]
 class Recycled:
     """Uninitialised tensors whose memory comes back by itself.
 
-    Memory returns when the last tensor that shares it (any view of it, too) is gone, in whatever thread that happens; at most ``most``
-    pieces wait to be used again.
+    Memory returns when the last tensor that shares it (any view of it, too) is gone, in whatever
+    thread that happens; at most ``most`` pieces wait to be used again.
 
     Examples
     --------

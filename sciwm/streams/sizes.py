@@ -12,8 +12,24 @@ __all__ = ["AHEAD", "CHOICES", "BlockSizes", "Mode", "choose_sizes"]
 
 Mode = Literal["resident", "block"]
 AHEAD = 2  # batches assembled before they are asked for
-# Times per block and blocks mixed, from the best down. Larger blocks decode fewer chunks twice, more blocks shuffle better.
-CHOICES = [(512, 16), (256, 16), (256, 8), (128, 8), (64, 8), (32, 8), (16, 8), (8, 8), (4, 8), (2, 8), (1, 8), (1, 4), (1, 2), (1, 1)]
+# Times per block and blocks mixed, from the best down. Larger blocks decode fewer chunks twice,
+# more blocks shuffle better.
+CHOICES = [
+    (512, 16),
+    (256, 16),
+    (256, 8),
+    (128, 8),
+    (64, 8),
+    (32, 8),
+    (16, 8),
+    (8, 8),
+    (4, 8),
+    (2, 8),
+    (1, 8),
+    (1, 4),
+    (1, 2),
+    (1, 1),
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,12 @@ class BlockSizes:
 
     def with_order(self, block: int, pool: int) -> "BlockSizes":
         """The same with blocks and pool of a stream that is resumed."""
-        return replace(self, block=block, pool=pool, slots=max(1, self.slots * (self.block + self.span) // (block + self.span)))
+        return replace(
+            self,
+            block=block,
+            pool=pool,
+            slots=max(1, self.slots * (self.block + self.span) // (block + self.span)),
+        )
 
 
 def choose_sizes(
@@ -67,7 +88,8 @@ def choose_sizes(
         raise ValueError(f"got {threads} threads, expected at least 1")
     threads = threads or min(4, os.cpu_count() or 1)
     state = source.state_bytes * item // 4
-    # Those that wait, one in hand, one being made, and two that were freed and that the allocator has not given back.
+    # Those that wait, one in hand, one being made, and two that were freed and that the allocator
+    # has not given back.
     batches = (AHEAD + 4) * batch_size * windows.length * state
     span = windows.lead_steps[-1] * (windows.length - 1)
     chunk = source.reader.chunk
@@ -78,21 +100,31 @@ def choose_sizes(
         return mode, BlockSizes(chunk, 1, span, 1, threads)
     per_time = len(windows) / times / (windows.length if stride is None else stride)
     least = None
-    # The last chunk of a block is decoded for the next one, too: with long chunks and small states, take more of them.
+    # The last chunk of a block is decoded for the next one, too: with long chunks and small states,
+    # take more of them.
     many = min(8, times // (2 * CHOICES[0][1] * chunk)) if span else 0
     choices = [(many * chunk, CHOICES[0][1]), *CHOICES] if many * chunk > CHOICES[0][0] else CHOICES
     for size, pool in choices:
         block = -(-size // chunk) * chunk
-        # A batch may end in the middle of a block, and reach over several if few windows lie in each.
+        # A batch may end in the middle of a block, and reach over several if few windows lie in
+        # each.
         live = pool + 1 + math.ceil(batch_size / (block * per_time))
-        scratch = threads * (source.copies * source.state_bytes + (source.state_bytes if item != 4 else 0)) / state
+        scratch = (
+            threads
+            * (source.copies * source.state_bytes + (source.state_bytes if item != 4 else 0))
+            / state
+        )
         slots = int((memory_limit - batches) // ((block + span) * state))
         needed = live + 1 + scratch
         if slots - scratch >= live + 1:
             # More blocks read ahead than these would only touch memory.
-            return mode, BlockSizes(block, pool, span, min(int(slots - scratch), live + 2 * pool), threads)
+            return mode, BlockSizes(
+                block, pool, span, min(int(slots - scratch), live + 2 * pool), threads
+            )
         least = min(least or 2**62, int(batches + needed * (block + span) * state))
     raise ValueError(
-        f"got a memory limit of {memory_limit / 2**20:.0f} MiB, expected at least {(least or 0) / 2**20:.0f} MiB, because several blocks "
-        f"of {chunk} times (the chunk) of {state / 2**20:.3g} MiB each are held; raise memory_limit, or make chunks shorter in time"
+        f"got a memory limit of {memory_limit / 2**20:.0f} MiB, expected at least"
+        f" {(least or 0) / 2**20:.0f} MiB, because several blocks of {chunk} times (the chunk) of"
+        f" {state / 2**20:.3g} MiB each are held; raise memory_limit, or make chunks shorter in"
+        " time"
     )

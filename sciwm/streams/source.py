@@ -67,14 +67,19 @@ class Source:
 
 
 def open_source(
-    data: Store, *, variables: Sequence[str] | None = None, period: tuple[Any, Any] | None = None, cache: Cache | None = None
+    data: Store,
+    *,
+    variables: Sequence[str] | None = None,
+    period: tuple[Any, Any] | None = None,
+    cache: Cache | None = None,
 ) -> Source:
     """Open stores or Datasets for reading by a stream; no state is read.
 
     Parameters
     ----------
     data : path, glob, URL, Dataset, or a list of these
-        Pieces that follow one another make one record; the others, and what lies between gaps in time, are segments.
+        Pieces that follow one another make one record; the others, and what lies between gaps in
+        time, are segments.
     variables : sequence of str, optional
         Variables, in the order of the channels; default all with a dim ``time``.
     period : (first, last), optional
@@ -85,11 +90,15 @@ def open_source(
     Raises
     ------
     ValueError
-        If variables are unknown or share no shape, pieces differ, or times are repeated or out of order.
+        If variables are unknown or share no shape, pieces differ, or times are repeated or out of
+        order.
     """
     if (trained := _training_store(data)) is not None:
         if variables is not None or period is not None:
-            raise ValueError("got variables or period with a training store, expected neither: it holds prepared states and their split")
+            raise ValueError(
+                "got variables or period with a training store, expected neither: it holds prepared"
+                " states and their split"
+            )
         return _open_training(*trained, cache)
     pieces = read_pieces(data)
     opened = [_open_piece(label, ds, variables, cache) for label, ds in pieces]
@@ -97,7 +106,8 @@ def open_source(
     for (label, _), (_, shape, channels, *_) in zip(pieces, opened, strict=True):
         if (shape[1:], channels) != (first[1][1:], first[2]):
             raise ValueError(
-                f"got states {channels} {shape[1:]} in {label} and {first[2]} {first[1][1:]} in {pieces[0][0]}, expected the same"
+                f"got states {channels} {shape[1:]} in {label} and {first[2]} {first[1][1:]} in"
+                f" {pieces[0][0]}, expected the same"
             )
     axis = _axis([(label, p[3]) for (label, _), p in zip(pieces, opened, strict=True)])
     values = axis["time"].values
@@ -105,10 +115,17 @@ def open_source(
     if period is not None:
         inside = _inside(axis["time"], period)
         if not inside.any():
-            raise ValueError(f"got period {period[0]} … {period[1]}, expected times between {values.min()} and {values.max()}")
+            raise ValueError(
+                f"got period {period[0]} … {period[1]}, expected times between {values.min()} and"
+                f" {values.max()}"
+            )
         used[~inside] = -1
     return Source(
-        reader=opened[0][0] if len(opened) == 1 else JoinedReader([p[0] for p in opened], [p[1][0] for p in opened]),
+        reader=(
+            opened[0][0]
+            if len(opened) == 1
+            else JoinedReader([p[0] for p in opened], [p[1][0] for p in opened])
+        ),
         shape=(len(values), *first[1][1:]),
         channels=first[2],
         label=used,
@@ -125,7 +142,11 @@ def _training_store(data: Store) -> tuple[str | Path | None, xr.Dataset] | None:
     from sciwm.store.prepare import is_training_store, open_training_store
 
     if isinstance(data, xr.Dataset):
-        return (None, data) if data.attrs.get("complete") and {"state", "split"} <= set(data.variables) else None
+        return (
+            (None, data)
+            if data.attrs.get("complete") and {"state", "split"} <= set(data.variables)
+            else None
+        )
     if isinstance(data, str | Path) and is_training_store(data):
         return data, open_training_store(data)
     return None
@@ -137,10 +158,16 @@ def _open_training(path: str | Path | None, ds: xr.Dataset, cache: Cache | None)
     if path is not None:
         import zarr
 
-        reader = ChunkReader([Piece(zarr.open_array(path, path="state", mode="r"), None)], cache=cache)
+        reader = ChunkReader(
+            [Piece(zarr.open_array(path, path="state", mode="r"), None)], cache=cache
+        )
     else:
         parts = [Part(state.variable, "state", None)]
-        reader = DaskReader(parts, label="the training store") if state.chunks else SliceReader(parts, label="the training store")
+        reader = (
+            DaskReader(parts, label="the training store")
+            if state.chunks
+            else SliceReader(parts, label="the training store")
+        )
     return Source(
         reader=reader,
         shape=tuple(state.shape),
@@ -158,14 +185,19 @@ def _open_training(path: str | Path | None, ds: xr.Dataset, cache: Cache | None)
 _Piece = tuple[Reader, tuple[int, ...], tuple[str, ...], xr.Dataset, float, bool]
 
 
-def _open_piece(label: str, ds: xr.Dataset, variables: Sequence[str] | None, cache: Cache | None) -> _Piece:
+def _open_piece(
+    label: str, ds: xr.Dataset, variables: Sequence[str] | None, cache: Cache | None
+) -> _Piece:
     """Reader, shape, channels, time axis, copies of one store or Dataset, and whether its channels are kept apart."""
     if "time" not in ds.dims:
         raise ValueError(
-            f"got {label} with dims {[str(d) for d in ds.dims]}, expected one called 'time'; rename it: ds.rename(valid_time='time')"
+            f"got {label} with dims {[str(d) for d in ds.dims]}, expected one called 'time'; rename"
+            " it: ds.rename(valid_time='time')"
         )
     if variables is None:
-        names = [str(n) for n, v in ds.data_vars.items() if "time" in v.dims and v.dtype.kind in "fiu"]
+        names = [
+            str(n) for n, v in ds.data_vars.items() if "time" in v.dims and v.dtype.kind in "fiu"
+        ]
         # The order in a store is that of a folder's listing; in a Dataset it is its maker's.
         names = names if label.startswith(("the Dataset", "Dataset ")) else sorted(names)
     else:
@@ -173,18 +205,36 @@ def _open_piece(label: str, ds: xr.Dataset, variables: Sequence[str] | None, cac
     available = sorted(str(n) for n in ds.variables)
     for name in names:
         if name not in ds.variables or "time" not in ds[name].dims:
-            raise ValueError(f"got variable {name!r}, which {label} does not have along time{close_matches(name, available)}")
+            raise ValueError(
+                f"got variable {name!r}, which {label} does not have along"
+                f" time{close_matches(name, available)}"
+            )
     if not names:
         raise ValueError(f"got {label} without a numeric variable along time; it has {available}")
     parts, shape, channels = _layout(ds, names)
-    axis = xr.Dataset(coords={"time": ds["time"] if "time" in ds.coords else ("time", np.arange(ds.sizes["time"], dtype=float))})
+    axis = xr.Dataset(
+        coords={
+            "time": (
+                ds["time"]
+                if "time" in ds.coords
+                else ("time", np.arange(ds.sizes["time"], dtype=float))
+            )
+        }
+    )
     if "segment" in ds.coords:
         axis = axis.assign_coords(segment=("time", ds["segment"].values))
     sizes = [math.prod(p.variable.shape[1:]) for p in parts]
     apart = len(parts) == len(channels) and 4 * sizes[0] >= _APART
     reader: Reader
     if any(p.variable.chunks is not None for p in parts):
-        chunked = [p if p.variable.chunks is not None else Part(p.variable.chunk(time=256), p.name, p.place) for p in parts]
+        chunked = [
+            (
+                p
+                if p.variable.chunks is not None
+                else Part(p.variable.chunk(time=256), p.name, p.place)
+            )
+            for p in parts
+        ]
         return DaskReader(chunked, label=label), shape, channels, axis, 1.0, apart
     if pieces := _zarr_pieces(label, ds, parts):
         reader = ChunkReader(pieces, cache=cache)
@@ -192,13 +242,19 @@ def _open_piece(label: str, ds: xr.Dataset, variables: Sequence[str] | None, cac
     return SliceReader(parts, label=label), shape, channels, axis, max(sizes) / sum(sizes), apart
 
 
-def _layout(ds: xr.Dataset, names: Sequence[str]) -> tuple[list[Part], tuple[int, ...], tuple[str, ...]]:
+def _layout(
+    ds: xr.Dataset, names: Sequence[str]
+) -> tuple[list[Part], tuple[int, ...], tuple[str, ...]]:
     """Where each variable goes: dims that all share stay, what only some have (levels) becomes channels."""
     fields = {n: ds[n].variable for n in names}
     if names == ["positions"]:
         positions = fields["positions"].transpose("time", ...)
         return [Part(positions, "positions", None)], positions.shape, ()
-    shared = [d for d in fields[names[0]].dims if d != "time" and all(d in v.dims for v in fields.values())]
+    shared = [
+        d
+        for d in fields[names[0]].dims
+        if d != "time" and all(d in v.dims for v in fields.values())
+    ]
     parts: list[Part] = []
     channels: list[str] = []
     for name, v in fields.items():
@@ -207,10 +263,18 @@ def _layout(ds: xr.Dataset, names: Sequence[str]) -> tuple[list[Part], tuple[int
         labels = [""]
         for d in own:
             ticks = ds[d].values if d in ds.coords else np.arange(v.sizes[d])
-            labels = [f"{a}_{b:g}" if isinstance(b, np.number) else f"{a}_{b}" for a in labels for b in ticks]
+            labels = [
+                f"{a}_{b:g}" if isinstance(b, np.number) else f"{a}_{b}"
+                for a in labels
+                for b in ticks
+            ]
         parts.append(Part(v, name, slice(len(channels), len(channels) + len(labels))))
         channels += [name + x for x in labels]
-    shape = (fields[names[0]].sizes["time"], len(channels), *(fields[names[0]].sizes[d] for d in shared))
+    shape = (
+        fields[names[0]].sizes["time"],
+        len(channels),
+        *(fields[names[0]].sizes[d] for d in shared),
+    )
     return parts, shape, tuple(channels)
 
 
@@ -227,7 +291,11 @@ def _zarr_pieces(label: str, ds: xr.Dataset, parts: Sequence[Part]) -> list[Piec
         found: Any = group.get(part.name)
         original = ds[part.name].variable
         packing = cf_packing(original.encoding)
-        same = found is not None and found.shape == original.shape and part.variable.dims == original.dims
+        same = (
+            found is not None
+            and found.shape == original.shape
+            and part.variable.dims == original.dims
+        )
         if packing is None or not same or found.dtype.kind not in "fiu":
             return []
         pieces.append(Piece(found, part.place, *packing))
@@ -246,13 +314,31 @@ def _axis(pieces: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         number = int(segments[-1].max(initial=number))
         last = amount[-1] if len(amount) else last
         times.append(axis["time"].values)
-    kinds = {t.flat[0].calendar if t.dtype.kind == "O" and t.size else "number" if t.dtype.kind in "iuf" else t.dtype.kind for t in times}
+    kinds = {
+        (
+            t.flat[0].calendar
+            if t.dtype.kind == "O" and t.size
+            else "number"
+            if t.dtype.kind in "iuf"
+            else t.dtype.kind
+        )
+        for t in times
+    }
     if len(kinds) > 1:
-        raise ValueError("got pieces with times in different calendars, expected one, because their differences have no meaning")
+        raise ValueError(
+            "got pieces with times in different calendars, expected one, because their differences"
+            " have no meaning"
+        )
     attrs = pieces[0][1]["time"].attrs
     if kinds == {"number"} and str(attrs.get("units", "")) not in ("fs", "ps", "ns"):
-        attrs = {**attrs, "units": "ps"}  # only so that plain numbers are checked for regularity like simulation time
-    coords = {"time": ("time", np.concatenate(times), attrs), "segment": ("time", np.concatenate(segments).astype(np.int32))}
+        attrs = {
+            **attrs,
+            "units": "ps",
+        }  # only so that plain numbers are checked for regularity like simulation time
+    coords = {
+        "time": ("time", np.concatenate(times), attrs),
+        "segment": ("time", np.concatenate(segments).astype(np.int32)),
+    }
     labels = pieces[0][0] if len(pieces) == 1 else f"{len(pieces)} stores"
     return check_times(xr.Dataset(coords=coords), split=True, label=labels)
 
@@ -262,7 +348,9 @@ def _conditions(axis: xr.Dataset) -> np.ndarray:
     if time.dtype.kind in "iuf":
         return np.zeros((time.size, 0), np.float32)
     segment = axis["segment"].values
-    longest = np.flatnonzero(segment == np.bincount(segment).argmax())[:100]  # regular throughout: a few times tell the step
+    longest = np.flatnonzero(segment == np.bincount(segment).argmax())[
+        :100
+    ]  # regular throughout: a few times tell the step
     return conditions(time.values, infer_step(time[longest] if len(longest) > 1 else time))
 
 
@@ -271,5 +359,7 @@ def _inside(time: xr.DataArray, period: tuple[Any, Any]) -> np.ndarray:
         return np.asarray((time.values >= float(period[0])) & (time.values <= float(period[1])))
     order = np.argsort(time.values, kind="stable")
     inside = np.zeros(time.size, bool)
-    inside[order[time[order].to_index().slice_indexer(*period)]] = True  # as .sel(time=slice(...)) does: "2007" is the whole year
+    inside[order[time[order].to_index().slice_indexer(*period)]] = (
+        True  # as .sel(time=slice(...)) does: "2007" is the whole year
+    )
     return inside

@@ -8,7 +8,17 @@ import numpy as np
 
 from sciwm.store.split import LABELS
 
-__all__ = ["Order", "Plan", "Uses", "Windows", "block_uses", "find_windows", "plan_epoch", "plan_size", "window_starts"]
+__all__ = [
+    "Order",
+    "Plan",
+    "Uses",
+    "Windows",
+    "block_uses",
+    "find_windows",
+    "plan_epoch",
+    "plan_size",
+    "window_starts",
+]
 
 Order = Literal["global", "block", "none"]
 
@@ -17,7 +27,8 @@ Order = Literal["global", "block", "none"]
 class Windows:
     """All windows of one block of the split, for several strides at once.
 
-    A window that fits with a long stride fits with every shorter one, so a count per start says which strides do.
+    A window that fits with a long stride fits with every shorter one, so a count per start says
+    which strides do.
 
     Parameters
     ----------
@@ -68,7 +79,9 @@ class Plan:
         return len(self.starts)
 
 
-def window_starts(label: np.ndarray, segment: np.ndarray, *, which: str | int, length: int, stride: int = 1) -> np.ndarray:
+def window_starts(
+    label: np.ndarray, segment: np.ndarray, *, which: str | int, length: int, stride: int = 1
+) -> np.ndarray:
     """Starts of all windows ``start + stride · (0 … length − 1)`` inside one run of one block of the split and one segment.
 
     Parameters
@@ -89,11 +102,15 @@ def window_starts(label: np.ndarray, segment: np.ndarray, *, which: str | int, l
 
     Examples
     --------
-    >>> window_starts(np.array([0, 0, 0, 0, 1, 0, 0]), np.zeros(7), which="train", length=2, stride=2)
+    >>> window_starts(
+    ...     np.array([0, 0, 0, 0, 1, 0, 0]), np.zeros(7), which="train", length=2, stride=2
+    ... )
     array([0, 1])
     """
     if length < 1 or stride < 1:
-        raise ValueError(f"got windows of length {length} and stride {stride}, expected both at least 1")
+        raise ValueError(
+            f"got windows of length {length} and stride {stride}, expected both at least 1"
+        )
     wanted = np.asarray(label) == (LABELS[which] if isinstance(which, str) else which)
     broken = (wanted[1:] != wanted[:-1]) | (np.asarray(segment)[1:] != np.asarray(segment)[:-1])
     ends = np.append(np.flatnonzero(broken), len(wanted) - 1)
@@ -102,13 +119,21 @@ def window_starts(label: np.ndarray, segment: np.ndarray, *, which: str | int, l
     return index[index + stride * (length - 1) <= last].astype(np.int64)
 
 
-def find_windows(label: np.ndarray, segment: np.ndarray, *, which: str, length: int, lead_steps: Sequence[int] = (1,)) -> Windows:
+def find_windows(
+    label: np.ndarray,
+    segment: np.ndarray,
+    *,
+    which: str,
+    length: int,
+    lead_steps: Sequence[int] = (1,),
+) -> Windows:
     """All windows of a block for several strides; a start is kept if the shortest stride fits.
 
     Raises
     ------
     ValueError
-        If no window fits, or not a single one with the longest stride; the message says how long the runs of times are.
+        If no window fits, or not a single one with the longest stride; the message says how long
+        the runs of times are.
     """
     strides = tuple(sorted({int(s) for s in lead_steps}))
     if not strides:
@@ -118,8 +143,9 @@ def find_windows(label: np.ndarray, segment: np.ndarray, *, which: str, length: 
         have = int((np.asarray(label) == LABELS[which]).sum())
         need = strides[-1] * (length - 1) + 1
         raise ValueError(
-            f"got a {which} block of {have} times without {need} in a row, expected that many, because windows have {length} states "
-            f"{strides[-1]} steps apart; lengthen the block or shorten lead_steps, history or rollout"
+            f"got a {which} block of {have} times without {need} in a row, expected that many,"
+            f" because windows have {length} states {strides[-1]} steps apart; lengthen the block"
+            " or shorten lead_steps, history or rollout"
         )
     count = np.ones(len(fits[0]), np.int64)
     for starts in fits[1:]:
@@ -143,23 +169,26 @@ def plan_epoch(
 ) -> Plan:
     """Order the windows of one epoch: a pure function of its arguments, cheap enough for millions of windows.
 
-    ``global`` permutes all windows, for data held in memory. ``block`` permutes blocks of times, cuts the row of blocks
-    into equal parts for the ranks, and shuffles windows within ``pool`` neighbouring blocks of the row, so that a few
-    blocks in memory suffice. ``none`` keeps the order of time.
+    ``global`` permutes all windows, for data held in memory. ``block`` permutes blocks of times,
+    cuts the row of blocks into equal parts for the ranks, and shuffles windows within ``pool``
+    neighbouring blocks of the row, so that a few blocks in memory suffice. ``none`` keeps the order
+    of time.
 
     Parameters
     ----------
     windows : Windows
         What to order.
     seed, epoch, rank, world_size : int
-        Ranks get disjoint windows, equally many each; the few left over (fewer than ranks) differ from epoch to epoch.
+        Ranks get disjoint windows, equally many each; the few left over (fewer than ranks) differ
+        from epoch to epoch.
     block, pool : int
         Times per block and blocks mixed.
     every : int
-        An epoch takes each ``every``-th window, from a phase that changes so that ``every`` epochs see all of them.
+        An epoch takes each ``every``-th window, from a phase that changes so that ``every`` epochs
+        see all of them.
     weights : float, ``[window]``, optional
-        How often each window is drawn, relative to the mean; an epoch is as long as without them, and a window of
-        weight w comes ⌊w / every⌋ or ⌈w / every⌉ times.
+        How often each window is drawn, relative to the mean; an epoch is as long as without them,
+        and a window of weight w comes ⌊w / every⌋ or ⌈w / every⌉ times.
     past : sequence of (world_size, windows per rank)
         What was served of this epoch under other numbers of ranks; the rest is dealt anew.
 
@@ -170,7 +199,9 @@ def plan_epoch(
     chosen, seeds = _remaining(windows, seed, epoch, order, block, pool, every, weights, past)
     mine, own = _deal(windows.starts[chosen], seeds, rank, world_size, order, block, pool)
     picked = chosen[mine]
-    strides = np.asarray(windows.lead_steps)[(own.random(len(mine)) * windows.num_strides[picked]).astype(np.int64)]
+    strides = np.asarray(windows.lead_steps)[
+        (own.random(len(mine)) * windows.num_strides[picked]).astype(np.int64)
+    ]
     starts = windows.starts[picked]
     return Plan(starts, strides, starts // block)
 
@@ -255,13 +286,21 @@ def _remaining(
     for number, (ranks, served) in enumerate(past):
         seeds = [seed, epoch, *([number] if number else [])]
         starts = windows.starts[chosen]
-        gone = [_deal(starts, seeds, r, ranks, order, block, pool)[0][:served] for r in range(ranks)]
+        gone = [
+            _deal(starts, seeds, r, ranks, order, block, pool)[0][:served] for r in range(ranks)
+        ]
         chosen = np.delete(chosen, np.concatenate(gone))
     return chosen, [seed, epoch, *([len(past)] if past else [])]
 
 
 def _deal(
-    starts: np.ndarray, seeds: list[int], rank: int, world_size: int, order: Order, block: int, pool: int
+    starts: np.ndarray,
+    seeds: list[int],
+    rank: int,
+    world_size: int,
+    order: Order,
+    block: int,
+    pool: int,
 ) -> tuple[np.ndarray, np.random.Generator]:
     """Positions in ``starts`` that a rank serves, in order, and the rank's own generator."""
     seed, epoch, *part = seeds
@@ -270,15 +309,21 @@ def _deal(
     if order == "none":
         return np.arange(rank * size, (rank + 1) * size), own
     if order == "global":
-        return np.random.default_rng([seed, epoch, 1, *part]).permutation(len(starts))[rank::world_size][:size], own
+        return (
+            np.random.default_rng([seed, epoch, 1, *part]).permutation(len(starts))[
+                rank::world_size
+            ][:size],
+            own,
+        )
     blocks, inverse = np.unique(starts // block, return_inverse=True)
     place = np.random.default_rng([seed, epoch, 1, *part]).permutation(len(blocks))[inverse]
     row = np.argsort(place, kind="stable")[rank * size : (rank + 1) * size]
     if not len(row):
         return row, own
-    # Place in the rank's own row p = 0 … P−1. The windows of the block at p get sort keys spread evenly over an interval as long as the
-    # pool, so that each block is needed for one stretch only. An epoch begins and ends with half of the pool: while its last half is
-    # used, the first half of the next epoch is read into the slots that are free by then.
+    # Place in the rank's own row p = 0 … P−1. The windows of the block at p get sort keys spread
+    # evenly over an interval as long as the pool, so that each block is needed for one stretch
+    # only. An epoch begins and ends with half of the pool: while its last half is used, the first
+    # half of the next epoch is read into the slots that are free by then.
     p = np.unique(place[row], return_inverse=True)[1]
     count, half = int(p[-1]) + 1, (pool + 1) // 2
     low, high = np.maximum(p - half + 1, 0), np.minimum(p + 1 + pool - half, count)
@@ -292,7 +337,9 @@ def _chosen(num: int, seed: int, epoch: int, every: int, weights: np.ndarray | N
     if weights is None:
         return np.arange(_phase(num, seed, epoch, every), num, max(1, min(every, num)))
     # Systematic sampling: evenly spaced points on the cumulated weights, from a random first one.
-    total = np.cumsum(weights, dtype=np.float64) * (max(1, num // every) / np.sum(weights, dtype=np.float64))
+    total = np.cumsum(weights, dtype=np.float64) * (
+        max(1, num // every) / np.sum(weights, dtype=np.float64)
+    )
     points = np.floor(total + np.random.default_rng([seed, epoch, 0]).random()).astype(np.int64)
     return np.repeat(np.arange(num), np.diff(points, prepend=0))
 

@@ -15,9 +15,10 @@ __all__ = ["GridTokenizer"]
 class GridTokenizer(nn.Module):
     """Cut states into patches of ``patch_size`` cells.
 
-    Grids that do not divide are padded at the end (north, east) with missing cells, or, where the longitudes close on
-    themselves, are refused unless they divide: a padded seam would part neighbours. Each token carries the values of
-    its cells, 0 where missing, and per channel the fraction that was observed.
+    Grids that do not divide are padded at the end (north, east) with missing cells, or, where the
+    longitudes close on themselves, are refused unless they divide: a padded seam would part
+    neighbours. Each token carries the values of its cells, 0 where missing, and per channel the
+    fraction that was observed.
 
     Parameters
     ----------
@@ -30,7 +31,12 @@ class GridTokenizer(nn.Module):
 
     Examples
     --------
-    >>> tokenizer = GridTokenizer(latitude=np.arange(30, 51.0), longitude=np.arange(0, 24.0), num_channels=2, patch_size=(4, 4))
+    >>> tokenizer = GridTokenizer(
+    ...     latitude=np.arange(30, 51.0),
+    ...     longitude=np.arange(0, 24.0),
+    ...     num_channels=2,
+    ...     patch_size=(4, 4),
+    ... )
     >>> tokenizer.num_tokens, tokenizer.feature_dim
     (36, 34)
     """
@@ -38,31 +44,57 @@ class GridTokenizer(nn.Module):
     position: Tensor
     area: Tensor
 
-    def __init__(self, *, latitude: np.ndarray, longitude: np.ndarray, num_channels: int, patch_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        *,
+        latitude: np.ndarray,
+        longitude: np.ndarray,
+        num_channels: int,
+        patch_size: tuple[int, int],
+    ) -> None:
         super().__init__()
         self.shape = (len(latitude), len(longitude))
         self.patch_size = patch_size
         self.num_channels = num_channels
         if min(patch_size) < 1 or patch_size[0] > self.shape[0] or patch_size[1] > self.shape[1]:
-            raise ValueError(f"got patch_size {patch_size}, expected between (1, 1) and the grid's {self.shape}")
+            raise ValueError(
+                f"got patch_size {patch_size}, expected between (1, 1) and the grid's {self.shape}"
+            )
         self.periodic = is_periodic(np.asarray(longitude))
         if self.periodic and self.shape[1] % patch_size[1]:
             raise ValueError(
-                f"got patch_size {patch_size} for {self.shape[1]} periodic longitudes, expected a divisor of {self.shape[1]}, "
-                "because padding would part the two sides of the seam"
+                f"got patch_size {patch_size} for {self.shape[1]} periodic longitudes, expected a"
+                f" divisor of {self.shape[1]}, because padding would part the two sides of the seam"
             )
-        self.grid = (math.ceil(self.shape[0] / patch_size[0]), math.ceil(self.shape[1] / patch_size[1]))
+        self.grid = (
+            math.ceil(self.shape[0] / patch_size[0]),
+            math.ceil(self.shape[1] / patch_size[1]),
+        )
         self.num_tokens = self.grid[0] * self.grid[1]
         self.cells = num_channels * patch_size[0] * patch_size[1]
         self.feature_dim = self.cells + num_channels
         cosine = np.cos(np.deg2rad(np.asarray(latitude, float)))
-        point = torch.from_numpy(unit_sphere(np.asarray(latitude)[:, None], np.asarray(longitude)[None, :])).float()
-        weight = torch.from_numpy(np.repeat(cosine[:, None], self.shape[1], axis=1)).float().clamp_min(1e-4)
-        sums = self._split(torch.cat([point.permute(2, 0, 1) * weight, weight[None]]), 4).reshape(self.num_tokens, 4, -1).sum(-1)
-        self.register_buffer("position", nn.functional.normalize(sums[:, :3], dim=-1), persistent=False)
+        point = torch.from_numpy(
+            unit_sphere(np.asarray(latitude)[:, None], np.asarray(longitude)[None, :])
+        ).float()
+        weight = (
+            torch.from_numpy(np.repeat(cosine[:, None], self.shape[1], axis=1))
+            .float()
+            .clamp_min(1e-4)
+        )
+        sums = (
+            self._split(torch.cat([point.permute(2, 0, 1) * weight, weight[None]]), 4)
+            .reshape(self.num_tokens, 4, -1)
+            .sum(-1)
+        )
+        self.register_buffer(
+            "position", nn.functional.normalize(sums[:, :3], dim=-1), persistent=False
+        )
         self.register_buffer("area", sums[:, 3] / sums[:, 3].sum(), persistent=False)
 
-    def _split(self, values: Float[Tensor, "*lead channel latitude longitude"], channels: int) -> Float[Tensor, "*lead token feature"]:
+    def _split(
+        self, values: Float[Tensor, "*lead channel latitude longitude"], channels: int
+    ) -> Float[Tensor, "*lead token feature"]:
         (rows, columns), (height, width) = self.grid, self.patch_size
         padding = (0, columns * width - self.shape[1], 0, rows * height - self.shape[0])
         lead = values.shape[:-3]
@@ -73,7 +105,9 @@ class GridTokenizer(nn.Module):
         return split.permute(order).reshape(*lead, rows * columns, channels * height * width)
 
     def forward(
-        self, values: Float[Tensor, "*lead channel latitude longitude"], valid: Bool[Tensor, "*lead channel latitude longitude"]
+        self,
+        values: Float[Tensor, "*lead channel latitude longitude"],
+        valid: Bool[Tensor, "*lead channel latitude longitude"],
     ) -> tuple[Float[Tensor, "*lead token feature"], Bool[Tensor, "*lead token"]]:
         """Token features, and which tokens hold at least one observed cell."""
         cells = self.patches(values)
@@ -81,20 +115,28 @@ class GridTokenizer(nn.Module):
         fraction = observed.reshape(*observed.shape[:-1], self.num_channels, -1).mean(-1)
         return torch.cat([cells, fraction], dim=-1), fraction.amax(-1) > 0
 
-    def patches(self, values: Float[Tensor, "*lead channel latitude longitude"]) -> Float[Tensor, "*lead token cell"]:
+    def patches(
+        self, values: Float[Tensor, "*lead channel latitude longitude"]
+    ) -> Float[Tensor, "*lead token cell"]:
         """Values of each token's cells, ordered channel, latitude, longitude; padding is 0."""
         return self._split(values, self.num_channels)
 
-    def fields(self, patches: Float[Tensor, "*lead token cell"]) -> Float[Tensor, "*lead channel latitude longitude"]:
+    def fields(
+        self, patches: Float[Tensor, "*lead token cell"]
+    ) -> Float[Tensor, "*lead channel latitude longitude"]:
         """Inverse of `patches`."""
         (rows, columns), (height, width) = self.grid, self.patch_size
         lead = patches.shape[:-2]
         split = patches.reshape(*lead, rows, columns, self.num_channels, height, width)
         order = (*range(len(lead)), *(len(lead) + i for i in (2, 0, 3, 1, 4)))
-        whole = split.permute(order).reshape(*lead, self.num_channels, rows * height, columns * width)
+        whole = split.permute(order).reshape(
+            *lead, self.num_channels, rows * height, columns * width
+        )
         return whole[..., : self.shape[0], : self.shape[1]]
 
-    def surroundings(self, values: Float[Tensor, "*lead channel latitude longitude"], halo: int) -> Float[Tensor, "*lead token feature"]:
+    def surroundings(
+        self, values: Float[Tensor, "*lead channel latitude longitude"], halo: int
+    ) -> Float[Tensor, "*lead token feature"]:
         """Values of each token's cells and of ``halo`` cells around them; 0 beyond the domain, wrapped where periodic."""
         if halo == 0:
             return self.patches(values)

@@ -8,13 +8,18 @@ __all__ = ["block_mask", "random_mask"]
 
 
 def block_mask(
-    position: Float[Tensor, "token axis"], *, batch: int, ratio: float, num_blocks: int = 2, generator: torch.Generator | None = None
+    position: Float[Tensor, "token axis"],
+    *,
+    batch: int,
+    ratio: float,
+    num_blocks: int = 2,
+    generator: torch.Generator | None = None,
 ) -> Int[Tensor, "batch visible"]:
     """Indices of the tokens that stay visible when compact blocks are dropped.
 
-    Blocks grow around random tokens until ``ratio`` of all tokens is gone; nearness is measured between positions, so
-    the same rule serves a grid, the globe and a molecule. Single dropped tokens could be filled in from their
-    neighbours; blocks cannot.
+    Blocks grow around random tokens until ``ratio`` of all tokens is gone; nearness is measured
+    between positions, so the same rule serves a grid, the globe and a molecule. Single dropped
+    tokens could be filled in from their neighbours; blocks cannot.
 
     Parameters
     ----------
@@ -48,7 +53,9 @@ def block_mask(
     return distance.topk(keep, dim=1).indices.sort(1).values
 
 
-def random_mask(tokens: int, *, batch: int, ratio: float, generator: torch.Generator | None = None) -> Int[Tensor, "batch visible"]:
+def random_mask(
+    tokens: int, *, batch: int, ratio: float, generator: torch.Generator | None = None
+) -> Int[Tensor, "batch visible"]:
     """Indices of the tokens that stay visible when single tokens are dropped, each as likely as any other.
 
     Parameters

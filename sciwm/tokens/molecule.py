@@ -24,8 +24,8 @@ def fit_distances(positions: np.ndarray, *, block: int = 4096) -> tuple[np.ndarr
     Returns
     -------
     mean, spread : ndarray, ``[atom, atom]``
-        In nm. Distances that never change (bonds under constraint) have their spread floored at 1e-3 nm, so that
-        rounding is not blown up into a signal.
+        In nm. Distances that never change (bonds under constraint) have their spread floored at
+        1e-3 nm, so that rounding is not blown up into a signal.
 
     Raises
     ------
@@ -37,7 +37,9 @@ def fit_distances(positions: np.ndarray, *, block: int = 4096) -> tuple[np.ndarr
         frames = np.asarray(positions[start : start + block], dtype="float64")
         if not np.isfinite(frames).all():
             frame = start + int(np.argwhere(~np.isfinite(frames))[0, 0])
-            raise ValueError(f"got a missing position in frame {frame}, expected none: drop or repair that frame")
+            raise ValueError(
+                f"got a missing position in frame {frame}, expected none: drop or repair that frame"
+            )
         distance = _pairwise(torch.from_numpy(frames)).numpy()
         count += len(frames)
         total = total + distance.sum(0)
@@ -49,8 +51,9 @@ def fit_distances(positions: np.ndarray, *, block: int = 4096) -> tuple[np.ndarr
 class MoleculeTokenizer(nn.Module):
     """Rows of the matrix of interatomic distances, standardized pair by pair.
 
-    Distances ignore where the molecule is and how it is turned: linear models on raw laboratory coordinates measure
-    drift and tumbling. They also ignore mirror images, which is harmless for a molecule that keeps its chirality.
+    Distances ignore where the molecule is and how it is turned: linear models on raw laboratory
+    coordinates measure drift and tumbling. They also ignore mirror images, which is harmless for a
+    molecule that keeps its chirality.
 
     Parameters
     ----------
@@ -67,10 +70,14 @@ class MoleculeTokenizer(nn.Module):
         super().__init__()
         self.num_tokens = self.feature_dim = self.cells = mean.shape[0]
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False
+        )
         # Atoms are told apart by what they are, not where: one-hot "positions".
         self.register_buffer("position", torch.eye(self.num_tokens), persistent=False)
-        self.register_buffer("area", torch.full((self.num_tokens,), 1 / self.num_tokens), persistent=False)
+        self.register_buffer(
+            "area", torch.full((self.num_tokens,), 1 / self.num_tokens), persistent=False
+        )
 
     def forward(
         self, values: Float[Tensor, "*lead atom 3"], valid: Bool[Tensor, "*lead atom 3"]
@@ -78,6 +85,8 @@ class MoleculeTokenizer(nn.Module):
         """Standardized distance rows; every atom is valid."""
         return self.patches(values), valid.all(-1)
 
-    def patches(self, values: Float[Tensor, "*lead atom 3"]) -> Float[Tensor, "*lead token feature"]:
+    def patches(
+        self, values: Float[Tensor, "*lead atom 3"]
+    ) -> Float[Tensor, "*lead token feature"]:
         """Standardized distance rows."""
         return (_pairwise(values) - self.mean) / self.spread

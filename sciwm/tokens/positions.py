@@ -11,8 +11,8 @@ __all__ = ["fourier_features", "is_periodic", "solar_elevation", "unit_sphere"]
 def unit_sphere(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     """Cartesian points on the unit sphere.
 
-    Longitudes that differ by 360 degrees give the same point, so nothing downstream needs to know whether the grid is
-    periodic.
+    Longitudes that differ by 360 degrees give the same point, so nothing downstream needs to know
+    whether the grid is periodic.
 
     Parameters
     ----------
@@ -47,11 +47,13 @@ def is_periodic(longitude: np.ndarray) -> bool:
     return bool(abs(longitude[-1] + spacing - longitude[0] - 360.0) < 0.01 * spacing)
 
 
-def fourier_features(position: Float[Tensor, "token axis"], *, octaves: int = 4) -> Float[Tensor, "token feature"]:
+def fourier_features(
+    position: Float[Tensor, "token axis"], *, octaves: int = 4
+) -> Float[Tensor, "token feature"]:
     """Sines and cosines of positions at doubling frequencies, beside the positions themselves.
 
-    Every axis is first stretched to [-1, 1] over the tokens at hand, so that a region of a few degrees is resolved as
-    well as the globe.
+    Every axis is first stretched to [-1, 1] over the tokens at hand, so that a region of a few
+    degrees is resolved as well as the globe.
     """
     centre = (position.amax(0) + position.amin(0)) / 2
     half = ((position.amax(0) - position.amin(0)) / 2).clamp_min(1e-6)
@@ -61,7 +63,9 @@ def fourier_features(position: Float[Tensor, "token axis"], *, octaves: int = 4)
 
 
 def solar_elevation(
-    year_phase: Float[Tensor, "..."], day_phase: Float[Tensor, "..."], position: Float[Tensor, "token 3"]
+    year_phase: Float[Tensor, "..."],
+    day_phase: Float[Tensor, "..."],
+    position: Float[Tensor, "token 3"],
 ) -> Float[Tensor, "... token"]:
     r"""Sine of the sun's elevation above each token, in [-1, 1].
 

@@ -34,7 +34,13 @@ class Health(L.Callback):
         Steps between measurements.
     """
 
-    def __init__(self, *, batches: Callable[[], Iterable[Batch]], record: Callable[[dict[str, Any]], None], every: int) -> None:
+    def __init__(
+        self,
+        *,
+        batches: Callable[[], Iterable[Batch]],
+        record: Callable[[dict[str, Any]], None],
+        every: int,
+    ) -> None:
         self.batches, self.record, self.every = batches, record, every
         self.started = time.monotonic()
 
@@ -44,25 +50,48 @@ class Health(L.Callback):
         if trainer.global_step == 0:
             self._measure(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         """Log the training losses and measure health when it is time."""
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps
         if not (due or step % 20 == 0):
             return
-        losses = {k.removeprefix("train/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        losses = {
+            k.removeprefix("train/"): float(v)
+            for k, v in trainer.callback_metrics.items()
+            if k.startswith("train/")
+        }
         if not math.isfinite(losses["loss"]):
             raise FloatingPointError(
-                f"got a loss of {losses['loss']} at step {step}, expected a finite one: lower train.learning_rate, or look for extreme "
-                "values in the data with `sciwm check`; the last healthy weights are in checkpoints/"
+                f"got a loss of {losses['loss']} at step {step}, expected a finite one: lower"
+                " train.learning_rate, or look for extreme values in the data with `sciwm check`;"
+                " the last healthy weights are in checkpoints/"
             )
-        self.record({"step": step, "split": "train", **losses, "seconds": round(time.monotonic() - self.started, 2)})
+        self.record(
+            {
+                "step": step,
+                "split": "train",
+                **losses,
+                "seconds": round(time.monotonic() - self.started, 2),
+            }
+        )
         if due:
             self._measure(trainer, pl_module)
 
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, JEPAModule)
-        network = pl_module.average if pl_module.config.train.average_decay and trainer.global_step else pl_module.network
+        network = (
+            pl_module.average
+            if pl_module.config.train.average_decay and trainer.global_step
+            else pl_module.network
+        )
         found = measure(pl_module, network, self.batches())
         record = {"step": trainer.global_step, "split": "validation", **found}
         self.record(record | {"seconds": round(time.monotonic() - self.started, 2)})
@@ -88,7 +117,8 @@ def measure(module: JEPAModule, network: Network, batches: Iterable[Batch]) -> d
             fields.append(module.tokenizer.patches(batch.values[:, 0]).float().cpu())
     network.train(was_training)
     states, cells = torch.cat(latents), torch.cat(fields)
-    # Each token against its own mean: what differs between places only is not information about the state.
+    # Each token against its own mean: what differs between places only is not information about the
+    # state.
     health = latent_health((states - states.mean(0)).flatten(0, 1))
     means = {k: float(torch.stack([x[k].cpu() for x in losses]).mean()) for k in losses[0]}
     return {**means, **health, "probe_r2": _probe_r2(states, cells)}
@@ -99,9 +129,15 @@ def _probe_r2(latents: Tensor, cells: Tensor) -> float:
     half = len(latents) // 2
     if half == 0:
         return math.nan
-    moments = [Moments.zeros(groups=1, features=latents.shape[-1], targets=cells.shape[-1]) for _ in range(2)]
+    moments = [
+        Moments.zeros(groups=1, features=latents.shape[-1], targets=cells.shape[-1])
+        for _ in range(2)
+    ]
     for part, rows in zip(moments, (slice(0, half), slice(half, None)), strict=True):
-        part.add(latents[rows].flatten(0, 1)[:, None], (cells - cells.mean(0))[rows].flatten(0, 1)[:, None])
+        part.add(
+            latents[rows].flatten(0, 1)[:, None],
+            (cells - cells.mean(0))[rows].flatten(0, 1)[:, None],
+        )
     (ridge,) = fit_ridge(moments[0], [1e-2])
     variance = (moments[1].yy / moments[1].count - (moments[1].y / moments[1].count).square()).sum()
     return float(1 - ridge.squared_error(moments[1]).sum() / variance)
@@ -110,19 +146,29 @@ def _probe_r2(latents: Tensor, cells: Tensor) -> float:
 class Checkpoints(L.Callback):
     """Write ``last.ckpt`` every so often, and whenever training ends early.
 
-    A half-written checkpoint never replaces a whole one, nor does one after a loss that is not a number.
+    A half-written checkpoint never replaces a whole one, nor does one after a loss that is not a
+    number.
     """
 
     def __init__(self, *, path: Path, every: int) -> None:
         self.path, self.every = path, every
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         """Save when it is time, or when this step is the last."""
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps or trainer.should_stop
         if not due:
             return
-        healthy = math.isfinite(float(outputs["loss"])) and all(bool(p.isfinite().all()) for p in pl_module.parameters())
+        healthy = math.isfinite(float(outputs["loss"])) and all(
+            bool(p.isfinite().all()) for p in pl_module.parameters()
+        )
         if trainer.world_size > 1:  # all of them save, or none
             healthy = trainer.strategy.reduce_boolean_decision(healthy)
         if healthy:
@@ -157,7 +203,14 @@ class StopOnSignal(L.Callback):
         except ValueError:  # not in the main thread: whoever runs us there handles signals
             self._previous = None
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         """Stop if asked to; on several devices after the same step on all of them, whichever got the signal first."""
         if trainer.world_size > 1:
             self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)

@@ -19,8 +19,9 @@ __all__ = ["DataModule", "ValidationBatches"]
 class DataModule(lightning.LightningDataModule):
     """Training and validation batches of a training store, or of anything else that `sciwm.streams.open` reads.
 
-    A resumed run goes on with the very next batch, also on another number of devices: the checkpoint holds the stream's state after
-    the trainer's ``global_step`` times ``accumulate_grad_batches`` batches, not after those read ahead. (This presumes one optimizer.)
+    A resumed run goes on with the very next batch, also on another number of devices: the
+    checkpoint holds the stream's state after the trainer's ``global_step`` times
+    ``accumulate_grad_batches`` batches, not after those read ahead. (This presumes one optimizer.)
 
     Parameters
     ----------
@@ -77,7 +78,9 @@ class DataModule(lightning.LightningDataModule):
         self._state = state or None
 
     def _stream(self, which: Literal["train", "validation"]) -> Stream:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         return stream(
             self.data,
             which=which,
@@ -97,8 +100,8 @@ class DataModule(lightning.LightningDataModule):
 class TrainBatches:
     """An iterable that starts where the trainer stands.
 
-    It keeps the stream's ``state_dict`` from Lightning's loops, which would restore the position of their prefetcher, one batch
-    further.
+    It keeps the stream's ``state_dict`` from Lightning's loops, which would restore the position of
+    their prefetcher, one batch further.
     """
 
     def __init__(self, source: Stream, trainer: Any, state: dict[str, Any] | None) -> None:
@@ -115,7 +118,11 @@ class TrainBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """The stream's state after the batches that the trainer has used."""
-        step = int(self._trainer.global_step * self._trainer.accumulate_grad_batches) if self._trainer else 0
+        step = (
+            int(self._trainer.global_step * self._trainer.accumulate_grad_batches)
+            if self._trainer
+            else 0
+        )
         return {"step": step, "stream": self._source.state_after(max(0, step - self._step_then))}
 
 

@@ -33,7 +33,9 @@ __all__ = ["build_world", "fit_world", "is_first_process", "measure_world"]
 _VALIDATION_WINDOWS = 512
 
 
-def build_world(config: Config, store: str | Path, *, series_climatology: Climatology | None = None) -> WorldModel:
+def build_world(
+    config: Config, store: str | Path, *, series_climatology: Climatology | None = None
+) -> WorldModel:
     """An untrained world model for the data of a training store.
 
     Parameters
@@ -59,12 +61,19 @@ def build_world(config: Config, store: str | Path, *, series_climatology: Climat
         statistics = load_statistics(store)
         height, width = config.model.patch_size
         tokenizer = GridTokenizer(
-            latitude=ds["latitude"].values, longitude=ds["longitude"].values, num_channels=ds.sizes["channel"], patch_size=(height, width)
+            latitude=ds["latitude"].values,
+            longitude=ds["longitude"].values,
+            num_channels=ds.sizes["channel"],
+            patch_size=(height, width),
         )
         if "static" in ds:
             planes = np.repeat(ds["static"].values[:, None], tokenizer.num_channels, axis=1)
-            cells = tokenizer.patches(torch.ones(1, tokenizer.num_channels, *tokenizer.shape)).sum(-1)  # without padding
-            static = (tokenizer.patches(torch.from_numpy(planes).float()).sum(-1) / cells).T.contiguous()
+            cells = tokenizer.patches(torch.ones(1, tokenizer.num_channels, *tokenizer.shape)).sum(
+                -1
+            )  # without padding
+            static = (
+                tokenizer.patches(torch.from_numpy(planes).float()).sum(-1) / cells
+            ).T.contiguous()
     else:
         statistics = None
         mean, spread = fit_distances(ds["state"].isel(time=split == 0).data)
@@ -75,12 +84,17 @@ def build_world(config: Config, store: str | Path, *, series_climatology: Climat
     return WorldModel(
         config=config,
         step=step,
-        network=build_network(config, tokenizer=tokenizer, condition_dim=condition_dim, local_dim=local_dim),
+        network=build_network(
+            config, tokenizer=tokenizer, condition_dim=condition_dim, local_dim=local_dim
+        ),
         tokenizer=tokenizer,
         statistics=statistics,
         series_climatology=series_climatology,
         static=static,
-        about={"split": Split(split).describe(ds["time"].values), "fingerprint": ds.attrs.get("fingerprint", "")},
+        about={
+            "split": Split(split).describe(ds["time"].values),
+            "fingerprint": ds.attrs.get("fingerprint", ""),
+        },
     )
 
 
@@ -94,10 +108,11 @@ def fit_world(
 ) -> bool:
     """Train ``world.network`` in place, going on from ``checkpoints/last.ckpt`` if there is one.
 
-    Ctrl-C finishes the step under way and writes a checkpoint. The resumed training ends with the same weights, bit for
-    bit, as an unbroken one with the same number of threads.
+    Ctrl-C finishes the step under way and writes a checkpoint. The resumed training ends with the
+    same weights, bit for bit, as an unbroken one with the same number of threads.
 
-    With ``train.devices`` above 1 the program that called this is started again for every further device; those end here (`SystemExit`).
+    With ``train.devices`` above 1 the program that called this is started again for every further
+    device; those end here (`SystemExit`).
 
     Parameters
     ----------
@@ -136,14 +151,27 @@ def fit_world(
     watch = StopOnSignal()
     validation = _validation(store, config)
     own_record = record if is_first_process() else lambda record: None
-    health = Health(batches=lambda: _first(validation, config), record=own_record, every=config.train.validate_every)
-    callbacks: list[L.Callback] = [watch, health, Checkpoints(path=checkpoint, every=config.train.checkpoint_every)]
+    health = Health(
+        batches=lambda: _first(validation, config),
+        record=own_record,
+        every=config.train.validate_every,
+    )
+    callbacks: list[L.Callback] = [
+        watch,
+        health,
+        Checkpoints(path=checkpoint, every=config.train.checkpoint_every),
+    ]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
     with quiet_lightning():
         trainer = _trainer(config, folder, callbacks, progress=progress)
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+            trainer.fit(
+                module,
+                datamodule=data,
+                ckpt_path=checkpoint if checkpoint.exists() else None,
+                weights_only=True,
+            )
         except SystemExit:  # what Lightning makes of a KeyboardInterrupt
             raise KeyboardInterrupt from None
         finally:
@@ -164,7 +192,9 @@ def is_first_process() -> bool:
 
 def measure_world(world: WorldModel, store: str | Path) -> dict[str, float]:
     """What ``log.jsonl`` says at every validation, of a world model as it is: losses, health of the latents, ``probe_r2``."""
-    return measure(JEPAModule(world), world.network, _first(_validation(store, world.config), world.config))
+    return measure(
+        JEPAModule(world), world.network, _first(_validation(store, world.config), world.config)
+    )
 
 
 def _first(batches: Iterable[Batch], config: Config) -> Iterable[Batch]:
@@ -176,15 +206,22 @@ def _validation(store: str | Path, config: Config) -> Iterable[Batch]:
     return ValidationBatches(epoch_of(store, config, "validation"))
 
 
-def _trainer(config: Config, folder: Path, callbacks: list[L.Callback], *, progress: bool) -> L.Trainer:
-    # TensorBoard appends when a training is resumed; CSVLogger would delete what is there, so it gets a new folder each time.
-    loggers = [CSVLogger(folder, name="logs", flush_logs_every_n_steps=100), TensorBoardLogger(folder, name="logs", version="")]
+def _trainer(
+    config: Config, folder: Path, callbacks: list[L.Callback], *, progress: bool
+) -> L.Trainer:
+    # TensorBoard appends when a training is resumed; CSVLogger would delete what is there, so it
+    # gets a new folder each time.
+    loggers = [
+        CSVLogger(folder, name="logs", flush_logs_every_n_steps=100),
+        TensorBoardLogger(folder, name="logs", version=""),
+    ]
     return L.Trainer(
         max_steps=config.train.steps,
         precision=config.train.precision,  # type: ignore[arg-type]
         accelerator="auto",
         devices=config.train.devices,
-        # A parameter may be without a gradient: the stand-in for hidden tokens, where none are hidden.
+        # A parameter may be without a gradient: the stand-in for hidden tokens, where none are
+        # hidden.
         strategy="ddp_find_unused_parameters_true" if config.train.devices > 1 else "auto",
         logger=loggers,
         callbacks=callbacks,

@@ -20,8 +20,8 @@ __all__ = ["count_flops", "step_flops", "train_flops"]
 def count_flops(loss: Callable[[], Tensor]) -> int:
     """Floating-point operations of the matrix products behind a loss and its gradient; a product and a sum count as two.
 
-    Elementwise work (norms, activations, the optimiser) is not counted. Attention is counted as the two products it is,
-    without causal or padding savings, whatever kernel would run it.
+    Elementwise work (norms, activations, the optimiser) is not counted. Attention is counted as the
+    two products it is, without causal or padding savings, whatever kernel would run it.
 
     Parameters
     ----------
@@ -31,7 +31,9 @@ def count_flops(loss: Callable[[], Tensor]) -> int:
     Examples
     --------
     >>> layer = torch.nn.Linear(3, 5)
-    >>> count_flops(lambda: layer(torch.ones(7, 3)).sum())  # forward and the weights' gradient: 2 * (2 * 7 * 3 * 5)
+    >>> count_flops(
+    ...     lambda: layer(torch.ones(7, 3)).sum()
+    ... )  # forward and the weights' gradient: 2 * (2 * 7 * 3 * 5)
     420
     """
     # The fused kernels of a CPU are unknown to the counter: it would count no attention at all.
@@ -52,7 +54,9 @@ def step_flops(world: WorldModel, store: str | Path, *, rollout: int | None = No
     rollout : int, optional
         States predicted in sequence, at most ``objective.rollout``, which is the default.
     """
-    return _measure(world, store, [world.config.objective.rollout if rollout is None else rollout])[0]
+    return _measure(world, store, [world.config.objective.rollout if rollout is None else rollout])[
+        0
+    ]
 
 
 def train_flops(world: WorldModel, store: str | Path) -> int:
@@ -64,7 +68,10 @@ def train_flops(world: WorldModel, store: str | Path) -> int:
         As `step_flops` takes them.
     """
     steps = Counter(rollout_at(step, world.config) for step in range(world.config.train.steps))
-    return sum(count * flops for count, flops in zip(steps.values(), _measure(world, store, list(steps)), strict=True))
+    return sum(
+        count * flops
+        for count, flops in zip(steps.values(), _measure(world, store, list(steps)), strict=True)
+    )
 
 
 def _measure(world: WorldModel, store: str | Path, rollouts: Sequence[int]) -> list[int]:
@@ -74,7 +81,9 @@ def _measure(world: WorldModel, store: str | Path, rollouts: Sequence[int]) -> l
     module.network.train()
 
     def loss(rollout: int) -> Tensor:
-        return module.losses(module.network, module.cut(batch, rollout), mask_ratio=world.config.objective.mask_ratio)["loss"]
+        return module.losses(
+            module.network, module.cut(batch, rollout), mask_ratio=world.config.objective.mask_ratio
+        )["loss"]
 
     with torch.random.fork_rng(devices=[]):
         flops = [count_flops(partial(loss, rollout)) for rollout in rollouts]

@@ -22,8 +22,8 @@ from sciwm.world.model import WorldModel
 
 __all__ = ["JEPAModule", "rollout_at"]
 
-# A step whose loss is that many standard deviations above the mean of the last ones is skipped (after V-JEPA 2.1): far beyond what
-# batches scatter, but a single one can undo many steps.
+# A step whose loss is that many standard deviations above the mean of the last ones is skipped
+# (after V-JEPA 2.1): far beyond what batches scatter, but a single one can undo many steps.
 _SPIKE, _RECENT, _FEWEST = 8.0, 300, 100
 _LEAST = 1e-3  # scatter of a loss that hardly changes, as a part of it
 
@@ -34,20 +34,27 @@ def rollout_at(step: int, config: Config) -> int:
     Examples
     --------
     >>> from sciwm.config import ObjectiveConfig, TrainConfig
-    >>> config = Config(objective=ObjectiveConfig(rollout=4, curriculum=0.8), train=TrainConfig(steps=100))
+    >>> config = Config(
+    ...     objective=ObjectiveConfig(rollout=4, curriculum=0.8), train=TrainConfig(steps=100)
+    ... )
     >>> [rollout_at(step, config) for step in (0, 19, 20, 59, 60, 99)]
     [1, 1, 2, 3, 4, 4]
     """
     stage = config.objective.curriculum * config.train.steps / config.objective.rollout
-    return config.objective.rollout if not stage else min(config.objective.rollout, 1 + int(step / stage))
+    return (
+        config.objective.rollout
+        if not stage
+        else min(config.objective.rollout, 1 + int(step / stage))
+    )
 
 
 class JEPAModule(L.LightningModule):
     """Trains ``world.network`` and keeps a moving average of its weights.
 
-    Every step draws its randomness (noise, masks, dropout, directions) from a seed made of ``config.seed`` and the step's
-    number, so that a resumed training goes on exactly as an unbroken one would, wherever it was stopped. Steps whose loss leaps up
-    are skipped; ``skipped`` counts them.
+    Every step draws its randomness (noise, masks, dropout, directions) from a seed made of
+    ``config.seed`` and the step's number, so that a resumed training goes on exactly as an unbroken
+    one would, wherever it was stopped. Steps whose loss leaps up are skipped; ``skipped`` counts
+    them.
 
     Parameters
     ----------
@@ -59,8 +66,9 @@ class JEPAModule(L.LightningModule):
         super().__init__()
         if world.config.train.precision.startswith("16"):
             raise ValueError(
-                f"got train.precision = {world.config.train.precision!r}, expected bf16-mixed or 32-true: the scaled gradients of float16 "
-                "would be clipped as if they were not scaled"
+                f"got train.precision = {world.config.train.precision!r}, expected bf16-mixed or"
+                " 32-true: the scaled gradients of float16 would be clipped as if they were not"
+                " scaled"
             )
         self.world = world
         self.config: Config = world.config
@@ -71,17 +79,29 @@ class JEPAModule(L.LightningModule):
         self._loss = torch.zeros(())
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
-    def losses(self, network: Network, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0) -> dict[str, Tensor]:
+    def losses(
+        self, network: Network, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0
+    ) -> dict[str, Tensor]:
         """Prediction error and regulariser (or reconstruction error) of a batch."""
-        values = batch.values + noise * torch.randn_like(batch.values) * batch.valid if noise else batch.values
+        values = (
+            batch.values + noise * torch.randn_like(batch.values) * batch.valid
+            if noise
+            else batch.values
+        )
         features, valid = self.world.tokenize(values, batch.valid)
         visible = None
-        if network.kind == "masked_autoencoder":  # in validation, too: without hidden tokens there is nothing to fill in
+        if (
+            network.kind == "masked_autoencoder"
+        ):  # in validation, too: without hidden tokens there is nothing to fill in
             states, tokens = features.shape[0] * features.shape[1], features.shape[2]
-            visible = random_mask(tokens, batch=states, ratio=self.config.objective.mask_ratio).to(features.device)
+            visible = random_mask(tokens, batch=states, ratio=self.config.objective.mask_ratio).to(
+                features.device
+            )
         elif mask_ratio:
             states = len(batch) * network.history
-            visible = block_mask(self.tokenizer.position.cpu(), batch=states, ratio=mask_ratio).to(features.device)
+            visible = block_mask(self.tokenizer.position.cpu(), batch=states, ratio=mask_ratio).to(
+                features.device
+            )
         known: dict[str, Any] = {
             "condition": batch.condition,
             "lead_steps": batch.lead_steps.float(),
@@ -89,19 +109,37 @@ class JEPAModule(L.LightningModule):
             "visible": visible,
         }
         if isinstance(network, Twin) or network.anchor:
-            known["cells"], known["seen"] = self.world.cells(batch.values, batch.valid)  # without the noise
+            known["cells"], known["seen"] = self.world.cells(
+                batch.values, batch.valid
+            )  # without the noise
         if isinstance(network, Twin):
             return network.loss(features, valid, **known)
         return network.loss(features, valid, target_features=features, **known)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        # The same on every rank would be the same noise, masks and dropout on every part of the batch.
-        torch.manual_seed(hash((self.config.seed, self.global_step, *([self.global_rank] if self.global_rank else []))) % 2**63)
+        # The same on every rank would be the same noise, masks and dropout on every part of the
+        # batch.
+        torch.manual_seed(
+            hash(
+                (
+                    self.config.seed,
+                    self.global_step,
+                    *([self.global_rank] if self.global_rank else []),
+                )
+            )
+            % 2**63
+        )
         objective = self.config.objective
         batch = self.cut(batch, rollout_at(self.global_step, self.config))
-        losses = self.losses(self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio)
-        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()} | {"train/skipped": float(self.skipped)}, prog_bar=False)
+        losses = self.losses(
+            self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio
+        )
+        self.log_dict(
+            {f"train/{k}": v.detach() for k, v in losses.items()}
+            | {"train/skipped": float(self.skipped)},
+            prog_bar=False,
+        )
         self._loss = losses["loss"].detach()
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
@@ -114,12 +152,19 @@ class JEPAModule(L.LightningModule):
     def noise_of(self, batch: Batch) -> float:
         """Input noise in the units of ``batch.values``: of a molecule, in units of the spread of its distances."""
         noise = self.config.objective.input_noise
-        return noise * float(self.tokenizer.spread.median()) if isinstance(self.tokenizer, MoleculeTokenizer) else noise
+        return (
+            noise * float(self.tokenizer.spread.median())
+            if isinstance(self.tokenizer, MoleculeTokenizer)
+            else noise
+        )
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
         """Move the weights, then the teacher and the average of the weights.
 
-        Not in ``on_train_batch_end``: callbacks get theirs first, and a checkpoint would lack the averages' last move.
+        Not in ``on_train_batch_end``: callbacks get theirs first, and a checkpoint would lack the
+        averages' last move.
         """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if isinstance(self.network, JEPA):
@@ -129,11 +174,15 @@ class JEPAModule(L.LightningModule):
         update_average(self.average, self.network, decay=decay)
 
     def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Limit the gradient's norm here: Lightning refuses to for a fused optimiser in mixed precision, though bfloat16 has no scaling.
 
-        After a leap of the loss there is no gradient at all: the optimiser then leaves weights and its own averages as they are.
+        After a leap of the loss there is no gradient at all: the optimiser then leaves weights and
+        its own averages as they are.
         """
         if self._leaps(float(total_over_ranks(self._loss)) / num_ranks()):
             self.skipped += 1
@@ -172,7 +221,9 @@ class JEPAModule(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
+        optimizer = torch.optim.AdamW(
+            groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True
+        )
         warm = max(1, round(settings.warmup * settings.steps))
 
         def rate(step: int) -> float:
@@ -180,7 +231,10 @@ class JEPAModule(L.LightningModule):
             return min((step + 1) / warm, 1e-3 + 0.5 * (1 + math.cos(math.pi * done)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def final_network(self) -> nn.Module:
         """The weights used for everything after training."""

@@ -28,13 +28,15 @@ class Profile:
     Parameters
     ----------
     flops : int
-        Of its matrix products, forward and backward, as `sciwm.train.flops.count_flops` counts them.
+        Of its matrix products, forward and backward, as `sciwm.train.flops.count_flops` counts
+        them.
     seconds : float
         Median time of a step: forward, backward, clipping, optimiser, averages of the weights.
     waiting : float
         Median seconds between two steps, in which the next batch comes.
     peak : float
-        Floating-point operations per second of one large matrix product in the same precision, on the same device.
+        Floating-point operations per second of one large matrix product in the same precision, on
+        the same device.
     device : str
         Where.
     """
@@ -51,8 +53,14 @@ class Profile:
         return self.flops / self.seconds / self.peak
 
     def __str__(self) -> str:
-        took = f"{self.flops / 1e9:,.3g} GFLOP in {1e3 * self.seconds:,.0f} ms, and {1e3 * self.waiting:.1f} ms for the next batch"
-        share = f"{self.flops / self.seconds / 1e9:,.3g} GFLOP/s, {self.utilization:.0%} of the {self.peak / 1e9:,.3g} GFLOP/s"
+        took = (
+            f"{self.flops / 1e9:,.3g} GFLOP in {1e3 * self.seconds:,.0f} ms, and"
+            f" {1e3 * self.waiting:.1f} ms for the next batch"
+        )
+        share = (
+            f"{self.flops / self.seconds / 1e9:,.3g} GFLOP/s, {self.utilization:.0%} of the"
+            f" {self.peak / 1e9:,.3g} GFLOP/s"
+        )
         return f"{took}; {share} of one large matrix product on {self.device}"
 
 
@@ -61,10 +69,19 @@ class _Clock(L.Callback):
         self.starts: list[float] = []
         self.ends: list[float] = []
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self.starts.append(_now(pl_module.device))
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         self.ends.append(_now(pl_module.device))
 
 
@@ -80,7 +97,9 @@ def profile_training(world: WorldModel, store: str | Path) -> Profile:
     """
     config = world.config
     # Steps with the whole rollout, as those that are counted.
-    world = replace(world, config=replace(config, objective=replace(config.objective, curriculum=0.0)))
+    world = replace(
+        world, config=replace(config, objective=replace(config.objective, curriculum=0.0))
+    )
     flops = step_flops(world, store)
     data = training_data(store, config)
     clock, module = _Clock(), JEPAModule(world)
@@ -101,10 +120,18 @@ def profile_training(world: WorldModel, store: str | Path) -> Profile:
         trainer.fit(module, datamodule=data)
     device = trainer.strategy.root_device
     took = [end - start for start, end in zip(clock.starts, clock.ends, strict=True)][_WARM:]
-    waited = [start - end for start, end in zip(clock.starts[1:], clock.ends, strict=False)][_WARM - 1 :]
+    waited = [start - end for start, end in zip(clock.starts[1:], clock.ends, strict=False)][
+        _WARM - 1 :
+    ]
     dtype = _TYPES.get(config.train.precision.partition("-")[0], torch.float32)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} thread(s)"
-    return Profile(flops, statistics.median(took), statistics.median(waited), matmul_rate(device, dtype), name)
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type}, {torch.get_num_threads()} thread(s)"
+    )
+    return Profile(
+        flops, statistics.median(took), statistics.median(waited), matmul_rate(device, dtype), name
+    )
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -47,7 +47,11 @@ def save_world(world: WorldModel, folder: Path) -> list[Path]:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"network.{k}": v.contiguous() for k, v in world.network.state_dict().items() if not k.startswith("teacher.")}
+    tensors = {
+        f"network.{k}": v.contiguous()
+        for k, v in world.network.state_dict().items()
+        if not k.startswith("teacher.")
+    }
     tensors["static"] = world.static.contiguous()
     about: dict[str, Any] = {
         "format": _FORMAT,
@@ -59,7 +63,10 @@ def save_world(world: WorldModel, folder: Path) -> list[Path]:
         "about": world.about,
     }
     if isinstance(world.tokenizer, MoleculeTokenizer):
-        tensors |= {"tokenizer.mean": world.tokenizer.mean, "tokenizer.spread": world.tokenizer.spread}
+        tensors |= {
+            "tokenizer.mean": world.tokenizer.mean,
+            "tokenizer.spread": world.tokenizer.spread,
+        }
     for name, part in (("statistics", world.statistics), ("series", world.series_climatology)):
         if part is not None:
             numbers, about[name] = _pack(part.to_dataset())
@@ -72,10 +79,19 @@ def save_world(world: WorldModel, folder: Path) -> list[Path]:
 
 def save_readouts(world: WorldModel, folder: Path) -> Path:
     """Write ``probes.safetensors``."""
-    tensors = {f"{kind}.{k}": v for kind, readouts in world.readouts.items() for k, v in readouts.tensors().items()}
+    tensors = {
+        f"{kind}.{k}": v
+        for kind, readouts in world.readouts.items()
+        for k, v in readouts.tensors().items()
+    }
     one = next(iter(world.readouts.values()))
     kinds = json.dumps(list(world.readouts))
-    notes = {"format": str(_FORMAT), "lead_steps": json.dumps(one.lead_steps), "scope": one.scope, "kinds": kinds}
+    notes = {
+        "format": str(_FORMAT),
+        "lead_steps": json.dumps(one.lead_steps),
+        "scope": one.scope,
+        "kinds": kinds,
+    }
     path = folder / _PROBES
     _save(tensors, path, notes)
     return path
@@ -86,14 +102,24 @@ def load_world(folder: Path) -> WorldModel:
     description, weights = folder / _DESCRIPTION, folder / _WEIGHTS
     for file in (description, weights):
         if not file.exists():
-            raise FileNotFoundError(f"got {folder} without {file.name}, expected the folder of a trained model: run `sciwm train` first")
+            raise FileNotFoundError(
+                f"got {folder} without {file.name}, expected the folder of a trained model: run"
+                " `sciwm train` first"
+            )
     about = _read_description(description)
     tensors, _ = _read(weights)
     try:
         world = _build(about, tensors)
     except (KeyError, RuntimeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
-        raise ValueError(f"got {weights} and {description} that do not belong together, expected a pair from one run: {reason}") from None
+        reason = (
+            f"{error} is missing"
+            if isinstance(error, KeyError)
+            else str(error).splitlines()[-1].strip()
+        )
+        raise ValueError(
+            f"got {weights} and {description} that do not belong together, expected a pair from one"
+            f" run: {reason}"
+        ) from None
     probes = folder / _PROBES
     return dataclasses.replace(world, readouts=_read_readouts(probes)) if probes.exists() else world
 
@@ -104,17 +130,20 @@ def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
     Parameters
     ----------
     path : str or Path
-        Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to forecast; or the id of a model on
-        the Hub: ``hf://owner/name``, or ``owner/name`` where there is no folder ``owner`` (needs ``pip install 'sciwm[hub]'``).
+        Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to
+        forecast; or the id of a model on the Hub: ``hf://owner/name``, or ``owner/name`` where
+        there is no folder ``owner`` (needs ``pip install 'sciwm[hub]'``).
     revision : str, optional
         Branch, tag or commit on the Hub; name a commit to be sure of the same weights.
 
     Raises
     ------
     FileNotFoundError
-        If a file is missing, and the message says which verb writes it; or if the Hub has no such model or cannot be reached.
+        If a file is missing, and the message says which verb writes it; or if the Hub has no such
+        model or cannot be reached.
     ValueError
-        If the files are damaged, do not belong together, or were written by an incompatible version.
+        If the files are damaged, do not belong together, or were written by an incompatible
+        version.
     ImportError
         For the Hub, without huggingface_hub.
     """
@@ -123,7 +152,10 @@ def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
     if isinstance(path, str) and is_hub_id(path):
         return load_world(download(path, revision=revision))
     if revision is not None:
-        raise ValueError(f"got revision {revision!r} with the folder {path}, expected it for a model on the Hub only")
+        raise ValueError(
+            f"got revision {revision!r} with the folder {path}, expected it for a model on the Hub"
+            " only"
+        )
     return load_world(Path(path))
 
 
@@ -134,7 +166,9 @@ def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WorldMode
     if "series" in about:
         series = Climatology.from_dataset(_unpack(_part(tensors, "series."), about["series"]))
     if "statistics" in about:
-        statistics = Statistics.from_dataset(_unpack(_part(tensors, "statistics."), about["statistics"]))
+        statistics = Statistics.from_dataset(
+            _unpack(_part(tensors, "statistics."), about["statistics"])
+        )
         grid = statistics.valid_fraction
         tokenizer = GridTokenizer(
             latitude=grid["latitude"].values,
@@ -143,8 +177,15 @@ def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WorldMode
             patch_size=(config.model.patch_size[0], config.model.patch_size[1]),
         )
     else:
-        tokenizer = MoleculeTokenizer(mean=tensors["tokenizer.mean"].numpy(), spread=tensors["tokenizer.spread"].numpy())
-    network = build_network(config, tokenizer=tokenizer, condition_dim=about["condition_dim"], local_dim=about["local_dim"])
+        tokenizer = MoleculeTokenizer(
+            mean=tensors["tokenizer.mean"].numpy(), spread=tensors["tokenizer.spread"].numpy()
+        )
+    network = build_network(
+        config,
+        tokenizer=tokenizer,
+        condition_dim=about["condition_dim"],
+        local_dim=about["local_dim"],
+    )
     if isinstance(network, JEPA):
         network.teacher = None
     network.load_state_dict(_part(tensors, "network."))
@@ -163,10 +204,16 @@ def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WorldMode
 def _read_readouts(path: Path) -> dict[str, Readouts]:
     numbers, notes = _read(path)
     if notes.get("format") != str(_FORMAT):
-        raise ValueError(f"got {path} in format {notes.get('format')!r}, expected {_FORMAT}: run `sciwm probe` again")
+        raise ValueError(
+            f"got {path} in format {notes.get('format')!r}, expected {_FORMAT}: run `sciwm probe`"
+            " again"
+        )
     leads, scope = json.loads(notes["lead_steps"]), _scope(notes["scope"])
     kinds = json.loads(notes["kinds"])
-    return {kind: Readouts.from_tensors(_part(numbers, f"{kind}."), lead_steps=leads, scope=scope) for kind in kinds}
+    return {
+        kind: Readouts.from_tensors(_part(numbers, f"{kind}."), lead_steps=leads, scope=scope)
+        for kind in kinds
+    }
 
 
 def _scope(text: str) -> Literal["token", "shared"]:
@@ -177,13 +224,17 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"got {path}, which is not JSON ({error}), expected what `sciwm train` writes") from None
+        raise ValueError(
+            f"got {path}, which is not JSON ({error}), expected what `sciwm train` writes"
+        ) from None
     if not isinstance(about, dict):
-        raise ValueError(f"got {path}, which holds a {type(about).__name__}, expected what `sciwm train` writes")
+        raise ValueError(
+            f"got {path}, which holds a {type(about).__name__}, expected what `sciwm train` writes"
+        )
     if about.get("format") != _FORMAT:
         raise ValueError(
-            f"got {path} in format {about.get('format')!r}, expected {_FORMAT}; it was written by sciwm {about.get('sciwm', '?')}, "
-            f"this is {sciwm.__version__}"
+            f"got {path} in format {about.get('format')!r}, expected {_FORMAT}; it was written by"
+            f" sciwm {about.get('sciwm', '?')}, this is {sciwm.__version__}"
         )
     return about
 
@@ -193,7 +244,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"got {path}, which is damaged or not a safetensors file ({error}); copy it again") from None
+        raise ValueError(
+            f"got {path}, which is damaged or not a safetensors file ({error}); copy it again"
+        ) from None
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, notes: dict[str, str]) -> None:
@@ -210,7 +263,11 @@ def _pack(ds: xr.Dataset) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Numbers of a Dataset as tensors, and the rest as JSON."""
     tensors, variables = {}, {}
     for name, variable in ds.variables.items():
-        entry: dict[str, Any] = {"dims": list(variable.dims), "attrs": _plain(variable.attrs), "coord": name in ds.coords}
+        entry: dict[str, Any] = {
+            "dims": list(variable.dims),
+            "attrs": _plain(variable.attrs),
+            "coord": name in ds.coords,
+        }
         if variable.dtype.kind in "iufb":
             tensors[str(name)] = torch.from_numpy(np.array(variable.values))
         else:
@@ -223,10 +280,15 @@ def _unpack(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> xr.Datas
     data: dict[str, Any] = {}
     coords: dict[str, Any] = {}
     for name, entry in about["variables"].items():
-        values = np.array(entry["values"], dtype=object) if "values" in entry else tensors[name].numpy()
+        values = (
+            np.array(entry["values"], dtype=object) if "values" in entry else tensors[name].numpy()
+        )
         (coords if entry["coord"] else data)[name] = (tuple(entry["dims"]), values, entry["attrs"])
     return xr.Dataset(data, coords, attrs=about["attrs"])
 
 
 def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(k): v.tolist() if isinstance(v, (np.ndarray, np.generic)) else v for k, v in attrs.items()}
+    return {
+        str(k): v.tolist() if isinstance(v, (np.ndarray, np.generic)) else v
+        for k, v in attrs.items()
+    }

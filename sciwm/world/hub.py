@@ -49,12 +49,15 @@ def download(hub_id: str, *, revision: str | None = None) -> Path:
         at = f" at revision {revision!r}" if revision else ""
         first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
-            f"got {hub_id!r}{at}, which is neither a folder here nor a model on the Hub that can be fetched ({first}); check the name, and "
-            "for a private model log in with `hf auth login`"
+            f"got {hub_id!r}{at}, which is neither a folder here nor a model on the Hub that can be"
+            f" fetched ({first}); check the name, and for a private model log in with `hf auth"
+            " login`"
         ) from error
 
 
-def upload(world: "WorldModel", hub_id: str, *, private: bool = False, message: str = "Upload world model") -> str:
+def upload(
+    world: "WorldModel", hub_id: str, *, private: bool = False, message: str = "Upload world model"
+) -> str:
     """Write a model to the Hub; see `sciwm.WorldModel.push_to_hub`."""
     hub = _client(hub_id)
     name = hub_id.removeprefix(_PREFIX)
@@ -67,7 +70,9 @@ def upload(world: "WorldModel", hub_id: str, *, private: bool = False, message: 
         api.create_repo(name, private=private, exist_ok=True)
         if not api.file_exists(name, "README.md"):  # a model card that someone has written stays
             (folder / "README.md").write_text(_card(world, name), encoding="utf-8")
-        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message=message).commit_url)
+        return str(
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message=message).commit_url
+        )
 
 
 def _card(world: "WorldModel", name: str) -> str:
@@ -75,7 +80,8 @@ def _card(world: "WorldModel", name: str) -> str:
     return (
         "---\nlibrary_name: sciwm\ntags: [sciwm, jepa, world-model, time-series]\n---\n"
         f"# {name.rpartition('/')[2]}\n\n"
-        f"A world model of [sciwm](https://pypi.org/project/sciwm/) {sciwm.__version__}, objective `{world.config.objective.kind}`, which "
+        f"A world model of [sciwm](https://pypi.org/project/sciwm/) {sciwm.__version__}, objective"
+        f" `{world.config.objective.kind}`, which "
         f"{verbs} states at steps of {world.step}. `model.json` holds its whole configuration.\n\n"
         f'```python\nimport sciwm\n\nworld = sciwm.load("{name}")\n```\n'
     )
@@ -86,5 +92,8 @@ def _client(hub_id: str) -> Any:
         import huggingface_hub
         import huggingface_hub.errors
     except ImportError as error:
-        raise ImportError(f"got {hub_id!r}, which is no folder here; if it is a model on the Hub: pip install 'sciwm[hub]'") from error
+        raise ImportError(
+            f"got {hub_id!r}, which is no folder here; if it is a model on the Hub: pip install"
+            " 'sciwm[hub]'"
+        ) from error
     return huggingface_hub

@@ -28,9 +28,11 @@ class Initial:
     index : ndarray, int
         Positions of the initial times on the time axis.
     states : Tensor, ``[init, history, ...state]``
-        Standardized states up to the initial one, newest first, one of the shortest trained strides apart; 0 where missing.
+        Standardized states up to the initial one, newest first, one of the shortest trained strides
+        apart; 0 where missing.
     latents : Tensor, ``[init, lead, token, dim]``
-        Predicted latents, in the order of the leads asked for; of a predictor with noise, those without.
+        Predicted latents, in the order of the leads asked for; of a predictor with noise, those
+        without.
     members : Tensor, ``[init, member, lead, token, dim]``
         Predicted latents of the members of an ensemble, if any were asked for.
     """
@@ -63,7 +65,10 @@ def lead_paths(lead_steps: Sequence[int], strides: Sequence[int]) -> dict[int, d
     for position, lead in enumerate(lead_steps):
         fitting = [s for s in strides if lead % s == 0]
         if not fitting:
-            raise ValueError(f"got a lead of {lead} steps, expected a multiple of one of the trained strides {list(strides)}")
+            raise ValueError(
+                f"got a lead of {lead} steps, expected a multiple of one of the trained strides"
+                f" {list(strides)}"
+            )
         counts = paths.setdefault(max(fitting), {})
         if lead // max(fitting) in counts:
             raise ValueError(f"got a lead of {lead} steps twice, expected every lead once")
@@ -72,7 +77,13 @@ def lead_paths(lead_steps: Sequence[int], strides: Sequence[int]) -> dict[int, d
 
 
 def initial_positions(
-    segment: np.ndarray, *, history: int, strides: Sequence[int], label: np.ndarray | None = None, which: int = -1, longest: int = 0
+    segment: np.ndarray,
+    *,
+    history: int,
+    strides: Sequence[int],
+    label: np.ndarray | None = None,
+    which: int = -1,
+    longest: int = 0,
 ) -> np.ndarray:
     """Positions from which a forecast can start: the whole context lies in one segment.
 
@@ -85,7 +96,8 @@ def initial_positions(
     strides : sequence of int
         Strides the contexts must allow.
     label, which, longest
-        Blocks of times: with these, context and all times up to ``longest`` steps ahead must be labelled ``which`` too.
+        Blocks of times: with these, context and all times up to ``longest`` steps ahead must be
+        labelled ``which`` too.
     """
     back = (history - 1) * max(strides)
     ahead = longest if label is not None else 0
@@ -100,7 +112,13 @@ def initial_positions(
 
 
 def predicted_latents(
-    world: "WorldModel", state: xr.DataArray, index: np.ndarray, lead_steps: Sequence[int], *, batch_size: int = 64, members: int = 0
+    world: "WorldModel",
+    state: xr.DataArray,
+    index: np.ndarray,
+    lead_steps: Sequence[int],
+    *,
+    batch_size: int = 64,
+    members: int = 0,
 ) -> Iterator[Initial]:
     """Roll the world model forward from given positions of a time axis, a batch at a time.
 
@@ -117,7 +135,8 @@ def predicted_latents(
     batch_size : int
         Initial times in memory at once.
     members : int
-        Members of an ensemble, with noise that depends on the seed of the configuration and the position of the initial time alone.
+        Members of an ensemble, with noise that depends on the seed of the configuration and the
+        position of the initial time alone.
     """
     _check_members(world, members)
     paths = lead_paths(lead_steps, world.strides)
@@ -137,14 +156,22 @@ def predicted_latents(
         block = torch.where(block.isinf(), torch.nan, block)
         latents = torch.empty(len(part), 1 + members, len(lead_steps), *world.latent_shape)
         for stride, wanted in paths.items():
-            context = block[torch.from_numpy(np.searchsorted(places, part[:, None] + offsets[stride]))]
+            context = block[
+                torch.from_numpy(np.searchsorted(places, part[:, None] + offsets[stride]))
+            ]
             ahead = stride * np.arange(1, max(wanted) + 1)
             valid_time = world.step.add(time[part][:, None], ahead)
             noise = _draw_noise(world, part, members, stride, max(wanted)) if members else None
-            for count, latent in enumerate(_roll(world, context, valid_time, stride, noise), start=1):
+            for count, latent in enumerate(
+                _roll(world, context, valid_time, stride, noise), start=1
+            ):
                 if count in wanted:
-                    latents[:, :, wanted[count]] = latent.view(len(part), 1 + members, *latent.shape[1:])
-        states = torch.nan_to_num(block[torch.from_numpy(np.searchsorted(places, part[:, None] + before))])
+                    latents[:, :, wanted[count]] = latent.view(
+                        len(part), 1 + members, *latent.shape[1:]
+                    )
+        states = torch.nan_to_num(
+            block[torch.from_numpy(np.searchsorted(places, part[:, None] + before))]
+        )
         yield Initial(part, states, latents[:, 0], latents[:, 1:])
 
 
@@ -156,17 +183,21 @@ def recent(index: np.ndarray, world: "WorldModel") -> np.ndarray:
 def _check_members(world: "WorldModel", members: int) -> None:
     if members and not world.config.model.noise_dim:
         raise ValueError(
-            f"got members = {members}, expected 0, because the model predicts a single future: for ensembles, train one with "
-            "model.noise_dim = 32"
+            f"got members = {members}, expected 0, because the model predicts a single future: for"
+            " ensembles, train one with model.noise_dim = 32"
         )
 
 
-def _draw_noise(world: "WorldModel", index: np.ndarray, members: int, stride: int, leads: int) -> Float[Tensor, "init member lead noise"]:
+def _draw_noise(
+    world: "WorldModel", index: np.ndarray, members: int, stride: int, leads: int
+) -> Float[Tensor, "init member lead noise"]:
     """Noise of every initial time and member, whatever the others and the leads asked for; first comes the future without."""
     seed, shape = world.config.seed, (leads, world.config.model.noise_dim)
     noise = torch.zeros(len(index), 1 + members, *shape)
     for row, member in np.ndindex(len(index), members):
-        drawn = np.random.default_rng([seed, stride, int(index[row]), member]).standard_normal(shape, dtype=np.float32)
+        drawn = np.random.default_rng([seed, stride, int(index[row]), member]).standard_normal(
+            shape, dtype=np.float32
+        )
         noise[row, 1 + member] = torch.from_numpy(drawn)
     return noise
 
@@ -178,8 +209,9 @@ def _check_finite(world: "WorldModel", block: Tensor, times: np.ndarray) -> None
     if holes.any():
         first = times[int(holes.int().argmax())]
         raise ValueError(
-            f"got missing or infinite values at time {first} ({int(holes.sum())} of {len(block)} times read), expected none, "
-            "because the model was trained without any: repair the data, start elsewhere, or train with `missing: mask` under `data`"
+            f"got missing or infinite values at time {first} ({int(holes.sum())} of {len(block)}"
+            " times read), expected none, because the model was trained without any: repair the"
+            " data, start elsewhere, or train with `missing: mask` under `data`"
         )
 
 
@@ -198,10 +230,21 @@ def _roll(
     usable, local = None if valid is None else valid.any(1), world.local_conditions(condition)
     if noise is None:
         lead = torch.full((len(context),), float(stride))
-        yield from world.network.rollout(history, usable, conditions=condition, lead_steps=lead, local=local)
+        yield from world.network.rollout(
+            history, usable, conditions=condition, lead_steps=lead, local=local
+        )
         return
     assert isinstance(world.network, JEPA)
     history, condition = (x.repeat_interleave(noise.shape[1], 0) for x in (history, condition))
-    usable, local = (None if x is None else x.repeat_interleave(noise.shape[1], 0) for x in (usable, local))
+    usable, local = (
+        None if x is None else x.repeat_interleave(noise.shape[1], 0) for x in (usable, local)
+    )
     lead = torch.full((len(history),), float(stride))
-    yield from world.network.rollout(history, usable, conditions=condition, lead_steps=lead, local=local, noise=noise.flatten(0, 1))
+    yield from world.network.rollout(
+        history,
+        usable,
+        conditions=condition,
+        lead_steps=lead,
+        local=local,
+        noise=noise.flatten(0, 1),
+    )

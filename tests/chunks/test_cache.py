@@ -40,7 +40,14 @@ def test_gives_back_what_was_put_also_to_another_cache_of_the_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "harm",
-    [lambda b: b[:-1], lambda b: b"", lambda b: b[:20], lambda b: b[:-3] + b"x" + b[-2:], lambda b: b"y" + b[1:], lambda b: b + b"z"],
+    [
+        lambda b: b[:-1],
+        lambda b: b"",
+        lambda b: b[:20],
+        lambda b: b[:-3] + b"x" + b[-2:],
+        lambda b: b"y" + b[1:],
+        lambda b: b + b"z",
+    ],
 )
 def test_a_damaged_entry_is_dropped(tmp_path, harm):
     cache = Cache(tmp_path)

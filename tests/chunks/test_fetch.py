@@ -40,7 +40,9 @@ def opened():
     for one in fetches:
         one.close()
         one.close()
-    assert not {t.name for t in set(threading.enumerate()) - before if t.name.startswith("sciwm-fetch")}
+    assert not {
+        t.name for t in set(threading.enumerate()) - before if t.name.startswith("sciwm-fetch")
+    }
 
 
 class Slow(MemoryStore):
@@ -78,7 +80,9 @@ def fill(store):
 
 
 def collect(arrivals):
-    return {i: raw if raw is None or isinstance(raw, Exception) else bytes(raw) for i, raw in arrivals}
+    return {
+        i: raw if raw is None or isinstance(raw, Exception) else bytes(raw) for i, raw in arrivals
+    }
 
 
 EXPECTED = dict(enumerate(CONTENT.values()))
@@ -101,7 +105,9 @@ def test_local_files_longer_than_the_memory_are_read_whole(tmp_path, opened, mon
         (tmp_path / str(number)).write_bytes(content)
     monkeypatch.setattr(module, "_FIRST_SIZE", 64)
     monkeypatch.setattr(module.sys, "platform", platform)
-    assert collect(opened(LocalStore(tmp_path)).many([str(n) for n in range(len(sizes))])) == dict(enumerate(contents))
+    assert collect(opened(LocalStore(tmp_path)).many([str(n) for n in range(len(sizes))])) == dict(
+        enumerate(contents)
+    )
 
 
 def test_threads_read_local_files_into_memory_of_their_own(tmp_path, opened):
@@ -176,7 +182,10 @@ def test_requests_in_flight_reach_the_limit_and_never_pass_it(requests, opened):
     store = fill(Slow(delay=0.02))
     fetch = opened(store, requests=requests)
     found = {}
-    readers = [threading.Thread(target=lambda n=n: found.update({n: collect(fetch.many(KEYS))})) for n in range(4)]
+    readers = [
+        threading.Thread(target=lambda n=n: found.update({n: collect(fetch.many(KEYS))}))
+        for n in range(4)
+    ]
     for reader in readers:
         reader.start()
     for reader in readers:
@@ -201,14 +210,26 @@ class Status(Exception):
 @pytest.mark.parametrize(
     ("error", "attempts"),
     [
-        *((error, 3) for error in (OSError, TimeoutError, ConnectionResetError, lambda: Status(503), lambda: Status(429))),
+        *(
+            (error, 3)
+            for error in (
+                OSError,
+                TimeoutError,
+                ConnectionResetError,
+                lambda: Status(503),
+                lambda: Status(429),
+            )
+        ),
         *((error, 1) for error in (lambda: Status(403), PermissionError, ValueError)),
     ],
 )
 def test_faults_that_stay_are_yielded_with_the_number_of_attempts(error, attempts, opened):
     store = fill(Slow(failures=99, delay=0, error=error))
     found = collect(opened(store, attempts=3).many(KEYS[:2]))
-    assert all(isinstance(e, OSError) and f"{attempts} attempt" in str(e) and KEYS[i] in str(e) for i, e in found.items())
+    assert all(
+        isinstance(e, OSError) and f"{attempts} attempt" in str(e) and KEYS[i] in str(e)
+        for i, e in found.items()
+    )
     assert len(store.asked) == 2 * attempts
 
 
@@ -221,7 +242,9 @@ def test_errors_of_obstore_and_aiohttp_count_as_transient():
 
 
 def test_waits_double():
-    assert all(0.75 <= module._wait(k) / (module._FIRST_WAIT * 2 ** (k - 1)) <= 1.25 for k in (1, 2, 5))
+    assert all(
+        0.75 <= module._wait(k) / (module._FIRST_WAIT * 2 ** (k - 1)) <= 1.25 for k in (1, 2, 5)
+    )
 
 
 def wait_until(condition):
@@ -297,7 +320,9 @@ def test_cached_keys_are_not_asked_for_again(tmp_path, opened):
     names = [f"n{key}" for key in KEYS]
     fetch = opened(store, cache=cache)
     assert collect(fetch.many(KEYS[:5], names=names[:5])) == dict(list(EXPECTED.items())[:5])
-    assert collect(fetch.many([*KEYS, "absent"], names=[*names, "nabsent"])) == EXPECTED | {20: None}
+    assert collect(fetch.many([*KEYS, "absent"], names=[*names, "nabsent"])) == EXPECTED | {
+        20: None
+    }
     assert sorted(store.asked) == sorted([*KEYS, "absent"])
     assert collect(fetch.many(KEYS)) == EXPECTED  # Without names nothing is cached.
     assert len(store.asked) == 41
@@ -341,7 +366,9 @@ def server(tmp_path):
         def log_message(self, *args):
             pass
 
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path)))
+    httpd = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path))
+    )
     httpd.daemon_threads = True
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()

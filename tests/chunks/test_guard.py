@@ -17,7 +17,12 @@ def damaged(folder, suffix):
     ds = small_climate(years=3).load()
     path = folder / f"a.{suffix}"
     if suffix == "zarr":
-        ds.to_zarr(path, encoding={v: {"chunks": CHUNKS} for v in ds.data_vars}, zarr_format=3, consolidated=False)
+        ds.to_zarr(
+            path,
+            encoding={v: {"chunks": CHUNKS} for v in ds.data_vars},
+            zarr_format=3,
+            consolidated=False,
+        )
         chunk = path / "t850" / "c" / "3" / "0" / "0"
         chunk.write_bytes(chunk.read_bytes()[:100])
         return path, ds
@@ -46,5 +51,11 @@ def test_prepare_stops_there_and_leaves_nothing_that_looks_finished(tmp_path, su
     path, ds = damaged(tmp_path, suffix)
     year = int(ds["time"].dt.year[0])
     with pytest.raises(OSError, match=rf"t850.*a\.{suffix}, chunk 3/0/0 \(time 300…399"):
-        prepare(open_dataset(path), tmp_path / "t.zarr", train=[str(year), str(year + 1)], harmonics=1, progress=False)
+        prepare(
+            open_dataset(path),
+            tmp_path / "t.zarr",
+            train=[str(year), str(year + 1)],
+            harmonics=1,
+            progress=False,
+        )
     assert not (tmp_path / "t.zarr").exists()

@@ -44,11 +44,15 @@ def test_weatherbench_layout(form: str, tmp_path: Path) -> None:
     assert (ds["lead_time"].values / np.timedelta64(1, "h")).tolist() == LEADS
     assert ds["init_time"].dtype == "datetime64[ns]"
     assert ds["longitude"].values.tolist() == [-10.0, 0.0, 10.0]
-    expected = source["geopotential"].transpose("time", "prediction_timedelta", "number", "level", "latitude", "longitude")
+    expected = source["geopotential"].transpose(
+        "time", "prediction_timedelta", "number", "level", "latitude", "longitude"
+    )
     np.testing.assert_array_equal(ds["z"].values, expected.values[..., ::-1, :][..., [2, 0, 1]])
     assert ds["z"].chunks is not None
     back = to_original(ds)
-    xr.testing.assert_allclose(back["geopotential"], source["geopotential"].transpose(*back["geopotential"].dims))
+    xr.testing.assert_allclose(
+        back["geopotential"], source["geopotential"].transpose(*back["geopotential"].dims)
+    )
     again = open_forecast(back)
     xr.testing.assert_equal(again, ds)
     assert fingerprint(again) == fingerprint(ds)
@@ -96,7 +100,12 @@ def test_ours_index_component_and_molecule() -> None:
     assert ds["phi"].dims == ("init_time", "lead_time")
     assert (ds["init_time"].attrs["units"], ds["lead_time"].attrs["units"]) == ("ps", "ps")
     truth = open_dataset(molecule(units="angstrom"))
-    forecast = truth.rename(time="init_time").drop_vars("segment").expand_dims(lead_time=lead[1]).drop_vars("mass")
+    forecast = (
+        truth.rename(time="init_time")
+        .drop_vars("segment")
+        .expand_dims(lead_time=lead[1])
+        .drop_vars("mass")
+    )
     forecast["lead_time"].attrs["units"] = "ps"
     stored = to_original(forecast)
     assert stored["positions"].attrs["units"] == "angstrom"
@@ -108,7 +117,10 @@ def test_ours_index_component_and_molecule() -> None:
 
 def test_monthly_index_with_cftime() -> None:
     init = xr.date_range("2000-01-01", periods=6, freq="MS", calendar="noleap", use_cftime=True)
-    source = xr.Dataset({"nino34": (("time", "prediction_timedelta"), field(0, (6, 2)))}, {"time": init, "prediction_timedelta": [1, 2]})
+    source = xr.Dataset(
+        {"nino34": (("time", "prediction_timedelta"), field(0, (6, 2)))},
+        {"time": init, "prediction_timedelta": [1, 2]},
+    )
     source["prediction_timedelta"].attrs["units"] = "months"
     ds = open_forecast(source)
     assert ds["nino34"].dims == ("init_time", "lead_time")
@@ -137,7 +149,11 @@ def test_truth_and_forecast_agree_after_a_trip_through_the_store() -> None:
         {"time": days(5), "lat": [60.0, 45.0, 30.0], "lon": longitude},
     )
     truth = open_dataset(source)
-    forecast = truth.rename(time="init_time").drop_vars("segment").expand_dims(lead_time=np.array([24], "timedelta64[h]").astype("m8[ns]"))
+    forecast = (
+        truth.rename(time="init_time")
+        .drop_vars("segment")
+        .expand_dims(lead_time=np.array([24], "timedelta64[h]").astype("m8[ns]"))
+    )
     opened = open_forecast(to_original(forecast))
     xr.testing.assert_equal(opened["longitude"], truth["longitude"])
     np.testing.assert_array_equal(opened["z"][:, 0], truth["z"])

@@ -25,7 +25,11 @@ def test_missing_file_says_where_it_comes_from(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "variables", "times"),
-    [("erai_europe", {"z500", "t850", "msl"}, 3288), ("kaplan_pacific", {"ssta"}, 1680), ("speedy_global", {"t850", "u850", "v850"}, 4800)],
+    [
+        ("erai_europe", {"z500", "t850", "msl"}, 3288),
+        ("kaplan_pacific", {"ssta"}, 1680),
+        ("speedy_global", {"t850", "u850", "v850"}, 4800),
+    ],
 )
 def test_published_files_open_and_match(monkeypatch, name, variables, times):
     if not DATA.is_dir():
@@ -51,7 +55,13 @@ def _plain_opener(monkeypatch):
 
     def opener(store):
         files = store if isinstance(store, list) else [store]
-        return xr.concat([xr.open_dataset(file) for file in files], "time", data_vars="minimal", coords="minimal", compat="override")
+        return xr.concat(
+            [xr.open_dataset(file) for file in files],
+            "time",
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+        )
 
     monkeypatch.setattr(sciwm, "open_dataset", opener, raising=False)
 
@@ -78,7 +88,9 @@ def test_made_trajectory_is_the_molecule_of_the_published_files(monkeypatch, tmp
     assert np.abs(x.mean(1)).max() < 1e-6
     pairs = made.bonds.values
     lengths = np.linalg.norm(x[:, pairs[:, 0]] - x[:, pairs[:, 1]], axis=-1).mean(0)
-    assert lengths == pytest.approx([0.152, 0.123, 0.1335, 0.145, 0.1526, 0.1522, 0.123, 0.1335, 0.145], abs=0.006)
+    assert lengths == pytest.approx(
+        [0.152, 0.123, 0.1335, 0.145, 0.1526, 0.1522, 0.123, 0.1335, 0.145], abs=0.006
+    )
     names = made.atom.values.tolist()
     n, ca, c, cb = (x[:, names.index(f"ALA1-{name}")] for name in ("N", "CA", "C", "CB"))
     assert (np.einsum("ti,ti->t", np.cross(n - ca, c - ca), cb - ca) > 0).all(), "not the L form"
@@ -112,9 +124,15 @@ def test_native_solvent_has_the_energy_of_the_force_field():
     )
 
     def energy(system, x):
-        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        context = openmm.Context(
+            system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+        )
         context.setPositions(x * unit.nanometer)
-        return context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        return (
+            context.getState(getEnergy=True)
+            .getPotentialEnergy()
+            .value_in_unit(unit.kilojoule_per_mole)
+        )
 
     shaken = start + 0.005 * np.random.default_rng(0).standard_normal(start.shape)
     assert energy(native, shaken) == pytest.approx(energy(slow, shaken), abs=1e-3)

@@ -22,7 +22,9 @@ def last(psi, flow, *, days):
 def smooth(flow, *, seed=0, speed=0.1):
     """Large random eddies without anything near the grid scale, [layer, y, x]."""
     generator = torch.Generator().manual_seed(seed)
-    spectrum = torch.fft.rfft2(torch.randn(2, flow.nx, flow.nx, generator=generator, dtype=torch.float64))
+    spectrum = torch.fft.rfft2(
+        torch.randn(2, flow.nx, flow.nx, generator=generator, dtype=torch.float64)
+    )
     spectrum[:, :, 5:] = 0
     spectrum[:, 5:-4] = 0
     spectrum[:, 0, 0] = 0
@@ -33,7 +35,9 @@ def smooth(flow, *, seed=0, speed=0.1):
 def test_inversion_is_the_inverse_of_the_operator():
     flow = qg.Flow()
     psi = smooth(flow)
-    assert torch.allclose(qg.invert(qg.potential_vorticity(psi, flow), flow), psi, rtol=1e-10, atol=1e-8)
+    assert torch.allclose(
+        qg.invert(qg.potential_vorticity(psi, flow), flow), psi, rtol=1e-10, atol=1e-8
+    )
 
 
 def test_potential_vorticity_is_laplacian_plus_stretching():
@@ -45,7 +49,12 @@ def test_potential_vorticity_is_laplacian_plus_stretching():
     f1 = 1 / flow.deformation_radius**2 / (1 + flow.depth_ratio)
     q1 = (-(k**2) * 5 + f1 * (2 - 5)) * wave
     q2 = (-(k**2) * 2 + f1 * flow.depth_ratio * (5 - 2)) * wave
-    assert torch.allclose(qg.potential_vorticity(psi, flow), torch.stack([q1, q2]), rtol=0, atol=1e-10 * float(q1.abs().max()))
+    assert torch.allclose(
+        qg.potential_vorticity(psi, flow),
+        torch.stack([q1, q2]),
+        rtol=0,
+        atol=1e-10 * float(q1.abs().max()),
+    )
 
 
 def test_energy_is_kinetic_plus_potential():
@@ -55,7 +64,9 @@ def test_energy_is_kinetic_plus_potential():
     share = torch.tensor([0.2, 0.8], dtype=torch.float64)
     k = torch.fft.fftfreq(flow.nx, dx, dtype=torch.float64) * 2 * math.pi
     spectrum = torch.fft.fft2(psi)
-    u, v = (torch.fft.ifft2(1j * wavenumber * spectrum).real for wavenumber in (k[:, None], k[None, :]))
+    u, v = (
+        torch.fft.ifft2(1j * wavenumber * spectrum).real for wavenumber in (k[:, None], k[None, :])
+    )
     kinetic = 0.5 * ((u**2 + v**2).mean((1, 2)) * share).sum()
     potential = 0.5 * 0.2 * flow.stretching[0] * ((psi[0] - psi[1]) ** 2).mean()
     assert float(qg.energy(psi, flow)) == pytest.approx(float(kinetic + potential), rel=1e-9)
@@ -67,14 +78,18 @@ def test_free_flow_conserves_energy_and_enstrophy():
     after = last(before, flow, days=2)  # before filaments reach the grid scale
     assert float((after - before).std() / before.std()) > 0.3, "the test flow hardly moved"
     assert float(qg.energy(after, flow) / qg.energy(before, flow)) == pytest.approx(1, abs=1e-5)
-    assert float(qg.enstrophy(after, flow) / qg.enstrophy(before, flow)) == pytest.approx(1, abs=5e-5)
+    assert float(qg.enstrophy(after, flow) / qg.enstrophy(before, flow)) == pytest.approx(
+        1, abs=5e-5
+    )
 
 
 def test_drag_takes_energy_and_shear_gives_it():
     calm, sheared = qg.Flow(shear=0.0, drag=1e-5), qg.Flow(drag=0.0)
     psi = smooth(calm, speed=0.02)
     assert float(qg.energy(last(psi, calm, days=20), calm)) < 0.8 * float(qg.energy(psi, calm))
-    assert float(qg.energy(last(psi, sheared, days=60), sheared)) > 1.5 * float(qg.energy(psi, sheared))
+    assert float(qg.energy(last(psi, sheared, days=60), sheared)) > 1.5 * float(
+        qg.energy(psi, sheared)
+    )
 
 
 @pytest.mark.parametrize(("mode", "barotropic"), [((1, 0), True), ((2, 3), True), ((1, 2), False)])
@@ -99,7 +114,10 @@ def test_single_precision_follows_double_for_days_and_keeps_statistics():
     start = qg._initial(flow, [1, 2, 3, 4])
     single, double = last(start, flow, days=5), last(start.double(), flow, days=5)
     assert float((single - double).std() / double.std()) < 1e-3
-    runs = [torch.stack(list(qg.integrate(x, flow, num_steps=960, save_every=60))) for x in (start, start.double())]
+    runs = [
+        torch.stack(list(qg.integrate(x, flow, num_steps=960, save_every=60)))
+        for x in (start, start.double())
+    ]
     energies = [float(qg.energy(run[6:].double(), flow).mean()) for run in runs]
     assert energies[0] == pytest.approx(energies[1], rel=0.05)
 
@@ -108,7 +126,9 @@ def test_members_do_not_depend_on_their_number_or_on_workers():
     few = qg.make(num_members=1, num_times=4, spinup_days=1, progress=False)
     many = qg.make(num_members=3, num_times=4, spinup_days=1, workers=2, progress=False)
     assert few.psi1.values == pytest.approx(many.psi1.values[:4], rel=1e-4, abs=1.0)
-    assert many.identical(qg.make(num_members=3, num_times=4, spinup_days=1, workers=2, progress=False))
+    assert many.identical(
+        qg.make(num_members=3, num_times=4, spinup_days=1, workers=2, progress=False)
+    )
     other = qg.make(num_members=1, num_times=4, spinup_days=1, seed=1, progress=False)
     assert abs(np.corrcoef(other.psi1.values.ravel(), few.psi1.values.ravel())[0, 1]) < 0.5
     a, b = (many.psi1.values[many.segment.values == member].ravel() for member in (0, 2))
@@ -144,7 +164,9 @@ def test_world_is_canonical():
 def test_writing_and_reading_back(tmp_path, name):
     path = tmp_path / name
     world = qg.make(path=path, num_members=2, num_times=3, spinup_days=0, progress=False)
-    with xr.open_dataset(path, **({"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {})) as back:
+    with xr.open_dataset(
+        path, **({"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {})
+    ) as back:
         assert back.psi2.values == pytest.approx(world.psi2.values)
         assert back.segment.values.tolist() == [0, 0, 0, 1, 1, 1]
     with pytest.raises(FileExistsError, match="exists, expected a new one"):
@@ -179,9 +201,17 @@ def test_threads_are_restored(monkeypatch):
 
 
 def test_impossible_requests_are_refused():
-    with pytest.raises(ValueError, match="save_every_hours=3, expected a whole number of time steps of 7200 s"):
+    with pytest.raises(
+        ValueError, match="save_every_hours=3, expected a whole number of time steps of 7200 s"
+    ):
         qg.make(save_every_hours=3, progress=False)
     with pytest.raises(ValueError, match="expected them to end before 2261"):
         qg.make(num_members=300, progress=False)
     with pytest.raises(FloatingPointError, match="expected a shorter `time_step`"):
-        qg.make(num_members=1, num_times=60, spinup_days=0, flow=qg.Flow(time_step=86400.0), progress=False)
+        qg.make(
+            num_members=1,
+            num_times=60,
+            spinup_days=0,
+            flow=qg.Flow(time_step=86400.0),
+            progress=False,
+        )

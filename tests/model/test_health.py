@@ -10,9 +10,18 @@ from sciwm.model.teacher import moving_average, update_average
 
 def samples_with(spread, count=4000):
     """Samples whose singular values are in the ratio of ``spread``."""
-    values = torch.randn(count, len(spread), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = torch.randn(
+        count, len(spread), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     u, _, _ = torch.linalg.svd(values - values.mean(0), full_matrices=False)
-    rotation, _ = torch.linalg.qr(torch.randn(len(spread), len(spread), generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    rotation, _ = torch.linalg.qr(
+        torch.randn(
+            len(spread),
+            len(spread),
+            generator=torch.Generator().manual_seed(1),
+            dtype=torch.float64,
+        )
+    )
     return (u - u.mean(0)) * torch.tensor(spread, dtype=torch.float64) * count**0.5 @ rotation + 5
 
 
@@ -34,19 +43,30 @@ def test_known_spectrum():
     spread = np.array([4.0, 2.0, 1.0, 1.0])
     health = latent_health(samples_with(list(spread)))
     share = spread / spread.sum()
-    assert health["effective_rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-6)
+    assert health["effective_rank"] == pytest.approx(
+        np.exp(-(share * np.log(share)).sum()), rel=1e-6
+    )
     assert health["concentration"] == pytest.approx(16 / 22, rel=1e-6)
 
 
 def test_constant():
-    assert latent_health(torch.full((50, 6), 7.0)) == {"effective_rank": 1.0, "smallest_std": 0.0, "mean_std": 0.0, "concentration": 1.0}
+    assert latent_health(torch.full((50, 6), 7.0)) == {
+        "effective_rank": 1.0,
+        "smallest_std": 0.0,
+        "mean_std": 0.0,
+        "concentration": 1.0,
+    }
 
 
 @pytest.mark.parametrize(
-    "samples", [torch.ones(100, 8), 1e-3 * torch.randn(100, 8), samples_with([1.0] + [0.0] * 7)], ids=["constant", "tiny", "one direction"]
+    "samples",
+    [torch.ones(100, 8), 1e-3 * torch.randn(100, 8), samples_with([1.0] + [0.0] * 7)],
+    ids=["constant", "tiny", "one direction"],
 )
 def test_the_alarm(samples):
-    with pytest.raises(CollapseError, match=r"collapsed at step 300: effective rank .*Raise objective.strength"):
+    with pytest.raises(
+        CollapseError, match=r"collapsed at step 300: effective rank .*Raise objective.strength"
+    ):
         check_health(latent_health(samples), step=300)
 
 

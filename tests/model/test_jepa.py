@@ -13,9 +13,20 @@ TOKENS, FEATURES = 6, 5
 def jepa(*, kind="sigreg", seed=0, opened=True, condition_dim=4, local_dim=0, **sizes):
     """A JEPA of 6 tokens; ``opened`` replaces the zeros that an untrained one starts from."""
     torch.manual_seed(seed)
-    options = {"token_dim": 16, "encoder_blocks": 2, "predictor_blocks": 2, "num_heads": 2, "dropout": 0.0} | sizes
+    options = {
+        "token_dim": 16,
+        "encoder_blocks": 2,
+        "predictor_blocks": 2,
+        "num_heads": 2,
+        "dropout": 0.0,
+    } | sizes
     network = JEPA(
-        position=torch.randn(TOKENS, 3), feature_dim=FEATURES, condition_dim=condition_dim, local_dim=local_dim, kind=kind, **options
+        position=torch.randn(TOKENS, 3),
+        feature_dim=FEATURES,
+        condition_dim=condition_dim,
+        local_dim=local_dim,
+        kind=kind,
+        **options,
     )
     if opened:
         for parameter in network.predictor.parameters():
@@ -27,7 +38,11 @@ def jepa(*, kind="sigreg", seed=0, opened=True, condition_dim=4, local_dim=0, **
 def window(batch=8, time=4, *, condition=4, seed=1):
     """Features, conditions and strides of random windows."""
     torch.manual_seed(seed)
-    return torch.randn(batch, time, TOKENS, FEATURES), torch.randn(batch, time, condition), torch.ones(batch)
+    return (
+        torch.randn(batch, time, TOKENS, FEATURES),
+        torch.randn(batch, time, condition),
+        torch.ones(batch),
+    )
 
 
 def test_an_untrained_predictor_persists():
@@ -35,7 +50,9 @@ def test_an_untrained_predictor_persists():
     history = torch.randn(4, 3, TOKENS, 16)
     for _ in range(3):
         conditions, local = 10 * torch.randn(4, 2, 4), torch.randn(4, 2, TOKENS, 2)
-        for latent in network.rollout(history, None, conditions=conditions, lead_steps=torch.full((4,), 7.0), local=local):
+        for latent in network.rollout(
+            history, None, conditions=conditions, lead_steps=torch.full((4,), 7.0), local=local
+        ):
             assert torch.equal(latent, history[:, -1])
 
 
@@ -91,7 +108,11 @@ def test_always_invalid_tokens_stay_zero_in_a_forecast_and_are_not_seen():
     other = history.clone()
     other[:, :, 4] = torch.randn(16)
     options = {"conditions": torch.randn(3, 3, 4), "lead_steps": torch.ones(3)}
-    for a, b in zip(network.rollout(history, valid, **options), network.rollout(other, valid, **options), strict=True):
+    for a, b in zip(
+        network.rollout(history, valid, **options),
+        network.rollout(other, valid, **options),
+        strict=True,
+    ):
         assert (a[:, 4] == 0).all()
         torch.testing.assert_close(a[:, :4], b[:, :4])
 
@@ -100,17 +121,27 @@ def test_all_valid_is_the_same_as_no_mask():
     network = jepa(history=2).eval()
     features, condition, lead = window()
     everywhere = torch.ones(8, 4, TOKENS, dtype=torch.bool)
-    torch.testing.assert_close(network.encode(features, everywhere), network.encode(features, None), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        network.encode(features, everywhere), network.encode(features, None), atol=1e-5, rtol=1e-4
+    )
     losses = []
     for valid in (None, everywhere):
         torch.manual_seed(0)
-        losses.append(network.loss(features, valid, target_features=features, condition=condition, lead_steps=lead))
+        losses.append(
+            network.loss(
+                features, valid, target_features=features, condition=condition, lead_steps=lead
+            )
+        )
     torch.testing.assert_close(losses[0], losses[1], atol=1e-4, rtol=1e-4)
 
 
 def test_rollout_is_stepping_by_hand():
     network = jepa(history=3, local_dim=2).eval()
-    history, conditions, local = torch.randn(4, 3, TOKENS, 16), torch.randn(4, 4, 4), torch.randn(4, 4, TOKENS, 2)
+    history, conditions, local = (
+        torch.randn(4, 3, TOKENS, 16),
+        torch.randn(4, 4, 4),
+        torch.randn(4, 4, TOKENS, 2),
+    )
     lead = torch.tensor([1.0, 2.0, 3.0, 4.0])
     steps = network.rollout(history, None, conditions=conditions, lead_steps=lead, local=local)
     assert iter(steps) is steps  # a generator: nothing is computed that is not asked for
@@ -118,7 +149,12 @@ def test_rollout_is_stepping_by_hand():
     for k, latent in enumerate(steps):
         context = torch.stack(states[-3:], dim=1)
         by_hand = network.predictor(
-            context, None, position=network.position, condition=conditions[:, k], lead_steps=lead, local=local[:, k]
+            context,
+            None,
+            position=network.position,
+            condition=conditions[:, k],
+            lead_steps=lead,
+            local=local[:, k],
         )
         torch.testing.assert_close(latent, by_hand)
         states.append(latent)
@@ -127,15 +163,28 @@ def test_rollout_is_stepping_by_hand():
 
 def test_forecasts_depend_on_lead_conditions_and_history():
     network = jepa(history=2, local_dim=1).eval()
-    history, conditions, local = torch.randn(2, 2, TOKENS, 16), torch.randn(2, 1, 4), torch.randn(2, 1, TOKENS, 1)
+    history, conditions, local = (
+        torch.randn(2, 2, TOKENS, 16),
+        torch.randn(2, 1, 4),
+        torch.randn(2, 1, TOKENS, 1),
+    )
 
     def step(history=history, conditions=conditions, lead=1.0, local=local):
-        return next(network.rollout(history, None, conditions=conditions, lead_steps=torch.full((2,), lead), local=local))
+        return next(
+            network.rollout(
+                history, None, conditions=conditions, lead_steps=torch.full((2,), lead), local=local
+            )
+        )
 
     plain = step()
     older = history.clone()
     older[:, 0] += 1
-    for other in (step(older), step(conditions=conditions + 1), step(lead=2.0), step(local=local + 1)):
+    for other in (
+        step(older),
+        step(conditions=conditions + 1),
+        step(lead=2.0),
+        step(local=local + 1),
+    ):
         assert (other - plain).abs().max() > 1e-4
 
 
@@ -172,7 +221,9 @@ def test_loss_is_finite_and_reaches_encoder_and_predictor(kind, missing, masked)
     )
     assert set(losses) == {"loss", "prediction", "regularizer"}
     assert all(torch.isfinite(v) for v in losses.values())
-    torch.testing.assert_close(losses["loss"].detach(), losses["prediction"] + losses["regularizer"])
+    torch.testing.assert_close(
+        losses["loss"].detach(), losses["prediction"] + losses["regularizer"]
+    )
     assert (losses["regularizer"] == 0) == (kind == "ema")
     losses["loss"].backward()
     for name, parameter in network.named_parameters():
@@ -181,7 +232,12 @@ def test_loss_is_finite_and_reaches_encoder_and_predictor(kind, missing, masked)
         elif name != "hidden" or masked:
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
-    for part in (network.encoder.embed, network.encoder.project, network.predictor.embed, network.predictor.change):
+    for part in (
+        network.encoder.embed,
+        network.encoder.project,
+        network.predictor.embed,
+        network.predictor.change,
+    ):
         assert part.weight.grad.abs().max() > 0
 
 
@@ -192,7 +248,9 @@ def test_the_context_sees_noise_and_the_target_does_not():
     clean = network.loss(features, None, target_features=features, **options)
     later = features.clone()
     later[:, 2:] += 1  # noisy copies of the targets are not used
-    torch.testing.assert_close(network.loss(later, None, target_features=features, **options), clean)
+    torch.testing.assert_close(
+        network.loss(later, None, target_features=features, **options), clean
+    )
     other = network.loss(features, None, target_features=later, **options)
     assert other["prediction"] != clean["prediction"]
 
@@ -200,10 +258,16 @@ def test_the_context_sees_noise_and_the_target_does_not():
 def test_loss_by_hand():
     network = jepa(kind="vicreg", history=2, strength=3.0).eval()
     features, condition, lead = window()
-    losses = network.loss(features, None, target_features=features, condition=condition, lead_steps=lead)
+    losses = network.loss(
+        features, None, target_features=features, condition=condition, lead_steps=lead
+    )
     latents = network.encode(features, None)
-    predicted = list(network.rollout(latents[:, :2], None, conditions=condition[:, 2:], lead_steps=lead))
-    torch.testing.assert_close(losses["prediction"], (torch.stack(predicted, 1) - latents[:, 2:]).square().mean().detach())
+    predicted = list(
+        network.rollout(latents[:, :2], None, conditions=condition[:, 2:], lead_steps=lead)
+    )
+    torch.testing.assert_close(
+        losses["prediction"], (torch.stack(predicted, 1) - latents[:, 2:]).square().mean().detach()
+    )
 
 
 def test_sigreg_strength_is_the_product_with_the_sample_count():
@@ -214,7 +278,11 @@ def test_sigreg_strength_is_the_product_with_the_sample_count():
     many = features.repeat(5, 1, 1, 1)
     penalties = []
     for x, c in ((features, condition), (many, condition.repeat(5, 1, 1))):
-        penalties.append(collapsed.loss(x, None, target_features=x, condition=c, lead_steps=lead[:1].expand(len(x)))["regularizer"])
+        penalties.append(
+            collapsed.loss(
+                x, None, target_features=x, condition=c, lead_steps=lead[:1].expand(len(x))
+            )["regularizer"]
+        )
     assert [float(p) for p in penalties] == [pytest.approx(4.02, rel=5e-3)] * 2
 
 
@@ -226,7 +294,9 @@ def test_teacher_moves_by_the_decay():
             parameter += 1
     network.update_teacher()
     for name, now in network.teacher.state_dict().items():
-        torch.testing.assert_close(now, before[name] + 0.1 * (network.encoder.state_dict()[name] - before[name]))
+        torch.testing.assert_close(
+            now, before[name] + 0.1 * (network.encoder.state_dict()[name] - before[name])
+        )
     assert not any(p.requires_grad for p in network.teacher.parameters())
     assert not network.teacher.training
     plain = jepa()
@@ -244,7 +314,13 @@ def test_the_teacher_never_drops_anything():
 
 def test_unknown_objective():
     with pytest.raises(ValueError, match="objective 'byol'"):
-        JEPA(position=torch.randn(TOKENS, 3), feature_dim=FEATURES, condition_dim=0, local_dim=0, kind="byol")
+        JEPA(
+            position=torch.randn(TOKENS, 3),
+            feature_dim=FEATURES,
+            condition_dim=0,
+            local_dim=0,
+            kind="byol",
+        )
 
 
 def test_an_anchor_adds_the_pixel_error_of_its_head_and_leaves_the_rest():

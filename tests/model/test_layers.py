@@ -38,13 +38,18 @@ def test_asking_for_the_last_tokens_gives_the_last_of_all():
     torch.nn.init.normal_(block.modulate.weight)
     tokens, condition = torch.randn(3, 7, 16), torch.randn(3, 16)
     valid = torch.rand(3, 7) > 0.3
-    torch.testing.assert_close(block(tokens, condition, valid, 3), block(tokens, condition, valid)[:, -3:])
+    torch.testing.assert_close(
+        block(tokens, condition, valid, 3), block(tokens, condition, valid)[:, -3:]
+    )
 
 
 def test_attention_against_softmax_written_out():
     torch.manual_seed(0)
     attention = Attention(dim=8, num_heads=2)
-    tokens, valid = torch.randn(3, 5, 8), torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 4 + [True]])
+    tokens, valid = (
+        torch.randn(3, 5, 8),
+        torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 4 + [True]]),
+    )
     query, key, value = attention.project(tokens).chunk(3, dim=-1)
     mixed = []
     for head in (slice(0, 4), slice(4, 8)):

@@ -22,17 +22,30 @@ class Loss(nn.Module):
     def forward(self, features, valid, lead_steps):
         known = {"condition": features.new_zeros(*features.shape[:2], 0), "lead_steps": lead_steps}
         if self.network.anchor:
-            seen = torch.ones_like(features, dtype=torch.bool) if valid is None else valid[..., None].expand_as(features)
+            seen = (
+                torch.ones_like(features, dtype=torch.bool)
+                if valid is None
+                else valid[..., None].expand_as(features)
+            )
             known |= {"cells": features, "seen": seen}
         return self.network.loss(features, valid, target_features=features, **known)
 
 
 def network(kind, anchor):
     torch.manual_seed(3)
-    sizes = {"token_dim": 16, "encoder_blocks": 1, "predictor_blocks": 1, "num_heads": 2, "dropout": 0.0, "history": 2}
+    sizes = {
+        "token_dim": 16,
+        "encoder_blocks": 1,
+        "predictor_blocks": 1,
+        "num_heads": 2,
+        "dropout": 0.0,
+        "history": 2,
+    }
     position = torch.randn(TOKENS, 3)
     sizes |= {"feature_dim": FEATURES, "condition_dim": 0, "local_dim": 0, "cells": FEATURES}
-    jepa = JEPA(position=position, kind=kind, ema_decay=0.9, num_directions=16, anchor=anchor, **sizes)
+    jepa = JEPA(
+        position=position, kind=kind, ema_decay=0.9, num_directions=16, anchor=anchor, **sizes
+    )
     jepa.hidden.requires_grad_(False)  # stands for dropped tokens, and none is dropped here
     return jepa
 
@@ -55,7 +68,9 @@ def losses(rank, kind, missing, anchor, world_size=2):
     part = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
     out = []
     for step, (values, valid, lead_steps) in enumerate(batches(missing)):
-        torch.manual_seed(step + 1000 * rank)  # directions must be those of the first rank all the same
+        torch.manual_seed(
+            step + 1000 * rank
+        )  # directions must be those of the first rank all the same
         found = loss(values[part], None if valid is None else valid[part], lead_steps[part])
         optimizer.zero_grad()
         found["loss"].backward()
@@ -78,11 +93,15 @@ def ranks(tmp_path_factory):
     return run_on_two_ranks(all_losses, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{'missing' if case[1] else 'complete'}-{case[2]:g}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case[0]}-{'missing' if case[1] else 'complete'}-{case[2]:g}"
+)
 def test_two_ranks_have_the_loss_curve_of_one(ranks, case):
     whole, _ = losses(0, *case, world_size=1)
     (first, mine), (second, other) = (rank[case] for rank in ranks)
-    torch.testing.assert_close((torch.tensor(first) + torch.tensor(second)) / 2, torch.tensor(whole), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        (torch.tensor(first) + torch.tensor(second)) / 2, torch.tensor(whole), rtol=1e-5, atol=1e-5
+    )
     assert whole[-1] < 0.9 * whole[0]
     for name in mine:
         torch.testing.assert_close(mine[name], other[name], rtol=0, atol=0)
@@ -94,7 +113,13 @@ def sums(rank):
     total = sum_over_ranks(part)
     (total**2).sum().backward()
     shared = first_rank_of(torch.full((2,), float(rank)))
-    return total.tolist(), part.grad.tolist(), total_over_ranks(rank + 1), num_ranks(), shared.tolist()
+    return (
+        total.tolist(),
+        part.grad.tolist(),
+        total_over_ranks(rank + 1),
+        num_ranks(),
+        shared.tolist(),
+    )
 
 
 def test_sums_and_their_gradients(tmp_path):

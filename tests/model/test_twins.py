@@ -20,7 +20,12 @@ def inputs(kind, *, features, condition, lead_steps, seed=2, time=4, keep=4):
     cells = torch.randn(len(features), time, TOKENS, CELLS)
     states = len(features) * time
     visible = torch.stack([torch.randperm(TOKENS)[:keep].sort().values for _ in range(states)])
-    asked = {"cells": cells, "seen": torch.ones_like(cells, dtype=torch.bool), "condition": condition, "lead_steps": lead_steps}
+    asked = {
+        "cells": cells,
+        "seen": torch.ones_like(cells, dtype=torch.bool),
+        "condition": condition,
+        "lead_steps": lead_steps,
+    }
     return asked | ({"visible": visible} if kind == "masked_autoencoder" else {})
 
 
@@ -36,15 +41,23 @@ def test_the_backbone_is_that_of_the_jepa(kind):
     assert own.keys() == theirs.keys()
     assert all(torch.equal(own[k], theirs[k]) for k in own)
     head = sum(p.numel() for p in network.head.parameters())
-    assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in other.parameters()) + head
+    assert (
+        sum(p.numel() for p in network.parameters())
+        == sum(p.numel() for p in other.parameters()) + head
+    )
     features, _, _ = window()
-    torch.testing.assert_close(network.eval().encode(features, None), other.eval().encode(features, None))
+    torch.testing.assert_close(
+        network.eval().encode(features, None), other.eval().encode(features, None)
+    )
 
 
 def test_pixel_error_by_hand():
     cells, seen = torch.randn(2, 3, TOKENS, CELLS), torch.rand(2, 3, TOKENS, CELLS) > 0.4
     predicted = torch.randn_like(cells)
-    hand = sum(float((predicted - cells)[i] ** 2) for i in zip(*torch.nonzero(seen, as_tuple=True), strict=True)) / int(seen.sum())
+    hand = sum(
+        float((predicted - cells)[i] ** 2)
+        for i in zip(*torch.nonzero(seen, as_tuple=True), strict=True)
+    ) / int(seen.sum())
     assert float(pixel_error(predicted, cells, seen)) == pytest.approx(hand, rel=1e-5)
     cells[~seen] = torch.nan
     assert torch.isfinite(pixel_error(predicted, cells, seen))
@@ -54,16 +67,25 @@ def test_pixel_error_by_hand():
 def test_hidden_tokens_do_not_reach_the_encoder_of_the_masked_autoencoder():
     network = twin("masked_autoencoder").eval()
     features, condition, lead_steps = window()
-    asked = inputs("masked_autoencoder", features=features, condition=condition, lead_steps=lead_steps)
+    asked = inputs(
+        "masked_autoencoder", features=features, condition=condition, lead_steps=lead_steps
+    )
     before = network.loss(features, None, **asked)["loss"]
-    shown = torch.zeros(len(asked["visible"]), TOKENS, dtype=torch.bool).scatter(1, asked["visible"], value=True)
+    shown = torch.zeros(len(asked["visible"]), TOKENS, dtype=torch.bool).scatter(
+        1, asked["visible"], value=True
+    )
     other = features.clone().flatten(0, 1)
     other[~shown] = torch.nan
     assert torch.equal(network.loss(other.view_as(features), None, **asked)["loss"], before)
     # and only the hidden ones are asked for
     elsewhere = asked["cells"].clone().flatten(0, 1)
     elsewhere[shown] += 100
-    assert torch.equal(network.loss(features, None, **(asked | {"cells": elsewhere.view_as(asked["cells"])}))["loss"], before)
+    assert torch.equal(
+        network.loss(features, None, **(asked | {"cells": elsewhere.view_as(asked["cells"])}))[
+            "loss"
+        ],
+        before,
+    )
 
 
 def test_a_masked_autoencoder_needs_hidden_tokens():
@@ -77,14 +99,20 @@ def test_a_masked_autoencoder_needs_hidden_tokens():
 def test_without_dynamics_the_context_is_given_as_it_is():
     network = twin("masked_autoencoder", history=2).eval()
     latents = network.encode(window(time=2)[0], None)
-    rolled = list(network.rollout(latents, None, conditions=torch.zeros(8, 3, 4), lead_steps=torch.ones(8)))
+    rolled = list(
+        network.rollout(latents, None, conditions=torch.zeros(8, 3, 4), lead_steps=torch.ones(8))
+    )
     assert len(rolled) == 3
     assert network.rollout_dim == 2 * latents.shape[-1] == rolled[0].shape[-1]
     for one in rolled:
         assert torch.equal(one, torch.cat([latents[:, 0], latents[:, 1]], dim=-1))
     forecaster = twin("supervised", history=2).eval()
     asked = {"conditions": torch.randn(8, 3, 4), "lead_steps": torch.ones(8)}
-    for one, other in zip(forecaster.rollout(latents, None, **asked), forecaster.backbone.rollout(latents, None, **asked), strict=True):
+    for one, other in zip(
+        forecaster.rollout(latents, None, **asked),
+        forecaster.backbone.rollout(latents, None, **asked),
+        strict=True,
+    ):
         assert torch.equal(one, other)
 
 
@@ -100,14 +128,18 @@ def test_what_each_kind_learns_from():
             cells[:, time] += 1
             after = network.loss(features, None, **(asked | {"cells": cells}))
             assert (not torch.equal(after["loss"], before["loss"])) == (time in reached)
-        assert before["loss"].item() == pytest.approx((before["prediction"] + before["regularizer"]).item())
+        assert before["loss"].item() == pytest.approx(
+            (before["prediction"] + before["regularizer"]).item()
+        )
         assert (float(before["regularizer"]) > 0) == (kind == "autoencoder")
 
 
 def test_an_autoencoder_does_not_reconstruct_what_it_did_not_see():
     features, condition, lead_steps = window(time=3)
     network = twin("autoencoder", history=2).eval()
-    asked = inputs("autoencoder", features=features, condition=condition, lead_steps=lead_steps, time=3)
+    asked = inputs(
+        "autoencoder", features=features, condition=condition, lead_steps=lead_steps, time=3
+    )
     asked["visible"] = torch.arange(1, TOKENS).expand(len(features) * 2, -1)
     before = network.loss(features, None, **asked)["loss"]
     asked["cells"][:, :2, 0] += 10

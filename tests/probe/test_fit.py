@@ -19,25 +19,35 @@ LEADS = (1, 3)
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return store(testing.small_climate(years=1), tmp_path_factory.mktemp("climate"), climatology="constant")
+    return store(
+        testing.small_climate(years=1), tmp_path_factory.mktemp("climate"), climatology="constant"
+    )
 
 
 @pytest.mark.parametrize("scope", ["token", "shared"])
 @pytest.mark.parametrize("kind", ["supervised", "autoencoder"])
 def test_the_decoder_is_the_head(path, tmp_path, kind, scope):
     world = build_world(config(objective={"kind": kind}, probe={"scope": scope}), path)
-    probed = fit_probes(world, open_training_store(path), probe=world.config.probe, lead_steps=LEADS)
+    probed = fit_probes(
+        world, open_training_store(path), probe=world.config.probe, lead_steps=LEADS
+    )
     sample = next(readout_samples(world, open_training_store(path), which="test", lead_steps=LEADS))
     probed.save(tmp_path)
     for model in (probed, sciwm.load(tmp_path)):
         for lead in range(2):
-            read = model.readouts["decoder"].read_fields(lead, sample.latents[:, lead], sample.initial)
-            torch.testing.assert_close(read, world.network.head(sample.latents[:, lead]).detach(), rtol=1e-4, atol=1e-5)
+            read = model.readouts["decoder"].read_fields(
+                lead, sample.latents[:, lead], sample.initial
+            )
+            torch.testing.assert_close(
+                read, world.network.head(sample.latents[:, lead]).detach(), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
     world = build_world(config(objective={"kind": "masked_autoencoder", "mask_ratio": 0.5}), path)
-    probed = fit_probes(world, open_training_store(path), probe=world.config.probe, lead_steps=LEADS)
+    probed = fit_probes(
+        world, open_training_store(path), probe=world.config.probe, lead_steps=LEADS
+    )
     assert set(probed.readouts) == {"residual", "latent"}
     assert probed.readouts["latent"].fields[0].weight.shape[1] == 2 * world.config.model.token_dim
     ds = testing.small_climate(years=1)
@@ -52,13 +62,21 @@ def test_readouts_on_part_of_the_block_are_those_of_its_samples(path):
     ds = open_training_store(path)
     samples = list(readout_samples(world, ds, which="train", lead_steps=LEADS))
     whole = torch.cat([s.initial for s in samples])
-    part = torch.cat([s.initial for s in readout_samples(world, ds, which="train", lead_steps=LEADS, fraction=0.1)])
+    part = torch.cat(
+        [
+            s.initial
+            for s in readout_samples(world, ds, which="train", lead_steps=LEADS, fraction=0.1)
+        ]
+    )
     count = round(0.1 * len(whole))
     places = stretch(np.arange(len(whole)), 0.1, seed=4)
     assert len(part) == count
     torch.testing.assert_close(part, whole[places])
     few = dataclasses.replace(world.config.probe, fraction=0.1)
-    readouts = [fit_probes(world, ds, probe=p, lead_steps=LEADS).readouts["residual"] for p in (few, world.config.probe)]
+    readouts = [
+        fit_probes(world, ds, probe=p, lead_steps=LEADS).readouts["residual"]
+        for p in (few, world.config.probe)
+    ]
     assert not torch.equal(readouts[0].fields[0].weight, readouts[1].fields[0].weight)
 
 

@@ -17,8 +17,14 @@ def sample(count=600, *, seed=0, cells=4, targets=2, noise=0.3, shuffled=False):
     rng = torch.Generator().manual_seed(seed)
     fixed = torch.Generator().manual_seed(99)
     latents = torch.randn(count, len(LEADS), 3, 5, generator=rng)
-    initial, begin = torch.randn(count, 3, cells, generator=rng), torch.randn(count, targets, generator=rng)
-    into_cells, into_series = torch.randn(5, cells, generator=fixed), torch.randn(15, targets, generator=fixed) / 4
+    initial, begin = (
+        torch.randn(count, 3, cells, generator=rng),
+        torch.randn(count, targets, generator=rng),
+    )
+    into_cells, into_series = (
+        torch.randn(5, cells, generator=fixed),
+        torch.randn(15, targets, generator=fixed) / 4,
+    )
     decay = torch.tensor([0.8, 0.4])[:, None]
     later = decay[..., None] * initial[:, None] + latents @ into_cells
     later = later + noise * torch.randn(later.shape, generator=rng)
@@ -31,7 +37,9 @@ def sample(count=600, *, seed=0, cells=4, targets=2, noise=0.3, shuffled=False):
 
 def fit(*, train=None, validation=None, scope="token", strengths=(1e-3, 1e-1, 10.0)):
     train, validation = train or [sample()], validation or [sample(200, seed=1)]
-    return fit_readouts(train, validation, lead_steps=LEADS, scope=scope, strengths=strengths, area=AREA)
+    return fit_readouts(
+        train, validation, lead_steps=LEADS, scope=scope, strengths=strengths, area=AREA
+    )
 
 
 def squared(readouts, held):
@@ -42,7 +50,12 @@ def squared(readouts, held):
         series = readouts.read_series(lead, held.latents[:, lead], held.initial_series)
         assert fields.shape == held.later[:, lead].shape
         assert series.shape == held.later_series[:, lead].shape
-        errors.append((float((fields - held.later[:, lead]).square().mean()), float((series - held.later_series[:, lead]).square().mean())))
+        errors.append(
+            (
+                float((fields - held.later[:, lead]).square().mean()),
+                float((series - held.later_series[:, lead]).square().mean()),
+            )
+        )
     return np.array(errors)
 
 
@@ -53,12 +66,18 @@ def test_they_find_what_is_there(scope):
     residual, latent = squared(readouts["residual"], held), squared(readouts["latent"], held)
     np.testing.assert_allclose(residual[:, 0], 0.09, rtol=0.15)  # the noise
     assert (residual[:, 1] < 2e-3).all()
-    np.testing.assert_allclose(latent[:, 0], 0.09 + np.array([0.64, 0.16]), rtol=0.2)  # the initial state is not seen
+    np.testing.assert_allclose(
+        latent[:, 0], 0.09 + np.array([0.64, 0.16]), rtol=0.2
+    )  # the initial state is not seen
 
 
 def test_latent_only_never_sees_values_of_a_series_however_many_there_are():
     seen = sample()
-    more = seen._replace(initial_series=torch.cat([seen.initial_series, seen.later_series[:, 0], seen.later_series[:, 1]], dim=1))
+    more = seen._replace(
+        initial_series=torch.cat(
+            [seen.initial_series, seen.later_series[:, 0], seen.later_series[:, 1]], dim=1
+        )
+    )
     readouts = fit(train=[more], validation=[more])
     assert [ridge.weight.shape[1] for ridge in readouts["latent"].series] == [15, 15]
     assert [ridge.weight.shape[1] for ridge in readouts["residual"].series] == [21, 21]
@@ -67,18 +86,33 @@ def test_latent_only_never_sees_values_of_a_series_however_many_there_are():
 @pytest.mark.parametrize("scope", ["token", "shared"])
 def test_latent_only_is_the_same_fit_with_fewer_features(scope):
     seen = sample()
-    blind = seen._replace(initial=seen.initial[..., :0], initial_series=seen.initial_series[..., :0])
+    blind = seen._replace(
+        initial=seen.initial[..., :0], initial_series=seen.initial_series[..., :0]
+    )
     readouts = fit(train=[seen], scope=scope, strengths=[0.1])["latent"]
     for lead in range(len(LEADS)):
         x = field_features(blind.latents[:, lead], blind.initial, scope=scope)
-        y = blind.later[:, lead] if scope == "token" else blind.later[:, lead].flatten(0, 1)[:, None]
+        y = (
+            blind.later[:, lead]
+            if scope == "token"
+            else blind.later[:, lead].flatten(0, 1)[:, None]
+        )
         moments = Moments.zeros(groups=x.shape[1], features=x.shape[2], targets=y.shape[2])
         moments.add(x, y)
-        direct = fit_pooled(moments, moments, [0.1]) if scope == "token" else fit_ridge(moments, [0.1])[0]
+        direct = (
+            fit_pooled(moments, moments, [0.1])
+            if scope == "token"
+            else fit_ridge(moments, [0.1])[0]
+        )
         torch.testing.assert_close(readouts.fields[lead].weight, direct.weight)
         moments = Moments.zeros(groups=1, features=15, targets=2)
-        moments.add(series_features(blind.latents[:, lead], blind.initial_series), blind.later_series[:, lead][:, None])
-        torch.testing.assert_close(readouts.series[lead].weight, fit_ridge(moments, [0.1])[0].weight)
+        moments.add(
+            series_features(blind.latents[:, lead], blind.initial_series),
+            blind.later_series[:, lead][:, None],
+        )
+        torch.testing.assert_close(
+            readouts.series[lead].weight, fit_ridge(moments, [0.1])[0].weight
+        )
 
 
 def test_residual_is_at_least_as_good_as_damped_persistence_on_training_data():
@@ -100,7 +134,9 @@ def test_shuffled_targets_give_no_skill():
     readouts = fit(train=[sample(shuffled=True)], validation=[sample(200, seed=1, shuffled=True)])
     for kind in ("residual", "latent"):
         errors = squared(readouts[kind], held)
-        variance = [(float(held.later[:, k].var()), float(held.later_series[:, k].var())) for k in range(2)]
+        variance = [
+            (float(held.later[:, k].var()), float(held.later_series[:, k].var())) for k in range(2)
+        ]
         assert (errors > 0.97 * np.array(variance)).all()
 
 
@@ -118,7 +154,9 @@ def test_area_weighs_the_choice_of_strength():
     errors = np.zeros((3, 3, len(LEADS)))  # chosen for, at, lead
     for token in range(3):
         area = torch.nn.functional.one_hot(torch.tensor(token), 3).float()
-        readouts = fit_readouts([train], [held], lead_steps=LEADS, strengths=[1e-3, 0.1, 3.0, 100.0], area=area)["residual"]
+        readouts = fit_readouts(
+            [train], [held], lead_steps=LEADS, strengths=[1e-3, 0.1, 3.0, 100.0], area=area
+        )["residual"]
         for lead in range(len(LEADS)):
             read = readouts.read_fields(lead, held.latents[:, lead], held.initial)
             errors[token, :, lead] = (read - held.later[:, lead]).square().mean((0, 2))
@@ -129,7 +167,9 @@ def test_area_weighs_the_choice_of_strength():
 
 def test_fields_or_series_alone():
     seen = sample()
-    fields = seen._replace(initial_series=seen.initial_series[..., :0], later_series=seen.later_series[..., :0])
+    fields = seen._replace(
+        initial_series=seen.initial_series[..., :0], later_series=seen.later_series[..., :0]
+    )
     readouts = fit(train=[fields], validation=[fields])["residual"]
     assert (len(readouts.fields), len(readouts.series)) == (2, 0)
     series = seen._replace(initial=seen.initial[..., :0], later=seen.later[..., :0])
@@ -150,4 +190,9 @@ def test_round_trip_through_tensors():
 @pytest.mark.parametrize(("block", "name"), [("train", "training"), ("validation", "validation")])
 def test_no_samples(block, name):
     with pytest.raises(ValueError, match=f"no {name} windows"):
-        fit_readouts(**({"train": [sample(9)], "validation": [sample(9)]} | {block: []}), lead_steps=LEADS, strengths=[1.0], area=AREA)
+        fit_readouts(
+            **({"train": [sample(9)], "validation": [sample(9)]} | {block: []}),
+            lead_steps=LEADS,
+            strengths=[1.0],
+            area=AREA,
+        )

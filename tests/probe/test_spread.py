@@ -31,7 +31,10 @@ def path(tmp_path_factory):
 def world(path, tmp_path_factory):
     """A trained and probed world model with noise."""
     sizes = {"token_dim": 32, "dropout": 0.0, "noise_dim": 8}
-    settings = config(model=sizes, train={"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 150})
+    settings = config(
+        model=sizes,
+        train={"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 150},
+    )
     made = build_world(settings, path)
     assert fit_world(made, path, folder=tmp_path_factory.mktemp("run"), progress=False)
     return fit_probes(made, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
@@ -60,7 +63,9 @@ def test_members_are_as_far_apart_as_they_are_wrong(world, ensemble, ds):
         error = ((mean - truth[name]) ** 2).mean(over) ** 0.5
         spread = (ensemble[name].var("number", ddof=1).mean(over) * (1 + 1 / MEMBERS)) ** 0.5
         assert ((spread / error > 0.8) & (spread / error < 1.2)).all(), name
-        apart = abs(ensemble[name] - ensemble[name].rename(number="other")).sum(("number", "other")) / (2 * MEMBERS * (MEMBERS - 1))
+        apart = abs(ensemble[name] - ensemble[name].rename(number="other")).sum(
+            ("number", "other")
+        ) / (2 * MEMBERS * (MEMBERS - 1))
         fair = (abs(ensemble[name] - truth[name]).mean("number") - apart).mean(over)
         assert (fair < 0.85 * abs(single[name] - truth[name]).mean(over)).all(), name
         assert (((mean - single[name]) ** 2).mean(over) ** 0.5 < 0.5 * spread).all(), name
@@ -71,7 +76,9 @@ def test_spread_grows_with_the_lead(ensemble):
     assert float(variance[1]) > 1.5 * float(variance[0])
 
 
-def test_members_do_not_depend_on_the_batch_or_on_the_leads_asked_for(world, ensemble, ds, tmp_path):
+def test_members_do_not_depend_on_the_batch_or_on_the_leads_asked_for(
+    world, ensemble, ds, tmp_path
+):
     some = ensemble.init_time.values[[3, 7]]
     world.save(tmp_path)
     for model in (world, sciwm.load(tmp_path)):
@@ -79,7 +86,9 @@ def test_members_do_not_depend_on_the_batch_or_on_the_leads_asked_for(world, ens
         xr.testing.assert_allclose(again, ensemble.sel(init_time=some), rtol=1e-4)
     for k, lead in enumerate(["1 day", "3 days"]):
         few = world.forecast(ds, init_times=some, members=5, lead_times=lead)
-        xr.testing.assert_allclose(few, ensemble.sel(init_time=some).isel(lead_time=[k], number=slice(5)), rtol=1e-4)
+        xr.testing.assert_allclose(
+            few, ensemble.sel(init_time=some).isel(lead_time=[k], number=slice(5)), rtol=1e-4
+        )
 
 
 def test_states_are_read_out_of_their_own_latents(world, path):
@@ -98,11 +107,21 @@ def test_calibration_by_hand(world, path):
     found = {"error": torch.zeros(2, 2), "variance": torch.zeros(2, 2)}
     residual, spread = world.readouts["residual"], world.readouts["spread"]
     area = world.tokenizer.area[:, None]
-    for sample in readout_samples(world, open_training_store(path), which="validation", lead_steps=LEADS, members=16, batch_size=16):
+    for sample in readout_samples(
+        world,
+        open_training_store(path),
+        which="validation",
+        lead_steps=LEADS,
+        members=16,
+        batch_size=16,
+    ):
         for lead in range(2):
             away = (sample.members[:, :, lead] - sample.latents[:, None, lead]).flatten(0, 1)
             read = spread.read_fields(lead, away, away[..., :0]).unflatten(0, (-1, 16))
-            error = residual.read_fields(lead, sample.latents[:, lead], sample.initial) - sample.later[:, lead]
+            error = (
+                residual.read_fields(lead, sample.latents[:, lead], sample.initial)
+                - sample.later[:, lead]
+            )
             for name, square in (("variance", read.var(1)), ("error", error.square())):
                 found[name][lead] += (square * area).sum((0, 1)).unflatten(0, (2, 16)).sum(1)
     torch.testing.assert_close(found["variance"], found["error"], rtol=1e-3, atol=0)
@@ -124,7 +143,10 @@ def test_a_cell_has_a_factor_of_its_own_the_more_of_it_was_seen(count, share):
     torch.testing.assert_close(made.offset, -0.5 * square.sqrt())
     assert float((square * found.variance).sum()) == pytest.approx(float(found.squared_error.sum()))
     shared = _calibrated(
-        Ridge(ridge.weight[:1], ridge.offset[:1], ridge.strength), found, group=torch.tensor([0, 0]), weight=torch.ones(2, 1)
+        Ridge(ridge.weight[:1], ridge.offset[:1], ridge.strength),
+        found,
+        group=torch.tensor([0, 0]),
+        weight=torch.ones(2, 1),
     )
     torch.testing.assert_close(shared.weight, torch.ones(1, 3, 2))
 
@@ -148,7 +170,9 @@ def test_series_have_members_too(tmp_path):
 
 def test_what_cannot_be_an_ensemble_is_refused(world, path, ds):
     plain = build_world(config(), path)
-    probed = fit_probes(plain, open_training_store(path), probe=plain.config.probe, lead_steps=LEADS)
+    probed = fit_probes(
+        plain, open_training_store(path), probe=plain.config.probe, lead_steps=LEADS
+    )
     assert "spread" not in probed.readouts
     with pytest.raises(ValueError, match=r"got members = 4, expected 0, .* model.noise_dim"):
         probed.forecast(ds, members=4)
@@ -156,11 +180,17 @@ def test_what_cannot_be_an_ensemble_is_refused(world, path, ds):
         world.forecast(ds, members=4, readout="latent")
     with pytest.raises(ValueError, match="expected at least 2"):
         world.forecast(ds, members=1)
-    with pytest.raises(ValueError, match=r"got readout 'spread', expected one of \['latent', 'residual'\]"):
+    with pytest.raises(
+        ValueError, match=r"got readout 'spread', expected one of \['latent', 'residual'\]"
+    ):
         world.forecast(ds, readout="spread")
-    with pytest.raises(ConfigError, match=r"model.noise_dim = 8, expected 0 with objective.kind = 'supervised'"):
+    with pytest.raises(
+        ConfigError, match=r"model.noise_dim = 8, expected 0 with objective.kind = 'supervised'"
+    ):
         load_config("{model: {noise_dim: 8}, objective: {kind: supervised}}")
-    with pytest.raises(ConfigError, match=r"forecast.members = 8, expected 0 with model.noise_dim = 0"):
+    with pytest.raises(
+        ConfigError, match=r"forecast.members = 8, expected 0 with model.noise_dim = 0"
+    ):
         load_config("forecast: {members: 8}")
     with pytest.raises(ConfigError, match=r"forecast.members = 1"):
         load_config("{model: {noise_dim: 8}, forecast: {members: 1}}")

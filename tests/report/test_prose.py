@@ -8,7 +8,13 @@ import xarray as xr
 from reports import hour_leads, skill_table
 
 from sciwm.config import Config, DataConfig, ObjectiveConfig, ProbeConfig, SplitConfig
-from sciwm.report.prose import describe_data, describe_grid, describe_model, describe_scores, variable_names
+from sciwm.report.prose import (
+    describe_data,
+    describe_grid,
+    describe_model,
+    describe_scores,
+    variable_names,
+)
 from sciwm.testing import small_climate
 
 SPLIT = {
@@ -19,13 +25,26 @@ SPLIT = {
 
 
 def test_every_number_of_the_verification_is_named():
-    attrs = {"num_init": 1355, "first_init": "2008-01-01T12:00:00.000000000", "last_init": "2008-12-26T12:00:00.000000000"}
+    attrs = {
+        "num_init": 1355,
+        "first_init": "2008-01-01T12:00:00.000000000",
+        "last_init": "2008-12-26T12:00:00.000000000",
+    }
     attrs |= {"resamples": 1000, "block_length": 8, "lim": "1 steps: 20 EOFs, power"}
-    skill = skill_table(["z500"], ["m"], hour_leads(1, 2, 3, 5), regions=("all", "southern_extratropics"), metrics=("rmse", "acc"))
+    skill = skill_table(
+        ["z500"],
+        ["m"],
+        hour_leads(1, 2, 3, 5),
+        regions=("all", "southern_extratropics"),
+        metrics=("rmse", "acc"),
+    )
     text = describe_scores(skill.assign_attrs(attrs), truth="ERA-Interim")
     for part in (
-        "Forecasts of z500 at lead times of 1, 2, 3 and 5 days were compared with ERA-Interim at 1,355 initial times "
-        "from 2008-01-01 12:00 to 2008-12-26 12:00, the same for every method.",
+        (
+            "Forecasts of z500 at lead times of 1, 2, 3 and 5 days were compared with ERA-Interim"
+            " at 1,355 initial times from 2008-01-01 12:00 to 2008-12-26 12:00, the same for every"
+            " method."
+        ),
         "root-mean-square error and anomaly correlation",
         "for the regions all and southern extratropics",
         "damped persistence",
@@ -34,17 +53,25 @@ def test_every_number_of_the_verification_is_named():
     ):
         assert part in text
     assert "paired t test" not in text
-    index = skill_table(["sst"], ["K"], hour_leads(1), metrics=("rmse",)).assign_coords(metric=["index_rmse"])
+    index = skill_table(["sst"], ["K"], hour_leads(1), metrics=("rmse",)).assign_coords(
+        metric=["index_rmse"]
+    )
     assert "RMSE of the region's mean" in describe_scores(index)
     tested = skill.assign(q_value=(("method",), np.full(skill.sizes["method"], 0.5)))
     assert "paired t test" in describe_scores(tested)
     assert "not a fair test" in describe_scores(skill.assign_attrs(leakage="training times"))
-    assert "1 to 12 days (12 of them)" in describe_scores(skill_table(["z"], ["m"], hour_leads(*range(1, 13))))
+    assert "1 to 12 days (12 of them)" in describe_scores(
+        skill_table(["z"], ["m"], hour_leads(*range(1, 13)))
+    )
 
 
 def test_grids_are_round_the_globe_regional_or_none():
-    globe = xr.Dataset(coords={"latitude": np.linspace(-90, 90, 37), "longitude": np.arange(0, 360, 5.0)})
-    assert describe_grid(globe) == "a grid of 37 × 72 points (5° × 5°, 90°S to 90°N, all longitudes)"
+    globe = xr.Dataset(
+        coords={"latitude": np.linspace(-90, 90, 37), "longitude": np.arange(0, 360, 5.0)}
+    )
+    assert (
+        describe_grid(globe) == "a grid of 37 × 72 points (5° × 5°, 90°S to 90°N, all longitudes)"
+    )
     assert describe_grid(globe.assign_attrs(coastlines="none")) == "a grid of 37 × 72 points"
     assert describe_grid(xr.Dataset()) == ""
 
@@ -59,34 +86,68 @@ def test_variables_are_named_in_words():
         },
         {"time": [0], "level": [500, 850]},
     )
-    assert variable_names(data) == ["geopotential at 500 hPa (z500)", "temperature (t) at levels 500 and 850", "psi1"]
+    assert variable_names(data) == [
+        "geopotential at 500 hPa (z500)",
+        "temperature (t) at levels 500 and 850",
+        "psi1",
+    ]
 
 
 def test_the_data_are_named_with_grid_and_blocks():
     data = small_climate(years=1)
-    config = Config(data=DataConfig(store="a/era.zarr", climatology="monthly", split=SplitConfig(by="time")))
+    config = Config(
+        data=DataConfig(store="a/era.zarr", climatology="monthly", split=SplitConfig(by="time"))
+    )
     text = describe_data(config, data.assign_attrs(title="ERA-Interim."), SPLIT)
     assert "The data set is “ERA-Interim”; its variables are" in text
     assert f"{data.sizes['latitude']} × {data.sizes['longitude']} points" in text
-    assert "a training block (2000-01-01 12:00 to 2006-12-31 12:00) and a test block (2008-01-01 to 2008-12-31)." in text
+    assert (
+        "a training block (2000-01-01 12:00 to 2006-12-31 12:00) and a test block (2008-01-01 to"
+        " 2008-12-31)." in text
+    )
     assert "calendar-month means" in text
-    members = dataclasses.replace(config, data=dataclasses.replace(config.data, split=SplitConfig(by="segment")))
+    members = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, split=SplitConfig(by="segment"))
+    )
     assert "each of whole members or trajectories" in describe_data(members, data, SPLIT)
     assert "The data are those of era.zarr" in describe_data(members, data.drop_attrs(), SPLIT)
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("sigreg", "256 random directions (SIGReg, weight 40)"), ("ema", "decay 0.996"), ("vicreg", "VICReg, weight 40")]
+    ("kind", "words"),
+    [
+        ("sigreg", "256 random directions (SIGReg, weight 40)"),
+        ("ema", "decay 0.996"),
+        ("vicreg", "VICReg, weight 40"),
+    ],
 )
 def test_the_model_is_described_with_its_own_numbers(kind, words):
-    config = Config(seed=7, objective=ObjectiveConfig(kind=kind, rollout=1, lead_steps=[1, 4]), probe=ProbeConfig(targets=["nino34"]))
+    config = Config(
+        seed=7,
+        objective=ObjectiveConfig(kind=kind, rollout=1, lead_steps=[1, 4]),
+        probe=ProbeConfig(targets=["nino34"]),
+    )
     text = describe_model(config, 1234567)
-    for part in (words, "1,234,567 parameters", "strides of 1 and 4 time steps", "over one prediction", "seed 7", "series (nino34)"):
+    for part in (
+        words,
+        "1,234,567 parameters",
+        "strides of 1 and 4 time steps",
+        "over one prediction",
+        "seed 7",
+        "series (nino34)",
+    ):
         assert part in text
     single = dataclasses.replace(config, objective=ObjectiveConfig(lead_steps=[1]))
     assert "strides of 1 time step." in describe_model(single, np.int64(5))
-    anchored = dataclasses.replace(config, objective=dataclasses.replace(config.objective, anchor=0.5))
+    anchored = dataclasses.replace(
+        config, objective=dataclasses.replace(config.objective, anchor=0.5)
+    )
     assert "plus 0.5 times the squared error of the cells" in describe_model(anchored, 5)
-    growing = dataclasses.replace(config, objective=dataclasses.replace(config.objective, rollout=4, curriculum=0.8))
-    assert "over 4 predictions in a row (one at first, all after 60 % of the steps)" in describe_model(growing, 5)
+    growing = dataclasses.replace(
+        config, objective=dataclasses.replace(config.objective, rollout=4, curriculum=0.8)
+    )
+    assert (
+        "over 4 predictions in a row (one at first, all after 60 % of the steps)"
+        in describe_model(growing, 5)
+    )
     assert "squared error of the cells" not in text

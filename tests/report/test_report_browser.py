@@ -5,7 +5,16 @@ import re
 import numpy as np
 import pytest
 from chromium import CHROMIUM, Chromium
-from reports import diagnostics_table, grid_forecast, hour_leads, leads_of, make_report, molecule_forecast, skill_table, training_log
+from reports import (
+    diagnostics_table,
+    grid_forecast,
+    hour_leads,
+    leads_of,
+    make_report,
+    molecule_forecast,
+    skill_table,
+    training_log,
+)
 
 from sciwm.report.curves import rank_frame, spectrum_frame
 from sciwm.report.scorecard import differences, scorecard_frame
@@ -14,26 +23,49 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 
 
 def skill():
-    table = skill_table(["z500", "u850"], ["m", "m s-1"], hour_leads(1, 2, 3, 5), regions=("all", "tropics"))
+    table = skill_table(
+        ["z500", "u850"], ["m", "m s-1"], hour_leads(1, 2, 3, 5), regions=("all", "tropics")
+    )
     shape = (7, 7, 2, 2, 4)
     q_value = np.random.default_rng(0).uniform(0, 0.1, shape)
     dims = ("method", "reference_method", "channel", "region", "lead_time")
-    return table.assign(pair_p_value=(dims, q_value), pair_q_value=(dims, q_value)).assign_coords(reference_method=table["method"].values)
+    return table.assign(pair_p_value=(dims, q_value), pair_q_value=(dims, q_value)).assign_coords(
+        reference_method=table["method"].values
+    )
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     forecast, observed = grid_forecast()
-    months = skill_table(["ssta"], ["K"], leads_of("months", np.arange(1, 13)), regions=("all", "nino34"), metrics=("acc", "rmse"))
+    months = skill_table(
+        ["ssta"],
+        ["K"],
+        leads_of("months", np.arange(1, 13)),
+        regions=("all", "nino34"),
+        metrics=("acc", "rmse"),
+    )
     torsions, angles = molecule_forecast()
-    molecule = skill_table(["sin_phi", "cos_phi"], ["1", "1"], leads_of("ps", [1.0, 10.0, 50.0]), metrics=("nmse",))
+    molecule = skill_table(
+        ["sin_phi", "cos_phi"], ["1", "1"], leads_of("ps", [1.0, 10.0, 50.0]), metrics=("nmse",)
+    )
     return {
         "grid": make_report(
-            folder / "grid.html", skill(), forecast=forecast, observed=observed, log=training_log(), diagnostics=diagnostics_table()
+            folder / "grid.html",
+            skill(),
+            forecast=forecast,
+            observed=observed,
+            log=training_log(),
+            diagnostics=diagnostics_table(),
         ),
         "months": make_report(folder / "months.html", months),
-        "molecule": make_report(folder / "molecule.html", molecule, forecast=torsions, observed=angles, log=training_log()),
+        "molecule": make_report(
+            folder / "molecule.html",
+            molecule,
+            forecast=torsions,
+            observed=angles,
+            log=training_log(),
+        ),
     }
 
 
@@ -53,16 +85,14 @@ def page(browser, pages):
 
 def state(page, key):
     """What a browser of maps shows: its sentence, titles, labels and images."""
-    return page.run(
-        f"""(root => ({{
+    return page.run(f"""(root => ({{
             said: root.querySelector('.said').textContent,
             titles: [...root.querySelectorAll('figcaption')].map(e => e.textContent),
             labels: [...root.querySelectorAll('svg.map')].map(e => e.getAttribute('aria-label')),
             images: [...root.querySelectorAll('image')].map(e => e.getAttribute('href')),
             bars: [...root.querySelectorAll('.bar')].filter(e => e.offsetParent).map(e => e.textContent),
             disabled: [...root.querySelectorAll('button')].map(e => e.disabled),
-        }}))(document.getElementById('{key}'))"""
-    )
+        }}))(document.getElementById('{key}'))""")
 
 
 def choose(page, key, value):
@@ -73,7 +103,9 @@ def choose(page, key, value):
 def test_the_case_browser_steps_by_buttons_and_keys(page):
     first = state(page, "case-browser")
     assert first["titles"][0] == "Forecast, 1 day"
-    page.run("document.querySelector('#case-browser button[aria-label=\"Next lead time\"]').click()")
+    page.run(
+        "document.querySelector('#case-browser button[aria-label=\"Next lead time\"]').click()"
+    )
     second = state(page, "case-browser")
     assert second["titles"][0] == "Forecast, 2 days"
     assert all(a != b for a, b in zip(first["images"], second["images"], strict=True))
@@ -87,12 +119,17 @@ def test_the_case_browser_steps_by_buttons_and_keys(page):
     last = state(page, "case-browser")
     assert last["titles"][0] == "Forecast, 5 days"
     assert last["disabled"][-1]
-    assert page.run("document.getElementById('case-browser-2').selectedOptions[0].textContent") == "5 days"
+    assert (
+        page.run("document.getElementById('case-browser-2').selectedOptions[0].textContent")
+        == "5 days"
+    )
 
 
 def test_the_case_browser_goes_to_other_times_and_variables(page):
     first = state(page, "case-browser")
-    page.run("document.querySelector('#case-browser button[aria-label=\"Next initial time\"]').click()")
+    page.run(
+        "document.querySelector('#case-browser button[aria-label=\"Next initial time\"]').click()"
+    )
     later = state(page, "case-browser")
     assert first["titles"][1] != later["titles"][1]
     assert re.match(r"z500 from 2008-\d\d-\d\d 12:00, 1 day ahead", later["said"])
@@ -103,8 +140,14 @@ def test_the_case_browser_goes_to_other_times_and_variables(page):
     assert "z500, forecast and truth (m)" in first["bars"][0]
     assert "u850, forecast and truth (m s⁻¹)" in other["bars"][0]
     # the pictures are really decoded and drawn
-    width = "e => new Promise(r => { const i = new Image(); i.onload = () => r(i.width); i.src = e.getAttribute('href'); })"
-    assert set(page.run(f"Promise.all([...document.querySelectorAll('image')].map({width}))")) == {24, 12}
+    width = (
+        "e => new Promise(r => { const i = new Image(); i.onload = () => r(i.width); i.src ="
+        " e.getAttribute('href'); })"
+    )
+    assert set(page.run(f"Promise.all([...document.querySelectorAll('image')].map({width}))")) == {
+        24,
+        12,
+    }
 
 
 def test_maps_of_error_change_with_the_method(page):
@@ -117,14 +160,18 @@ def test_maps_of_error_change_with_the_method(page):
     assert first["bars"] == second["bars"]
     choose(page, "error-maps-2", 2)
     assert state(page, "error-maps")["bars"] != first["bars"]
-    assert state(page, "case-browser")["titles"][0] == "Forecast, 1 day"  # the other browser has not moved
+    assert (
+        state(page, "case-browser")["titles"][0] == "Forecast, 1 day"
+    )  # the other browser has not moved
 
 
 def test_the_scorecard_follows_the_selects(page):
     table = differences(skill())
 
     def shown():
-        style = "getComputedStyle(c).backgroundColor, getComputedStyle(c).backgroundImage !== 'none'"
+        style = (
+            "getComputedStyle(c).backgroundColor, getComputedStyle(c).backgroundImage !== 'none'"
+        )
         row = f"r => [...r.querySelectorAll('td')].map(c => [c.firstChild.textContent, {style}])"
         return page.run(f"[...document.querySelectorAll('#scorecard tbody tr')].map({row})")
 
@@ -133,7 +180,10 @@ def test_the_scorecard_follows_the_selects(page):
     choose(page, "scorecard-1", 4)  # persistence
     after = shown()
     assert before != after
-    assert page.run("document.getElementById('scorecard-said').textContent") == "Climatology against Persistence"
+    assert (
+        page.run("document.getElementById('scorecard-said').textContent")
+        == "Climatology against Persistence"
+    )
     difference = table["difference"].values[3, 4].reshape(4, 4)
     sure = table["significant"].values[3, 4].reshape(4, 4)
     for i in range(4):
@@ -145,11 +195,18 @@ def test_the_scorecard_follows_the_selects(page):
             assert abs(difference[i, k]) < 1 or (blue > red) == (difference[i, k] < 0)
     choose(page, "scorecard-1", 3)
     assert {c[0] for row in shown() for c in row} == {"–"}
-    assert "choose two different methods" in page.run("document.getElementById('scorecard-said').textContent")
+    assert "choose two different methods" in page.run(
+        "document.getElementById('scorecard-said').textContent"
+    )
 
 
 def test_each_link_downloads_its_table(page, tmp_path):
-    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), eventsEnabled=True)
+    page.call(
+        "Browser.setDownloadBehavior",
+        behavior="allow",
+        downloadPath=str(tmp_path),
+        eventsEnabled=True,
+    )
     names = page.run("[...document.querySelectorAll('a[download]')].map(a => a.download)")
     tables = {
         "skill.csv": "a,b\n1,<2>\n",
@@ -171,12 +228,16 @@ def test_nothing_hangs_over_the_edge_and_nobody_complains(browser, pages, kind, 
     browser.events.clear()
     browser.open(pages[kind], width=width)
     for opened in (False, True):
-        browser.run(f"document.querySelectorAll('details').forEach(d => d.open = {str(opened).lower()})")
+        browser.run(
+            f"document.querySelectorAll('details').forEach(d => d.open = {str(opened).lower()})"
+        )
         assert browser.run("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
     assert browser.run("document.querySelector('.controls')?.hidden ?? false") is False
     browser.run("console.error('heard')")
     heard = browser.complaints()
-    assert [e["args"][0]["value"] for e in heard] == ["heard"]  # the console is really being listened to
+    assert [e["args"][0]["value"] for e in heard] == [
+        "heard"
+    ]  # the console is really being listened to
 
 
 def test_without_its_script_the_page_still_shows_everything(browser, pages):
@@ -186,7 +247,9 @@ def test_without_its_script_the_page_still_shows_everything(browser, pages):
         browser.open(pages["grid"])
         assert browser.run("document.querySelectorAll('.controls:not([hidden])').length") == 0
         assert state(browser, "case-browser")["titles"][0] == "Forecast, 1 day"
-        assert all(href.startswith("data:image/png") for href in state(browser, "case-browser")["images"])
+        assert all(
+            href.startswith("data:image/png") for href in state(browser, "case-browser")["images"]
+        )
         assert browser.run("document.querySelectorAll('#scorecard td').length") == 16
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
@@ -197,7 +260,13 @@ def test_the_printed_page_has_the_state_of_the_browser_and_no_controls(page, tmp
     page.call("Emulation.setEmulatedMedia", media="print")
     try:
         assert state(page, "case-browser")["titles"][0] == "Forecast, 5 days"
-        assert page.run("[...document.querySelectorAll('.controls, nav')].filter(e => e.offsetParent).length") == 0
+        assert (
+            page.run(
+                "[...document.querySelectorAll('.controls, nav')].filter(e =>"
+                " e.offsetParent).length"
+            )
+            == 0
+        )
         page.print_pdf(tmp_path / "page.pdf")
         assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     finally:

@@ -10,7 +10,13 @@ import xarray as xr
 from reports import hour_leads, skill_table, tiny_skill
 from truths import forecast_of, weather
 
-from sciwm.report.scorecard import differences, has_scorecard, scorecard_frame, scorecard_section, shade
+from sciwm.report.scorecard import (
+    differences,
+    has_scorecard,
+    scorecard_frame,
+    scorecard_section,
+    shade,
+)
 from sciwm.skill.lineup import line_up
 from sciwm.skill.significance import false_discovery, paired_difference
 from sciwm.skill.sums import table_sums
@@ -26,28 +32,48 @@ def paired(skill, q_value):
 
 
 def test_differences_are_percent_of_the_reference():
-    table = differences(tiny_skill({"jepa": [1.0, 2.2], "lim": [1.25, 2.0], "persistence": [2.0, np.nan]}))
+    table = differences(
+        tiny_skill({"jepa": [1.0, 2.2], "lim": [1.25, 2.0], "persistence": [2.0, np.nan]})
+    )
     one = table["difference"].isel(channel=0, region=0)
-    np.testing.assert_allclose(one.loc[{"method": "jepa", "reference_method": "lim"}], [-20.0, 10.0])
-    np.testing.assert_allclose(one.loc[{"method": "lim", "reference_method": "jepa"}], [25.0, -100 / 11])
+    np.testing.assert_allclose(
+        one.loc[{"method": "jepa", "reference_method": "lim"}], [-20.0, 10.0]
+    )
+    np.testing.assert_allclose(
+        one.loc[{"method": "lim", "reference_method": "jepa"}], [25.0, -100 / 11]
+    )
     assert np.isnan(one.loc[{"method": "jepa", "reference_method": "jepa"}]).all()
     assert np.isnan(one.loc[{"method": "jepa", "reference_method": "persistence"}][1])
-    below = differences(tiny_skill({"jepa": [-0.3], "lim": [-0.2]}, metric="crps"))["difference"]  # fair scores of few cases
-    np.testing.assert_allclose(below.loc[{"method": "jepa", "reference_method": "lim"}].values, -50.0)
+    below = differences(tiny_skill({"jepa": [-0.3], "lim": [-0.2]}, metric="crps"))[
+        "difference"
+    ]  # fair scores of few cases
+    np.testing.assert_allclose(
+        below.loc[{"method": "jepa", "reference_method": "lim"}].values, -50.0
+    )
     higher = differences(tiny_skill({"jepa": [0.8], "lim": [0.7]}, metric="acc"))["difference"]
-    np.testing.assert_allclose(higher.loc[{"method": "jepa", "reference_method": "lim"}].values, 10.0)
+    np.testing.assert_allclose(
+        higher.loc[{"method": "jepa", "reference_method": "lim"}].values, 10.0
+    )
 
 
 def test_significance_is_that_of_the_pair_and_else_of_the_intervals():
     skill = tiny_skill({"jepa": [1.0, 1.995], "lim": [1.25, 2.0]}, half=0.01)
     table = differences(skill)
     assert table.attrs["paired"] == 0
-    np.testing.assert_array_equal(table["significant"].loc[{"method": "jepa", "reference_method": "lim"}].values.ravel(), [True, False])
+    np.testing.assert_array_equal(
+        table["significant"].loc[{"method": "jepa", "reference_method": "lim"}].values.ravel(),
+        [True, False],
+    )
     sure, unsure = differences(paired(skill, 0.05)), differences(paired(skill, 0.051))
     assert sure.attrs["paired"] == 1
     assert sure["significant"].all()
     assert not unsure["significant"].any()
-    assert differences(paired(tiny_skill({"a": [1.0], "b": [1.2]}, metric="mae"), 0.01)).attrs["paired"] == 0
+    assert (
+        differences(paired(tiny_skill({"a": [1.0], "b": [1.2]}, metric="mae"), 0.01)).attrs[
+            "paired"
+        ]
+        == 0
+    )
     assert "intervals overlap" in scorecard_section(skill)
     assert "paired test" in scorecard_section(paired(skill, 0.05))
 
@@ -67,14 +93,33 @@ def test_pairs_in_the_skill_table_are_the_paired_tests():
             found = skill.loc[{"method": a, "reference_method": b}]
             np.testing.assert_allclose(found["pair_p_value"], expected)
             np.testing.assert_allclose(found["pair_q_value"], false_discovery(expected))
-    xr.testing.assert_equal(skill["p_value"], skill["pair_p_value"].loc[{"reference_method": "bad"}].drop_vars("reference_method"))
-    xr.testing.assert_equal(skill["q_value"], skill["pair_q_value"].loc[{"reference_method": "bad"}].drop_vars("reference_method"))
-    assert differences(skill)["significant"].loc[{"method": "good", "reference_method": "bad"}].all()
+    xr.testing.assert_equal(
+        skill["p_value"],
+        skill["pair_p_value"].loc[{"reference_method": "bad"}].drop_vars("reference_method"),
+    )
+    xr.testing.assert_equal(
+        skill["q_value"],
+        skill["pair_q_value"].loc[{"reference_method": "bad"}].drop_vars("reference_method"),
+    )
+    assert (
+        differences(skill)["significant"].loc[{"method": "good", "reference_method": "bad"}].all()
+    )
 
 
 @pytest.mark.parametrize(
     ("difference", "style"),
-    [(-31, "b5"), (-30, "b5"), (-29.9, "b4"), (-7, "b3"), (-3, "b2"), (-1, "b1"), (-0.99, "s0"), (0, "s0"), (2, "w1"), (500, "w5")],
+    [
+        (-31, "b5"),
+        (-30, "b5"),
+        (-29.9, "b4"),
+        (-7, "b3"),
+        (-3, "b2"),
+        (-1, "b1"),
+        (-0.99, "s0"),
+        (0, "s0"),
+        (2, "w1"),
+        (500, "w5"),
+    ],
 )
 def test_shades_change_at_the_steps_of_the_legend(difference, style):
     assert shade(difference) == style
@@ -91,7 +136,9 @@ def test_the_section_shows_the_best_known_pair_and_holds_all():
     html = scorecard_section(skill)
     data = cards(html)
     assert "JEPA (residual readout) against Linear inverse model" in html
-    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", re.search(r"<tbody>.*?</tbody>", html, re.DOTALL)[0], re.DOTALL)
+    rows = re.findall(
+        r"<tr[^>]*>(.*?)</tr>", re.search(r"<tbody>.*?</tbody>", html, re.DOTALL)[0], re.DOTALL
+    )
     shown = [re.findall(r"<td[^>]*>([^<]*)<", r) for r in rows]
     jepa, lim = 0, 6
     assert shown == [[c.split("|")[0] for c in row] for row in data["cells"][jepa][lim]]
@@ -111,13 +158,22 @@ def test_channels_without_the_metric_are_left_out():
 
 
 def test_the_table_to_download_has_every_pair():
-    skill = paired(skill_table(["z500"], ["m"], hour_leads(1, 3), methods=("jepa", "lim", "climatology")), 0.2)
+    skill = paired(
+        skill_table(["z500"], ["m"], hour_leads(1, 3), methods=("jepa", "lim", "climatology")), 0.2
+    )
     frame = scorecard_frame(skill)
     assert len(frame) == 3 * 2 * 2
-    row = frame[(frame["method"] == "jepa") & (frame["reference"] == "lim") & (frame["lead"] == 3)].iloc[0]
+    row = frame[
+        (frame["method"] == "jepa") & (frame["reference"] == "lim") & (frame["lead"] == 3)
+    ].iloc[0]
     value = skill["value"].sel(metric="rmse", channel="z500", region="domain").isel(lead_time=1)
     assert row["difference_percent"] == pytest.approx(100 * (float(value[0]) / float(value[1]) - 1))
-    assert (row["lead_unit"], row["metric"], row["q_value"], bool(row["significant"])) == ("days", "rmse", 0.2, False)
+    assert (row["lead_unit"], row["metric"], row["q_value"], bool(row["significant"])) == (
+        "days",
+        "rmse",
+        0.2,
+        False,
+    )
     assert isinstance(frame, pd.DataFrame)
 
 

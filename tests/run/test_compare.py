@@ -24,7 +24,13 @@ from sciwm.store.prepare import open_training_store
 from sciwm.testing import small_climate
 from tests.run.test_tally import COLUMNS
 
-SIZES = {"token_dim": 8, "encoder_blocks": 1, "predictor_blocks": 1, "num_heads": 2, "patch_size": "[4, 4]"}
+SIZES = {
+    "token_dim": 8,
+    "encoder_blocks": 1,
+    "predictor_blocks": 1,
+    "num_heads": 2,
+    "patch_size": "[4, 4]",
+}
 
 
 def settings(folder, *, steps=6):
@@ -64,7 +70,8 @@ def test_every_method_is_in_the_table(finished):
     _, out, frame = finished
     assert list(frame.columns) == COLUMNS
     pd.testing.assert_frame_equal(
-        pd.read_csv(out / "compare.csv", keep_default_na=True).fillna({"readout": ""}), frame.fillna({"readout": ""})
+        pd.read_csv(out / "compare.csv", keep_default_na=True).fillna({"readout": ""}),
+        frame.fillna({"readout": ""}),
     )
     rmse = frame[frame["metric"] == "rmse"]
     assert set(rmse["method"]) == {*METHODS, "persistence", "lim"}
@@ -94,7 +101,9 @@ def test_the_scores_are_those_of_the_verbs(finished):
     for verb in ("probe", "forecast", "evaluate"):
         assert main([verb, str(run)]) == 0
     theirs = pd.read_csv(run / "skill.csv")
-    theirs = theirs[theirs["metric"] == "rmse"].set_index(["method", "variable", "lead_hours"])["value"]
+    theirs = theirs[theirs["metric"] == "rmse"].set_index(["method", "variable", "lead_hours"])[
+        "value"
+    ]
     rmse = frame[(frame["metric"] == "rmse") & (frame["labels"].isna() | (frame["labels"] == 1))]
     rmse = rmse.set_index(["method", "readout", "channel", "lead_hours"])["value"]
     names = {
@@ -111,11 +120,17 @@ def test_the_scores_are_those_of_the_verbs(finished):
 
 def test_what_is_finished_is_skipped(finished, monkeypatch):
     config, out, frame = finished
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.suffix in (".safetensors", ".ckpt") or p.name in ("scores.nc",)}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in out.rglob("*")
+        if p.suffix in (".safetensors", ".ckpt") or p.name in ("scores.nc",)
+    }
     assert len(before) > 10
     monkeypatch.setattr(module, "_score", lambda *a, **k: pytest.fail("scored again"))
     again = compare(config, out=out, seeds=[0], methods=["jepa", "masked_autoencoder"])
-    both = frame[frame["method"].isin(["jepa", "masked_autoencoder", "lim"]) & (frame["metric"] == "rmse")]
+    both = frame[
+        frame["method"].isin(["jepa", "masked_autoencoder", "lim"]) & (frame["metric"] == "rmse")
+    ]
     got = again[again["method"].isin(both["method"]) & (again["metric"] == "rmse")]
     pd.testing.assert_frame_equal(got.reset_index(drop=True), both.reset_index(drop=True))
     assert before == {p: p.stat().st_mtime_ns for p in before}
@@ -125,18 +140,39 @@ def test_what_is_finished_is_skipped(finished, monkeypatch):
 def test_the_validation_block_is_scored_apart(finished, tmp_path):
     """With the same trained networks, on other initial times, without touching the scores and the table of the test block."""
     config, out, frame = finished
-    files = ("compare.csv", "compare.md", "jepa/seed0/scores.nc", "jepa/seed0/model.safetensors", "prepared/baselines.nc")
+    files = (
+        "compare.csv",
+        "compare.md",
+        "jepa/seed0/scores.nc",
+        "jepa/seed0/model.safetensors",
+        "prepared/baselines.nc",
+    )
     before = {name: (out / name).stat().st_mtime_ns for name in files}
     (tmp_path / "tiny.yaml").write_text(dump_config(config))
-    arguments = ["--seeds", "0", "--methods", "jepa,random", "--split", "validation", "--out", str(out)]
+    arguments = [
+        "--seeds",
+        "0",
+        "--methods",
+        "jepa,random",
+        "--split",
+        "validation",
+        "--out",
+        str(out),
+    ]
     assert main(["compare", str(tmp_path / "tiny.yaml"), *arguments]) == 0
     assert before == {name: (out / name).stat().st_mtime_ns for name in files}
     found = pd.read_csv(out / "compare_validation.csv").fillna({"readout": ""})
     columns = ["method", "readout", "labels", "channel", "lead_hours"]
-    both = found[found["metric"] == "rmse"].merge(frame[frame["metric"] == "rmse"], on=columns, suffixes=("", "_test"))
+    both = found[found["metric"] == "rmse"].merge(
+        frame[frame["metric"] == "rmse"], on=columns, suffixes=("", "_test")
+    )
     assert set(both["method"]) == {"jepa", "random", "persistence", "lim"}
     assert (both["value"] != both["value_test"]).all()
-    assert (out / "compare_validation.md").read_text().startswith("# Comparison on the validation block\n")
+    assert (
+        (out / "compare_validation.md")
+        .read_text()
+        .startswith("# Comparison on the validation block\n")
+    )
     split = open_training_store(out / "prepared" / "train.zarr")["split"].values
     for name in ("jepa/seed0/scores_validation.nc", "prepared/baselines_validation.nc"):
         with xr.open_dataarray(out / name) as sums:
@@ -160,17 +196,38 @@ def test_runs_share_one_store_and_can_be_loaded(finished):
         sciwm.load(out / "jepa" / "seed0").forecast(ds, readout="decoder")
     # The decoder readout is the head itself.
     state = open_training_store(resolve_run(out / "supervised" / "seed0").train_store)["state"]
-    assert decoder.readouts["decoder"].fields[0].weight.shape[1:] == decoder.network.head.weight.T.shape
+    assert (
+        decoder.readouts["decoder"].fields[0].weight.shape[1:]
+        == decoder.network.head.weight.T.shape
+    )
     assert state.sizes["channel"] * 16 == decoder.network.head.out_features
 
 
 def test_killed_and_gone_on_with(tmp_path):
     """A process killed while training; the same command ends with the numbers of an unbroken one."""
     config = settings(tmp_path, steps=60)
-    command = [sys.executable, "-m", "sciwm", "compare", str(tmp_path / "tiny.yaml"), "--seeds", "1", "--methods", "supervised", "--out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as here: sums in other orders end differently
+    command = [
+        sys.executable,
+        "-m",
+        "sciwm",
+        "compare",
+        str(tmp_path / "tiny.yaml"),
+        "--seeds",
+        "1",
+        "--methods",
+        "supervised",
+        "--out",
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }  # as here: sums in other orders end differently
     process = subprocess.Popen(
-        [*command, str(tmp_path / "broken")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*command, str(tmp_path / "broken")],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     log = tmp_path / "broken" / "supervised" / "seed1" / "log.jsonl"
     deadline = time.monotonic() + 300
@@ -182,7 +239,10 @@ def test_killed_and_gone_on_with(tmp_path):
     assert process.returncode == 130, errors
     assert "sciwm compare" in errors
     assert not (tmp_path / "broken" / "compare.csv").exists()
-    resumed, whole = (compare(config, out=tmp_path / name, seeds=[1], methods=["supervised"]) for name in ("broken", "whole"))
+    resumed, whole = (
+        compare(config, out=tmp_path / name, seeds=[1], methods=["supervised"])
+        for name in ("broken", "whole")
+    )
     compared = [f[f["metric"] != "train_seconds"].reset_index(drop=True) for f in (resumed, whole)]
     pd.testing.assert_frame_equal(*compared, check_exact=True)
 
@@ -192,7 +252,9 @@ def test_methods_differ_in_the_objective_alone():
     for method in METHODS:
         made = method_config(config, method, 2)
         kind = method if method not in ("jepa", "random") else "ema"
-        assert made == dataclasses.replace(config, seed=2, objective=dataclasses.replace(config.objective, kind=kind))
+        assert made == dataclasses.replace(
+            config, seed=2, objective=dataclasses.replace(config.objective, kind=kind)
+        )
     supervised = load_config("objective: {kind: supervised}")
     assert method_config(supervised, "jepa", 0).objective.kind == "sigreg"
     assert method_config(Config(), "masked_autoencoder", 0).objective.mask_ratio == 0.75

@@ -36,13 +36,17 @@ def test_another_configuration_is_refused_and_nothing_is_written(run):
     run.append_log({"step": 1, "split": "train"})
     before = snapshot(run.path)
     other = replace(SMALL, seed=4, train=TrainConfig(steps=30))
-    with pytest.raises(ConfigError, match=r"seed = 4 \(there: 3\), train\.steps = 30 \(there: 20\);.*--out") as caught:
+    with pytest.raises(
+        ConfigError, match=r"seed = 4 \(there: 3\), train\.steps = 30 \(there: 20\);.*--out"
+    ) as caught:
         open_run(run.path, other)
     assert "clip" not in str(caught.value)
     assert snapshot(run.path) == before
 
 
-@pytest.mark.parametrize("made", ["train.zarr", ".train.zarr.partial", "checkpoints", "stages.json"])
+@pytest.mark.parametrize(
+    "made", ["train.zarr", ".train.zarr.partial", "checkpoints", "stages.json"]
+)
 def test_a_configuration_from_which_nothing_was_made_is_replaced(run, made):
     other = replace(SMALL, seed=4, train=TrainConfig(steps=30))
     assert open_run(run.path, other).read_config() == other
@@ -54,11 +58,18 @@ def test_a_configuration_from_which_nothing_was_made_is_replaced(run, made):
 
 def test_what_comes_after_training_may_change(run):
     run.train_store.mkdir()
-    later = load_config(run.config_file, ["--probe.strengths=[0.5]", "--forecast.init_every=3", "--skill.resamples=7"])
+    later = load_config(
+        run.config_file,
+        ["--probe.strengths=[0.5]", "--forecast.init_every=3", "--skill.resamples=7"],
+    )
     assert open_run(run.path, later).read_config() == later
     assert not list(run.path.glob(".*"))
-    with pytest.raises(ConfigError, match=r"train\.clip = 3\.0 .*skill\.resamples = 9 \(there: 7\)"):
-        open_run(run.path, load_config(run.config_file, ["--skill.resamples=9", "--train.clip=3.0"]))
+    with pytest.raises(
+        ConfigError, match=r"train\.clip = 3\.0 .*skill\.resamples = 9 \(there: 7\)"
+    ):
+        open_run(
+            run.path, load_config(run.config_file, ["--skill.resamples=9", "--train.clip=3.0"])
+        )
     assert run.read_config() == later
 
 
@@ -95,10 +106,17 @@ def test_what_is_not_a_run_is_described(tmp_path):
 
 def test_paths_are_those_of_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
-    listed = text.partition("## Run directory")[2].partition("`log.jsonl`")[0].replace("METHOD.zarr", "").split()
+    listed = (
+        text.partition("## Run directory")[2]
+        .partition("`log.jsonl`")[0]
+        .replace("METHOD.zarr", "")
+        .split()
+    )
     names = [name.removeprefix("runs/NAME/").rstrip("/") for name in listed]
     attributes = [
-        name for name, value in vars(RunDir).items() if isinstance(value, property) and name.endswith(("file", "store", "folder"))
+        name
+        for name, value in vars(RunDir).items()
+        if isinstance(value, property) and name.endswith(("file", "store", "folder"))
     ]
     given = {getattr(RunDir(Path()), name).as_posix() for name in attributes}
     assert given == {*names, "stages.json"}
@@ -106,7 +124,9 @@ def test_paths_are_those_of_the_documentation():
 
 def test_the_log_reads_back(run):
     assert run.read_log() == []
-    run.append_log({"step": 1, "split": "train", "loss": torch.tensor(0.5), "seconds": np.float32(2)})
+    run.append_log(
+        {"step": 1, "split": "train", "loss": torch.tensor(0.5), "seconds": np.float32(2)}
+    )
     run.append_log({"step": 1, "split": "validation", "loss": 0.75})
     assert run.read_log() == [
         {"step": 1, "split": "train", "loss": 0.5, "seconds": 2.0},
@@ -174,11 +194,27 @@ def test_a_stage_without_its_output_is_not_recorded(run):
 
 def test_hashes_tell_values_apart_and_ignore_order():
     assert hash_inputs({"a": 1, "b": [1, 2]}) == hash_inputs({"b": [1, 2], "a": 1})
-    different = [(1,), ("1",), (1, 2), ([1, 2],), (SMALL,), (replace(SMALL, seed=4),), (Path("a"),), (None,), ()]
+    different = [
+        (1,),
+        ("1",),
+        (1, 2),
+        ([1, 2],),
+        (SMALL,),
+        (replace(SMALL, seed=4),),
+        (Path("a"),),
+        (None,),
+        (),
+    ]
     assert len({hash_inputs(*parts) for parts in different}) == len(different)
     assert hash_inputs(Path("a")) == hash_inputs("a")
-    before = {k: v for k, v in asdict(ObjectiveConfig()).items() if k not in ("anchor", "curriculum")}  # keys that came later
-    assert hash_inputs(ObjectiveConfig()) == hash_inputs(before) != hash_inputs(ObjectiveConfig(anchor=0.5))
+    before = {
+        k: v for k, v in asdict(ObjectiveConfig()).items() if k not in ("anchor", "curriculum")
+    }  # keys that came later
+    assert (
+        hash_inputs(ObjectiveConfig())
+        == hash_inputs(before)
+        != hash_inputs(ObjectiveConfig(anchor=0.5))
+    )
     with pytest.raises(TypeError, match="got object to hash"):
         hash_inputs(object())
 
@@ -196,7 +232,10 @@ def test_the_commit_is_that_of_the_clone(tmp_path):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
         return subprocess.run(
-            ["git", "-C", str(tmp_path), *identity, *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(tmp_path), *identity, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
 
     assert rundir._commit(tmp_path) is None

@@ -19,7 +19,13 @@ def sums(squared, dim, names):
     values[..., 0] = 2.0
     values[..., 2] = 2.0 * squared[..., None, None]
     dims = (dim, "init_time", "lead_time", "channel", "region", "statistic")
-    coords = {dim: names, "init_time": np.arange(squared.shape[1]), "lead_time": [1, 3], "channel": ["t"], "region": ["all"]}
+    coords = {
+        dim: names,
+        "init_time": np.arange(squared.shape[1]),
+        "lead_time": [1, 3],
+        "channel": ["t"],
+        "region": ["all"],
+    }
     return xr.DataArray(values, dims=dims, coords=coords | {"statistic": STATISTICS})
 
 
@@ -27,11 +33,22 @@ def sums(squared, dim, names):
 def made():
     random = np.random.default_rng(0)
     fits = [fit_name("residual", 1), fit_name("latent", 1), fit_name("residual", 0.1)]
-    errors = {(m, s): random.gamma(2.0, size=(3, 60, 2)) for m in ("jepa", "supervised") for s in (0, 1)}
+    errors = {
+        (m, s): random.gamma(2.0, size=(3, 60, 2)) for m in ("jepa", "supervised") for s in (0, 1)
+    }
     lim = random.gamma(2.5, size=(1, 60, 2))
     facts = {"train_flops": 1e9, "probe_r2": 0.5}
-    scored = [Scored(m, s, sums(e, "fit", fits), facts | {"train_seconds": 10.0 + s}) for (m, s), e in errors.items()]
-    frame = tally(scored, sums(lim, "method", ["lim"]), lead_column="lead_hours", leads=[24.0, 72.0], units={"t": "K"})
+    scored = [
+        Scored(m, s, sums(e, "fit", fits), facts | {"train_seconds": 10.0 + s})
+        for (m, s), e in errors.items()
+    ]
+    frame = tally(
+        scored,
+        sums(lim, "method", ["lim"]),
+        lead_column="lead_hours",
+        leads=[24.0, 72.0],
+        units={"t": "K"},
+    )
     return errors, lim, frame
 
 
@@ -72,7 +89,13 @@ def test_facts_have_their_mean(made):
 def test_it_reads_well(made):
     errors, _, frame = made
     text = to_markdown(frame)
-    for line in ("## RMSE of t, K", "| | 24 | 72 |", "## Cost and health", "## p-values against lim", "## p-values against supervised"):
+    for line in (
+        "## RMSE of t, K",
+        "| | 24 | 72 |",
+        "## Cost and health",
+        "## p-values against lim",
+        "## p-values against supervised",
+    ):
         assert line in text.splitlines()
     own = [np.sqrt(errors["jepa", s][0, :, 0].mean()) for s in (0, 1)]
     assert f"{np.mean(own):.3f} ± {np.std(own, ddof=1):.3f}" in text
@@ -85,7 +108,9 @@ def test_numbers_have_the_decimals_of_their_spread(made):
     _, _, frame = made
     skill = frame[frame["metric"] == "rmse"].tail(2)
     tests = frame[frame["metric"] == "p_lim"].head(2)
-    facts = pd.DataFrame({"method": "jepa", "metric": ["parameters", "train_flops"], "num_seeds": 2, "units": "1"})
+    facts = pd.DataFrame(
+        {"method": "jepa", "metric": ["parameters", "train_flops"], "num_seeds": 2, "units": "1"}
+    )
     shown = pd.concat([skill, tests, facts], ignore_index=True)
     shown["value"] = [1046.94, 2.0171, 4e-4, 0.0301, 606624.0, 2.138e13]
     shown["std"] = [2.61, 0.0028, np.nan, np.nan, 0.0, 0.0]
@@ -97,7 +122,9 @@ def test_numbers_have_the_decimals_of_their_spread(made):
 def test_one_seed_has_no_spread(made):
     errors, lim, _ = made
     one = [Scored("jepa", 0, sums(errors["jepa", 0][:1], "fit", [fit_name("residual", 1)]), {})]
-    frame = tally(one, sums(lim, "method", ["lim"]), lead_column="lead_hours", leads=[24.0, 72.0], units={})
+    frame = tally(
+        one, sums(lim, "method", ["lim"]), lead_column="lead_hours", leads=[24.0, 72.0], units={}
+    )
     assert frame["std"].isna().all()
     assert "±" not in to_markdown(frame)
     assert set(frame["metric"]) == {"rmse", "p_lim"}

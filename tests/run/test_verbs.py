@@ -22,7 +22,19 @@ from sciwm.run.directory import open_run, resolve_run
 from sciwm.testing import double_well, small_climate, small_months
 from sciwm.verify import evaluate_forecasts
 
-COLUMNS = ["variable", "level", "region", "lead_hours", "method", "metric", "value", "ci_low", "ci_high", "units", "num_init"]
+COLUMNS = [
+    "variable",
+    "level",
+    "region",
+    "lead_hours",
+    "method",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "units",
+    "num_init",
+]
 SMALL = [
     "--model.token_dim=8",
     "--model.encoder_blocks=1",
@@ -59,8 +71,23 @@ def months_config(folder: Path, **changes: str) -> list[str]:
 
 def test_a_run_leaves_everything_it_promises(finished_run):
     names = {p.name for p in finished_run.iterdir()}
-    assert {"config.yaml", "train.zarr", "model.safetensors", "model.json", "checkpoints", "probes.safetensors", "log.jsonl"} <= names
-    assert {"forecast.zarr", "forecasts", "skill.nc", "skill.csv", "report.html", "stages.json"} <= names
+    assert {
+        "config.yaml",
+        "train.zarr",
+        "model.safetensors",
+        "model.json",
+        "checkpoints",
+        "probes.safetensors",
+        "log.jsonl",
+    } <= names
+    assert {
+        "forecast.zarr",
+        "forecasts",
+        "skill.nc",
+        "skill.csv",
+        "report.html",
+        "stages.json",
+    } <= names
     table = pd.read_csv(finished_run / "skill.csv")
     assert list(table.columns) == COLUMNS
     assert set(table["method"]) == {
@@ -74,7 +101,11 @@ def test_a_run_leaves_everything_it_promises(finished_run):
     }
     assert sorted(table["lead_hours"].unique()) == [48, 96, 144, 192, 240]
     # The climatology has no anomaly to correlate with anything.
-    assert table["value"].notna().equals((table["method"] != "climatology") | (table["metric"] != "acc"))
+    assert (
+        table["value"]
+        .notna()
+        .equals((table["method"] != "climatology") | (table["metric"] != "acc"))
+    )
     rmse = table[(table["metric"] == "rmse")]
     assert ((rmse["ci_low"] <= rmse["value"]) & (rmse["value"] <= rmse["ci_high"])).mean() > 0.9
 
@@ -120,7 +151,11 @@ def test_other_latitudes_and_longitudes_give_the_same_scores(tmp_path):
     first = int(ds["time"].dt.year[0])
     ds.to_netcdf(tmp_path / "a.nc")
     turned = ds.sortby("latitude", ascending=False)
-    turned = turned.assign_coords(longitude=turned["longitude"] % 360).sortby("longitude").drop_attrs(deep=False)
+    turned = (
+        turned.assign_coords(longitude=turned["longitude"] % 360)
+        .sortby("longitude")
+        .drop_attrs(deep=False)
+    )
     turned = turned.rename(latitude="lat", longitude="lon").transpose("time", "lon", "lat")
     for name in turned.data_vars:
         turned[name].attrs.pop("original", None)
@@ -144,7 +179,9 @@ def test_other_latitudes_and_longitudes_give_the_same_scores(tmp_path):
         init = (f"{first + 3}-02-01", f"{first + 3}-06-30", "2 days")
         out, table = tmp_path / f"{name}.zarr", tmp_path / f"{name}.csv"
         verbs.forecast_store(run, store=str(tmp_path / f"{name}.nc"), init=init, out=out)
-        verbs.evaluate_store([str(out)], truth=str(tmp_path / f"{name}.nc"), reference=run, out=table)
+        verbs.evaluate_store(
+            [str(out)], truth=str(tmp_path / f"{name}.nc"), reference=run, out=table
+        )
         tables.append(pd.read_csv(table))
     assert len(tables[0]) > 20
     pd.testing.assert_frame_equal(*tables, rtol=1e-4)
@@ -155,11 +192,23 @@ def test_other_latitudes_and_longitudes_give_the_same_scores(tmp_path):
 
 
 def test_months_with_land_and_an_index(tmp_path):
-    overrides = [*months_config(tmp_path), "--probe.targets=[box:-10,10,150,220]", "--skill.metrics=[rmse,correlation]", *SMALL]
+    overrides = [
+        *months_config(tmp_path),
+        "--probe.targets=[box:-10,10,150,220]",
+        "--skill.metrics=[rmse,correlation]",
+        *SMALL,
+    ]
     ds = xr.open_dataset(tmp_path / "months.nc")
     south, north = float(ds["latitude"].min()), float(ds["latitude"].max())
     west, east = float(ds["longitude"].min()), float(ds["longitude"].max())
-    overrides = [o if not o.startswith("--probe.targets") else f'--probe.targets=["box:{south},{north},{west},{east}"]' for o in overrides]
+    overrides = [
+        (
+            o
+            if not o.startswith("--probe.targets")
+            else f'--probe.targets=["box:{south},{north},{west},{east}"]'
+        )
+        for o in overrides
+    ]
     config = load_config("", overrides)
     run = open_run(tmp_path / "run", config)
     verbs.run_all(run, config)
@@ -246,7 +295,9 @@ def test_pieces_of_one_record_need_a_gap(tmp_path, capsys):
     assert "of the test block" in problem
     assert "expected a gap of context and longest lead, 3 steps" in problem
     with pytest.raises(ValueError, match="windows that nearly touch are alike"):
-        verbs.prepare(open_run(tmp_path / "no", load_config("", overrides)), load_config("", overrides))
+        verbs.prepare(
+            open_run(tmp_path / "no", load_config("", overrides)), load_config("", overrides)
+        )
     config = load_config("", [*overrides, "--skill.allow_leakage=true"])
     capsys.readouterr()
     assert verbs.check(config) == []
@@ -270,7 +321,9 @@ def test_pieces_far_apart_and_members_need_none(tmp_path):
 def test_overlapping_blocks_are_named(tmp_path):
     first = int(small_months(years=40)["time"].dt.year[0])
     block = f'["{first + 20}-01-01", "{first + 31}-12-31"]'
-    (problem,) = verbs.check(load_config("", [*months_config(tmp_path), f"--data.split.validation={block}"]))
+    (problem,) = verbs.check(
+        load_config("", [*months_config(tmp_path), f"--data.split.validation={block}"])
+    )
     assert "got train and validation blocks that overlap" in problem
 
 
@@ -282,7 +335,9 @@ def test_forecasts_say_what_their_model_has_seen(tmp_path):
         stage(run, config)
     first = int(xr.open_dataset(tmp_path / "months.nc")["time"].dt.year[0])
     out, store = tmp_path / "fc.zarr", str(tmp_path / "months.nc")
-    verbs.forecast_store(run, store=store, init=(f"{first + 20}-01", f"{first + 20}-12", None), out=out)
+    verbs.forecast_store(
+        run, store=store, init=(f"{first + 20}-01", f"{first + 20}-12", None), out=out
+    )
     with xr.open_zarr(out, decode_timedelta=False) as ds:
         assert ds.attrs["training_period"].startswith(f"{first}-01")
         assert ds.attrs["validation_period"].startswith(f"{first + 26}-")
@@ -293,7 +348,12 @@ def test_forecasts_say_what_their_model_has_seen(tmp_path):
 def test_stages_ask_for_the_one_before(tmp_path):
     config = load_config("", months_config(tmp_path))
     run = open_run(tmp_path / "run", config)
-    for stage, needed in ((verbs.train, "prepare"), (verbs.probe, "train"), (verbs.forecast, "probe"), (verbs.evaluate, "forecast")):
+    for stage, needed in (
+        (verbs.train, "prepare"),
+        (verbs.probe, "train"),
+        (verbs.forecast, "probe"),
+        (verbs.evaluate, "forecast"),
+    ):
         with pytest.raises(FileNotFoundError, match=f"sciwm {needed}"):
             stage(run, config)
 
@@ -316,14 +376,26 @@ def test_missing_values_need_a_policy(tmp_path):
 def test_a_forecast_from_nowhere_is_refused(finished_run, tmp_path):
     run = resolve_run(finished_run)
     with pytest.raises(ValueError, match="no initial time"):
-        verbs.forecast_store(run, store=str(finished_run / "qg.zarr"), init=("1800", "1801", None), out=tmp_path / "fc.zarr")
+        verbs.forecast_store(
+            run,
+            store=str(finished_run / "qg.zarr"),
+            init=("1800", "1801", None),
+            out=tmp_path / "fc.zarr",
+        )
     assert not (tmp_path / "fc.zarr").exists()
 
 
 def test_ctrl_c_and_the_same_command_end_with_the_same_weights(tmp_path):
     """Interrupted by a real signal, trained on by a second process: bit for bit the weights of an unbroken training."""
     steps = 60
-    config = load_config("", [*months_config(tmp_path, **{"train.steps": str(steps)}), "--train.validate_every=30", *SMALL])
+    config = load_config(
+        "",
+        [
+            *months_config(tmp_path, **{"train.steps": str(steps)}),
+            "--train.validate_every=30",
+            *SMALL,
+        ],
+    )
     whole, broken = open_run(tmp_path / "whole", config), open_run(tmp_path / "broken", config)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for run in (whole, broken):
@@ -331,7 +403,9 @@ def test_ctrl_c_and_the_same_command_end_with_the_same_weights(tmp_path):
     command = [sys.executable, "-m", "sciwm", "train"]
     subprocess.run([*command, str(whole.path)], env=environment, check=True, capture_output=True)
     command.append(str(broken.path))
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not any(r["step"] >= 20 for r in broken.read_log()):
         assert process.poll() is None, process.communicate()[1]
@@ -344,7 +418,9 @@ def test_ctrl_c_and_the_same_command_end_with_the_same_weights(tmp_path):
     subprocess.run(command, env=environment, check=True, capture_output=True)
     one, other = load_file(whole.weights_file), load_file(broken.weights_file)
     assert one.keys() == other.keys()
-    assert all(one[k].numpy().tobytes() == other[k].numpy().tobytes() for k in one)  # NaN equals NaN
+    assert all(
+        one[k].numpy().tobytes() == other[k].numpy().tobytes() for k in one
+    )  # NaN equals NaN
 
 
 def test_settings_changed_by_hand_do_not_go_on_with_old_checkpoints(tmp_path):
@@ -362,4 +438,6 @@ def test_a_baseline_for_months_is_refused_for_days_before_any_work(tmp_path):
     overrides = [*gapped_config(tmp_path, missing=10), "--skill.baselines=[cslim]"]
     (problem,) = verbs.check(load_config("", overrides))
     assert "got skill.baselines with cslim for data in steps of 24 hours" in problem
-    assert verbs.check(load_config("", [*months_config(tmp_path), "--skill.baselines=[cslim]"])) == []
+    assert (
+        verbs.check(load_config("", [*months_config(tmp_path), "--skill.baselines=[cslim]"])) == []
+    )

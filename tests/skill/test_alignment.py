@@ -6,7 +6,14 @@ import xarray as xr
 from truths import DAY, days, forecast_of, weather
 
 from sciwm.skill import evaluate, region_weights
-from sciwm.skill.alignment import at_positions, check_grid, locate, observed_at, training_pairs, valid_positions
+from sciwm.skill.alignment import (
+    at_positions,
+    check_grid,
+    locate,
+    observed_at,
+    training_pairs,
+    valid_positions,
+)
 from sciwm.times import Step, infer_step
 
 
@@ -23,14 +30,21 @@ def test_calendars_are_not_mixed():
 
 
 def test_cftime_and_months_are_found():
-    time = xr.DataArray(np.array([cftime.DatetimeNoLeap(2000, m, 1) for m in range(1, 13)]), dims="time")
+    time = xr.DataArray(
+        np.array([cftime.DatetimeNoLeap(2000, m, 1) for m in range(1, 13)]), dims="time"
+    )
     init = xr.DataArray(time.values[[0, 10]], dims="init_time")
     assert valid_positions(time, init, [1, 3], infer_step(time)).tolist() == [[1, 3], [11, -1]]
 
 
 def test_trajectories_with_the_same_times_need_their_segment():
     segment = np.repeat([0, 1], 5).astype("int32")
-    time = xr.DataArray(np.tile(np.arange(5.0), 2), dims="time", coords={"segment": ("time", segment)}, attrs={"units": "ps"})
+    time = xr.DataArray(
+        np.tile(np.arange(5.0), 2),
+        dims="time",
+        coords={"segment": ("time", segment)},
+        attrs={"units": "ps"},
+    )
     init = xr.DataArray([1.0, 1.0, 3.0], dims="init_time")
     step = Step(1.0, "ps")
     with pytest.raises(ValueError, match=r"segment\(init_time\)"):
@@ -43,9 +57,16 @@ def test_trajectories_with_the_same_times_need_their_segment():
 
 
 def test_training_pairs_skip_gaps_and_stay_in_their_segment():
-    time = xr.DataArray(days(10)[[0, 1, 2, 5, 6, 7]], dims="time", coords={"segment": ("time", [0, 0, 0, 1, 1, 1])})
+    time = xr.DataArray(
+        days(10)[[0, 1, 2, 5, 6, 7]], dims="time", coords={"segment": ("time", [0, 0, 0, 1, 1, 1])}
+    )
     first, later = training_pairs(time, 1, Step(24.0, "hours"))
-    assert list(zip(first.tolist(), later.tolist(), strict=True)) == [(0, 1), (1, 2), (3, 4), (4, 5)]
+    assert list(zip(first.tolist(), later.tolist(), strict=True)) == [
+        (0, 1),
+        (1, 2),
+        (3, 4),
+        (4, 5),
+    ]
     # days 2 → 5 are three steps apart, but on either side of a gap
     assert training_pairs(time, 3, Step(24.0, "hours"))[0].size == 0
 
@@ -65,9 +86,14 @@ def test_grids_must_match():
     observed = weather(20).t850
     forecast = forecast_of(weather(20), [0, 1], [1, 2]).t850
     np.testing.assert_array_equal(check_grid(forecast.transpose(), observed, method="m"), forecast)
-    rounded = forecast.assign_coords(latitude=forecast.latitude.astype("float32") + np.float32(1e-6))
+    rounded = forecast.assign_coords(
+        latitude=forecast.latitude.astype("float32") + np.float32(1e-6)
+    )
     xr.testing.assert_equal(check_grid(rounded, observed, method="m").latitude, observed.latitude)
-    with pytest.raises(ValueError, match=r"got latitude 60.0 at position 0 .* of 'm', expected 40.0 .* open_forecast"):
+    with pytest.raises(
+        ValueError,
+        match=r"got latitude 60.0 at position 0 .* of 'm', expected 40.0 .* open_forecast",
+    ):
         check_grid(forecast.isel(latitude=slice(None, None, -1)), observed, method="m")
     with pytest.raises(ValueError, match=r"got longitude 6\.0 at position 1"):
         check_grid(forecast.assign_coords(longitude=forecast.longitude * 1.2), observed, method="m")
@@ -87,7 +113,9 @@ def test_observations_arranged_like_a_forecast_serve_other_libraries():
     skill = evaluate({"f": forecast}, observed, baselines=(), metrics=["rmse"], resamples=0)
     assert error["t850"].dims == ("lead_time",)
     weights = region_weights(observed["t850"]).isel(region=0)
-    weighted = scores.continuous.mse(forecast["t850"], at_valid["t850"], preserve_dims=["lead_time"], weights=weights)
+    weighted = scores.continuous.mse(
+        forecast["t850"], at_valid["t850"], preserve_dims=["lead_time"], weights=weights
+    )
     np.testing.assert_allclose(skill["value"].squeeze(), weighted**0.5, rtol=1e-6)
     late = observed_at(observed.isel(time=slice(0, 20)), forecast)
     assert np.isnan(late["t850"][-1]).all()

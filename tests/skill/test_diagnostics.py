@@ -15,14 +15,25 @@ INIT, LEADS = np.arange(200, 260, 2), (1, 2, 3, 5, 8, 13)
 
 def globe(count=300, *, rows=6, columns=8, name="t850", seed=0):
     values = np.random.default_rng(seed).normal(280, 5, (count, rows, columns))
-    return grid(values, time=days(count), name=name, latitude=np.linspace(-75, 75, rows), longitude=np.arange(columns) * 360.0 / columns)
+    return grid(
+        values,
+        time=days(count),
+        name=name,
+        latitude=np.linspace(-75, 75, rows),
+        longitude=np.arange(columns) * 360.0 / columns,
+    )
 
 
 def ensemble_of(truth, members=5, *, noise=2.0):
     one = forecast_of(truth, INIT, LEADS, noise=noise)
-    jitter = xr.DataArray(np.random.default_rng(3).normal(0, noise, (members, *one["t850"].shape)), dims=("number", *one["t850"].dims))
+    jitter = xr.DataArray(
+        np.random.default_rng(3).normal(0, noise, (members, *one["t850"].shape)),
+        dims=("number", *one["t850"].dims),
+    )
     dims = ("init_time", "lead_time", "number", "latitude", "longitude")
-    return xr.Dataset({n: (v + jitter).transpose(*dims).assign_attrs(v.attrs) for n, v in one.data_vars.items()})
+    return xr.Dataset(
+        {n: (v + jitter).transpose(*dims).assign_attrs(v.attrs) for n, v in one.data_vars.items()}
+    )
 
 
 def at_valid(truth, leads):
@@ -32,8 +43,17 @@ def at_valid(truth, leads):
 def test_maps_equal_plain_numpy_for_stores_ensembles_and_baselines():
     truth = globe()
     model, ensemble = forecast_of(truth, INIT, LEADS), ensemble_of(truth)
-    reference = fit_reference(truth, train=slice(str(truth.time.values[0])[:10], str(truth.time.values[150])[:10]), climatology="constant")
-    lineup = line_up({"model": model, "members": ensemble}, truth, reference=reference, baselines=["climatology", "persistence"])
+    reference = fit_reference(
+        truth,
+        train=slice(str(truth.time.values[0])[:10], str(truth.time.values[150])[:10]),
+        climatology="constant",
+    )
+    lineup = line_up(
+        {"model": model, "members": ensemble},
+        truth,
+        reference=reference,
+        baselines=["climatology", "persistence"],
+    )
     found = diagnose(lineup)
     shown = [1, 3, 5, 13]
     assert found["method"].values.tolist() == ["model", "members", "climatology", "persistence"]
@@ -48,7 +68,9 @@ def test_maps_equal_plain_numpy_for_stores_ensembles_and_baselines():
     }
     for name, forecast in forecasts.items():
         one = found.loc[{"method": name, "channel": "t850"}]
-        np.testing.assert_allclose(one["rmse"], np.sqrt(((forecast - observed) ** 2).mean(axis=0)), rtol=1e-6)
+        np.testing.assert_allclose(
+            one["rmse"], np.sqrt(((forecast - observed) ** 2).mean(axis=0)), rtol=1e-6
+        )
         np.testing.assert_allclose(one["bias"], (forecast - observed).mean(axis=0), atol=1e-5)
     assert found.attrs["num_init"] == len(INIT)
     assert found["units"].values.tolist() == ["K"]
@@ -68,19 +90,29 @@ def test_spectra_are_means_over_times_and_members():
     picked = [0, 5]
     members = power(ensemble["t850"].values[:, picked]).mean(axis=(0, 2))
     np.testing.assert_allclose(found["spectrum"].isel(method=0, channel=0), members)
-    np.testing.assert_allclose(found["observed_spectrum"].isel(channel=0), power(at_valid(truth["t850"], (1, 13))).mean(axis=0))
+    np.testing.assert_allclose(
+        found["observed_spectrum"].isel(channel=0),
+        power(at_valid(truth["t850"], (1, 13))).mean(axis=0),
+    )
 
 
 def test_rank_histograms_equal_those_of_scores():
     truth = globe()
     ensemble = ensemble_of(truth, noise=3.0)
     model = forecast_of(truth, INIT, LEADS)
-    found = diagnose(line_up({"model": model, "members": ensemble}, truth, baselines=[]), most_leads=6)
+    found = diagnose(
+        line_up({"model": model, "members": ensemble}, truth, baselines=[]), most_leads=6
+    )
     observed = model["t850"].copy(data=at_valid(truth["t850"], LEADS))
     weight = np.cos(np.deg2rad(truth["latitude"]))
-    per_cell = scores.probability.rank_histogram(ensemble["t850"], observed, "number", preserve_dims=["lead_time", "latitude"])
+    per_cell = scores.probability.rank_histogram(
+        ensemble["t850"], observed, "number", preserve_dims=["lead_time", "latitude"]
+    )
     expected = per_cell.weighted(weight).mean("latitude") * 6
-    np.testing.assert_allclose(found["rank_frequency"].loc[{"method": "members"}].isel(channel=0), expected.transpose("lead_time", ...))
+    np.testing.assert_allclose(
+        found["rank_frequency"].loc[{"method": "members"}].isel(channel=0),
+        expected.transpose("lead_time", ...),
+    )
     assert np.isnan(found["rank_frequency"].loc[{"method": "model"}]).all()
 
 
@@ -92,7 +124,11 @@ def test_blocks_add_up_to_the_whole(monkeypatch):
     monkeypatch.setattr("sciwm.skill.lineup._BLOCK", 20_000)
     assert len(list(lineup.blocks())) > 5
     xr.testing.assert_allclose(diagnose(lineup), whole, rtol=1e-9)
-    chunked = line_up({k: v.chunk(init_time=7) for k, v in forecasts.items()}, truth.chunk(time=50), baselines=["persistence"])
+    chunked = line_up(
+        {k: v.chunk(init_time=7) for k, v in forecasts.items()},
+        truth.chunk(time=50),
+        baselines=["persistence"],
+    )
     xr.testing.assert_allclose(diagnose(chunked), whole, rtol=1e-9)
 
 
@@ -103,9 +139,15 @@ def test_fine_grids_are_averaged_in_boxes():
     assert found.attrs["cells_per_box"] == 2
     assert found["rmse"].shape[-2:] == (4, 5)
     square = (model["t850"].values - at_valid(truth["t850"], LEADS)) ** 2
-    np.testing.assert_allclose(found["rmse"][0, 0, :, 0, 0], np.sqrt(square[:, :, :2, :2].mean(axis=(0, 2, 3))))
-    np.testing.assert_allclose(found["rmse"][0, 0, :, -1, -1], np.sqrt(square[:, :, 6, 8].mean(axis=0)))
-    np.testing.assert_allclose(found["latitude"], [*(truth["latitude"].values[:6].reshape(3, 2).mean(axis=1)), 75.0])
+    np.testing.assert_allclose(
+        found["rmse"][0, 0, :, 0, 0], np.sqrt(square[:, :, :2, :2].mean(axis=(0, 2, 3)))
+    )
+    np.testing.assert_allclose(
+        found["rmse"][0, 0, :, -1, -1], np.sqrt(square[:, :, 6, 8].mean(axis=0))
+    )
+    np.testing.assert_allclose(
+        found["latitude"], [*(truth["latitude"].values[:6].reshape(3, 2).mean(axis=1)), 75.0]
+    )
 
 
 def test_missing_values_leave_a_hole_and_no_spectrum():
@@ -134,8 +176,19 @@ def test_regional_grids_have_no_spectra_and_series_no_maps():
 
 def test_levels_become_channels_beside_a_series():
     values = np.random.default_rng(0).normal(size=(300, 2, 3, 4))
-    coords = {"time": days(300), "level": [500.0, 850.0], "latitude": [-40.0, 0.0, 40.0], "longitude": np.arange(4) * 90.0}
-    truth = xr.Dataset({"t": (tuple(coords), values, {"units": "K"}), "index": ("time", np.arange(300.0), {"units": "1"})}, coords)
+    coords = {
+        "time": days(300),
+        "level": [500.0, 850.0],
+        "latitude": [-40.0, 0.0, 40.0],
+        "longitude": np.arange(4) * 90.0,
+    }
+    truth = xr.Dataset(
+        {
+            "t": (tuple(coords), values, {"units": "K"}),
+            "index": ("time", np.arange(300.0), {"units": "1"}),
+        },
+        coords,
+    )
     found = diagnose(line_up(forecast_of(truth, INIT, LEADS), truth, baselines=[]))
     assert found["channel"].values.tolist() == ["t_500", "t_850"]
     assert found["rmse"].shape == (1, 2, 4, 3, 4)

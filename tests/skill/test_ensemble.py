@@ -26,8 +26,14 @@ def fields(*, inits=10, members=7, seed=0, spread=1.0, missing=0.0):
     shape = tuple(len(v) for v in coords.values())
     centre = random.normal(0, 3, shape)
     truth = xr.DataArray(centre + random.standard_normal(shape), coords, tuple(coords))
-    ensemble = xr.DataArray(centre[..., None] + spread * random.standard_normal((*shape, members)), coords, (*coords, "number"))
-    return ensemble.transpose("init_time", "lead_time", "number", ...), truth.where(random.random(shape) >= missing)
+    ensemble = xr.DataArray(
+        centre[..., None] + spread * random.standard_normal((*shape, members)),
+        coords,
+        (*coords, "number"),
+    )
+    return ensemble.transpose("init_time", "lead_time", "number", ...), truth.where(
+        random.random(shape) >= missing
+    )
 
 
 def means_of(ensemble, truth, *, energy=True, regions=()):
@@ -42,9 +48,13 @@ def test_crps_and_spread_agree_with_other_libraries(missing):
     ensemble, truth = fields(missing=missing)
     means = means_of(ensemble, truth).isel(region=0)
     area, keep = region_weights(truth).isel(region=0, drop=True), ["init_time", "lead_time"]
-    expected = scores.probability.crps_for_ensemble(ensemble, truth, "number", method="fair", preserve_dims=keep, weights=area)
+    expected = scores.probability.crps_for_ensemble(
+        ensemble, truth, "number", method="fair", preserve_dims=keep, weights=area
+    )
     np.testing.assert_allclose(means.sel(statistic="crps"), expected.transpose(*keep), rtol=1e-12)
-    cells = scoringrules.crps_ensemble(truth.values, ensemble.transpose(..., "number").values, estimator="fair")
+    cells = scoringrules.crps_ensemble(
+        truth.values, ensemble.transpose(..., "number").values, estimator="fair"
+    )
     w = np.broadcast_to(area.values, truth.shape) * np.isfinite(truth.values)
     by_hand = (w * np.where(w > 0, cells, 0)).sum((2, 3)) / w.sum((2, 3))
     np.testing.assert_allclose(means.sel(statistic="crps"), by_hand, rtol=1e-10)
@@ -72,9 +82,13 @@ def test_the_energy_score_agrees_with_scoringrules(missing):
 
 def test_a_reliable_ensemble_is_found_reliable_whatever_its_size():
     for members in (2, 5, 40):
-        average = mean_over_inits(means_of(*fields(inits=400, members=members), energy=False)).isel(region=0)
+        average = mean_over_inits(means_of(*fields(inits=400, members=members), energy=False)).isel(
+            region=0
+        )
         np.testing.assert_allclose(ENSEMBLE_METRICS["spread_skill"](average), 1.0, atol=0.03)
-        np.testing.assert_allclose(ENSEMBLE_METRICS["crps"](average), 1 / np.sqrt(np.pi), rtol=0.03)  # of a standard normal
+        np.testing.assert_allclose(
+            ENSEMBLE_METRICS["crps"](average), 1 / np.sqrt(np.pi), rtol=0.03
+        )  # of a standard normal
         np.testing.assert_allclose(ENSEMBLE_METRICS["spread"](average), 1.0, rtol=0.03)
     narrow = mean_over_inits(means_of(*fields(inits=200, spread=0.5), energy=False)).isel(region=0)
     assert (ENSEMBLE_METRICS["spread_skill"](narrow) < 0.6).all()
@@ -93,22 +107,38 @@ def test_adversarial_ensembles():
     lost = ensemble.copy()
     lost[1, 0, 2, 3, 3] = np.nan
     means = means_of(lost, truth)
-    assert np.isnan(means.sel(statistic=["crps", "ensemble_variance", "energy_score"]).isel(init_time=1, lead_time=0)).all()
+    assert np.isnan(
+        means.sel(statistic=["crps", "ensemble_variance", "energy_score"]).isel(
+            init_time=1, lead_time=0
+        )
+    ).all()
     assert np.isfinite(means.isel(init_time=2)).all()
     unseen = truth.copy()
     unseen[1, 0, 3, 3] = np.nan
     assert np.isfinite(means_of(lost, unseen)).all()
     one = means_of(ensemble.isel(number=[0]), truth)
     np.testing.assert_allclose(one.sel(statistic="crps"), one.sel(statistic="absolute_error"))
-    np.testing.assert_allclose(one.sel(statistic="energy_score"), one.sel(statistic="squared_error") ** 0.5)
+    np.testing.assert_allclose(
+        one.sel(statistic="energy_score"), one.sel(statistic="squared_error") ** 0.5
+    )
     assert np.isnan(one.sel(statistic=["ensemble_variance", "expected_square"])).all()
-    single = single_sums(score_sums(ensemble.isel(number=0), truth, weights=region_weights(truth)), energy=True)
-    again = ensemble_sums(ensemble.isel(number=[0]), truth, weights=region_weights(truth), energy=True)
+    single = single_sums(
+        score_sums(ensemble.isel(number=0), truth, weights=region_weights(truth)), energy=True
+    )
+    again = ensemble_sums(
+        ensemble.isel(number=[0]), truth, weights=region_weights(truth), energy=True
+    )
     xr.testing.assert_allclose(single.compute(), again.transpose(*single.dims).compute())
     same = means_of(xr.concat([truth] * 3, "number").transpose(*ensemble.dims), truth)
-    np.testing.assert_allclose(same.sel(statistic=["crps", "ensemble_variance", "energy_score"]), 0.0, atol=1e-12)
+    np.testing.assert_allclose(
+        same.sel(statistic=["crps", "ensemble_variance", "energy_score"]), 0.0, atol=1e-12
+    )
     alone = mean_over_inits(means_of(*fields(inits=1)))
-    assert all(np.isfinite(m(alone)).all() for n, m in (METRICS | ENSEMBLE_METRICS).items() if n != "correlation")
+    assert all(
+        np.isfinite(m(alone)).all()
+        for n, m in (METRICS | ENSEMBLE_METRICS).items()
+        if n != "correlation"
+    )
 
 
 def test_rank_histograms():
@@ -122,7 +152,9 @@ def test_rank_histograms():
     below = (ensemble < truth).sum("number").transpose(*truth.dims).values
     by_hand = np.array([[area[:, k][below[:, k] == r].sum() for r in range(5)] for k in range(2)])
     np.testing.assert_allclose(flat.isel(region=0), by_hand / by_hand.mean(axis=1, keepdims=True))
-    narrow = rank_histogram(fields(inits=100, spread=0.3)[0], fields(inits=100)[1], weights=weights).isel(region=0)
+    narrow = rank_histogram(
+        fields(inits=100, spread=0.3)[0], fields(inits=100)[1], weights=weights
+    ).isel(region=0)
     assert (narrow.isel(rank=[0, -1]) > 2).all()
     dry = rank_histogram(xr.zeros_like(ensemble), xr.zeros_like(truth), weights=weights)
     np.testing.assert_allclose(dry, 1.0)
@@ -144,13 +176,25 @@ def test_ensembles_and_single_forecasts_in_one_table(tmp_path):
     many = xr.Dataset({"t": ensemble})
     one = xr.Dataset({"t": ensemble.isel(number=0)})
     metrics = ["rmse", "mae", "crps", "energy_score", "spread", "spread_skill"]
-    skill = evaluate({"many": many, "one": one}, xr.Dataset({"t": observed}), baselines=(), metrics=metrics, resamples=50)
+    skill = evaluate(
+        {"many": many, "one": one},
+        xr.Dataset({"t": observed}),
+        baselines=(),
+        metrics=metrics,
+        resamples=50,
+    )
     value = skill["value"].isel(channel=0, region=0)
-    np.testing.assert_allclose(value.loc[{"method": "one", "metric": "crps"}], value.loc[{"method": "one", "metric": "mae"}])
+    np.testing.assert_allclose(
+        value.loc[{"method": "one", "metric": "crps"}],
+        value.loc[{"method": "one", "metric": "mae"}],
+    )
     assert np.isnan(value.loc[{"method": "one", "metric": ["spread", "spread_skill"]}]).all()
     assert np.isfinite(value.loc[{"method": "many"}]).all()
     assert np.isfinite(skill["ci_low"].loc[{"method": "many"}]).all()
-    assert (value.loc[{"method": "many", "metric": "crps"}] < value.loc[{"method": "one", "metric": "crps"}]).all()
+    assert (
+        value.loc[{"method": "many", "metric": "crps"}]
+        < value.loc[{"method": "one", "metric": "crps"}]
+    ).all()
     empty = {"forecast": None, "observed": None, "log": None, "config": "", "provenance": {}}
     for name, table in (("both", skill), ("one", skill.sel({"method": ["one"]}))):
         page = write_report(tmp_path / f"{name}.html", title=name, skill=table, **empty).read_text()

@@ -8,8 +8,14 @@ import xarray as xr
 
 from sciwm.skill import climatology_forecast, evaluate, fit_reference
 
-FOUND = [p / "shared/data/erai_europe_daily_2000_2008.nc" for p in Path(__file__).parents if (p / "shared/data").is_dir()]
-pytestmark = pytest.mark.skipif(not FOUND or not FOUND[0].exists(), reason="ERA-Interim Europe is not at hand")
+FOUND = [
+    p / "shared/data/erai_europe_daily_2000_2008.nc"
+    for p in Path(__file__).parents
+    if (p / "shared/data").is_dir()
+]
+pytestmark = pytest.mark.skipif(
+    not FOUND or not FOUND[0].exists(), reason="ERA-Interim Europe is not at hand"
+)
 NAMES, LEADS, EOFS = ["z500", "t850"], [1, 3], (20, 40)
 
 
@@ -31,11 +37,16 @@ def plain_numpy(ds):
     train, valid, test = (np.flatnonzero(m) for m in (year <= 2006, year == 2007, year == 2008))
     test = test[test + max(LEADS) < len(time)]
     phase = 2 * np.pi * ((time - time.astype("datetime64[Y]")) / np.timedelta64(1, "D")) / 365.25
-    basis = np.stack([np.ones(len(time)), *(f(k * phase) for k in (1, 2, 3) for f in (np.sin, np.cos))], 1)
+    basis = np.stack(
+        [np.ones(len(time)), *(f(k * phase) for k in (1, 2, 3) for f in (np.sin, np.cos))], 1
+    )
     area = (np.cos(np.deg2rad(ds.lat.values))[:, None] * np.ones(ds.sizes["lon"])).ravel()
     area /= area.sum()
     full = {v: ds[v].values.reshape(len(time), -1).astype(float) for v in NAMES}
-    anomaly = {v: full[v] - basis @ np.linalg.lstsq(basis[train], full[v][train], rcond=None)[0] for v in NAMES}
+    anomaly = {
+        v: full[v] - basis @ np.linalg.lstsq(basis[train], full[v][train], rcond=None)[0]
+        for v in NAMES
+    }
     spread = {v: np.sqrt((anomaly[v][train] ** 2 @ area).mean()) for v in NAMES}
     z = np.concatenate([anomaly[v] / spread[v] * np.sqrt(area) for v in NAMES], axis=1)
     patterns = np.linalg.svd(z[train], full_matrices=False)[2]
@@ -50,7 +61,9 @@ def plain_numpy(ds):
         return p[start] @ g @ v + left[start] * (now * later).sum(0) / (now**2).sum(0)
 
     def nmse(forecast, truth):
-        parts = zip(np.split(forecast - truth, len(NAMES), 1), np.split(truth, len(NAMES), 1), strict=True)
+        parts = zip(
+            np.split(forecast - truth, len(NAMES), 1), np.split(truth, len(NAMES), 1), strict=True
+        )
         return np.mean([(e**2).sum() / (t**2).sum() for e, t in parts])
 
     out = {}
@@ -74,18 +87,38 @@ def plain_numpy(ds):
 
 
 def test_baselines_agree_with_plain_numpy():
-    ds = xr.open_dataset(FOUND[0])[NAMES].isel(lat=slice(None, None, 2), lon=slice(None, None, 2)).load()
+    ds = (
+        xr.open_dataset(FOUND[0])[NAMES]
+        .isel(lat=slice(None, None, 2), lon=slice(None, None, 2))
+        .load()
+    )
     observed = ds.rename(lat="latitude", lon="longitude").sortby("latitude")
-    reference = fit_reference(observed, train=slice("2000", "2006"), validation=slice("2007", "2007"))
+    reference = fit_reference(
+        observed, train=slice("2000", "2006"), validation=slice("2007", "2007")
+    )
     lead_times = np.array(LEADS) * np.timedelta64(24 * 3600 * 10**9, "ns")
-    forecast = climatology_forecast(reference, observed, observed.time.sel(time="2008").values, lead_times)
-    skill = evaluate(forecast, observed, reference=reference, metrics=("rmse",), lim_eofs=EOFS, resamples=0)
+    forecast = climatology_forecast(
+        reference, observed, observed.time.sel(time="2008").values, lead_times
+    )
+    skill = evaluate(
+        forecast, observed, reference=reference, metrics=("rmse",), lim_eofs=EOFS, resamples=0
+    )
     for (method, variable, lead), expected in plain_numpy(ds).items():
-        where = {"method": method, "channel": variable, "metric": "rmse", "region": "all", "lead_time": np.timedelta64(lead, "D")}
-        assert skill.value.loc[where].item() == pytest.approx(expected, rel=0.005), (method, variable, lead)
+        where = {
+            "method": method,
+            "channel": variable,
+            "metric": "rmse",
+            "region": "all",
+            "lead_time": np.timedelta64(lead, "D"),
+        }
+        assert skill.value.loc[where].item() == pytest.approx(expected, rel=0.005), (
+            method,
+            variable,
+            lead,
+        )
     assert skill.attrs["num_init"] == 363
     for (method, variable), expected in ELSEWHERE.items():
-        value = skill.value.loc[{"method": method, "channel": variable, "metric": "rmse", "region": "all"}] / (
-            9.80665 if variable == "z500" else 1.0
-        )
+        value = skill.value.loc[
+            {"method": method, "channel": variable, "metric": "rmse", "region": "all"}
+        ] / (9.80665 if variable == "z500" else 1.0)
         np.testing.assert_allclose(value, expected, rtol=0.08)  # other years, other weather

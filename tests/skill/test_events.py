@@ -35,7 +35,11 @@ def skill(observed):
         "few": ensemble_of(observed, members=2, noise=4.0),
         "one": ensemble_of(observed).isel(number=0),
     }
-    options = {"events": ("t850>271", "t850<=270"), "metrics": ("rmse", "crps"), "regions": ("all", "south:35,45,-5,20")}
+    options = {
+        "events": ("t850>271", "t850<=270"),
+        "metrics": ("rmse", "crps"),
+        "regions": ("all", "south:35,45,-5,20"),
+    }
     return evaluate(forecasts, observed, baselines=("persistence",), resamples=200, **options)
 
 
@@ -44,7 +48,13 @@ def test_an_event_is_a_channel_with_its_own_metrics(skill):
     assert skill.variable.values.tolist() == ["t850"] * 3
     assert skill.event.values.tolist() == ["", ">271", "<=270"]
     assert skill.metric.values.tolist() == ["rmse", "crps", "brier", "roc_area"]
-    own = {"channel": ["t850"], "metric": ["rmse", "crps"]}, {"channel": ["t850>271", "t850<=270"], "metric": ["brier", "roc_area"]}
+    own = (
+        {"channel": ["t850"], "metric": ["rmse", "crps"]},
+        {
+            "channel": ["t850>271", "t850<=270"],
+            "metric": ["brier", "roc_area"],
+        },
+    )
     for part in own:
         assert all(skill[v].loc[part].notnull().all() for v in ("value", "ci_low", "ci_high"))
     assert np.isnan(skill["value"].loc[{"channel": "t850", "metric": ["brier", "roc_area"]}]).all()
@@ -60,7 +70,9 @@ def test_a_better_forecast_of_the_event_scores_better(skill):
         assert (area.loc[{"method": "many"}] > area.loc[{"method": worse}]).all()
     held = (skill.ci_low <= skill.value) & (skill.value <= skill.ci_high)
     assert held.where(skill.value.notnull(), True).all()
-    pairs = skill.pair_p_value.loc[{"reference_method": "many", "method": "few", "channel": "t850>271", "region": "all"}]
+    pairs = skill.pair_p_value.loc[
+        {"reference_method": "many", "method": "few", "channel": "t850>271", "region": "all"}
+    ]
     assert (pairs < 1e-3).all()
 
 
@@ -103,26 +115,46 @@ def test_chunks_and_blocks_do_not_matter(skill, observed, monkeypatch):
         "one": ensemble_of(observed).isel(number=0),
     }
     cut = {name: ds.chunk(init_time=13, latitude=2) for name, ds in forecasts.items()}
-    options = {"events": ("t850>271", "t850<=270"), "metrics": ("rmse", "crps"), "regions": ("all", "south:35,45,-5,20")}
-    again = evaluate(cut, observed.chunk(time=100), baselines=("persistence",), resamples=200, **options)
+    options = {
+        "events": ("t850>271", "t850<=270"),
+        "metrics": ("rmse", "crps"),
+        "regions": ("all", "south:35,45,-5,20"),
+    }
+    again = evaluate(
+        cut, observed.chunk(time=100), baselines=("persistence",), resamples=200, **options
+    )
     for name in ("value", "ci_low", "ci_high", "p_value"):
         np.testing.assert_allclose(again[name], skill[name], rtol=1e-9, atol=1e-12)
 
 
 def test_events_of_levels(observed):
     level = xr.DataArray([500.0, 850.0], dims="level", name="level")
-    both = xr.concat([observed.t850, observed.t850 + 5], level).transpose("time", "level", ...).to_dataset(name="t")
+    both = (
+        xr.concat([observed.t850, observed.t850 + 5], level)
+        .transpose("time", "level", ...)
+        .to_dataset(name="t")
+    )
     both["t2m"] = observed.t850
     forecast = forecast_of(both, range(500, 540), LEADS)
     options = {"baselines": (), "metrics": ("brier",), "resamples": 0}
     skill = evaluate(forecast, both, events=("t850>275", "t>271", "t2m>271"), **options)
-    assert skill.channel.values.tolist() == ["t_500", "t_850", "t2m", "t_850>275", "t_500>271", "t_850>271", "t2m>271"]
+    assert skill.channel.values.tolist() == [
+        "t_500",
+        "t_850",
+        "t2m",
+        "t_850>275",
+        "t_500>271",
+        "t_850>271",
+        "t2m>271",
+    ]
     assert skill.level.values[3:6].tolist() == [850.0, 500.0, 850.0]
     truth = both.t.sel(level=500).isel(time=np.arange(501, 541))
     missed = (forecast.t.sel(level=500).isel(lead_time=0).values > 271) != (truth.values > 271)
     area = region_weights(observed.t850).isel(region=0).values
     expected = (missed * area).sum() / area.sum() / 40
-    assert skill.value.loc[{"channel": "t_500>271", "metric": "brier"}][..., 0].item() == pytest.approx(expected)
+    assert skill.value.loc[{"channel": "t_500>271", "metric": "brier"}][
+        ..., 0
+    ].item() == pytest.approx(expected)
 
 
 def test_sums_add_over_cells_and_over_initial_times(observed):
@@ -131,8 +163,18 @@ def test_sums_add_over_cells_and_over_initial_times(observed):
     weights = region_weights(truth)
     event = Event("t850", ">", 271.0)
     whole = event_sums(forecast, truth, event=event, weights=weights)
-    for dim, cut in (("longitude", (slice(0, 2), slice(2, None))), ("init_time", (slice(0, 30), slice(30, None)))):
-        part = [(forecast.isel({dim: k}), truth.isel({dim: k}), weights.isel({dim: k}, missing_dims="ignore")) for k in cut]
+    for dim, cut in (
+        ("longitude", (slice(0, 2), slice(2, None))),
+        ("init_time", (slice(0, 30), slice(30, None))),
+    ):
+        part = [
+            (
+                forecast.isel({dim: k}),
+                truth.isel({dim: k}),
+                weights.isel({dim: k}, missing_dims="ignore"),
+            )
+            for k in cut
+        ]
         parts = [event_sums(f, o, event=event, weights=w).values for f, o, w in part]
         joined = parts[0] + parts[1] if dim == "longitude" else np.concatenate(parts)
         np.testing.assert_allclose(joined, whole, rtol=1e-12)
@@ -142,9 +184,13 @@ def test_sums_add_over_cells_and_over_initial_times(observed):
 
 def test_mistakes_are_named(observed):
     forecast = forecast_of(observed, range(500, 540), LEADS)
-    with pytest.raises(ValueError, match=r"got event 't850 285', expected a variable, one of > >= < <="):
+    with pytest.raises(
+        ValueError, match=r"got event 't850 285', expected a variable, one of > >= < <="
+    ):
         evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=("t850 285",))
-    with pytest.raises(ValueError, match=r"got event 'z500>5', expected one of a variable that is scored: t850"):
+    with pytest.raises(
+        ValueError, match=r"got event 'z500>5', expected one of a variable that is scored: t850"
+    ):
         evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=("z500>5",))
     with pytest.raises(ValueError, match=r"got metrics \['brier'\] without events, expected some"):
         evaluate(forecast, observed, baselines=(), metrics=("rmse", "brier"))
@@ -165,10 +211,21 @@ def test_thresholds_are_named_in_full_and_events_are_told_apart():
 
 def test_the_report_names_the_scores_of_events(skill):
     assert "Brier score and area under the ROC curve" in describe_scores(skill)
-    assert [better(m) for m in ("brier", "roc_area", "fss_5", "seeps")] == ["lower", "higher", "higher", "lower"]
+    assert [better(m) for m in ("brier", "roc_area", "fss_5", "seeps")] == [
+        "lower",
+        "higher",
+        "higher",
+        "lower",
+    ]
     assert metric_name("fss_5") == "Fractions skill score, 5 × 5 cells"
     assert short_name("seeps") == "SEEPS"
     page = lead_section(skill)
     assert ">Event t850&gt;271 K</h3>" in page
     assert re.search(r">[^<>]*t850[^<>]*, K</h3>", page)
-    assert [metric_units(m, "K") for m in ("rmse", "brier", "roc_area", "fss_5", "seeps")] == ["K", "", "", "", ""]
+    assert [metric_units(m, "K") for m in ("rmse", "brier", "roc_area", "fss_5", "seeps")] == [
+        "K",
+        "",
+        "",
+        "",
+        "",
+    ]

@@ -10,7 +10,19 @@ from truths import forecast_of, weather
 from sciwm.skill.frame import render, to_frame, write_skill
 from sciwm.skill.table import evaluate
 
-COLUMNS = ["variable", "level", "region", "lead_hours", "method", "metric", "value", "ci_low", "ci_high", "units", "num_init"]
+COLUMNS = [
+    "variable",
+    "level",
+    "region",
+    "lead_hours",
+    "method",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "units",
+    "num_init",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +46,17 @@ def test_rows_are_those_of_the_table(skill):
     assert frame.columns.tolist() == COLUMNS
     # z500 in two regions, the index in one; two leads, three methods, four metrics
     assert len(frame) == 3 * 2 * 3 * 4
-    row = frame.query("variable == 'z500' and region == 'south' and lead_hours == 72 and method == 'mine' and metric == 'mae'")
-    where = {"channel": "z500", "region": "south", "method": "mine", "metric": "mae", "lead_time": np.timedelta64(72, "h")}
+    row = frame.query(
+        "variable == 'z500' and region == 'south' and lead_hours == 72 and method == 'mine' and"
+        " metric == 'mae'"
+    )
+    where = {
+        "channel": "z500",
+        "region": "south",
+        "method": "mine",
+        "metric": "mae",
+        "lead_time": np.timedelta64(72, "h"),
+    }
     assert row.value.item() == skill.value.loc[where].item()
     assert row.ci_low.item() == skill.ci_low.loc[where].item()
     assert row.units.item() == "m2 s-2"
@@ -48,15 +69,22 @@ def test_files_can_be_read_back(skill, tmp_path):
     write_skill(skill, tmp_path / "skill.csv", tmp_path / "skill.nc")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["skill.csv", "skill.nc"]
     assert (tmp_path / "skill.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    assert (tmp_path / "skill.csv").read_text().splitlines()[1].startswith("z500,,all,24.0,mine,rmse,")
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "skill.csv"), to_frame(skill), check_dtype=False)
+    assert (
+        (tmp_path / "skill.csv").read_text().splitlines()[1].startswith("z500,,all,24.0,mine,rmse,")
+    )
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "skill.csv"), to_frame(skill), check_dtype=False
+    )
     with xr.open_dataset(tmp_path / "skill.nc", engine="h5netcdf") as back:
         np.testing.assert_array_equal(back.value, skill.value)
         assert back.attrs["block_length"] == skill.attrs["block_length"]
         pd.testing.assert_frame_equal(to_frame(back), to_frame(skill), check_dtype=False)
 
 
-@pytest.mark.parametrize(("units", "values", "column"), [("months", [3, 6], "lead_months"), ("ps", [1.0, 5.0], "lead_ps")])
+@pytest.mark.parametrize(
+    ("units", "values", "column"),
+    [("months", [3, 6], "lead_months"), ("ps", [1.0, 5.0], "lead_ps")],
+)
 def test_lead_columns_follow_the_unit(skill, units, values, column):
     other = skill.assign_coords(lead_time=("lead_time", values, {"units": units}))
     frame = to_frame(other)
@@ -66,7 +94,9 @@ def test_lead_columns_follow_the_unit(skill, units, values, column):
 
 
 def printed(skill, **options):
-    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None, **options)
+    console = Console(
+        file=io.StringIO(), width=100, force_terminal=True, color_system=None, **options
+    )
     render(skill, console=console)
     return console.file.getvalue()
 
@@ -90,7 +120,11 @@ def test_the_best_correlation_is_the_largest_and_undefined_ones_are_dashes(skill
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
     render(skill, metric="acc", console=console)
     text = console.file.getvalue()
-    best = skill.value.loc[{"channel": "z500", "region": "all", "metric": "acc"}].max("method")[0].item()
+    best = (
+        skill.value.loc[{"channel": "z500", "region": "all", "metric": "acc"}]
+        .max("method")[0]
+        .item()
+    )
     assert f"\x1b[1m{best:.3f}" in text
     assert "–" in text
     render(skill, metric="bias", console=console)
@@ -98,7 +132,9 @@ def test_the_best_correlation_is_the_largest_and_undefined_ones_are_dashes(skill
 
 
 def test_unknown_metrics_are_named(skill):
-    with pytest.raises(ValueError, match="got metric 'nmse', expected one of this table: rmse, mae, bias, acc"):
+    with pytest.raises(
+        ValueError, match="got metric 'nmse', expected one of this table: rmse, mae, bias, acc"
+    ):
         render(skill, metric="nmse")
     with pytest.raises(ValueError, match=r"known: rmse"):
         render(skill, metric="crpss")

@@ -1,7 +1,8 @@
 """Every score against implementations that know nothing of ours, on random and on adversarial data.
 
-The rules of missing values are ours (cells missing in the observations leave with their weight, a forecast missing where something was
-observed gives NaN, initial times without observations do not count) and are applied here around the libraries.
+The rules of missing values are ours (cells missing in the observations leave with their weight, a
+forecast missing where something was observed gives NaN, initial times without observations do not
+count) and are applied here around the libraries.
 """
 
 import operator
@@ -21,7 +22,14 @@ from sciwm.regions import region_weights
 from sciwm.skill.ensemble import ensemble_sums, rank_histogram
 from sciwm.skill.events import Event, event_sums
 from sciwm.skill.fractions import fraction_sums
-from sciwm.skill.scores import ALL_METRICS, area_means, is_event_metric, mean_over_inits, metric_function, score_sums
+from sciwm.skill.scores import (
+    ALL_METRICS,
+    area_means,
+    is_event_metric,
+    mean_over_inits,
+    metric_function,
+    score_sums,
+)
 from sciwm.skill.seeps import RainClimate, seeps_sums
 from sciwm.skill.spectra import zonal_spectrum
 
@@ -57,19 +65,38 @@ class Case:
     @property
     def lost(self):
         """Leads at which a forecast is missing where something was observed."""
-        return (self.members.isnull().any("number") & self.truth.notnull()).any(["init_time", *SPACE]).values
+        return (
+            (self.members.isnull().any("number") & self.truth.notnull())
+            .any(["init_time", *SPACE])
+            .values
+        )
 
 
 def case_of(name):
     random = np.random.default_rng(CASES.index(name))
     inits = 1 if name == "one initial time" else 9
-    latitude, longitude = ([40.0], [10.0]) if name == "one cell" else (np.linspace(-60, 60, 4), np.arange(0, 360, 60.0))
-    coords = {"init_time": days(inits), "lead_time": [1, 2], "latitude": latitude, "longitude": longitude}
+    latitude, longitude = (
+        ([40.0], [10.0])
+        if name == "one cell"
+        else (np.linspace(-60, 60, 4), np.arange(0, 360, 60.0))
+    )
+    coords = {
+        "init_time": days(inits),
+        "lead_time": [1, 2],
+        "latitude": latitude,
+        "longitude": longitude,
+    }
     shape = tuple(len(v) for v in coords.values())
-    centre, climatology = (xr.DataArray(random.standard_normal(shape), coords, tuple(coords)) for _ in range(2))
+    centre, climatology = (
+        xr.DataArray(random.standard_normal(shape), coords, tuple(coords)) for _ in range(2)
+    )
     truth = centre + random.standard_normal(shape)
     number = 1 if name == "one member" else 6
-    noise = xr.DataArray(random.standard_normal((*shape, number)), coords | {"number": np.arange(number)}, (*coords, "number"))
+    noise = xr.DataArray(
+        random.standard_normal((*shape, number)),
+        coords | {"number": np.arange(number)},
+        (*coords, "number"),
+    )
     members = (0.2 + centre + 0.8 * noise).transpose(*coords, "number")
     if name == "missing observations":
         truth = truth.where(random.random(shape) > 0.3)
@@ -78,7 +105,11 @@ def case_of(name):
     elif name == "missing forecasts":
         members[2, 1, 1, 3, 0] = np.nan
     elif name == "zero variance":
-        members, truth, climatology = xr.ones_like(members), xr.zeros_like(truth), xr.zeros_like(truth)
+        members, truth, climatology = (
+            xr.ones_like(members),
+            xr.zeros_like(truth),
+            xr.zeros_like(truth),
+        )
     elif name == "all missing":
         truth = truth * np.nan
     return Case(members, truth, climatology, region_weights(truth).isel(region=0, drop=True))
@@ -88,7 +119,11 @@ def climate_of(case):
     random = np.random.default_rng(7)
     months = xr.DataArray(np.zeros(12), dims="time", coords={"time": np.arange(12)})
     like = months * case.truth.isel(init_time=0, lead_time=0, drop=True).fillna(0.0)
-    return RainClimate(0.25, like + random.uniform(0.05, 0.95, like.shape), like + random.uniform(0.5, 1.0, like.shape))
+    return RainClimate(
+        0.25,
+        like + random.uniform(0.05, 0.95, like.shape),
+        like + random.uniform(0.5, 1.0, like.shape),
+    )
 
 
 def fss_of(case):
@@ -102,17 +137,32 @@ def ours(case, metric):
     if is_event_metric(metric):
         sums = event_sums(forecast, case.truth, case.climatology, event=EVENT, weights=weights)
         if metric.startswith("fss"):
-            more = fraction_sums(forecast, case.truth, case.climatology, event=EVENT, size=int(metric[-1]), weights=weights)
+            more = fraction_sums(
+                forecast,
+                case.truth,
+                case.climatology,
+                event=EVENT,
+                size=int(metric[-1]),
+                weights=weights,
+            )
             sums = xr.concat([sums, more], "statistic")
     elif metric == "seeps":
         valid = case.truth["init_time"].values[:, None] + case.truth["lead_time"].values * DAY
         single = score_sums(case.mean, case.truth, weights=weights)
-        sums = xr.concat([single, seeps_sums(forecast, case.truth, climate_of(case), valid=valid, weights=weights)], "statistic")
+        sums = xr.concat(
+            [
+                single,
+                seeps_sums(forecast, case.truth, climate_of(case), valid=valid, weights=weights),
+            ],
+            "statistic",
+        )
     else:
         single = score_sums(case.mean, case.truth, case.climatology, weights=weights)
         more = ensemble_sums(forecast, case.truth, case.climatology, weights=weights, energy=True)
         sums = xr.concat([single, more.transpose(*single.dims)], "statistic")
-    return metric_function(metric)(mean_over_inits(area_means(sums.compute()))).isel(region=0).values
+    return (
+        metric_function(metric)(mean_over_inits(area_means(sums.compute()))).isel(region=0).values
+    )
 
 
 def over_inits(per_init):
@@ -124,7 +174,10 @@ def by_lead(case, score):
     """``score(weights, forecast, truth, climatology, members)`` of each lead's observed cells; NaN without, or with missing forecasts."""
     out = []
     for k in range(2):
-        fields = [a.isel(lead_time=k).values for a in (case.share, case.mean, case.truth, case.climatology, case.members)]
+        fields = [
+            a.isel(lead_time=k).values
+            for a in (case.share, case.mean, case.truth, case.climatology, case.members)
+        ]
         seen = np.isfinite(fields[2])
         known = seen.any() and np.isfinite(fields[-1][seen]).all()
         out.append(score(*(a[seen] for a in fields)) if known else np.nan)
@@ -140,7 +193,9 @@ def crps(case):
         return weighted(scores.continuous.mae, case, case.mean)
     cells = scoringrules.crps_ensemble(case.truth.values, case.members.values, estimator="fair")
     expected = over_inits(case.truth.copy(data=cells).weighted(case.area).mean(SPACE))
-    fair = scores.probability.crps_for_ensemble(case.members, case.truth, "number", method="fair", preserve_dims=KEEP, weights=case.area)
+    fair = scores.probability.crps_for_ensemble(
+        case.members, case.truth, "number", method="fair", preserve_dims=KEEP, weights=case.area
+    )
     if not case.lost.any():
         np.testing.assert_allclose(over_inits(fair), expected, rtol=1e-10)
     return expected
@@ -149,7 +204,9 @@ def crps(case):
 def energy_score(case):
     out = np.full(case.truth.shape[:2], np.nan)
     for i, k in np.ndindex(out.shape):
-        w, o, f = (a.isel(init_time=i, lead_time=k).values for a in (case.share, case.truth, case.members))
+        w, o, f = (
+            a.isel(init_time=i, lead_time=k).values for a in (case.share, case.truth, case.members)
+        )
         seen = np.isfinite(o)
         root = np.sqrt(w[seen])
         if seen.any() and f.shape[-1] > 1:
@@ -160,12 +217,22 @@ def energy_score(case):
 
 
 def acc(case):
-    return by_lead(case, lambda w, f, o, c, _: np.sum(w * (f - c) * (o - c)) / np.sqrt(np.sum(w * (f - c) ** 2) * np.sum(w * (o - c) ** 2)))
+    return by_lead(
+        case,
+        lambda w, f, o, c, _: (
+            np.sum(w * (f - c) * (o - c))
+            / np.sqrt(np.sum(w * (f - c) ** 2) * np.sum(w * (o - c) ** 2))
+        ),
+    )
 
 
 def correlation(case):
     f, o = (
-        (a - case.climatology).where(case.truth.notnull()).weighted(case.area).mean(SPACE, skipna=True) for a in (case.mean, case.truth)
+        (a - case.climatology)
+        .where(case.truth.notnull())
+        .weighted(case.area)
+        .mean(SPACE, skipna=True)
+        for a in (case.mean, case.truth)
     )
     if case.truth.sizes["init_time"] == 1:
         return np.full(2, np.nan)
@@ -174,13 +241,21 @@ def correlation(case):
 
 def index_rmse(case):
     """Of the series of area means, by scores; initial times without observations have none."""
-    f, o = (a.where(case.truth.notnull()).weighted(case.area).mean(SPACE, skipna=True) for a in (case.mean, case.truth))
+    f, o = (
+        a.where(case.truth.notnull()).weighted(case.area).mean(SPACE, skipna=True)
+        for a in (case.mean, case.truth)
+    )
     return scores.continuous.rmse(f, o, preserve_dims="lead_time").values
 
 
 def nmse(case):
     squares = sklearn.metrics.mean_squared_error
-    return by_lead(case, lambda w, f, o, c, _: np.divide(squares(o, f, sample_weight=w), squares(o, c, sample_weight=w)))
+    return by_lead(
+        case,
+        lambda w, f, o, c, _: np.divide(
+            squares(o, f, sample_weight=w), squares(o, c, sample_weight=w)
+        ),
+    )
 
 
 def spread_square(case):
@@ -189,16 +264,28 @@ def spread_square(case):
 
 def spread_skill(case):
     number = case.members.sizes["number"]
-    square = over_inits(xr.DataArray(scores.continuous.mse(case.mean, case.truth, preserve_dims=KEEP, weights=case.area)))
+    square = over_inits(
+        xr.DataArray(
+            scores.continuous.mse(case.mean, case.truth, preserve_dims=KEEP, weights=case.area)
+        )
+    )
     return np.sqrt((number + 1) / number * spread_square(case) / square)
 
 
 def brier(case):
     def pooled(w, f, o, c, m):
-        return sklearn.metrics.brier_score_loss(o > 0.5, (m > 0.5).mean(-1), sample_weight=w, labels=[False, True])
+        return sklearn.metrics.brier_score_loss(
+            o > 0.5, (m > 0.5).mean(-1), sample_weight=w, labels=[False, True]
+        )
 
-    options = {"weights": case.area, "fair_correction": False, "event_threshold_operator": operator.gt}
-    library = scores.probability.brier_score_for_ensemble(case.members, case.truth, "number", 0.5, preserve_dims=KEEP, **options)
+    options = {
+        "weights": case.area,
+        "fair_correction": False,
+        "event_threshold_operator": operator.gt,
+    }
+    library = scores.probability.brier_score_for_ensemble(
+        case.members, case.truth, "number", 0.5, preserve_dims=KEEP, **options
+    )
     expected = by_lead(case, pooled)
     if not case.lost.any():
         np.testing.assert_allclose(over_inits(library.isel(threshold=0)), expected, rtol=1e-10)
@@ -211,7 +298,8 @@ def roc_area(case):
             return np.nan
         chance = (m > 0.5).mean(-1)
         library = scores.probability.roc_auc(
-            *(xr.DataArray(a, dims="x") for a in (chance, 1.0 * (o > 0.5))), weights=xr.DataArray(w, dims="x")
+            *(xr.DataArray(a, dims="x") for a in (chance, 1.0 * (o > 0.5))),
+            weights=xr.DataArray(w, dims="x"),
         )
         expected = sklearn.metrics.roc_auc_score(o > 0.5, chance, sample_weight=w)
         assert float(library) == pytest.approx(expected)
@@ -223,22 +311,36 @@ def roc_area(case):
 def seeps(case):
     climate, share = climate_of(case), case.share
     january = [a.isel(time=0, drop=True) for a in (climate.dry_probability, climate.heavy)]
-    cells = scores.categorical.seeps(case.members, case.truth, *january, dry_light_threshold=climate.dry, preserve_dims="all").mean(
-        "number"
+    cells = scores.categorical.seeps(
+        case.members, case.truth, *january, dry_light_threshold=climate.dry, preserve_dims="all"
+    ).mean("number")
+    expected = (share * cells).sum(["init_time", *SPACE]) / (share * cells.notnull()).sum(
+        ["init_time", *SPACE]
     )
-    expected = (share * cells).sum(["init_time", *SPACE]) / (share * cells.notnull()).sum(["init_time", *SPACE])
     masked = (january[0] < 0.1) | (january[0] > 0.85)
-    lost = (case.members.isnull().any("number") & case.truth.notnull() & ~masked).any(["init_time", *SPACE])
+    lost = (case.members.isnull().any("number") & case.truth.notnull() & ~masked).any(
+        ["init_time", *SPACE]
+    )
     return np.where(lost, np.nan, expected.transpose("lead_time"))
 
 
 def fss(case):
     half = int(fss_of(case)[-1]) // 2
     rows, columns = (case.truth.sizes[d] for d in SPACE)
-    chance, happened, seen = (a.values for a in ((case.members > 0.5).mean("number"), case.truth > 0.5, case.truth.notnull()))
+    chance, happened, seen = (
+        a.values
+        for a in ((case.members > 0.5).mean("number"), case.truth > 0.5, case.truth.notnull())
+    )
     error, total = np.zeros(chance.shape), np.zeros(chance.shape)
     for i, k, y, x in np.ndindex(chance.shape):
-        window = (i, k, *np.ix_(range(max(0, y - half), min(rows, y + half + 1)), np.arange(x - half, x + half + 1) % columns))
+        window = (
+            i,
+            k,
+            *np.ix_(
+                range(max(0, y - half), min(rows, y + half + 1)),
+                np.arange(x - half, x + half + 1) % columns,
+            ),
+        )
         if seen[i, k, y, x]:
             f, o = (a[window][seen[window]].mean() for a in (chance, happened))
             error[i, k, y, x], total[i, k, y, x] = (f - o) ** 2, f**2 + o**2
@@ -277,9 +379,16 @@ def test_scores_agree_with_independent_implementations(metric, name):
         warnings.simplefilter("ignore")  # of the libraries, about empty means and 0 / 0
         expected = INDEPENDENT[metric](case)
     expected = np.where(case.lost, np.nan, np.where(np.isinf(expected), np.nan, expected))
-    np.testing.assert_allclose(ours(case, fss_of(case) if metric == "fss" else metric), expected, rtol=1e-9, atol=1e-12)
-    defined = {"zero variance": {"acc", "correlation", "nmse", "roc_area"}, "one member": {"spread", "spread_skill"}}
-    undefined = defined.get(name, set()) | ({"correlation"} if name == "one initial time" else set())
+    np.testing.assert_allclose(
+        ours(case, fss_of(case) if metric == "fss" else metric), expected, rtol=1e-9, atol=1e-12
+    )
+    defined = {
+        "zero variance": {"acc", "correlation", "nmse", "roc_area"},
+        "one member": {"spread", "spread_skill"},
+    }
+    undefined = defined.get(name, set()) | (
+        {"correlation"} if name == "one initial time" else set()
+    )
     finite = name not in ("all missing", "missing forecasts") and metric not in undefined
     assert np.isfinite(expected).all() == finite, "the case must be what its name says"
 
@@ -287,10 +396,16 @@ def test_scores_agree_with_independent_implementations(metric, name):
 @pytest.mark.parametrize("name", CASES)
 def test_rank_histograms_agree_with_scores(name):
     case = case_of(name)
-    ranks = rank_histogram(case.members.transpose(*KEEP, "number", *SPACE), case.truth, weights=region_weights(case.truth)).isel(region=0)
+    ranks = rank_histogram(
+        case.members.transpose(*KEEP, "number", *SPACE),
+        case.truth,
+        weights=region_weights(case.truth),
+    ).isel(region=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = scores.probability.rank_histogram(case.members, case.truth, "number", preserve_dims="lead_time", weights=case.area)
+        expected = scores.probability.rank_histogram(
+            case.members, case.truth, "number", preserve_dims="lead_time", weights=case.area
+        )
     expected = expected.transpose("lead_time", "rank").values
     np.testing.assert_allclose(ranks, expected * expected.shape[1], rtol=1e-10)
 
@@ -301,25 +416,41 @@ def test_zonal_spectra_agree_with_the_sum_over_waves(name):
     n = field.sizes["longitude"]
     wave = np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n)
     both = np.abs(field.values @ wave / n) ** 2  # waves k and n − k are the same
-    power = np.stack([both[..., k] + (both[..., n - k] if 0 < k < n / 2 else 0) for k in range(n // 2 + 1)], axis=-1)
+    power = np.stack(
+        [both[..., k] + (both[..., n - k] if 0 < k < n / 2 else 0) for k in range(n // 2 + 1)],
+        axis=-1,
+    )
     area = np.cos(np.deg2rad(field["latitude"].values))
     expected = np.average(power, axis=-2, weights=area)
-    np.testing.assert_allclose(zonal_spectrum(field).isel(region=0), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        zonal_spectrum(field).isel(region=0), expected, rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_fractions_skill_scores_agree_with_scores(size):
     random = np.random.default_rng(size)
-    coords = {"init_time": days(6), "lead_time": [1, 2], "latitude": np.arange(9.0), "longitude": np.arange(12.0)}
-    forecast, truth = (xr.DataArray(random.standard_normal((6, 2, 9, 12)), coords, tuple(coords)) for _ in range(2))
+    coords = {
+        "init_time": days(6),
+        "lead_time": [1, 2],
+        "latitude": np.arange(9.0),
+        "longitude": np.arange(12.0),
+    }
+    forecast, truth = (
+        xr.DataArray(random.standard_normal((6, 2, 9, 12)), coords, tuple(coords)) for _ in range(2)
+    )
     inner = xr.zeros_like(truth[0, 0].reset_coords(drop=True)).expand_dims(region=["inner"]).copy()
     edge = size // 2
-    inner[:, edge : 9 - edge, edge : 12 - edge] = 1.0  # scores takes whole windows only, and all alike
+    inner[:, edge : 9 - edge, edge : 12 - edge] = (
+        1.0  # scores takes whole windows only, and all alike
+    )
     more = fraction_sums(forecast, truth, event=EVENT, size=size, weights=inner)
     sums = xr.concat([score_sums(forecast, truth, weights=inner), more], "statistic").compute()
     value = metric_function(f"fss_{size}")(mean_over_inits(area_means(sums))).isel(region=0)
     options = {"window_size": (size, size), "spatial_dims": SPACE, "preserve_dims": ["lead_time"]}
-    np.testing.assert_allclose(value, scores.spatial.fss_2d(forecast, truth, event_threshold=0.5, **options), rtol=1e-10)
+    np.testing.assert_allclose(
+        value, scores.spatial.fss_2d(forecast, truth, event_threshold=0.5, **options), rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("members", [1, 7])
@@ -327,13 +458,23 @@ def test_fractions_far_from_every_event_are_undefined(members):
     """Sums over neighbourhoods leave no rounding that could be taken for an event."""
     random = np.random.default_rng(members)
     west = xr.DataArray(np.arange(30) < 15, dims="longitude")
-    coords = {"init_time": days(4), "lead_time": [1], "latitude": np.arange(20.0), "longitude": np.arange(30.0)}
-    fields = (xr.DataArray(random.standard_normal((4, 1, 20, 30)), coords, tuple(coords)) for _ in range(1 + members))
+    coords = {
+        "init_time": days(4),
+        "lead_time": [1],
+        "latitude": np.arange(20.0),
+        "longitude": np.arange(30.0),
+    }
+    fields = (
+        xr.DataArray(random.standard_normal((4, 1, 20, 30)), coords, tuple(coords))
+        for _ in range(1 + members)
+    )
     truth, *each = (field.where(west, -9.0) for field in fields)
     weights = region_weights(truth, ("near:0,19,0,13", "far:0,19,22,29"))
     forecast = xr.concat(each, "number")
     more = fraction_sums(forecast, truth, event=EVENT, size=3, weights=weights)
-    sums = xr.concat([score_sums(forecast.mean("number"), truth, weights=weights), more], "statistic").compute()
+    sums = xr.concat(
+        [score_sums(forecast.mean("number"), truth, weights=weights), more], "statistic"
+    ).compute()
     value = metric_function("fss_3")(mean_over_inits(area_means(sums)))
     assert np.isfinite(value.sel(region="near")).all()
     assert np.isnan(value.sel(region="far")).all()

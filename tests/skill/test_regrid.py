@@ -14,10 +14,17 @@ from sciwm.skill import evaluate, regrid_forecast
 def globe(rows, columns, *, seed=0, lazy=False, half=True):
     """Forecasts on a global grid, with cell centres half a cell from the poles."""
     step = 180 / rows
-    latitude = np.linspace(-90 + step / 2, 90 - step / 2, rows) if half else np.linspace(-90, 90, rows)
+    latitude = (
+        np.linspace(-90 + step / 2, 90 - step / 2, rows) if half else np.linspace(-90, 90, rows)
+    )
     longitude = (np.arange(columns) + 0.5 * half) * 360 / columns
     values = np.random.default_rng(seed).normal(280, 10, (4, 2, rows, columns)).astype("f4")
-    coords = {"init_time": days(4), "lead_time": np.array([1, 2]) * DAY, "latitude": latitude, "longitude": longitude}
+    coords = {
+        "init_time": days(4),
+        "lead_time": np.array([1, 2]) * DAY,
+        "latitude": latitude,
+        "longitude": longitude,
+    }
     ds = xr.Dataset({"t850": (tuple(coords), values, {"units": "K"})}, coords, {"method": "model"})
     return ds.chunk(init_time=1) if lazy else ds
 
@@ -25,7 +32,9 @@ def globe(rows, columns, *, seed=0, lazy=False, half=True):
 def points(rows, columns, *, shift=0.0):
     step = 180 / rows
     latitude = np.linspace(-90 + step / 2, 90 - step / 2, rows)
-    return xr.Dataset(coords={"latitude": latitude, "longitude": np.arange(columns) * 360 / columns - 180 + shift})
+    return xr.Dataset(
+        coords={"latitude": latitude, "longitude": np.arange(columns) * 360 / columns - 180 + shift}
+    )
 
 
 def test_linear_equals_scipy_and_longitudes_wrap():
@@ -36,7 +45,9 @@ def test_linear_equals_scipy_and_longitudes_wrap():
     at = np.meshgrid(target["latitude"], target["longitude"], indexing="ij")
     for i in range(4):
         for k in range(2):
-            expected = RegularGridInterpolator((forecast["latitude"].values, longitude), repeated[i, k])(tuple(at))
+            expected = RegularGridInterpolator(
+                (forecast["latitude"].values, longitude), repeated[i, k]
+            )(tuple(at))
             np.testing.assert_allclose(out[i, k], expected, rtol=1e-6)
     assert out.dims == forecast["t850"].dims
     assert out.dtype == np.float32
@@ -56,7 +67,9 @@ def test_a_constant_stays_one_and_nothing_is_computed(method):
 def test_conservative_takes_means_over_areas():
     """Blocks of 5 × 5 cells; rows at the poles, where the library adds a value at the pole itself, to 0.1 % of the spread."""
     forecast = globe(60, 120)
-    out = regrid_forecast(forecast.astype(float), points(12, 24, shift=7.5), method="conservative")["t850"]
+    out = regrid_forecast(forecast.astype(float), points(12, 24, shift=7.5), method="conservative")[
+        "t850"
+    ]
     area = np.diff(np.sin(np.deg2rad(np.linspace(-90, 90, 61)))).reshape(12, 5)
     blocks = forecast["t850"].values.reshape(4, 2, 12, 5, 24, 5)
     expected = (blocks * area[:, :, None, None]).sum((3, 5)) / (5 * area.sum(1))[:, None]
@@ -64,21 +77,37 @@ def test_conservative_takes_means_over_areas():
     np.testing.assert_allclose(out[:, :, 1:-1], expected[:, :, 1:-1], rtol=1e-6)
     np.testing.assert_allclose(out, expected, atol=1.5)
     whole = (out.mean("longitude").values * area.sum(1)).sum(-1)
-    np.testing.assert_allclose(whole, (forecast["t850"].mean("longitude").values.reshape(4, 2, 12, 5) * area).sum((-1, -2)), rtol=2e-5)
+    np.testing.assert_allclose(
+        whole,
+        (forecast["t850"].mean("longitude").values.reshape(4, 2, 12, 5) * area).sum((-1, -2)),
+        rtol=2e-5,
+    )
 
 
 def test_a_region_on_the_other_longitudes():
     forecast = globe(36, 72).isel(longitude=slice(60, 72), latitude=slice(20, 30))  # 302.5 to 357.5
-    target = xr.Dataset(coords={"latitude": np.arange(15.0, 55, 4), "longitude": np.arange(-55.0, -5, 5)})
+    target = xr.Dataset(
+        coords={"latitude": np.arange(15.0, 55, 4), "longitude": np.arange(-55.0, -5, 5)}
+    )
     moved = regrid_forecast(forecast, target)["t850"]
-    plain = forecast["t850"].assign_coords(longitude=forecast["longitude"] - 360).interp(target.coords)
+    plain = (
+        forecast["t850"].assign_coords(longitude=forecast["longitude"] - 360).interp(target.coords)
+    )
     np.testing.assert_allclose(moved, plain, rtol=1e-6)
 
 
 def test_nothing_is_extrapolated_and_missing_values_stay_missing():
     forecast = globe(36, 72).isel(longitude=slice(10, 30), latitude=slice(20, 30))
-    wider = xr.Dataset(coords={"latitude": np.arange(15.0, 75, 4), "longitude": np.arange(60.0, 120, 5)})
-    with pytest.raises(ValueError, match=r"got forecasts of latitude 12\.5 to 57\.5 .* \(the first at latitude 59, longitude 60\)"):
+    wider = xr.Dataset(
+        coords={"latitude": np.arange(15.0, 75, 4), "longitude": np.arange(60.0, 120, 5)}
+    )
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"got forecasts of latitude 12\.5 to 57\.5 .* \(the first at latitude 59, longitude"
+            r" 60\)"
+        ),
+    ):
         regrid_forecast(forecast, wider)
     inside = wider.isel(latitude=slice(0, 9))
     holed = forecast.copy(deep=True)
@@ -91,7 +120,9 @@ def test_nothing_is_extrapolated_and_missing_values_stay_missing():
 
 def test_members_levels_segments_and_series_are_kept():
     forecast = globe(20, 40).expand_dims(number=3, level=[500.0, 850.0], axis=(2, 3))
-    forecast = forecast.assign(index=("init_time", np.arange(4.0))).assign_coords(segment=("init_time", [0, 0, 1, 1]))
+    forecast = forecast.assign(index=("init_time", np.arange(4.0))).assign_coords(
+        segment=("init_time", [0, 0, 1, 1])
+    )
     out = regrid_forecast(forecast, points(9, 16, shift=2.0))
     assert out["t850"].dims == forecast["t850"].dims
     assert out["t850"].sizes["number"] == 3
@@ -104,33 +135,49 @@ def test_members_levels_segments_and_series_are_kept():
 def test_scores_say_what_was_done():
     observed = weather(400, rows=6, columns=8)
     latitude, longitude = np.linspace(38.0, 62.0, 13), np.linspace(-2.0, 40.0, 22)
-    fine = observed.interp(latitude=np.clip(latitude, 40, 60), longitude=np.clip(longitude, 0, 35), kwargs={"fill_value": None})
-    fine = grid(fine["t850"].values, time=observed["time"].values, latitude=latitude, longitude=longitude)
+    fine = observed.interp(
+        latitude=np.clip(latitude, 40, 60),
+        longitude=np.clip(longitude, 0, 35),
+        kwargs={"fill_value": None},
+    )
+    fine = grid(
+        fine["t850"].values, time=observed["time"].values, latitude=latitude, longitude=longitude
+    )
     forecast = forecast_of(fine, np.arange(300, 330), (1, 2), noise=0.0)
     options = {"baselines": ("persistence",), "metrics": ("rmse",), "resamples": 0}
     with pytest.raises(
-        ValueError, match=r"got 13 values of latitude .* 38\.0, observed 40\.0: bring it onto the truth's grid with --regrid"
+        ValueError,
+        match=(
+            r"got 13 values of latitude .* 38\.0, observed 40\.0: bring it onto the truth's grid"
+            r" with --regrid"
+        ),
     ):
         evaluate(forecast, observed, **options)
     moved = regrid_forecast(forecast, observed)
     skill = evaluate({"model": moved}, observed, **options)
     assert (
-        "model was brought from 13 × 22 points onto the 6 × 8 of the truth by bilinear interpolation (xarray-regrid"
-        in skill.attrs["notices"]
+        "model was brought from 13 × 22 points onto the 6 × 8 of the truth by bilinear"
+        " interpolation (xarray-regrid" in skill.attrs["notices"]
     )
     errors = moved["t850"].values - observed["t850"].values[np.arange(300, 330)[:, None] + [1, 2]]
     weight = np.cos(np.deg2rad(observed["latitude"].values))[:, None] * np.ones(8)
     expected = np.sqrt((errors**2 * weight).sum((2, 3)).mean(0) / weight.sum())
-    np.testing.assert_allclose(skill["value"].loc[{"method": "model"}].values.ravel(), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        skill["value"].loc[{"method": "model"}].values.ravel(), expected, rtol=1e-6
+    )
     same = forecast_of(observed, np.arange(300, 330), (1, 2))
     assert regrid_forecast(same, observed) is same
 
 
 def test_refusals(monkeypatch):
     forecast = globe(20, 40)
-    with pytest.raises(ValueError, match="got regrid method 'cubic', expected one of linear, conservative"):
+    with pytest.raises(
+        ValueError, match="got regrid method 'cubic', expected one of linear, conservative"
+    ):
         regrid_forecast(forecast, points(9, 16), method="cubic")
-    with pytest.raises(ValueError, match="got observations without latitude and longitude to regrid"):
+    with pytest.raises(
+        ValueError, match="got observations without latitude and longitude to regrid"
+    ):
         regrid_forecast(forecast, xr.Dataset(coords={"component": ["a"]}))
     monkeypatch.setitem(sys.modules, "xarray_regrid", None)
     with pytest.raises(ImportError, match=r"pip install 'sciwm\[regrid\]'"):

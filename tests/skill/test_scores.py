@@ -5,7 +5,19 @@ import xarray as xr
 from truths import days
 
 from sciwm.regions import region_weights
-from sciwm.skill.scores import METRICS, acc, area_means, bias, check_metrics, correlation, mae, mean_over_inits, nmse, rmse, score_sums
+from sciwm.skill.scores import (
+    METRICS,
+    acc,
+    area_means,
+    bias,
+    check_metrics,
+    correlation,
+    mae,
+    mean_over_inits,
+    nmse,
+    rmse,
+    score_sums,
+)
 
 
 def fields(*, inits=12, leads=3, levels=None, seed=0, missing=0.0):
@@ -13,12 +25,19 @@ def fields(*, inits=12, leads=3, levels=None, seed=0, missing=0.0):
     latitude, longitude = np.linspace(-60, 60, 5), np.arange(0, 360, 45.0)
     dims = ["init_time", "lead_time", "latitude", "longitude"]
     shape = [inits, leads, 5, 8]
-    coords = {"init_time": days(inits), "lead_time": np.arange(1, leads + 1), "latitude": latitude, "longitude": longitude}
+    coords = {
+        "init_time": days(inits),
+        "lead_time": np.arange(1, leads + 1),
+        "latitude": latitude,
+        "longitude": longitude,
+    }
     if levels:
         dims.insert(2, "level")
         shape.insert(2, levels)
         coords["level"] = np.arange(levels) * 100.0
-    truth, climatology = (xr.DataArray(random.standard_normal(shape), dims=dims, coords=coords) for _ in range(2))
+    truth, climatology = (
+        xr.DataArray(random.standard_normal(shape), dims=dims, coords=coords) for _ in range(2)
+    )
     forecast = truth + random.standard_normal(shape) + 0.3
     return forecast, truth.where(random.random(shape) >= missing), climatology
 
@@ -39,7 +58,9 @@ def test_area_means_agree_with_the_scores_library(missing):
         ("error", scores.continuous.additive_bias),
     ):
         expected = score(forecast, truth, preserve_dims=keep, weights=area)
-        np.testing.assert_allclose(means.sel(statistic=name), expected.transpose(*keep), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(
+            means.sel(statistic=name), expected.transpose(*keep), rtol=1e-12, atol=1e-14
+        )
 
 
 def test_metrics_agree_with_plain_numpy():
@@ -58,22 +79,35 @@ def test_metrics_agree_with_plain_numpy():
     np.testing.assert_allclose(rmse(average), np.sqrt(mean((f - o) ** 2)))
     np.testing.assert_allclose(mae(average), mean(abs(f - o)))
     np.testing.assert_allclose(bias(average), mean(f - o))
-    np.testing.assert_allclose(acc(average), mean((f - c) * (o - c)) / np.sqrt(mean((f - c) ** 2) * mean((o - c) ** 2)))
+    np.testing.assert_allclose(
+        acc(average), mean((f - c) * (o - c)) / np.sqrt(mean((f - c) ** 2) * mean((o - c) ** 2))
+    )
     np.testing.assert_allclose(nmse(average), mean((f - o) ** 2) / mean((o - c) ** 2))
     fa, oa = ((w * x).sum((2, 3)) / w.sum((2, 3)) for x in (f - c, o - c))
-    np.testing.assert_allclose(correlation(average), [np.corrcoef(fa[:, k], oa[:, k])[0, 1] for k in range(3)])
+    np.testing.assert_allclose(
+        correlation(average), [np.corrcoef(fa[:, k], oa[:, k])[0, 1] for k in range(3)]
+    )
 
 
 def test_acc_agrees_with_xskillscore_for_one_initial_time():
     xskillscore = pytest.importorskip("xskillscore")
     forecast, truth, climatology = fields(inits=1)
     weights = weights_like(truth)
-    ours = acc(mean_over_inits(area_means(score_sums(forecast, truth, climatology, weights=weights)))).isel(region=0)
-    f, o, area = (forecast - climatology).isel(init_time=0), (truth - climatology).isel(init_time=0), weights.isel(region=0, drop=True)
+    ours = acc(
+        mean_over_inits(area_means(score_sums(forecast, truth, climatology, weights=weights)))
+    ).isel(region=0)
+    f, o, area = (
+        (forecast - climatology).isel(init_time=0),
+        (truth - climatology).isel(init_time=0),
+        weights.isel(region=0, drop=True),
+    )
     # xskillscore's is centred; ours is not, so it is compared on anomalies without an area mean
     f, o = (x - x.weighted(area).mean(("latitude", "longitude")) for x in (f, o))
     centred = score_sums(
-        (f + climatology).transpose(*forecast.dims), (o + climatology).transpose(*truth.dims), climatology, weights=weights
+        (f + climatology).transpose(*forecast.dims),
+        (o + climatology).transpose(*truth.dims),
+        climatology,
+        weights=weights,
     )
     expected = xskillscore.pearson_r(f, o, dim=["latitude", "longitude"], weights=area)
     np.testing.assert_allclose(acc(mean_over_inits(area_means(centred))).isel(region=0), expected)
@@ -84,7 +118,12 @@ def test_levels_are_scored_apart():
     forecast, truth, climatology = fields(levels=3)
     sums = score_sums(forecast, truth, climatology, weights=weights_like(truth))
     assert sums.dims == ("init_time", "lead_time", "level", "region", "statistic")
-    one = score_sums(forecast.isel(level=1), truth.isel(level=1), climatology.isel(level=1), weights=weights_like(truth))
+    one = score_sums(
+        forecast.isel(level=1),
+        truth.isel(level=1),
+        climatology.isel(level=1),
+        weights=weights_like(truth),
+    )
     np.testing.assert_allclose(sums.isel(level=1), one)
 
 
@@ -93,12 +132,18 @@ def test_chunks_do_not_matter_and_sums_add_over_cells():
     weights = weights_like(truth, ["all", "tropics"])
     whole = score_sums(forecast, truth, climatology, weights=weights)
     chunked = score_sums(
-        forecast.chunk(init_time=5, latitude=2), truth.chunk(init_time=3, lead_time=1), climatology.chunk(longitude=3), weights=weights
+        forecast.chunk(init_time=5, latitude=2),
+        truth.chunk(init_time=3, lead_time=1),
+        climatology.chunk(longitude=3),
+        weights=weights,
     )
     assert chunked.chunks is not None
     np.testing.assert_allclose(chunked, whole, rtol=1e-13)
     halves = [
-        score_sums(*(x.isel(longitude=part) for x in (forecast, truth, climatology)), weights=weights.isel(longitude=part))
+        score_sums(
+            *(x.isel(longitude=part) for x in (forecast, truth, climatology)),
+            weights=weights.isel(longitude=part),
+        )
         for part in (slice(0, 3), slice(3, None))
     ]
     np.testing.assert_allclose(halves[0].values + halves[1].values, whole, rtol=1e-12, atol=1e-14)
@@ -111,7 +156,8 @@ def test_missing_observations_leave_with_their_weight():
     weights = weights_like(truth)
     masked = score_sums(forecast.where(~land), truth.where(~land), climatology, weights=weights)
     cut = score_sums(
-        *(x.isel(longitude=slice(3, None)) for x in (forecast, truth, climatology)), weights=weights.isel(longitude=slice(3, None))
+        *(x.isel(longitude=slice(3, None)) for x in (forecast, truth, climatology)),
+        weights=weights.isel(longitude=slice(3, None)),
     )
     np.testing.assert_allclose(masked, cut, rtol=1e-12)
 
@@ -133,10 +179,18 @@ def test_initial_times_without_observations_do_not_count():
     weights = weights_like(truth)
     average = mean_over_inits(area_means(score_sums(forecast, truth, climatology, weights=weights)))
     rest = [i for i in range(12) if i != 4]
-    fewer = mean_over_inits(area_means(score_sums(*(x.isel(init_time=rest) for x in (forecast, truth, climatology)), weights=weights)))
+    fewer = mean_over_inits(
+        area_means(
+            score_sums(
+                *(x.isel(init_time=rest) for x in (forecast, truth, climatology)), weights=weights
+            )
+        )
+    )
     for metric in METRICS.values():
         np.testing.assert_allclose(metric(average), metric(fewer))
-    nothing = mean_over_inits(area_means(score_sums(forecast, truth * np.nan, climatology, weights=weights)))
+    nothing = mean_over_inits(
+        area_means(score_sums(forecast, truth * np.nan, climatology, weights=weights))
+    )
     assert all(np.isnan(metric(nothing)).all() for metric in METRICS.values())
 
 
@@ -147,17 +201,35 @@ def test_zero_variance_gives_no_correlation():
     assert np.isnan(acc(flat)).all()
     assert np.isnan(correlation(flat)).all()
     np.testing.assert_allclose(nmse(flat), 1.0)
-    still = mean_over_inits(area_means(score_sums(forecast, climatology, climatology, weights=weights)))
+    still = mean_over_inits(
+        area_means(score_sums(forecast, climatology, climatology, weights=weights))
+    )
     assert np.isnan(nmse(still)).all()
-    single = mean_over_inits(area_means(score_sums(*(x.isel(init_time=[0]) for x in (forecast, truth, climatology)), weights=weights)))
+    single = mean_over_inits(
+        area_means(
+            score_sums(
+                *(x.isel(init_time=[0]) for x in (forecast, truth, climatology)), weights=weights
+            )
+        )
+    )
     assert np.isnan(correlation(single)).all()
     assert np.isfinite(acc(single)).all()
 
 
 def test_perfect_forecasts_get_perfect_values():
     _, truth, climatology = fields(missing=0.1)
-    average = mean_over_inits(area_means(score_sums(truth, truth, climatology, weights=weights_like(truth))))
-    perfect = {"rmse": 0, "mae": 0, "bias": 0, "acc": 1, "correlation": 1, "index_rmse": 0, "nmse": 0}
+    average = mean_over_inits(
+        area_means(score_sums(truth, truth, climatology, weights=weights_like(truth)))
+    )
+    perfect = {
+        "rmse": 0,
+        "mae": 0,
+        "bias": 0,
+        "acc": 1,
+        "correlation": 1,
+        "index_rmse": 0,
+        "nmse": 0,
+    }
     for name, metric in METRICS.items():
         np.testing.assert_allclose(metric(average), perfect[name], atol=1e-12)
 
@@ -167,16 +239,25 @@ def test_without_a_climatology_errors_are_the_same():
     weights = weights_like(truth)
     names = ["weight", "squared_error", "absolute_error", "error"]
     a = score_sums(forecast, truth, weights=weights).sel(statistic=names)
-    np.testing.assert_allclose(a, score_sums(forecast, truth, climatology, weights=weights).sel(statistic=names), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        a,
+        score_sums(forecast, truth, climatology, weights=weights).sel(statistic=names),
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 def test_an_index_needs_no_space():
     random = np.random.default_rng(0)
     truth = xr.DataArray(
-        random.standard_normal((50, 2)), dims=("init_time", "lead_time"), coords={"init_time": days(50), "lead_time": [1, 2]}
+        random.standard_normal((50, 2)),
+        dims=("init_time", "lead_time"),
+        coords={"init_time": days(50), "lead_time": [1, 2]},
     )
     forecast = truth + random.standard_normal((50, 2))
-    average = mean_over_inits(area_means(score_sums(forecast, truth, weights=region_weights(truth)))).isel(region=0)
+    average = mean_over_inits(
+        area_means(score_sums(forecast, truth, weights=region_weights(truth)))
+    ).isel(region=0)
     np.testing.assert_allclose(rmse(average), np.sqrt(((forecast - truth) ** 2).mean("init_time")))
     np.testing.assert_allclose(correlation(average), xr.corr(forecast, truth, dim="init_time"))
 

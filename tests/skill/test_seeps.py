@@ -19,7 +19,9 @@ def rain(count=1500, *, seed=0, units="mm"):
     random = np.random.default_rng(seed)
     season = np.cos(2 * np.pi * (np.arange(count) - 200) / 365.25)[:, None, None]
     often = np.clip(np.linspace(0.02, 0.98, 12).reshape(3, 4) + 0.1 * season, 0.0, 1.0)
-    values = np.where(random.random((count, 3, 4)) < often, random.gamma(0.7, 6.0, (count, 3, 4)), 0.0)
+    values = np.where(
+        random.random((count, 3, 4)) < often, random.gamma(0.7, 6.0, (count, 3, 4)), 0.0
+    )
     return grid(values / {"mm": 1.0, "m": 1000.0}[units], time=days(count), name="tp", units=units)
 
 
@@ -55,17 +57,24 @@ def test_categories_are_those_of_the_training_months(observed, reference):
 
 def test_chunks_units_and_names_of_precipitation(observed, reference):
     climate = fit_rain_climate(reference, "tp", units="mm")
-    lazy = fit_rain_climate(fit_reference(observed.chunk(time=100, longitude=3), train=TRAIN), "tp", units="mm")
+    lazy = fit_rain_climate(
+        fit_reference(observed.chunk(time=100, longitude=3), train=TRAIN), "tp", units="mm"
+    )
     xr.testing.assert_allclose(lazy.heavy, climate.heavy)
     xr.testing.assert_allclose(lazy.dry_probability, climate.dry_probability)
     metres = fit_rain_climate(fit_reference(rain(units="m"), train=TRAIN), "tp", units="m")
-    np.testing.assert_allclose(metres.heavy * 1000, fit_rain_climate(fit_reference(rain(), train=TRAIN), "tp", units="mm").heavy)
+    np.testing.assert_allclose(
+        metres.heavy * 1000,
+        fit_rain_climate(fit_reference(rain(), train=TRAIN), "tp", units="mm").heavy,
+    )
     six_hours = fit_reference(observed.rename(tp="total_precipitation_6hr"), train=TRAIN)
     assert fit_rain_climate(six_hours, "total_precipitation_6hr", units="mm").dry == 0.1
     with pytest.raises(ValueError, match="got precipitation 'tp' in 'inch', expected one of m, mm"):
         fit_rain_climate(reference, "tp", units="inch")
     assert is_precipitation(observed["tp"])
-    assert is_precipitation(observed["tp"].rename("rr").assign_attrs(standard_name="precipitation_flux"))
+    assert is_precipitation(
+        observed["tp"].rename("rr").assign_attrs(standard_name="precipitation_flux")
+    )
     assert not is_precipitation(observed["tp"].rename("t850"))
 
 
@@ -74,8 +83,14 @@ def test_the_table_equals_scores_on_the_months_of_the_valid_times(observed, refe
     both = observed.assign(t2m=observed["tp"] * 2)
     members = [forecast_of(both, range(1150, 1300), LEADS, noise=3.0, seed=s) for s in range(3)]
     ensemble = xr.concat(members, xr.DataArray(range(3), dims="number", name="number"))
-    options = {"reference": fit_reference(both, train=TRAIN), "baselines": ("climatology", "persistence"), "resamples": 50}
-    skill = evaluate({"many": ensemble, "one": members[0]}, both, metrics=("rmse", "seeps"), **options)
+    options = {
+        "reference": fit_reference(both, train=TRAIN),
+        "baselines": ("climatology", "persistence"),
+        "resamples": 50,
+    }
+    skill = evaluate(
+        {"many": ensemble, "one": members[0]}, both, metrics=("rmse", "seeps"), **options
+    )
     assert np.isnan(skill.value.loc[{"channel": "t2m", "metric": "seeps"}]).all()
     assert skill[["value", "ci_low"]].loc[{"channel": "tp"}].notnull().to_array().all()
     climate = fit_rain_climate(reference, "tp", units="mm")
@@ -84,14 +99,29 @@ def test_the_table_equals_scores_on_the_months_of_the_valid_times(observed, refe
         valid = observed["tp"].isel(time=np.arange(1150, 1300) + lead)
         month = valid.time.dt.month - 1
         p1, heavy = (
-            a.drop_vars("time", errors="ignore").isel(time=month.values).assign_coords(time=valid.time)
+            a.drop_vars("time", errors="ignore")
+            .isel(time=month.values)
+            .assign_coords(time=valid.time)
             for a in (climate.dry_probability, climate.heavy)
         )
-        fields = [m["tp"].isel(lead_time=k, drop=True).rename(init_time="time").assign_coords(time=valid.time) for m in members]
-        cells = [scores.categorical.seeps(f, valid, p1, heavy, dry_light_threshold=0.25, preserve_dims="all") for f in fields]
+        fields = [
+            m["tp"]
+            .isel(lead_time=k, drop=True)
+            .rename(init_time="time")
+            .assign_coords(time=valid.time)
+            for m in members
+        ]
+        cells = [
+            scores.categorical.seeps(
+                f, valid, p1, heavy, dry_light_threshold=0.25, preserve_dims="all"
+            )
+            for f in fields
+        ]
         for method, score in (("one", cells[0]), ("many", sum(cells) / 3)):
             expected = float((area * score).sum() / (area * score.notnull()).sum())
-            assert skill.value.loc[{"method": method, "channel": "tp", "metric": "seeps"}][0, k].item() == pytest.approx(expected)
+            assert skill.value.loc[{"method": method, "channel": "tp", "metric": "seeps"}][
+                0, k
+            ].item() == pytest.approx(expected)
     assert 0 < expected < 1
 
 
@@ -103,7 +133,9 @@ def test_forecasts_without_knowledge_score_one():
     truth = forecast_of(observed, init, [1], noise=0.0)
     dry, flood = truth * 0.0, truth * 0.0 + 1000.0
     metrics = {"reference": reference, "baselines": (), "metrics": ("seeps",), "resamples": 0}
-    skill = evaluate({"truth": truth, "dry": dry, "flood": flood}, observed, **metrics).value.squeeze()
+    skill = evaluate(
+        {"truth": truth, "dry": dry, "flood": flood}, observed, **metrics
+    ).value.squeeze()
     assert float(skill.loc[{"method": "truth"}]) == 0
     np.testing.assert_allclose(skill.loc[{"method": ["dry", "flood"]}], 1.0, atol=0.1)
 
@@ -115,7 +147,12 @@ def test_chunks_and_blocks_do_not_matter(observed, reference, monkeypatch):
     assert whole.value.loc[{"channel": "tp>5", "metric": "fss_3"}].notnull().all()
     monkeypatch.setattr("sciwm.skill.lineup._BLOCK", 300)
     lazy = observed.chunk(time=90, latitude=2)
-    cut = evaluate(forecast.chunk(init_time=7, longitude=3), lazy, reference=fit_reference(lazy, train=TRAIN), **options)
+    cut = evaluate(
+        forecast.chunk(init_time=7, longitude=3),
+        lazy,
+        reference=fit_reference(lazy, train=TRAIN),
+        **options,
+    )
     for name in ("value", "ci_low", "ci_high"):
         np.testing.assert_allclose(cut[name], whole[name], rtol=1e-9)
 
@@ -125,7 +162,9 @@ def test_mistakes_are_named(observed, reference):
     with pytest.raises(ValueError, match="got neither reference nor train, expected one for seeps"):
         evaluate(forecast, observed, baselines=(), metrics=("seeps",))
     other = {"baselines": (), "metrics": ("seeps",), "train": TRAIN}
-    with pytest.raises(ValueError, match=r"got metric 'seeps' for \['t850'\], expected precipitation among them"):
+    with pytest.raises(
+        ValueError, match=r"got metric 'seeps' for \['t850'\], expected precipitation among them"
+    ):
         evaluate(forecast.rename(tp="t850"), observed.rename(tp="t850"), **other)
     with pytest.raises(ValueError, match="got metric 'fss_4', expected an odd number"):
         evaluate(forecast, observed, baselines=(), metrics=("fss_4",), events=("tp>5",))

@@ -9,7 +9,11 @@ from sciwm.skill.spectra import zonal_spectrum
 
 def fields(longitudes=24, seed=0):
     random = np.random.default_rng(seed)
-    coords = {"time": np.arange(3), "latitude": np.linspace(-80, 80, 9), "longitude": np.arange(longitudes) * 360 / longitudes}
+    coords = {
+        "time": np.arange(3),
+        "latitude": np.linspace(-80, 80, 9),
+        "longitude": np.arange(longitudes) * 360 / longitudes,
+    }
     return xr.DataArray(random.standard_normal((3, 9, longitudes)), coords, tuple(coords))
 
 
@@ -21,7 +25,9 @@ def test_power_adds_up_to_the_mean_square_and_agrees_with_scipy(longitudes):
     weights = region_weights(field).isel(region=0, drop=True)
     total = (field**2).weighted(weights).mean(["latitude", "longitude"])
     np.testing.assert_allclose(spectrum.isel(region=0).sum("zonal_wavenumber"), total)
-    _, density = scipy.signal.periodogram(field.values, fs=longitudes, detrend=False, axis=-1)  # per unit wavenumber
+    _, density = scipy.signal.periodogram(
+        field.values, fs=longitudes, detrend=False, axis=-1
+    )  # per unit wavenumber
     share = np.cos(np.deg2rad(field["latitude"].values))
     expected = (density * (share / share.sum())[:, None]).sum(axis=1)
     np.testing.assert_allclose(spectrum.isel(region=0), expected, rtol=1e-6)
@@ -30,11 +36,14 @@ def test_power_adds_up_to_the_mean_square_and_agrees_with_scipy(longitudes):
 def test_regions_chunks_and_missing_circles():
     field = fields()
     field[:, 0, 3] = np.nan
-    spectrum = zonal_spectrum(field.chunk(time=1, longitude=5), regions=("all", "northern_extratropics"))
+    spectrum = zonal_spectrum(
+        field.chunk(time=1, longitude=5), regions=("all", "northern_extratropics")
+    )
     assert spectrum.chunks is not None
     assert np.isnan(spectrum.sel(region="all")).all()
     np.testing.assert_allclose(
-        spectrum.sel(region="northern_extratropics"), zonal_spectrum(field, regions=("northern_extratropics",))[:, 0]
+        spectrum.sel(region="northern_extratropics"),
+        zonal_spectrum(field, regions=("northern_extratropics",))[:, 0],
     )
 
 

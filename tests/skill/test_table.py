@@ -18,7 +18,9 @@ def observed():
 
 @pytest.fixture(scope="module")
 def reference(observed):
-    return fit_reference(observed, train=slice("2000", "2001"), validation=slice("2002", "2002"), harmonics=1)
+    return fit_reference(
+        observed, train=slice("2000", "2001"), validation=slice("2002", "2002"), harmonics=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +29,33 @@ def skill(observed, reference):
         "good": forecast_of(observed, range(1100, 1250), LEADS, noise=0.2),
         "bad": forecast_of(observed, range(1100, 1250), LEADS, noise=3.0),
     }
-    return evaluate(forecasts, observed, reference=reference, regions=("all", "south:35,45,-5,20"), lim_eofs=(3, 6), resamples=200)
+    return evaluate(
+        forecasts,
+        observed,
+        reference=reference,
+        regions=("all", "south:35,45,-5,20"),
+        lim_eofs=(3, 6),
+        resamples=200,
+    )
 
 
 def rmse_of(skill, method, **where):
-    return skill.value.loc[{"method": method, "channel": "t850", "region": "all", "metric": "rmse", **where}]
+    return skill.value.loc[
+        {"method": method, "channel": "t850", "region": "all", "metric": "rmse", **where}
+    ]
 
 
 def test_the_table_has_the_agreed_layout(skill):
     assert skill.value.dims == ("method", "channel", "region", "lead_time", "metric")
     assert skill.ci_low.dims == skill.ci_high.dims == skill.value.dims
-    assert skill.method.values.tolist() == ["good", "bad", "climatology", "persistence", "damped_persistence", "lim"]
+    assert skill.method.values.tolist() == [
+        "good",
+        "bad",
+        "climatology",
+        "persistence",
+        "damped_persistence",
+        "lim",
+    ]
     assert skill.metric.values.tolist() == ["rmse", "mae", "bias", "acc"]
     assert skill.region.values.tolist() == ["all", "south"]
     assert skill.variable.values.tolist() == ["t850"]
@@ -50,7 +68,10 @@ def test_the_table_has_the_agreed_layout(skill):
 
 
 def test_values_are_those_of_plain_numpy(skill, observed, reference):
-    truth, area = observed.t850.values, np.cos(np.deg2rad(observed.latitude.values))[:, None] * np.ones(4)
+    truth, area = (
+        observed.t850.values,
+        np.cos(np.deg2rad(observed.latitude.values))[:, None] * np.ones(4),
+    )
     init = np.arange(1100, 1250)
     for k, lead in enumerate(LEADS):
         error = truth[init] - truth[init + lead]
@@ -58,7 +79,9 @@ def test_values_are_those_of_plain_numpy(skill, observed, reference):
         assert rmse_of(skill, "persistence")[k].item() == pytest.approx(expected)
     normal = reference.climatology.at(observed.time).t850.values
     error = (normal - truth)[init + 3]
-    assert rmse_of(skill, "climatology")[1].item() == pytest.approx(np.sqrt((error**2 * area).sum((1, 2)).mean() / area.sum()))
+    assert rmse_of(skill, "climatology")[1].item() == pytest.approx(
+        np.sqrt((error**2 * area).sum((1, 2)).mean() / area.sum())
+    )
 
 
 def test_methods_are_ranked_as_they_must_be(skill):
@@ -85,12 +108,25 @@ def test_acc_of_the_climatology_is_undefined(skill):
 
 def test_chunked_inputs_give_the_same_table(skill, observed):
     lazy = observed.chunk(time=500, longitude=3)
-    reference = fit_reference(lazy, train=slice("2000", "2001"), validation=slice("2002", "2002"), harmonics=1)
+    reference = fit_reference(
+        lazy, train=slice("2000", "2001"), validation=slice("2002", "2002"), harmonics=1
+    )
     forecasts = {
         "good": forecast_of(observed, range(1100, 1250), LEADS, noise=0.2).chunk(init_time=80),
-        "bad": forecast_of(observed, range(1100, 1250), LEADS, noise=3.0).chunk(lead_time=1, latitude=2),
+        "bad": (
+            forecast_of(observed, range(1100, 1250), LEADS, noise=3.0).chunk(
+                lead_time=1, latitude=2
+            )
+        ),
     }
-    again = evaluate(forecasts, lazy, reference=reference, regions=("all", "south:35,45,-5,20"), lim_eofs=(3, 6), resamples=200)
+    again = evaluate(
+        forecasts,
+        lazy,
+        reference=reference,
+        regions=("all", "south:35,45,-5,20"),
+        lim_eofs=(3, 6),
+        resamples=200,
+    )
     for name in ("value", "ci_low", "ci_high"):
         np.testing.assert_allclose(again[name], skill[name], rtol=1e-7, atol=1e-9)
 
@@ -116,14 +152,22 @@ def test_every_method_is_scored_on_the_shared_initial_times(observed, reference)
 def test_the_order_of_initial_times_does_not_matter(observed, reference):
     forecast = forecast_of(observed, range(1100, 1180), LEADS)
     mixed = forecast.isel(init_time=np.random.default_rng(0).permutation(80))
-    options = {"reference": reference, "baselines": ("climatology",), "against": "climatology", "metrics": ("rmse",), "resamples": 50}
+    options = {
+        "reference": reference,
+        "baselines": ("climatology",),
+        "against": "climatology",
+        "metrics": ("rmse",),
+        "resamples": 50,
+    }
     one, other = (evaluate(f, observed, **options) for f in (forecast, mixed))
     xr.testing.assert_allclose(one, other)
     assert one.attrs == other.attrs
 
 
 def test_ensembles_are_scored_by_their_mean(observed, reference):
-    members = [forecast_of(observed, range(1100, 1140), LEADS, noise=2.0, seed=s) for s in range(16)]
+    members = [
+        forecast_of(observed, range(1100, 1140), LEADS, noise=2.0, seed=s) for s in range(16)
+    ]
     ensemble = xr.concat(members, xr.DataArray(range(16), dims="number", name="number"))
     skill = evaluate(ensemble, observed, reference=reference, baselines=(), resamples=0)
     assert skill.method.values.tolist() == ["forecast"]
@@ -133,19 +177,32 @@ def test_ensembles_are_scored_by_their_mean(observed, reference):
 
 def test_train_can_be_given_instead_of_a_reference(observed, reference):
     forecast = forecast_of(observed, range(1100, 1140), LEADS)
-    a = evaluate(forecast, observed, train=slice("2000", "2001"), baselines=("damped_persistence",), resamples=0)
+    a = evaluate(
+        forecast,
+        observed,
+        train=slice("2000", "2001"),
+        baselines=("damped_persistence",),
+        resamples=0,
+    )
     assert a.value.notnull().all()
     b = evaluate(forecast, observed, baselines=("persistence",), metrics=("rmse",), resamples=0)
     assert b.method.values.tolist() == ["forecast", "persistence"]
     with pytest.raises(ValueError, match="both reference and train"):
         evaluate(forecast, observed, train=slice("2000", "2001"), reference=reference)
-    with pytest.raises(ValueError, match=r"neither reference nor train, expected one for climatology, .*acc"):
+    with pytest.raises(
+        ValueError, match=r"neither reference nor train, expected one for climatology, .*acc"
+    ):
         evaluate(forecast, observed)
 
 
 def test_levels_and_indices_in_one_table(observed):
     level = xr.DataArray([500.0, 850.0], dims="level", name="level")
-    both = xr.concat([observed.t850, observed.t850 * 2], level).transpose("time", "level", ...).to_dataset(name="t").assign_attrs(units="K")
+    both = (
+        xr.concat([observed.t850, observed.t850 * 2], level)
+        .transpose("time", "level", ...)
+        .to_dataset(name="t")
+        .assign_attrs(units="K")
+    )
     both["index"] = observed.t850.mean(("latitude", "longitude"))
     forecast = forecast_of(both, range(1100, 1200), LEADS)
     skill = evaluate(
@@ -180,17 +237,33 @@ def test_molecules_are_scored_by_trajectory(observed):
     )
     train = truth.segment.values == 0
     start = np.arange(400, 790)
-    coords = {"init_time": truth.time.values[start], "lead_time": ("lead_time", [1.0, 5.0], {"units": "ps"}), "component": truth.component}
-    forecast = xr.Dataset({"torsions": (("init_time", "lead_time", "component"), values[start][:, None].repeat(2, 1))}, coords=coords)
+    coords = {
+        "init_time": truth.time.values[start],
+        "lead_time": ("lead_time", [1.0, 5.0], {"units": "ps"}),
+        "component": truth.component,
+    }
+    forecast = xr.Dataset(
+        {
+            "torsions": (
+                ("init_time", "lead_time", "component"),
+                values[start][:, None].repeat(2, 1),
+            )
+        },
+        coords=coords,
+    )
     with pytest.raises(ValueError, match=r"segment\(init_time\)"):
         evaluate(forecast, truth, train=train)
     forecast = forecast.assign_coords(segment=("init_time", np.ones(390, int)))
-    skill = evaluate(forecast, truth, train=train, metrics=("nmse", "rmse"), regions=("all", "phi"), resamples=20)
+    skill = evaluate(
+        forecast, truth, train=train, metrics=("nmse", "rmse"), regions=("all", "phi"), resamples=20
+    )
     assert skill.lead_time.attrs["units"] == "ps"
     assert skill.attrs["num_init"] == 390
     assert "2 EOFs" in skill.attrs["lim"]
     value = skill.value.loc[{"region": "all"}]
-    np.testing.assert_allclose(value.loc[{"method": "forecast"}], value.loc[{"method": "persistence"}])
+    np.testing.assert_allclose(
+        value.loc[{"method": "forecast"}], value.loc[{"method": "persistence"}]
+    )
     np.testing.assert_allclose(value.loc[{"method": "climatology", "metric": "nmse"}], 1.0)
     np.testing.assert_allclose(skill.value.loc[{"region": "phi"}], value)
 
@@ -204,21 +277,35 @@ def test_mistakes_are_named(observed, reference):
     with pytest.raises(ValueError, match=r"forecasts named \['lim'\]"):
         evaluate({"lim": forecast}, observed, reference=reference)
     with pytest.raises(ValueError, match="open_forecast"):
-        evaluate(forecast.rename(init_time="time", lead_time="prediction_timedelta"), observed, reference=reference)
+        evaluate(
+            forecast.rename(init_time="time", lead_time="prediction_timedelta"),
+            observed,
+            reference=reference,
+        )
     with pytest.raises(ValueError, match="got no forecasts"):
         evaluate({}, observed, reference=reference)
     with pytest.raises(ValueError, match="no variable that every forecast"):
         evaluate(forecast.rename(t850="t2m"), observed, reference=reference)
     with pytest.raises(ValueError, match="without a common lead time"):
-        evaluate({"a": forecast, "b": forecast_of(observed, range(1100, 1140), [2])}, observed, reference=reference)
+        evaluate(
+            {"a": forecast, "b": forecast_of(observed, range(1100, 1140), [2])},
+            observed,
+            reference=reference,
+        )
     with pytest.raises(ValueError, match="without a common initial time"):
-        evaluate({"a": forecast, "b": forecast_of(observed, range(1000, 1040), LEADS)}, observed, reference=reference)
+        evaluate(
+            {"a": forecast, "b": forecast_of(observed, range(1000, 1040), LEADS)},
+            observed,
+            reference=reference,
+        )
     with pytest.raises(ValueError, match=r"no initial time between .* all observed"):
         evaluate(forecast, observed.isel(time=slice(0, 1101)), reference=reference)
     with pytest.raises(ValueError, match=r"regions \['nino34'\] without any cell"):
         evaluate(forecast, observed, reference=reference, regions=("nino34",), baselines=())
     with pytest.raises(ValueError, match=r"expected 40.0"):
-        evaluate(forecast.assign_coords(latitude=forecast.latitude + 1), observed, reference=reference)
+        evaluate(
+            forecast.assign_coords(latitude=forecast.latitude + 1), observed, reference=reference
+        )
     with pytest.raises(AttributeError, match="no attribute 'crps'"):
         _ = sciwm.skill.crps
 
@@ -226,13 +313,19 @@ def test_mistakes_are_named(observed, reference):
 def test_variables_that_are_not_shared_are_skipped_and_named(observed, reference):
     forecast = forecast_of(observed, range(1100, 1140), LEADS)
     forecast["t2m"] = forecast.t850
-    skill = evaluate(forecast, observed, reference=reference, baselines=("climatology",), resamples=0)
+    skill = evaluate(
+        forecast, observed, reference=reference, baselines=("climatology",), resamples=0
+    )
     assert skill.attrs["skipped_variables"] == "t2m"
 
 
 def test_a_lim_of_more_variables_than_are_forecast(observed):
-    more = observed.assign(z500=observed.t850 * 10 + np.random.default_rng(0).standard_normal(observed.t850.shape))
-    reference = fit_reference(more, train=slice("2000", "2001"), validation=slice("2002", "2002"), harmonics=1)
+    more = observed.assign(
+        z500=observed.t850 * 10 + np.random.default_rng(0).standard_normal(observed.t850.shape)
+    )
+    reference = fit_reference(
+        more, train=slice("2000", "2001"), validation=slice("2002", "2002"), harmonics=1
+    )
     forecast = forecast_of(observed, range(1100, 1140), LEADS)
     with pytest.raises(ValueError, match=r"reference without \['t2m'\]"):
         evaluate(forecast.rename(t850="t2m"), more.rename(t850="t2m"), reference=reference)
@@ -242,21 +335,42 @@ def test_a_lim_of_more_variables_than_are_forecast(observed):
 
 
 def test_notices_of_the_lim_end_in_the_attributes(observed, reference):
-    one = evaluate(forecast_of(observed, [1100], LEADS), observed, reference=reference, baselines=("lim",), resamples=10)
+    one = evaluate(
+        forecast_of(observed, [1100], LEADS),
+        observed,
+        reference=reference,
+        baselines=("lim",),
+        resamples=10,
+    )
     assert one.attrs["notices"] == ""  # a state of twelve cells keeps them all
     assert "12 EOFs" in one.attrs["lim"]
     assert one.attrs["block_length"] == 1
     np.testing.assert_allclose(one.ci_low, one.value)
     wide = weather(1100, rows=8, columns=8)
-    skill = evaluate(forecast_of(wide, range(1000, 1020), LEADS), wide, train=slice("2000", "2001"), lim_eofs=(10, 500), resamples=0)
+    skill = evaluate(
+        forecast_of(wide, range(1000, 1020), LEADS),
+        wide,
+        train=slice("2000", "2001"),
+        lim_eofs=(10, 500),
+        resamples=0,
+    )
     assert "truncations [500] skipped" in skill.attrs["notices"]
 
 
 def test_persistence_of_a_forecast_store_equals_the_baseline(observed, reference):
     init = observed.time.values[1100:1140]
     own = persistence_forecast(None, observed, init, LEADS * DAY)
-    skill = evaluate({"mine": own}, observed, reference=reference, baselines=("persistence",), resamples=0, against="persistence")
-    np.testing.assert_allclose(skill.value.loc[{"method": "mine"}], skill.value.loc[{"method": "persistence"}])
+    skill = evaluate(
+        {"mine": own},
+        observed,
+        reference=reference,
+        baselines=("persistence",),
+        resamples=0,
+        against="persistence",
+    )
+    np.testing.assert_allclose(
+        skill.value.loc[{"method": "mine"}], skill.value.loc[{"method": "persistence"}]
+    )
     assert np.isnan(skill.p_value).all()
     assert days(1).dtype == init.dtype
 
@@ -270,7 +384,13 @@ def test_blocks_of_initial_times_do_not_matter(monkeypatch):
     observed = weather(600)
     forecast = forecast_of(observed, np.arange(400, 560, 3), [1, 4]).chunk(init_time=7)
     reference = fit_reference(observed, train=slice(None, observed.time[300]))
-    options = {"reference": reference, "baselines": MORE_BASELINES, "resamples": 20, "lim_eofs": [3, 5], "metrics": ("rmse", "acc", "crps")}
+    options = {
+        "reference": reference,
+        "baselines": MORE_BASELINES,
+        "resamples": 20,
+        "lim_eofs": [3, 5],
+        "metrics": ("rmse", "acc", "crps"),
+    }
     whole = evaluate(forecast, observed, **options)
     monkeypatch.setattr("sciwm.skill.lineup._BLOCK", 2000)
     cut = evaluate(forecast, observed, **options)

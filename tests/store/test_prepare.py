@@ -25,13 +25,25 @@ from sciwm.data.open import open_dataset
 from sciwm.store.prepare import conditions, load_statistics, open_training_store, prepare
 from sciwm.times import Step
 
-SPLIT = {"by": "step", "train": [0, 450], "validation": [450, 520], "test": [520, 600], "gap_steps": 5}
+SPLIT = {
+    "by": "step",
+    "train": [0, 450],
+    "validation": [450, 520],
+    "test": [520, 600],
+    "gap_steps": 5,
+}
 WRITE = write._write_chunk
 
 
 def grid(periods=600, calendar=None, freq="D"):
     rng = np.random.default_rng(0)
-    time = xr.date_range("2000-01-01", periods=periods, freq=freq, calendar=calendar or "standard", use_cftime=calendar is not None)
+    time = xr.date_range(
+        "2000-01-01",
+        periods=periods,
+        freq=freq,
+        calendar=calendar or "standard",
+        use_cftime=calendar is not None,
+    )
     dims = ("time", "latitude", "longitude")
     coords = {
         "time": time,
@@ -41,8 +53,16 @@ def grid(periods=600, calendar=None, freq="D"):
         "level": [500.0, 850.0],
     }
     fields = {
-        "z500": (dims, (5e4 + 300 * rng.normal(size=(periods, 5, 6))).astype("float32"), {"units": "m2 s-2"}),
-        "t": (("time", "level", *dims[1:]), (270 + rng.normal(size=(periods, 2, 5, 6))).astype("float32"), {"units": "K"}),
+        "z500": (
+            dims,
+            (5e4 + 300 * rng.normal(size=(periods, 5, 6))).astype("float32"),
+            {"units": "m2 s-2"},
+        ),
+        "t": (
+            ("time", "level", *dims[1:]),
+            (270 + rng.normal(size=(periods, 2, 5, 6))).astype("float32"),
+            {"units": "K"},
+        ),
     }
     return xr.Dataset(fields, coords).chunk(time=50)
 
@@ -52,7 +72,11 @@ def molecule(frames=400):
     half = frames // 2
     return xr.Dataset(
         {
-            "positions": (("time", "atom", "xyz"), rng.normal(size=(frames, 4, 3)).astype("float32"), {"units": "nm"}),
+            "positions": (
+                ("time", "atom", "xyz"),
+                rng.normal(size=(frames, 4, 3)).astype("float32"),
+                {"units": "nm"},
+            ),
             "phi": ("time", rng.uniform(-3, 3, frames), {"units": "rad"}),
             "mass": ("atom", [12.0, 1.0, 14.0, 16.0]),
             "element": ("atom", ["C", "H", "N", "O"]),
@@ -66,11 +90,26 @@ def molecule(frames=400):
 
 def test_grid_store_holds_what_it_promises(tmp_path):
     ds = grid()
-    static = xr.Dataset({"lsm": (("latitude", "longitude"), np.eye(5, 6))}, {"latitude": ds.latitude, "longitude": ds.longitude})
+    static = xr.Dataset(
+        {"lsm": (("latitude", "longitude"), np.eye(5, 6))},
+        {"latitude": ds.latitude, "longitude": ds.longitude},
+    )
     static.lsm[0, 0] = np.nan
-    targets = xr.Dataset({"index": ("time", np.arange(600.0)), "angle": ("time", np.arange(600.0), {"units": "degrees"})})
+    targets = xr.Dataset(
+        {
+            "index": ("time", np.arange(600.0)),
+            "angle": ("time", np.arange(600.0), {"units": "degrees"}),
+        }
+    )
     out = prepare(
-        ds, tmp_path / "train.zarr", **SPLIT, static=static, targets=targets, config_json='{"a": 1}', fingerprint="f", harmonics=1
+        ds,
+        tmp_path / "train.zarr",
+        **SPLIT,
+        static=static,
+        targets=targets,
+        config_json='{"a": 1}',
+        fingerprint="f",
+        harmonics=1,
     )
     assert [p.name for p in tmp_path.iterdir()] == ["train.zarr"]
     store = open_training_store(out)
@@ -81,7 +120,11 @@ def test_grid_store_holds_what_it_promises(tmp_path):
     np.testing.assert_array_equal(store.state.values, expected.values)
     train = store.state.isel(time=store.split.values == 0)
     weights = np.cos(np.deg2rad(store.latitude))
-    np.testing.assert_allclose((train.astype("f8") ** 2).weighted(weights).mean(("time", "latitude", "longitude")), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(
+        (train.astype("f8") ** 2).weighted(weights).mean(("time", "latitude", "longitude")),
+        1.0,
+        rtol=1e-4,
+    )
     assert store.channel.values.tolist() == ["z500", "t500", "t850"]
     assert store.variable.values.tolist() == ["z500", "t", "t"]
     np.testing.assert_array_equal(store.level.values, [np.nan, 500.0, 850.0])
@@ -89,12 +132,25 @@ def test_grid_store_holds_what_it_promises(tmp_path):
     assert np.bincount(store.split.values + 1).tolist() == [10, 450, 65, 75]
     assert store.condition.shape == (600, 4)
     assert store.target_name.values.tolist() == ["index", "angle_sin", "angle_cos"]
-    np.testing.assert_allclose(store.target.values[:, 1], np.sin(np.deg2rad(np.arange(600.0))), atol=1e-5)
+    np.testing.assert_allclose(
+        store.target.values[:, 1], np.sin(np.deg2rad(np.arange(600.0))), atol=1e-5
+    )
     assert store.static.shape == (1, 5, 6)
     assert np.isfinite(store.static.values).all()
     np.testing.assert_array_equal(store.time.values, ds.time.values)
     np.testing.assert_array_equal(store.latitude.values, ds.latitude.values)
-    assert {k: store.attrs[k] for k in ("step_value", "step_unit", "kind", "fingerprint", "config", "calendar", "complete")} == {
+    assert {
+        k: store.attrs[k]
+        for k in (
+            "step_value",
+            "step_unit",
+            "kind",
+            "fingerprint",
+            "config",
+            "calendar",
+            "complete",
+        )
+    } == {
         "step_value": 24.0,
         "step_unit": "hours",
         "kind": "grid",
@@ -107,14 +163,26 @@ def test_grid_store_holds_what_it_promises(tmp_path):
 
 def test_molecule_store(tmp_path):
     ds = molecule()
-    out = prepare(ds, tmp_path / "m.zarr", by="segment", train=[0], test=[1], targets=ds[["phi"]], progress=False)
+    out = prepare(
+        ds,
+        tmp_path / "m.zarr",
+        by="segment",
+        train=[0],
+        test=[1],
+        targets=ds[["phi"]],
+        progress=False,
+    )
     store = open_training_store(out)
     np.testing.assert_array_equal(store.state.values, ds.positions.values)
     assert store.state.dims == ("time", "atom", "xyz")
     assert store.condition.shape == (400, 0)
     assert store.target_name.values.tolist() == ["phi_sin", "phi_cos"]
     assert store.element.values.tolist() == ["C", "H", "N", "O"]
-    assert (store.attrs["kind"], store.attrs["step_unit"], store.attrs["calendar"]) == ("molecule", "ps", "none")
+    assert (store.attrs["kind"], store.attrs["step_unit"], store.attrs["calendar"]) == (
+        "molecule",
+        "ps",
+        "none",
+    )
     np.testing.assert_array_equal(store.time.values, ds.time.values)
     np.testing.assert_array_equal(store.split.values, np.repeat([0, 2], 200))
     # 48 bytes a frame: chunks grow until they are worth a read
@@ -130,11 +198,16 @@ def test_cftime_store(tmp_path, calendar):
     assert store.attrs["calendar"] == calendar
 
 
-@pytest.mark.parametrize(("lat", "expected"), [(4, 512), (16, 128), (150, 32), (256, 16), (8192, 1)])
+@pytest.mark.parametrize(
+    ("lat", "expected"), [(4, 512), (16, 128), (150, 32), (256, 16), (8192, 1)]
+)
 def test_chunk_rule(lat, expected):
     shape = (2000, lat, 8 if lat < 200 else 256)
     values = da.zeros(shape, dtype="float32", chunks=(1, *shape[1:]))
-    assert module._chunk_times(xr.Dataset({"t": (("time", "latitude", "longitude"), values)})) == expected
+    assert (
+        module._chunk_times(xr.Dataset({"t": (("time", "latitude", "longitude"), values)}))
+        == expected
+    )
 
 
 def test_conditions():
@@ -161,7 +234,9 @@ class Interrupted:
         return self.write(standardize, design, path, start, *fields)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
+)
 def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, error):
     ds, out = grid(), tmp_path / "train.zarr"
     monkeypatch.setattr(write, "_BLOCK_BYTES", 1)
@@ -171,7 +246,10 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, err
     chunk = module._chunk_times(ds)
     assert chunk == 183
     monkeypatch.setattr(module, "_chunk_times", lambda fields: 30)
-    with dask.config.set(scheduler="synchronous"), pytest.raises(type(error), match="is full" if isinstance(error, OSError) else None):
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(type(error), match="is full" if isinstance(error, OSError) else None),
+    ):
         prepare(ds, out, **SPLIT, harmonics=1, progress=False)
     assert not out.exists()
     with pytest.raises(FileNotFoundError, match="unfinished one lies beside"):
@@ -183,7 +261,9 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, err
     monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
     prepare(ds, out, **SPLIT, harmonics=1, progress=False)
     assert min(again.starts) == 180
-    np.testing.assert_array_equal(open_training_store(out).state.values, load_statistics(out).standardize(ds).values)
+    np.testing.assert_array_equal(
+        open_training_store(out).state.values, load_statistics(out).standardize(ds).values
+    )
 
 
 def test_other_arguments_start_over(tmp_path, monkeypatch):
@@ -211,7 +291,11 @@ def test_an_unreadable_piece_is_named_and_nothing_looks_finished(tmp_path):
             raise OSError("chunk c/11 is damaged")
         return block
 
-    broken = ds.assign(z500=ds.z500.copy(data=ds.z500.data.map_blocks(read, dtype="float32", meta=np.empty((0, 0, 0), "float32"))))
+    broken = ds.assign(
+        z500=ds.z500.copy(
+            data=ds.z500.data.map_blocks(read, dtype="float32", meta=np.empty((0, 0, 0), "float32"))
+        )
+    )
     with pytest.raises(OSError, match=r"2000-01-01.* … 2001-08-22.*c/11 is damaged"):
         prepare(broken, out, **SPLIT, harmonics=1, progress=False)
     assert not out.exists()
@@ -220,7 +304,13 @@ def test_an_unreadable_piece_is_named_and_nothing_looks_finished(tmp_path):
 def test_missing_values_outside_the_training_block(tmp_path):
     ds = grid().load()
     ds.t[570, 1, 2, 3] = np.nan
-    with pytest.raises(ValueError, match=r"1 missing values.*'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0.*missing: mask"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"1 missing values.*'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0.*missing:"
+            r" mask"
+        ),
+    ):
         prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, progress=False)
     out = prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing="mask", progress=False)
     assert int(open_training_store(out).state.isnull().sum()) == 1
@@ -235,13 +325,21 @@ def test_infinite_values_are_refused_even_where_missing_ones_are_masked(tmp_path
     ds = grid().load()
     ds.t[570, 1, 2, 3] = -np.inf
     ds.t[575, 1, 2, 3] = np.inf
-    with pytest.raises(ValueError, match=r"2 infinite values.*'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0.*in the source"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"2 infinite values.*'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0.*in the"
+            r" source"
+        ),
+    ):
         prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing=missing, progress=False)
     assert not (tmp_path / "train.zarr").exists()
     broken = molecule()
     broken.positions[5, 0, 0] = np.inf
     with pytest.raises(ValueError, match=r"1 infinite values.*'positions' at time 5\.0"):
-        prepare(broken, tmp_path / "m.zarr", by="segment", train=[0], missing=missing, progress=False)
+        prepare(
+            broken, tmp_path / "m.zarr", by="segment", train=[0], missing=missing, progress=False
+        )
 
 
 def test_gaps_in_targets_are_refused_where_they_would_be_used(tmp_path):
@@ -250,7 +348,10 @@ def test_gaps_in_targets_are_refused_where_they_would_be_used(tmp_path):
     series = np.arange(600.0)
     series[[455, 470, 595]] = np.nan  # the last in none of the blocks
     targets = xr.Dataset({"whole": ("time", np.arange(600.0)), "index": ("time", series)})
-    with pytest.raises(ValueError, match=r"target 'index' with 2 missing.* first at time 2001-03-31.*probe\.targets"):
+    with pytest.raises(
+        ValueError,
+        match=r"target 'index' with 2 missing.* first at time 2001-03-31.*probe\.targets",
+    ):
         prepare(ds, out, **split, targets=targets, harmonics=1, progress=False)
     assert list(tmp_path.iterdir()) == []
     targets["index"][[455, 470]] = 0.0
@@ -270,7 +371,9 @@ def test_refusals(tmp_path):
         prepare(ds.drop_vars(["z500", "t"]), tmp_path / "a.zarr", **SPLIT)
     with pytest.raises(ValueError, match="target 'x'"):
         prepare(ds, tmp_path / "a.zarr", **SPLIT, targets=xr.Dataset({"x": ("time", np.ones(3))}))
-    flat = xr.Dataset({"one": (("latitude", "longitude"), np.ones((5, 6)))}, {"latitude": ds.latitude})
+    flat = xr.Dataset(
+        {"one": (("latitude", "longitude"), np.ones((5, 6)))}, {"latitude": ds.latitude}
+    )
     with pytest.raises(ValueError, match="static field 'one'"):
         prepare(ds, tmp_path / "a.zarr", **SPLIT, static=flat)
 
@@ -293,15 +396,22 @@ with xr.open_dataset({str(source)!r}, engine="scipy", chunks={{"time": 50}}) as 
     module.prepare(ds, {str(out)!r}, **{SPLIT!r}, harmonics=1, progress=False)
 """
     root = Path(module.__file__).parents[2]
-    killed = subprocess.run([sys.executable, "-c", script], check=False, env=os.environ | {"PYTHONPATH": str(root)})
+    killed = subprocess.run(
+        [sys.executable, "-c", script], check=False, env=os.environ | {"PYTHONPATH": str(root)}
+    )
     assert killed.returncode == 9
     assert not out.exists()
-    with xr.open_dataset(source, engine="scipy", chunks={"time": 50}) as ds, pytest.MonkeyPatch.context() as patch:
+    with (
+        xr.open_dataset(source, engine="scipy", chunks={"time": 50}) as ds,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         writer = Interrupted(-1, None)
         patch.setattr(write, "_write_chunk", writer)
         prepare(ds, out, **SPLIT, harmonics=1, progress=False)
         assert writer.starts == [366, 549]
-        np.testing.assert_array_equal(open_training_store(out).state.values, load_statistics(out).standardize(ds).values)
+        np.testing.assert_array_equal(
+            open_training_store(out).state.values, load_statistics(out).standardize(ds).values
+        )
 
 
 class Counted:
@@ -320,31 +430,47 @@ class Counted:
 
 def counted(ds, name, chunk):
     source = Counted(ds[name].values, chunk)
-    lazy = da.from_array(source, chunks=(chunk, *source.shape[1:]), name=False, asarray=False, meta=np.empty((0,) * source.ndim, "float32"))
+    lazy = da.from_array(
+        source,
+        chunks=(chunk, *source.shape[1:]),
+        name=False,
+        asarray=False,
+        meta=np.empty((0,) * source.ndim, "float32"),
+    )
     return source, ds[name].copy(data=lazy)
 
 
 @pytest.mark.parametrize(("z_chunk", "t_chunk"), [(1, 32), (50, 50), (600, 33)])
-def test_the_source_is_read_once_for_the_statistics_and_once_for_the_writing(tmp_path, monkeypatch, z_chunk, t_chunk):
+def test_the_source_is_read_once_for_the_statistics_and_once_for_the_writing(
+    tmp_path, monkeypatch, z_chunk, t_chunk
+):
     ds = grid().load()
     z, lazy_z = counted(ds, "z500", z_chunk)
     t, lazy_t = counted(ds, "t", t_chunk)
     # levels taken one by one out of an array whose chunks hold them all
     one, two = (lazy_t.isel(level=i, drop=True).drop_attrs() * 1.0 for i in (0, 1))
-    fields = xr.Dataset({"z500": lazy_z, "t500": one, "t850": two}, ds.drop_vars(["z500", "t"]).coords).drop_vars("level")
+    fields = xr.Dataset(
+        {"z500": lazy_z, "t500": one, "t850": two}, ds.drop_vars(["z500", "t"]).coords
+    ).drop_vars("level")
     monkeypatch.setattr(write, "_BLOCK_BYTES", 1)
     monkeypatch.setattr(write, "_CHUNKS_PER_THREAD", 2)
     monkeypatch.setattr(module, "_chunk_times", lambda fields: 32)
     after = {}
     start = module._write_skeleton
-    monkeypatch.setattr(module, "_write_skeleton", lambda *a: after.update(z=z.reads.copy(), t=t.reads.copy()) or start(*a))
+    monkeypatch.setattr(
+        module,
+        "_write_skeleton",
+        lambda *a: after.update(z=z.reads.copy(), t=t.reads.copy()) or start(*a),
+    )
     with dask.config.set(scheduler="threads"):
         out = prepare(fields, tmp_path / "train.zarr", **SPLIT, harmonics=1, progress=False)
     for source, reads, chunk in ((z, after["z"], z_chunk), (t, after["t"], t_chunk)):
         assert reads == Counter(range(-(-450 // chunk)))  # of the training block, 0 … 449
         assert source.reads - reads == Counter(range(-(-600 // chunk)))
     expected = load_statistics(out).standardize(fields.compute())
-    np.testing.assert_allclose(open_training_store(out).state.values, expected.values, rtol=0, atol=3e-7)
+    np.testing.assert_allclose(
+        open_training_store(out).state.values, expected.values, rtol=0, atol=3e-7
+    )
 
 
 def test_a_chunk_without_a_value_is_written(tmp_path):
@@ -353,7 +479,9 @@ def test_a_chunk_without_a_value_is_written(tmp_path):
     ds.t[550:] = np.nan
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_chunk_times", lambda fields: 30)
-        out = prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing="mask", progress=False)
+        out = prepare(
+            ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing="mask", progress=False
+        )
     assert sorted(int(p.name) for p in (out / "state" / "c").iterdir()) == list(range(20))
     assert zarr.open_array(out, path="state", mode="r").nchunks_initialized == 20
     assert np.isnan(open_training_store(out).state.values[550:]).all()
@@ -373,9 +501,20 @@ def test_worker_processes_write_the_same_bytes_though_one_is_killed(tmp_path):
             os._exit(1)
         return block
 
-    mortal = ds.assign(z500=ds.z500.copy(data=ds.z500.data.map_blocks(die_once, dtype="float32", meta=np.empty((0, 0, 0), "float32"))))
+    mortal = ds.assign(
+        z500=ds.z500.copy(
+            data=ds.z500.data.map_blocks(
+                die_once, dtype="float32", meta=np.empty((0, 0, 0), "float32")
+            )
+        )
+    )
     threads_store = prepare(ds, tmp_path / "a.zarr", **SPLIT, harmonics=1, progress=False)
-    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    settings = {
+        "n_workers": 2,
+        "threads_per_worker": 1,
+        "dashboard_address": None,
+        "silence_logs": logging.CRITICAL,
+    }
     with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster):
         cluster_store = prepare(mortal, tmp_path / "b.zarr", **SPLIT, harmonics=1, progress=False)
     assert flag.exists()
@@ -396,17 +535,26 @@ def test_a_cluster_that_loses_its_work_leaves_something_to_go_on_with(tmp_path, 
         return record(partial, key, done)
 
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
         distributed.Client(cluster) as client,
         monkeypatch.context() as patch,
     ):
         patch.setattr(write, "record_progress", restart)
-        with pytest.raises(OSError, match=r"the cluster lost its work on times .* what was written before is kept"):
+        with pytest.raises(
+            OSError, match=r"the cluster lost its work on times .* what was written before is kept"
+        ):
             prepare(ds, out, **SPLIT, harmonics=1, progress=False)
-        assert json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())["done"] == 240
+        assert (
+            json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())["done"]
+            == 240
+        )
     monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
     prepare(ds, out, **SPLIT, harmonics=1, progress=False)
-    np.testing.assert_array_equal(open_training_store(out).state.values, load_statistics(out).standardize(ds).values)
+    np.testing.assert_array_equal(
+        open_training_store(out).state.values, load_statistics(out).standardize(ds).values
+    )
 
 
 def test_a_worker_that_does_not_see_the_folder_is_told_plainly(tmp_path):

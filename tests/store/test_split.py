@@ -12,13 +12,21 @@ from sciwm.store.split import Split, split_times
 def days(start="2000-01-01", periods=1096, calendar=None, freq="D"):
     if calendar is None:
         return xr.date_range(start, periods=periods, freq=freq).values
-    return np.asarray(xr.date_range(start, periods=periods, freq=freq, calendar=calendar, use_cftime=True), dtype=object)
+    return np.asarray(
+        xr.date_range(start, periods=periods, freq=freq, calendar=calendar, use_cftime=True),
+        dtype=object,
+    )
 
 
 @pytest.mark.parametrize("calendar", [None, "noleap", "proleptic_gregorian", "360_day"])
 def test_dates_are_inclusive_whole_years_months_days(calendar):
     time = days(calendar=calendar, periods=1096)
-    label = split_times(time, train=["2000", "2000"], validation=["2001-01", "2001-06"], test=["2001-07-01", "2001-12-31"])
+    label = split_times(
+        time,
+        train=["2000", "2000"],
+        validation=["2001-01", "2001-06"],
+        test=["2001-07-01", "2001-12-31"],
+    )
     year = np.array([int(str(t)[:4]) for t in time])
     month = np.array([int(str(t)[5:7]) for t in time])
     expected = np.select([year == 2000, (year == 2001) & (month <= 6), year == 2001], [0, 1, 2], -1)
@@ -39,12 +47,16 @@ def test_hours_and_integers_as_dates():
 
 def test_gaps_open_where_blocks_touch_in_either_order():
     time = np.arange(30.0)
-    label = split_times(time, by="step", train=[10, 20], validation=[20, 30], test=[0, 10], gap_steps=3)
+    label = split_times(
+        time, by="step", train=[10, 20], validation=[20, 30], test=[0, 10], gap_steps=3
+    )
     expected = np.full(30, -1)
     expected[0:10], expected[13:20], expected[23:30] = 2, 0, 1
     np.testing.assert_array_equal(label, expected)
     apart = split_times(time, by="step", train=[0, 10], test=[12, 30], gap_steps=3)
-    assert np.flatnonzero(apart == 2)[0] == 13  # two of the three steps of the gap were there already
+    assert (
+        np.flatnonzero(apart == 2)[0] == 13
+    )  # two of the three steps of the gap were there already
 
 
 def test_segments():
@@ -53,10 +65,15 @@ def test_segments():
     label = split_times(time, segment, by="segment", train=[0, 2], test=[1], gap_steps=5)
     np.testing.assert_array_equal(label, np.repeat([0, 2, 0], 10))
     assert len(split_times(time, segment, by="segment", train=[0, 2], test=[1], gap_steps=9)) == 30
-    with pytest.raises(ValueError, match=r"train block whose longest segment, 2, has 10 steps.* 11, .*: 1 steps are missing"):
+    with pytest.raises(
+        ValueError,
+        match=r"train block whose longest segment, 2, has 10 steps.* 11, .*: 1 steps are missing",
+    ):
         split_times(time, segment, by="segment", train=[0, 2], test=[1], gap_steps=10)
     short = np.repeat([0, 1, 2], [20, 4, 6])
-    with pytest.raises(ValueError, match=r"test block whose longest segment, 1, has 4 steps, expected at least 6"):
+    with pytest.raises(
+        ValueError, match=r"test block whose longest segment, 1, has 4 steps, expected at least 6"
+    ):
         split_times(time, short, by="segment", train=[0], validation=[2], test=[1], gap_steps=5)
     with pytest.raises(ValueError, match=r"segments \[7\]"):
         split_times(time, segment, by="segment", train=[7])
@@ -68,7 +85,9 @@ def test_segments():
 
 
 def test_a_gap_in_the_record_counts_as_time():
-    time = np.concatenate([days(periods=100), days("2000-04-11", periods=100)])  # one day is missing
+    time = np.concatenate(
+        [days(periods=100), days("2000-04-11", periods=100)]
+    )  # one day is missing
     segment = np.repeat([0, 1], 100)
     label = split_times(time, segment, by="step", train=[0, 100], test=[100, 200], gap_steps=5)
     assert np.flatnonzero(label == 2)[0] == 104
@@ -76,7 +95,9 @@ def test_a_gap_in_the_record_counts_as_time():
 
 def test_errors():
     time = days()
-    with pytest.raises(ValueError, match=r"train and test blocks that overlap from 2001-06-01.*\(31 steps\)"):
+    with pytest.raises(
+        ValueError, match=r"train and test blocks that overlap from 2001-06-01.*\(31 steps\)"
+    ):
         split_times(time, train=["2000", "2001-07-01"], test=["2001-06-01", "2002"])
     with pytest.raises(ValueError, match="without any time"):
         split_times(time, train=["1990", "1991"])
@@ -92,8 +113,16 @@ def test_errors():
         split_times(time, by="date", train=["2000", "2001"])
     with pytest.raises(ValueError, match="gap_steps -1"):
         split_times(time, train=["2000", "2001"], gap_steps=-1)
-    with pytest.raises(ValueError, match=r"test block of 31 steps.* 6 in a row remain.*expected at least 26: 20 steps are missing"):
-        split_times(time, train=["2000-01", "2000-03"], test=["2000-04-01", "2000-05-01"], gap_steps=25)
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"test block of 31 steps.* 6 in a row remain.*expected at least 26: 20 steps are"
+            r" missing"
+        ),
+    ):
+        split_times(
+            time, train=["2000-01", "2000-03"], test=["2000-04-01", "2000-05-01"], gap_steps=25
+        )
 
 
 @given(st.data())

@@ -20,10 +20,21 @@ def make(periods=800, freq="D", lat=5, lon=6, seed=0, levels=(850.0, 500.0)):
     }
     season = np.sin(2 * np.pi * np.arange(periods) / 365.25)
     z = 5e4 + 800 * season[:, None, None] + 500 * rng.normal(size=(periods, lat, lon))
-    t = np.array([280.0, 250.0])[:, None, None] + rng.normal(size=(periods, 2, lat, lon)) * np.array([3.0, 2.0])[:, None, None]
+    t = (
+        np.array([280.0, 250.0])[:, None, None]
+        + rng.normal(size=(periods, 2, lat, lon)) * np.array([3.0, 2.0])[:, None, None]
+    )
     fields = {
-        "z500": (("time", "latitude", "longitude"), z.astype("float32"), {"units": "m2 s-2", "original": "{}"}),
-        "t": (("time", "level", "latitude", "longitude"), t.astype("float32"), {"units": "K", "standard_name": "air_temperature"}),
+        "z500": (
+            ("time", "latitude", "longitude"),
+            z.astype("float32"),
+            {"units": "m2 s-2", "original": "{}"},
+        ),
+        "t": (
+            ("time", "level", "latitude", "longitude"),
+            t.astype("float32"),
+            {"units": "K", "standard_name": "air_temperature"},
+        ),
     }
     return xr.Dataset(fields, coords, attrs={"original_grid": '{"latitude": "descending"}'})
 
@@ -39,16 +50,26 @@ def test_scale_is_the_area_weighted_rms_of_training_anomalies():
     statistics = fit_statistics(ds.chunk(time=100), label=labels(ds), harmonics=1)
     train = ds.isel(time=slice(500))
     anomalies = train - fit_climatology(train, harmonics=1).at(train.time)
-    expected = np.sqrt((anomalies.astype("float64") ** 2).weighted(np.cos(np.deg2rad(ds.latitude))).mean(("time", "latitude", "longitude")))
+    expected = np.sqrt(
+        (anomalies.astype("float64") ** 2)
+        .weighted(np.cos(np.deg2rad(ds.latitude)))
+        .mean(("time", "latitude", "longitude"))
+    )
     assert statistics.scale["channel"].values.tolist() == ["z500", "t850", "t500"]
-    np.testing.assert_allclose(statistics.scale.values, [expected.z500, *expected.t.values], rtol=1e-6)
+    np.testing.assert_allclose(
+        statistics.scale.values, [expected.z500, *expected.t.values], rtol=1e-6
+    )
     assert (statistics.valid_fraction == 1).all()
     state = statistics.standardize(ds.chunk(time=100, latitude=2))
     assert state.dims == ("time", "channel", "latitude", "longitude")
     assert state.dtype == np.float32
     assert state.chunks is not None
     assert "segment" in state.coords
-    np.testing.assert_allclose(state.sel(channel="t500")[:500], anomalies.t.sel(level=500) / float(expected.t[1]), atol=2e-4)
+    np.testing.assert_allclose(
+        state.sel(channel="t500")[:500],
+        anomalies.t.sel(level=500) / float(expected.t[1]),
+        atol=2e-4,
+    )
     np.testing.assert_allclose(state.values, statistics.standardize(ds).values, atol=1e-6)
 
 
@@ -62,10 +83,14 @@ def test_nothing_outside_the_training_block_is_used():
     assert float(fit_statistics(ds, label=scattered, harmonics=1).scale[0]) != float(a.scale[0])
 
 
-@pytest.mark.parametrize(("kind", "freq"), [("harmonic", "D"), ("monthly", "D"), ("constant", "6h"), ("harmonic", "6h")])
+@pytest.mark.parametrize(
+    ("kind", "freq"), [("harmonic", "D"), ("monthly", "D"), ("constant", "6h"), ("harmonic", "6h")]
+)
 def test_restore_inverts_standardize(kind, freq):
     ds = make(periods=1700 if freq == "6h" else 800, freq=freq)
-    statistics = fit_statistics(ds, label=labels(ds, 1600 if freq == "6h" else 500), climatology=kind, harmonics=1)
+    statistics = fit_statistics(
+        ds, label=labels(ds, 1600 if freq == "6h" else 500), climatology=kind, harmonics=1
+    )
     part = ds.isel(time=slice(0, 40))
     back = statistics.restore(statistics.standardize(part.chunk(time=7)), part.time)
     xr.testing.assert_allclose(back, part, rtol=1e-6)
@@ -86,9 +111,16 @@ def test_restore_forecasts_on_two_time_dims_and_members():
     for data in (forecast, forecast.chunk(init_time=1)):
         back = statistics.restore(data.transpose("init_time", "lead_time", "number", ...), valid)
         assert back.t.dims == ("init_time", "lead_time", "number", "level", "latitude", "longitude")
-        np.testing.assert_allclose(back.t.isel(number=2).values, ds.t.isel(time=index).values, rtol=1e-6)
-    bare = xr.DataArray(forecast.isel(number=0).values, dims=("init_time", "lead_time", "channel", "latitude", "longitude"))
-    np.testing.assert_allclose(statistics.restore(bare, valid).z500.values, ds.z500.isel(time=index).values, rtol=1e-6)
+        np.testing.assert_allclose(
+            back.t.isel(number=2).values, ds.t.isel(time=index).values, rtol=1e-6
+        )
+    bare = xr.DataArray(
+        forecast.isel(number=0).values,
+        dims=("init_time", "lead_time", "channel", "latitude", "longitude"),
+    )
+    np.testing.assert_allclose(
+        statistics.restore(bare, valid).z500.values, ds.z500.isel(time=index).values, rtol=1e-6
+    )
     with pytest.raises(ValueError, match="expected the channels"):
         statistics.restore(state.isel(channel=[0]), ds.time)
     with pytest.raises(ValueError, match=r"expected \['z500', 't850', 't500'\]"):
@@ -105,7 +137,9 @@ def test_round_trip_through_a_file(tmp_path):
     part = ds.isel(time=slice(0, 5))
     state = statistics.standardize(part)
     xr.testing.assert_identical(back.standardize(part), state)
-    xr.testing.assert_identical(back.restore(state, part.time), statistics.restore(state, part.time))
+    xr.testing.assert_identical(
+        back.restore(state, part.time), statistics.restore(state, part.time)
+    )
     with pytest.raises(ValueError, match="expected what Statistics"):
         Statistics.from_dataset(ds)
 
@@ -124,7 +158,13 @@ def test_missing_values():
     ds = make()
     ds.t[20, 1, 2, 3] = np.nan
     ds.t[30, 1, 0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"2 missing values in 't'.*2000-01-21.*level 500, latitude 50, longitude 18.*missing: mask"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"2 missing values in 't'.*2000-01-21.*level 500, latitude 50, longitude 18.*missing:"
+            r" mask"
+        ),
+    ):
         fit_statistics(ds.chunk(time=15), label=labels(ds), harmonics=1)
     statistics = fit_statistics(ds, label=labels(ds), harmonics=1, missing="mask")
     assert float(statistics.valid_fraction[2, 2, 3]) == pytest.approx(1 - 1 / 500)
@@ -138,7 +178,9 @@ def test_missing_values():
 def test_constant_infinite_absent_and_foreign_fields():
     ds = make()
     with pytest.raises(ValueError, match="'t' at level 500 without any departure"):
-        fit_statistics(ds.assign(t=ds.t.where(ds.level != 500, 250.0)), label=labels(ds), harmonics=1)
+        fit_statistics(
+            ds.assign(t=ds.t.where(ds.level != 500, 250.0)), label=labels(ds), harmonics=1
+        )
     with pytest.raises(ValueError, match="'p' without any departure"):
         fit_statistics(ds.assign(p=ds.z500 * 0 + 101325.7), label=labels(ds), harmonics=1)
     statistics = fit_statistics(ds, label=labels(ds), harmonics=1)

@@ -63,7 +63,9 @@ def test_a_damaged_chunk_is_named_or_skipped_and_counted(store, values, mode, ha
     if harm == "missing":
         chunk.unlink()
     else:
-        chunk.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "noise": bytes(len(whole))}[harm])
+        chunk.write_bytes(
+            {"truncated": whole[: len(whole) // 2], "empty": b"", "noise": bytes(len(whole))}[harm]
+        )
     options = BLOCKS | {"mode": mode, "memory_limit": 200_000 if mode == "block" else 2**30}
     with pytest.raises(OSError, match=r"could not read the states of times 2000-01-1.*u/c/3/0/0"):
         list(stream(store, **options))
@@ -82,7 +84,9 @@ def test_a_store_that_is_deleted_in_the_middle_of_an_epoch(store):
     batches = iter(stream(store, **BLOCKS | {"stride": 1}, epochs=None))
     next(batches)
     shutil.rmtree(store)
-    with pytest.raises(OSError, match=r"could not read the states of times .*u/c/\d+/0/0.*no such key"):
+    with pytest.raises(
+        OSError, match=r"could not read the states of times .*u/c/\d+/0/0.*no such key"
+    ):
         for _ in batches:
             pass
     assert not readers()
@@ -125,12 +129,23 @@ class Bucket:
             handler.close_connection = True
         elif fault == "500":
             self.send(
-                handler, 500, b"<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>", body=body
+                handler,
+                500,
+                b"<Error><Code>InternalError</Code><Message>We encountered an internal"
+                b" error.</Message></Error>",
+                body=body,
             )
         elif "list-type" in urlsplit(handler.path).query or not path.is_file():
-            absent = b"<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"
+            absent = (
+                b"<Error><Code>NoSuchKey</Code><Message>The specified key does not"
+                b" exist.</Message></Error>"
+            )
             listing = b"<ListBucketResult><Name>bucket</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
-            self.send(handler, *((200, listing) if "list-type" in handler.path else (404, absent)), body=body)
+            self.send(
+                handler,
+                *((200, listing) if "list-type" in handler.path else (404, absent)),
+                body=body,
+            )
         else:
             self.send(handler, 200, path.read_bytes(), body=body, cut=fault == "truncated")
 
@@ -158,8 +173,14 @@ def bucket(store, tmp_path, monkeypatch):
         "key": "user",
         "secret": "word",
         "endpoint_url": served.url,
-        # One attempt and a short wait for the client, so that what sciwm does about faults is seen, and soon.
-        "config_kwargs": {"retries": {"total_max_attempts": 1}, "connect_timeout": 2, "read_timeout": 0.5, "region_name": "us-east-1"},
+        # One attempt and a short wait for the client, so that what sciwm does about faults is seen,
+        # and soon.
+        "config_kwargs": {
+            "retries": {"total_max_attempts": 1},
+            "connect_timeout": 2,
+            "read_timeout": 0.5,
+            "region_name": "us-east-1",
+        },
     }
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setitem(fsspec.config.conf, "s3", options)
@@ -188,7 +209,9 @@ def test_s3_faults_that_pass_are_retried(bucket, values, fault):
 def test_s3_faults_that_stay_are_errors_that_name_the_chunk(bucket, fault):
     bucket.faults[KEY.format(7)] = [fault] * 10_000
     started = time.monotonic()
-    with pytest.raises(OSError, match=r"could not read the states of times .*u/c/7/0/0.*in 5 attempts"):
+    with pytest.raises(
+        OSError, match=r"could not read the states of times .*u/c/7/0/0.*in 5 attempts"
+    ):
         list(stream(URL, **BLOCKS))
     assert time.monotonic() - started < 30
     assert not readers()

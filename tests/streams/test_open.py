@@ -39,7 +39,13 @@ def path(tmp_path_factory):
     values[700, 1, 1] = np.nan
     ds = xr.Dataset({"sst": (dims, values)}, coords).chunk(time=100)
     out = tmp_path_factory.mktemp("store") / "train.zarr"
-    split = {"by": "step", "train": [0, 1200], "validation": [1200, 1350], "test": [1350, 1500], "gap_steps": 9}
+    split = {
+        "by": "step",
+        "train": [0, 1200],
+        "validation": [1200, 1350],
+        "test": [1350, 1500],
+        "gap_steps": 9,
+    }
     return prepare(ds, out, **split, harmonics=1, missing="mask", progress=False)
 
 
@@ -52,7 +58,9 @@ def complete(tmp_path_factory):
         {"time": xr.date_range("2000-01-01", periods=1000, freq="6h")},
     )
     out = tmp_path_factory.mktemp("complete") / "a.zarr"
-    ds.to_zarr(out, zarr_format=3, consolidated=False, encoding={n: {"chunks": (16, 6, 8)} for n in "uv"})
+    ds.to_zarr(
+        out, zarr_format=3, consolidated=False, encoding={n: {"chunks": (16, 6, 8)} for n in "uv"}
+    )
     return out
 
 
@@ -74,7 +82,9 @@ def check(batch, store):
     expected = store.state.values[index]
     np.testing.assert_array_equal(batch.values.numpy(), np.nan_to_num(expected))
     np.testing.assert_array_equal(batch.valid.numpy(), ~np.isnan(expected))
-    np.testing.assert_array_equal(np.diff(index, axis=1), np.repeat(batch.lead_steps.numpy()[:, None], index.shape[1] - 1, 1))
+    np.testing.assert_array_equal(
+        np.diff(index, axis=1), np.repeat(batch.lead_steps.numpy()[:, None], index.shape[1] - 1, 1)
+    )
     np.testing.assert_array_equal(batch.condition.numpy(), store.condition.values[index])
     hours = (store.time.values - np.datetime64("1970-01-01")) / np.timedelta64(1, "h")
     np.testing.assert_array_equal(batch.time.numpy(), hours[index])
@@ -100,11 +110,15 @@ def test_every_way_of_reading_serves_the_same_batches(path, shuffle):
     block = stream(path, **options, **SMALL)
     expected = list(block)
     assert block.mode == "block"
-    resident = replace(stream(path, **options, mode="resident"), order=block.order, sizes=block.sizes)
+    resident = replace(
+        stream(path, **options, mode="resident"), order=block.order, sizes=block.sizes
+    )
     assert all_same(expected, resident)
     opened = open_training_store(path)
     assert all_same(expected, replace(stream(opened, **options, mode="block"), sizes=block.sizes))
-    assert all_same(expected, replace(stream(opened.load(), **options, mode="block"), sizes=block.sizes))
+    assert all_same(
+        expected, replace(stream(opened.load(), **options, mode="block"), sizes=block.sizes)
+    )
 
 
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
@@ -143,12 +157,16 @@ def test_a_state_fits_only_the_stream_it_came_from(path):
         stream(path, **OPTIONS | {"lead_steps": (1,)}).load_state_dict(state)
     with pytest.raises(ValueError, match="with weights None, expected weights"):
         stream(path, **OPTIONS, weights=np.ones(1500)).load_state_dict(state)
-    with pytest.raises(ValueError, match=r"with order global, expected order block.*pass the same mode"):
+    with pytest.raises(
+        ValueError, match=r"with order global, expected order block.*pass the same mode"
+    ):
         stream(path, **OPTIONS, mode="block", stride=1).load_state_dict(state)
 
 
 def test_a_state_brings_its_sizes_along(path):
-    wide, tight = (stream(path, **OPTIONS, mode="block", epochs=1, memory_limit=n * 2**20) for n in (40, 3))
+    wide, tight = (
+        stream(path, **OPTIONS, mode="block", epochs=1, memory_limit=n * 2**20) for n in (40, 3)
+    )
     expected = list(wide)
     resumed = stream(path, **OPTIONS, mode="block", epochs=1, memory_limit=40 * 2**20)
     iterator = iter(resumed)
@@ -177,7 +195,9 @@ def test_another_number_of_ranks_goes_on_without_repeating_a_window(path, ranks,
     assert len(set(together)) == len(together) > len(whole) - ranks[1]
     assert set(together) <= set(whole)
     fresh = stream(path, **options | {"epochs": 2}, rank=0, world_size=ranks[1])
-    assert all_same(islice(fresh, fresh.batches_per_epoch(), None), new[0])  # the next epoch is an ordinary one
+    assert all_same(
+        islice(fresh, fresh.batches_per_epoch(), None), new[0]
+    )  # the next epoch is an ordinary one
 
 
 def test_each_iteration_is_the_next_epoch(path):
@@ -209,7 +229,9 @@ def test_ranks_are_disjoint_and_equally_long(path, options):
 
 
 def test_ranks_come_from_torch_distributed(path, tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
     try:
         assert (stream(path, **OPTIONS).rank, stream(path, **OPTIONS).world_size) == (0, 1)
         assert stream(path, **OPTIONS, rank=1, world_size=2).rank == 1
@@ -218,7 +240,9 @@ def test_ranks_come_from_torch_distributed(path, tmp_path):
 
 
 def windows_of_a_rank(rank, path, options):
-    return [(b.index[:, 0].tolist(), b.lead_steps.tolist(), b.values) for b in stream(path, **options)]
+    return [
+        (b.index[:, 0].tolist(), b.lead_steps.tolist(), b.values) for b in stream(path, **options)
+    ]
 
 
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
@@ -268,9 +292,12 @@ def test_complete_data_has_a_mask_of_one_byte(complete):
 
 def test_bfloat16(complete):
     plain, half = (
-        list(stream(complete, window=3, batch_size=8, mode=m, dtype=d)) for m, d in (("block", torch.float32), ("block", torch.bfloat16))
+        list(stream(complete, window=3, batch_size=8, mode=m, dtype=d))
+        for m, d in (("block", torch.float32), ("block", torch.bfloat16))
     )
-    assert all(torch.equal(a.values.to(torch.bfloat16), b.values) for a, b in zip(plain, half, strict=True))
+    assert all(
+        torch.equal(a.values.to(torch.bfloat16), b.values) for a, b in zip(plain, half, strict=True)
+    )
     resident = list(stream(complete, window=3, batch_size=8, stride=3, dtype=torch.bfloat16))
     assert resident[0].values.dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"dtype torch.float64"):
@@ -279,9 +306,14 @@ def test_bfloat16(complete):
 
 def test_weights_draw_some_times_more_often(complete):
     weights = np.where(np.arange(1000) < 200, 4.0, 1.0)
-    drawn = np.bincount(starts(stream(complete, window=3, batch_size=10, weights=weights, epochs=30, mode="block")), minlength=1000)
+    drawn = np.bincount(
+        starts(stream(complete, window=3, batch_size=10, weights=weights, epochs=30, mode="block")),
+        minlength=1000,
+    )
     assert drawn[:200].mean() / drawn[200:998].mean() == pytest.approx(4, rel=0.05)
-    with pytest.raises(ValueError, match=r"weights of shape \(3,\), expected one for each of the 1000 times"):
+    with pytest.raises(
+        ValueError, match=r"weights of shape \(3,\), expected one for each of the 1000 times"
+    ):
         stream(complete, window=3, batch_size=10, weights=np.ones(3))
     with pytest.raises(ValueError, match="expected at least one positive"):
         stream(complete, window=3, batch_size=10, weights=np.zeros(1000))
@@ -291,7 +323,9 @@ def test_small_blocks_of_windows_give_one_short_batch(path):
     batches = list(stream(path, which="validation", window=3, batch_size=500))
     assert [len(b) for b in batches] == [139]
     assert len(list(stream(path, which="validation", window=3, batch_size=100))) == 1
-    assert len(list(stream(path, which="validation", window=3, batch_size=100, drop_last=False))) == 2
+    assert (
+        len(list(stream(path, which="validation", window=3, batch_size=100, drop_last=False))) == 2
+    )
 
 
 def readers():
@@ -313,7 +347,13 @@ def damage(path, when):
 
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
 def test_reader_errors_arrive_and_threads_end(path, options):
-    with pytest.raises(OSError, match=r"could not read the states of times 200.* steps \d+ to \d+ of the training store.* bad checksum"):
+    with pytest.raises(
+        OSError,
+        match=(
+            r"could not read the states of times 200.* steps \d+ to \d+ of the training store.* bad"
+            r" checksum"
+        ),
+    ):
         list(stream(damage(path, lambda start: start >= 400), **OPTIONS, **options))
     assert not readers()
 
@@ -332,7 +372,9 @@ def test_windows_that_cannot_be_read_are_skipped_and_counted(path, options):
     kept = [
         i
         for b in whole
-        for i, touched in zip(b.index[:, 0].tolist(), ((b.index >= low) & (b.index < high)).any(1), strict=True)
+        for i, touched in zip(
+            b.index[:, 0].tolist(), ((b.index >= low) & (b.index < high)).any(1), strict=True
+        )
         if not touched
     ]
     assert starts(batches) == kept
@@ -340,7 +382,10 @@ def test_windows_that_cannot_be_read_are_skipped_and_counted(path, options):
     everything = stream(damage(path, lambda start: True), **options, on_error="skip")
     assert list(everything) == []
     assert everything.skipped == len(expected)
-    assert (everything.state_dict()["epoch"], everything.state_dict()["batch"]) == (1, 0)  # batches that were lost count
+    assert (everything.state_dict()["epoch"], everything.state_dict()["batch"]) == (
+        1,
+        0,
+    )  # batches that were lost count
 
 
 def test_an_early_end_stops_the_readers(path):
@@ -365,8 +410,13 @@ def test_an_error_in_the_loop_stops_the_readers(path):
 
 
 def test_a_program_may_end_in_the_middle(complete):
-    code = f"from sciwm import stream; it = iter(stream({str(complete)!r}, window=3, batch_size=8, mode='block', epochs=None)); next(it)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    code = (
+        f"from sciwm import stream; it = iter(stream({str(complete)!r}, window=3, batch_size=8,"
+        " mode='block', epochs=None)); next(it)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -375,8 +425,14 @@ def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
 
     reads = []
     original = Filler.fill
-    monkeypatch.setattr(Filler, "fill", lambda self, start, stop, out: reads.append(start) or original(self, start, stop, out))
-    batches = stream(complete, window=3, batch_size=8, mode="block", memory_limit=200_000, epochs=None)
+    monkeypatch.setattr(
+        Filler,
+        "fill",
+        lambda self, start, stop, out: reads.append(start) or original(self, start, stop, out),
+    )
+    batches = stream(
+        complete, window=3, batch_size=8, mode="block", memory_limit=200_000, epochs=None
+    )
     iterator = iter(batches)
     next(iterator)
     time.sleep(0.3)
@@ -390,7 +446,10 @@ def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
 def test_large_batches_are_part_of_the_memory(complete):
     held = 1000 * 2 * 6 * 8 * 4
     assert stream(complete, window=3, batch_size=8, memory_limit=3 * held).mode == "resident"
-    assert stream(complete, window=40, batch_size=8, stride=1, memory_limit=5 * held // 2).mode == "block"
+    assert (
+        stream(complete, window=40, batch_size=8, stride=1, memory_limit=5 * held // 2).mode
+        == "block"
+    )
     with pytest.raises(ValueError, match=r"memory limit of 1 MiB, expected at least \d+ MiB"):
         stream(complete, window=50, batch_size=8, memory_limit=3 * held)
 
@@ -421,7 +480,12 @@ def layout(request, monkeypatch):
 def test_batches_do_not_depend_on_how_states_are_kept(complete, layout, mode, dtype):
     ds = xr.open_zarr(complete, chunks=None, consolidated=False).load()[["u", "v"]]
     whole = torch.from_numpy(np.stack([ds[n].values for n in "uv"], axis=1)).to(dtype)
-    for data in (complete, ds, ds.chunk(time=50), [ds.isel(time=slice(0, 430)), ds.isel(time=slice(430, None))]):
+    for data in (
+        complete,
+        ds,
+        ds.chunk(time=50),
+        [ds.isel(time=slice(0, 430)), ds.isel(time=slice(430, None))],
+    ):
         batches = stream(data, window=3, batch_size=32, mode=mode, dtype=dtype, memory_limit=2**20)
         assert batches.source.apart is layout
         for batch in batches:
@@ -433,11 +497,22 @@ def test_a_damaged_chunk_costs_its_windows_however_states_are_kept(complete, lay
     shutil.copytree(complete, damaged)
     (damaged / "v" / "c" / "10" / "0" / "0").write_bytes(b"no chunk")
     whole = xr.open_zarr(complete, chunks=None, consolidated=False)
-    batches = stream(damaged, window=3, batch_size=32, stride=1, mode="block", on_error="skip", memory_limit=2**20, drop_last=False)
+    batches = stream(
+        damaged,
+        window=3,
+        batch_size=32,
+        stride=1,
+        mode="block",
+        on_error="skip",
+        memory_limit=2**20,
+        drop_last=False,
+    )
     seen = []
     for batch in batches:
         seen.append(batch.index)
-        np.testing.assert_array_equal(batch.values[:, :, 1].numpy(), whole["v"].values[batch.index.numpy()])
+        np.testing.assert_array_equal(
+            batch.values[:, :, 1].numpy(), whole["v"].values[batch.index.numpy()]
+        )
     times = torch.cat(seen)
     assert not ((times >= 160) & (times < 176)).any()
     assert batches.skipped == 16 + 2
@@ -449,7 +524,14 @@ def test_a_full_pool_grows_and_keeps_what_it_holds(complete, layout):
     from sciwm.streams.source import open_source
 
     source = open_source(complete)
-    pool = Pool(Filler(source, torch.float32, "raise"), source, torch.float32, slot_times=40, slots=1, threads=1)
+    pool = Pool(
+        Filler(source, torch.float32, "raise"),
+        source,
+        torch.float32,
+        slot_times=40,
+        slots=1,
+        threads=1,
+    )
     for epoch, start in ((0, 0), (0, 100), (1, 200)):
         pool.submit((epoch, start), start, start + 40)
     whole = np.empty(source.shape, np.float32)
@@ -469,13 +551,24 @@ def test_a_full_pool_grows_and_keeps_what_it_holds(complete, layout):
 
 def test_small_states_in_long_chunks_are_read_several_chunks_at_a_time(tmp_path):
     time = np.arange(64_000) * 0.1
-    frames = xr.Dataset({"positions": (("time", "atom", "xyz"), np.zeros((64_000, 2, 3), "f4"))}, {"time": time})
-    frames.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False, encoding={"positions": {"chunks": (500, 2, 3)}})
+    frames = xr.Dataset(
+        {"positions": (("time", "atom", "xyz"), np.zeros((64_000, 2, 3), "f4"))}, {"time": time}
+    )
+    frames.to_zarr(
+        tmp_path / "a.zarr",
+        zarr_format=3,
+        consolidated=False,
+        encoding={"positions": {"chunks": (500, 2, 3)}},
+    )
     sizes = stream(tmp_path / "a.zarr", window=64, batch_size=32, mode="block").sizes
     assert (sizes.block, sizes.pool) == (2000, 16)  # half of the record in the pool
     assert sizes.slots < 3 * sizes.pool + 5
-    assert stream(tmp_path / "a.zarr", window=1, batch_size=32, mode="block").sizes.block == 1000  # nothing is decoded twice
-    small = stream(tmp_path / "a.zarr", window=64, batch_size=32, mode="block", memory_limit=2**20).sizes
+    assert (
+        stream(tmp_path / "a.zarr", window=1, batch_size=32, mode="block").sizes.block == 1000
+    )  # nothing is decoded twice
+    small = stream(
+        tmp_path / "a.zarr", window=64, batch_size=32, mode="block", memory_limit=2**20
+    ).sizes
     assert small.block < 2000
 
 

@@ -16,7 +16,9 @@ def test_memory_in_use_is_never_given_out_again():
         tensor = memory.take((3, 5), torch.float32)
         tensor.fill_(number)
         # Views of all kinds keep the memory, as tensors of a batch do.
-        kept = (tensor, tensor[1:], tensor.reshape(-1), tensor.T, tensor.detach(), tensor[:, 2])[number % 6]
+        kept = (tensor, tensor[1:], tensor.reshape(-1), tensor.T, tensor.detach(), tensor[:, 2])[
+            number % 6
+        ]
         held.append((kept, float(number)))
         if len(held) > 5:
             held.pop(int(rng.integers(5)))

@@ -20,8 +20,14 @@ RNG = np.random.default_rng(0)
 
 def record(num=300, start="2000-01-01", freq="6h", names=("u", "v"), shape=(5, 6)):
     dims = ("time", "latitude", "longitude")
-    coords = {"time": xr.date_range(start, periods=num, freq=freq), "latitude": np.arange(5.0), "longitude": np.arange(6.0)}
-    return xr.Dataset({n: (dims, RNG.normal(10, 3, size=(num, *shape)).astype("f4")) for n in names}, coords)
+    coords = {
+        "time": xr.date_range(start, periods=num, freq=freq),
+        "latitude": np.arange(5.0),
+        "longitude": np.arange(6.0),
+    }
+    return xr.Dataset(
+        {n: (dims, RNG.normal(10, 3, size=(num, *shape)).astype("f4")) for n in names}, coords
+    )
 
 
 def read(source, start=0, stop=None):
@@ -40,12 +46,23 @@ def stacked(ds, names):
 FORMATS = {
     "zarr3": lambda ds, path: ds.to_zarr(path / "a.zarr", zarr_format=3, consolidated=False),
     "zarr2": lambda ds, path: ds.to_zarr(path / "a.zarr", zarr_format=2),
-    "netcdf4": lambda ds, path: ds.to_netcdf(path / "a.nc", encoding={n: {"zlib": True, "chunksizes": (20, 5, 6)} for n in ds.data_vars}),
+    "netcdf4": lambda ds, path: ds.to_netcdf(
+        path / "a.nc", encoding={n: {"zlib": True, "chunksizes": (20, 5, 6)} for n in ds.data_vars}
+    ),
     "netcdf3": lambda ds, path: ds.to_netcdf(path / "a.nc", engine="scipy"),
     "packed": lambda ds, path: ds.to_zarr(
         path / "a.zarr",
         zarr_format=2,
-        encoding={n: {"dtype": "int16", "scale_factor": 0.001, "add_offset": 10.0, "_FillValue": -32768, "chunks": (32, 5, 6)} for n in ds},
+        encoding={
+            n: {
+                "dtype": "int16",
+                "scale_factor": 0.001,
+                "add_offset": 10.0,
+                "_FillValue": -32768,
+                "chunks": (32, 5, 6),
+            }
+            for n in ds
+        },
     ),
 }
 
@@ -58,7 +75,9 @@ def test_formats(tmp_path, kind):
     path = next(tmp_path.iterdir())
     source = open_source(path)
     truth = xr.open_dataset(path, **({"consolidated": False} if kind == "zarr3" else {})).load()
-    assert isinstance(source.reader, ChunkReader if "zarr" in kind or kind == "packed" else SliceReader)
+    assert isinstance(
+        source.reader, ChunkReader if "zarr" in kind or kind == "packed" else SliceReader
+    )
     assert source.channels == ("u", "v")
     np.testing.assert_array_equal(read(source), stacked(truth, "uv"))
     np.testing.assert_array_equal(read(source, 13, 101), stacked(truth, "uv")[13:101])
@@ -73,7 +92,9 @@ def test_two_values_that_mean_missing(tmp_path):
     ds["u"][3, 1, 1] = -9999.0
     ds["u"][4, 1, 1] = np.nan
     ds.u.attrs["missing_value"] = np.float32(-9999.0)
-    ds.to_zarr(tmp_path / "a.zarr", zarr_format=2, encoding={"u": {"_FillValue": np.float32(np.nan)}})
+    ds.to_zarr(
+        tmp_path / "a.zarr", zarr_format=2, encoding={"u": {"_FillValue": np.float32(np.nan)}}
+    )
     for data in (tmp_path / "a.zarr", open_dataset(tmp_path / "a.zarr")):
         states = read(open_source(data))
         assert np.isnan(states[3:5, 0, 1, 1]).all()
@@ -99,7 +120,12 @@ def zarr_path(tmp_path):
     """A Zarr store of u and v, in chunks of 32 times."""
     ds = record()
     ds["u"][7, 2, 3] = np.nan
-    ds.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False, encoding={n: {"chunks": (32, 5, 6)} for n in ds})
+    ds.to_zarr(
+        tmp_path / "a.zarr",
+        zarr_format=3,
+        consolidated=False,
+        encoding={n: {"chunks": (32, 5, 6)} for n in ds},
+    )
     return tmp_path / "a.zarr"
 
 
@@ -121,7 +147,9 @@ def test_dask_reads_plain_zarr_arrays_without_zarr(zarr_path, monkeypatch, name)
     opened = xr.open_zarr(zarr_path, consolidated=False)[["u", "v"]]  # in any order otherwise
     expected = stacked(DERIVED[name](opened.compute()), list(DERIVED[name](opened)))
     source = open_source(DERIVED[name](opened))
-    monkeypatch.setattr("xarray.backends.zarr.ZarrArrayWrapper.__getitem__", None)  # whoever calls it fails
+    monkeypatch.setattr(
+        "xarray.backends.zarr.ZarrArrayWrapper.__getitem__", None
+    )  # whoever calls it fails
     if name == "every second":  # asks for single steps of chunks, which are left to zarr
         with pytest.raises(AssertionError):
             read(source)
@@ -132,15 +160,34 @@ def test_dask_reads_plain_zarr_arrays_without_zarr(zarr_path, monkeypatch, name)
 
 def test_dask_leaves_to_xarray_what_xarray_decodes(tmp_path, zarr_path):
     ds = record()
-    packing = {"dtype": "int16", "scale_factor": 0.001, "add_offset": 10.0, "_FillValue": -32768, "chunks": (32, 5, 6)}
+    packing = {
+        "dtype": "int16",
+        "scale_factor": 0.001,
+        "add_offset": 10.0,
+        "_FillValue": -32768,
+        "chunks": (32, 5, 6),
+    }
     fill = {"chunks": (32, 5, 6), "_FillValue": np.float32(5.0)}
-    ds.to_zarr(tmp_path / "packed.zarr", zarr_format=3, consolidated=False, encoding={"u": packing, "v": fill})
+    ds.to_zarr(
+        tmp_path / "packed.zarr",
+        zarr_format=3,
+        consolidated=False,
+        encoding={"u": packing, "v": fill},
+    )
     lazy = xr.open_zarr(tmp_path / "packed.zarr", consolidated=False)
-    np.testing.assert_array_equal(read(open_source(lazy, variables="uv")), stacked(lazy.compute(), "uv"))
-    inline = xr.open_dataset(zarr_path, engine="zarr", chunks={}, inline_array=True, consolidated=False)
-    np.testing.assert_array_equal(read(open_source(inline, variables="uv")), stacked(inline.compute(), "uv"))
+    np.testing.assert_array_equal(
+        read(open_source(lazy, variables="uv")), stacked(lazy.compute(), "uv")
+    )
+    inline = xr.open_dataset(
+        zarr_path, engine="zarr", chunks={}, inline_array=True, consolidated=False
+    )
+    np.testing.assert_array_equal(
+        read(open_source(inline, variables="uv")), stacked(inline.compute(), "uv")
+    )
     cached = xr.open_dataset(zarr_path, engine="zarr", consolidated=False)
-    np.testing.assert_array_equal(read(open_source(cached.chunk(time=32), variables="uv")), stacked(cached.compute(), "uv"))
+    np.testing.assert_array_equal(
+        read(open_source(cached.chunk(time=32), variables="uv")), stacked(cached.compute(), "uv")
+    )
 
 
 def test_dask_gives_the_fill_value_for_chunks_that_are_absent_and_names_damaged_ones(zarr_path):
@@ -185,7 +232,13 @@ def test_states_of_every_rank_and_levels_become_channels():
 
 def test_molecules():
     rng = np.random.default_rng(0)
-    runs = [xr.Dataset({"positions": (("time", "atom", "xyz"), rng.normal(size=(50, 10, 3)))}, {"time": np.arange(50.0)}) for _ in range(3)]
+    runs = [
+        xr.Dataset(
+            {"positions": (("time", "atom", "xyz"), rng.normal(size=(50, 10, 3)))},
+            {"time": np.arange(50.0)},
+        )
+        for _ in range(3)
+    ]
     source = open_source(runs)
     assert source.shape == (150, 10, 3)
     assert source.channels == ()
@@ -222,11 +275,17 @@ def test_periods():
     assert source.names[source.label == 0][0] == np.datetime64("2000-03-01")
     batches = list(stream(ds, window=3, batch_size=8, period=("2000-03", "2001")))
     assert min(b.index.min() for b in batches) >= 60
-    noleap = ds.assign_coords(time=xr.date_range("2000-01-01", periods=1000, freq="D", calendar="noleap", use_cftime=True))
+    noleap = ds.assign_coords(
+        time=xr.date_range("2000-01-01", periods=1000, freq="D", calendar="noleap", use_cftime=True)
+    )
     assert (open_source([noleap, noleap], period=("2001", "2001")).label == 0).sum() == 730
-    run = xr.Dataset({"positions": (("time", "atom", "xyz"), np.zeros((50, 2, 3)))}, {"time": np.arange(50.0)})
+    run = xr.Dataset(
+        {"positions": (("time", "atom", "xyz"), np.zeros((50, 2, 3)))}, {"time": np.arange(50.0)}
+    )
     assert (open_source(run, period=(10, 19.5)).label == 0).sum() == 10
-    with pytest.raises(ValueError, match="got period 1990 … 1991, expected times between 2000-01-01"):
+    with pytest.raises(
+        ValueError, match="got period 1990 … 1991, expected times between 2000-01-01"
+    ):
         open_source(ds, period=("1990", "1991"))
 
 
@@ -236,7 +295,9 @@ def test_the_cache_serves_a_store_that_is_gone(tmp_path):
 
     ds = record(64)
     store = zarr.storage.FsspecStore.from_url("memory://cached.zarr")
-    ds.to_zarr(store, zarr_format=3, consolidated=False, encoding={n: {"chunks": (16, 5, 6)} for n in ds})
+    ds.to_zarr(
+        store, zarr_format=3, consolidated=False, encoding={n: {"chunks": (16, 5, 6)} for n in ds}
+    )
     options = {"window": 2, "batch_size": 8, "mode": "block", "cache": Cache(tmp_path / "cache")}
     first = list(stream("memory://cached.zarr", **options))
     second = stream("memory://cached.zarr", **options)
@@ -272,7 +333,12 @@ def test_threads_of_a_remote_store_end_with_its_stream():
 
 def test_damaged_chunks_are_named(tmp_path):
     ds = record(96)
-    ds.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False, encoding={n: {"chunks": (16, 5, 6)} for n in ds})
+    ds.to_zarr(
+        tmp_path / "a.zarr",
+        zarr_format=3,
+        consolidated=False,
+        encoding={n: {"chunks": (16, 5, 6)} for n in ds},
+    )
     (tmp_path / "a.zarr/v/c/2/0/0").write_bytes(b"damaged")
     (tmp_path / "a.zarr/u/c/4/0/0").unlink()
     options = {"window": 2, "batch_size": 8, "mode": "block", "drop_last": False, "stride": 1}
@@ -286,22 +352,30 @@ def test_damaged_chunks_are_named(tmp_path):
 
 def test_refusals(tmp_path):
     ds = record(20)
-    with pytest.raises(ValueError, match=r"variable 'w', which the Dataset does not have along time"):
+    with pytest.raises(
+        ValueError, match=r"variable 'w', which the Dataset does not have along time"
+    ):
         open_source(ds, variables=["w"])
     with pytest.raises(ValueError, match="expected one called 'time'; rename it"):
         open_source(ds.rename(time="valid_time"))
     with pytest.raises(ValueError, match="without a numeric variable along time"):
         open_source(xr.Dataset(coords=ds.coords))
-    with pytest.raises(ValueError, match=r"got states .* in Dataset 1 and .* in Dataset 0, expected the same"):
+    with pytest.raises(
+        ValueError, match=r"got states .* in Dataset 1 and .* in Dataset 0, expected the same"
+    ):
         open_source([ds, ds.isel(latitude=slice(3))])
     with pytest.raises(ValueError, match="repeated times"):
         open_source(xr.concat([ds, ds.isel(time=[-1])], "time"))
     with pytest.raises(ValueError, match="out of order"):
         open_source(ds.isel(time=[0, 2, 1, 3]))
-    noleap = ds.assign_coords(time=xr.date_range("2000-01-01", periods=20, freq="6h", calendar="noleap", use_cftime=True))
+    noleap = ds.assign_coords(
+        time=xr.date_range("2000-01-01", periods=20, freq="6h", calendar="noleap", use_cftime=True)
+    )
     with pytest.raises(ValueError, match="different calendars"):
         open_source([ds, noleap])
-    days = ds.assign_coords(time=xr.date_range("2010-01-01", periods=20, freq="6h", calendar="360_day", use_cftime=True))
+    days = ds.assign_coords(
+        time=xr.date_range("2010-01-01", periods=20, freq="6h", calendar="360_day", use_cftime=True)
+    )
     with pytest.raises(ValueError, match="different calendars"):
         open_source([noleap, days])
     with pytest.raises(FileNotFoundError):

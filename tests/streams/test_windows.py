@@ -12,7 +12,11 @@ from sciwm.streams.windows import Windows, find_windows, plan_epoch, plan_size, 
 
 @st.composite
 def axes(draw):
-    runs = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(-1, 2), st.booleans()), min_size=1, max_size=8))
+    runs = draw(
+        st.lists(
+            st.tuples(st.integers(1, 12), st.integers(-1, 2), st.booleans()), min_size=1, max_size=8
+        )
+    )
     label, segment, number = [], [], 0
     for size, which, new in runs:
         number += new
@@ -22,21 +26,28 @@ def axes(draw):
 
 
 @given(axes(), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2))
-def test_starts_are_exactly_those_whose_whole_span_is_in_one_block_and_segment(axis, length, stride, which):
+def test_starts_are_exactly_those_whose_whole_span_is_in_one_block_and_segment(
+    axis, length, stride, which
+):
     label, segment = axis
     expected = []
     for start in range(len(label) - stride * (length - 1)):
         span = slice(start, start + stride * (length - 1) + 1)
         if set(label[span]) == {which} and len(set(segment[span])) == 1:
             expected.append(start)
-    assert window_starts(label, segment, which=which, length=length, stride=stride).tolist() == expected
+    assert (
+        window_starts(label, segment, which=which, length=length, stride=stride).tolist()
+        == expected
+    )
 
 
 @given(axes(), st.integers(1, 4), st.sets(st.integers(1, 4), min_size=1), st.integers(0, 99))
 def test_drawn_strides_always_fit(axis, length, strides, seed):
     label, segment = axis
     try:
-        windows = find_windows(label, segment, which="train", length=length, lead_steps=sorted(strides))
+        windows = find_windows(
+            label, segment, which="train", length=length, lead_steps=sorted(strides)
+        )
     except ValueError as error:
         assert "in a row" in str(error)  # noqa: PT017
         return
@@ -59,12 +70,16 @@ def test_drawn_strides_always_fit(axis, length, strides, seed):
     st.integers(1, 40),
     st.integers(1, 5),
 )
-def test_every_window_once_and_ranks_disjoint(num, order, world_size, every, epoch, seed, block, pool):
+def test_every_window_once_and_ranks_disjoint(
+    num, order, world_size, every, epoch, seed, block, pool
+):
     windows = Windows(np.arange(num) * 2 + 5, np.ones(num, np.int64), (1,), 3)
     options = {"seed": seed, "epoch": epoch, "every": every}
     deal = {"world_size": world_size, "order": order, "block": block, "pool": pool}
     plans = [plan_epoch(windows, rank=r, **options, **deal) for r in range(world_size)]
-    assert [len(p) for p in plans] == [plan_size(windows, world_size=world_size, **options)] * world_size
+    assert [len(p) for p in plans] == [
+        plan_size(windows, world_size=world_size, **options)
+    ] * world_size
     together = np.concatenate([p.starts for p in plans])
     assert len(set(together.tolist())) == len(together)
     whole = plan_epoch(windows, **options, order="none").starts.tolist()
@@ -72,7 +87,12 @@ def test_every_window_once_and_ranks_disjoint(num, order, world_size, every, epo
     assert len(whole) - world_size < len(together) <= len(whole)
     period = min(every, num)  # so many epochs see all windows once
     first = epoch // period * period
-    seen = np.concatenate([plan_epoch(windows, **options | {"epoch": first + e}, **deal | {"world_size": 1}).starts for e in range(period)])
+    seen = np.concatenate(
+        [
+            plan_epoch(windows, **options | {"epoch": first + e}, **deal | {"world_size": 1}).starts
+            for e in range(period)
+        ]
+    )
     assert sorted(seen.tolist()) == windows.starts.tolist()
     again = plan_epoch(windows, rank=world_size - 1, **options, **deal)
     np.testing.assert_array_equal(again.starts, plans[-1].starts)
@@ -97,7 +117,11 @@ def test_a_changed_number_of_ranks_shows_nothing_twice(num, order, parts, last, 
         size = plan_size(windows, seed=seed, epoch=1, world_size=ranks, past=past, weights=weights)
         part = min(size, 5 * batches)
         for rank in range(ranks):
-            served += plan_epoch(windows, **options, rank=rank, world_size=ranks, past=past).starts[:part].tolist()
+            served += (
+                plan_epoch(windows, **options, rank=rank, world_size=ranks, past=past)
+                .starts[:part]
+                .tolist()
+            )
         past.append((ranks, part))
     size = plan_size(windows, seed=seed, epoch=1, world_size=last, past=past, weights=weights)
     rest = [plan_epoch(windows, **options, rank=r, world_size=last, past=past) for r in range(last)]
@@ -114,7 +138,9 @@ def test_weights_say_how_often_a_window_comes():
     weights = np.where(np.arange(1000) < 100, 5.0, 1.0)
     counts = np.zeros(1000)
     for epoch in range(40):
-        plan = plan_epoch(windows, seed=2, epoch=epoch, order="block", block=50, pool=4, every=2, weights=weights)
+        plan = plan_epoch(
+            windows, seed=2, epoch=epoch, order="block", block=50, pool=4, every=2, weights=weights
+        )
         assert len(plan) in (499, 500)
         assert len(plan) == plan_size(windows, seed=2, epoch=epoch, every=2, weights=weights)
         drawn = np.bincount(plan.starts, minlength=1000)
@@ -145,7 +171,9 @@ def test_orders_differ_between_epochs_and_seeds_and_mix_blocks():
 
 
 def test_strides_are_drawn_evenly():
-    windows = find_windows(np.zeros(6000, np.int8), np.zeros(6000), which="train", length=3, lead_steps=[4, 1, 2])
+    windows = find_windows(
+        np.zeros(6000, np.int8), np.zeros(6000), which="train", length=3, lead_steps=[4, 1, 2]
+    )
     plan = plan_epoch(windows, seed=3, epoch=0)
     counts = np.bincount(plan.strides, minlength=5)[[1, 2, 4]]
     assert np.abs(counts / 6000 - 1 / 3).max() < 0.03

@@ -17,11 +17,19 @@ def tokenizer_of(shape, patch, channels=2, *, globe=False):
     height, width = shape
     longitude = np.arange(width) * 360 / width if globe else -20 + 2.0 * np.arange(width)
     latitude = np.linspace(-80, 80, height) if globe else 30 + 2.0 * np.arange(height)
-    return GridTokenizer(latitude=latitude, longitude=longitude, num_channels=channels, patch_size=patch)
+    return GridTokenizer(
+        latitude=latitude, longitude=longitude, num_channels=channels, patch_size=patch
+    )
 
 
 @settings(max_examples=60)
-@given(st.tuples(SIZES, SIZES), st.tuples(SIZES, SIZES), st.integers(1, 3), st.lists(st.integers(1, 3), max_size=2), st.booleans())
+@given(
+    st.tuples(SIZES, SIZES),
+    st.tuples(SIZES, SIZES),
+    st.integers(1, 3),
+    st.lists(st.integers(1, 3), max_size=2),
+    st.booleans(),
+)
 def test_fields_invert_patches(shape, patch, channels, lead, globe):
     patch = (min(patch[0], shape[0]), min(patch[1], shape[1]))
     if globe and shape[1] >= 3:
@@ -56,7 +64,9 @@ def test_rolling_longitude_by_whole_patches_permutes_tokens(by, width):
     rolled = GridTokenizer(longitude=longitude - 30.0 * by * width, **sizes)
     values = torch.randn(3, 2, 6, 12)
     valid = torch.rand(3, 2, 6, 12) > 0.3
-    permutation = torch.arange(tokenizer.num_tokens).reshape(tokenizer.grid).roll(by, dims=1).flatten()
+    permutation = (
+        torch.arange(tokenizer.num_tokens).reshape(tokenizer.grid).roll(by, dims=1).flatten()
+    )
     before, usable = tokenizer(values, valid)
     after, still = rolled(values.roll(by * width, dims=-1), valid.roll(by * width, dims=-1))
     assert torch.equal(after, before[:, permutation])
@@ -94,9 +104,13 @@ def test_positions_lie_inside_their_patch_and_areas_are_those_of_the_sphere():
         assert (latitude[row] > edges[3 * row]).all()
         assert (latitude[row] < edges[3 * row + 2]).all()
     longitude = torch.rad2deg(torch.atan2(position[..., 1], position[..., 0])) % 360
-    torch.testing.assert_close(longitude, (22.5 + 60 * torch.arange(6.0)).expand(3, 6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        longitude, (22.5 + 60 * torch.arange(6.0)).expand(3, 6), atol=1e-3, rtol=0
+    )
     cosine = np.cos(np.deg2rad(edges)).reshape(3, 3).sum(1)
-    np.testing.assert_allclose(tokenizer.area.reshape(3, 6).sum(1), cosine / cosine.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        tokenizer.area.reshape(3, 6).sum(1), cosine / cosine.sum(), rtol=1e-5
+    )
     assert float(tokenizer.area.sum()) == pytest.approx(1)
 
 
@@ -105,7 +119,12 @@ def test_padding_does_not_pull_positions():
     padded = tokenizer_of((4, 5), (4, 4))
     rows = whole.position.reshape(4, 5, 3)[:, 4]
     cosine = whole.area.reshape(4, 5)[:, 4:]
-    torch.testing.assert_close(padded.position[1], torch.nn.functional.normalize((rows * cosine).sum(0), dim=0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        padded.position[1],
+        torch.nn.functional.normalize((rows * cosine).sum(0), dim=0),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 @pytest.mark.parametrize("patch", [(0, 1), (1, 0), (5, 1), (1, 7)])
@@ -118,11 +137,19 @@ def test_a_periodic_grid_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="divisor of 10, because padding would part"):
         tokenizer_of((4, 10), (2, 4), globe=True)
     assert tokenizer_of((4, 10), (2, 4)).grid == (2, 3)  # a region is padded
-    assert tokenizer_of((5, 10), (2, 5), globe=True).grid == (3, 2)  # latitudes may be padded anywhere
+    assert tokenizer_of((5, 10), (2, 5), globe=True).grid == (
+        3,
+        2,
+    )  # latitudes may be padded anywhere
 
 
 @settings(max_examples=40)
-@given(st.tuples(st.integers(3, 9), st.integers(3, 9)), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(0, 3), st.booleans())
+@given(
+    st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(0, 3),
+    st.booleans(),
+)
 def test_surroundings_are_the_cells_around_each_patch(shape, patch, halo, globe):
     patch = (min(patch[0], shape[0]), min(patch[1], shape[1]))
     patch = (patch[0], math.gcd(patch[1], shape[1])) if globe else patch

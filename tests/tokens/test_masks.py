@@ -21,23 +21,34 @@ def test_count_order_and_range(tokens, batch, ratio, num_blocks):
 def test_blocks_are_compact():
     side = torch.arange(12.0)
     position = torch.stack(torch.meshgrid(side, side, indexing="ij"), dim=-1).reshape(-1, 2)
-    visible = block_mask(position, batch=200, ratio=0.4, num_blocks=1, generator=torch.Generator().manual_seed(0))
+    visible = block_mask(
+        position, batch=200, ratio=0.4, num_blocks=1, generator=torch.Generator().manual_seed(0)
+    )
     dropped = torch.ones(200, 144, dtype=torch.bool).scatter(1, visible, value=False)
     grid = dropped.reshape(200, 12, 12)
     together = (grid[:, 1:] & grid[:, :-1]).sum() + (grid[:, :, 1:] & grid[:, :, :-1]).sum()
     pairs = 2 * 11 * 12 * 200
     share = float(dropped.float().mean())
-    # Dropped at random, two neighbours would both be gone in share² of all cases; in a block in nearly share.
+    # Dropped at random, two neighbours would both be gone in share² of all cases; in a block in
+    # nearly share.
     assert float(together) / pairs > 0.8 * share > 1.5 * share**2
-    # Every dropped set is a disc around its centre: everything nearer than the farthest dropped token is gone.
+    # Every dropped set is a disc around its centre: everything nearer than the farthest dropped
+    # token is gone.
     for mask in dropped[:20]:
-        inside = [c for c in range(144) if (d := (position - position[c]).norm(dim=1))[mask].max() <= d[~mask].min() + 1e-6]
+        inside = [
+            c
+            for c in range(144)
+            if (d := (position - position[c]).norm(dim=1))[mask].max() <= d[~mask].min() + 1e-6
+        ]
         assert inside
 
 
 def test_masks_differ_and_follow_the_generator():
     position = torch.rand(30, 2)
-    first, again, other = (block_mask(position, batch=8, ratio=0.5, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, again, other = (
+        block_mask(position, batch=8, ratio=0.5, generator=torch.Generator().manual_seed(s))
+        for s in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert len(first.unique(dim=0)) > 1

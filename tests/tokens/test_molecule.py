@@ -23,7 +23,9 @@ def rotation(seed):
 
 
 POSITIONS = frames()
-TOKENIZER = MoleculeTokenizer(**dict(zip(("mean", "spread"), fit_distances(POSITIONS), strict=True)))
+TOKENIZER = MoleculeTokenizer(
+    **dict(zip(("mean", "spread"), fit_distances(POSITIONS), strict=True))
+)
 
 
 @settings(max_examples=20)
@@ -31,18 +33,24 @@ TOKENIZER = MoleculeTokenizer(**dict(zip(("mean", "spread"), fit_distances(POSIT
 def test_invariant_to_rotation_and_translation(seed, shift):
     moved = POSITIONS[:20].astype(float) @ rotation(seed).T + np.array(shift)
     before = TOKENIZER.patches(torch.from_numpy(POSITIONS[:20]).double())
-    torch.testing.assert_close(TOKENIZER.patches(torch.from_numpy(moved)), before, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        TOKENIZER.patches(torch.from_numpy(moved)), before, atol=1e-4, rtol=0
+    )
 
 
 def test_standardized_on_training_frames():
-    features, valid = TOKENIZER(torch.from_numpy(POSITIONS), torch.ones(POSITIONS.shape, dtype=torch.bool))
+    features, valid = TOKENIZER(
+        torch.from_numpy(POSITIONS), torch.ones(POSITIONS.shape, dtype=torch.bool)
+    )
     assert features.shape == (300, 5, 5)
     assert valid.all()
     off = ~torch.eye(5, dtype=torch.bool)
     mean, spread = features.mean(0)[off], features.std(0)[off]
     assert mean.abs().max() < 1e-3
     floored = torch.from_numpy(fit_distances(POSITIONS)[1])[off] <= 1e-3
-    torch.testing.assert_close(spread[~floored], torch.ones(int((~floored).sum())), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        spread[~floored], torch.ones(int((~floored).sum())), atol=1e-2, rtol=0
+    )
     assert features.diagonal(dim1=1, dim2=2).abs().max() < 1e-2
 
 
@@ -55,7 +63,11 @@ def test_distances_against_numpy():
 
 def test_chunked_equals_whole():
     whole = fit_distances(POSITIONS)
-    for block, source in ((7, POSITIONS), (100, da.from_array(POSITIONS, chunks=(33, 5, 3))), (300, POSITIONS)):
+    for block, source in (
+        (7, POSITIONS),
+        (100, da.from_array(POSITIONS, chunks=(33, 5, 3))),
+        (300, POSITIONS),
+    ):
         for a, b in zip(fit_distances(source, block=block), whole, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
@@ -81,4 +93,7 @@ def test_gradient_at_coinciding_atoms_is_finite():
 def test_an_atom_without_a_position_is_invalid():
     valid = torch.ones(2, 5, 3, dtype=torch.bool)
     valid[1, 3, 0] = False
-    assert TOKENIZER(torch.zeros(2, 5, 3), valid)[1].tolist() == [[True] * 5, [True, True, True, False, True]]
+    assert TOKENIZER(torch.zeros(2, 5, 3), valid)[1].tolist() == [
+        [True] * 5,
+        [True, True, True, False, True],
+    ]

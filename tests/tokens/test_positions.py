@@ -11,12 +11,18 @@ EQUINOX, JUNE, DECEMBER = 80.5 / 365, 172 / 365, 355 / 365
 
 def elevation(year, day, latitude, longitude):
     point = torch.from_numpy(unit_sphere(np.array([latitude]), np.array([longitude]))).float()
-    return float(solar_elevation(torch.tensor(year, dtype=torch.float32), torch.tensor(day, dtype=torch.float32), point))
+    return float(
+        solar_elevation(
+            torch.tensor(year, dtype=torch.float32), torch.tensor(day, dtype=torch.float32), point
+        )
+    )
 
 
 def test_points_on_the_sphere():
     np.testing.assert_allclose(
-        unit_sphere(np.array([0.0, 0, 90, -90]), np.array([0.0, 90, 33, 7])), [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, -1]], atol=1e-12
+        unit_sphere(np.array([0.0, 0, 90, -90]), np.array([0.0, 90, 33, 7])),
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, -1]],
+        atol=1e-12,
     )
     rng = np.random.default_rng(0)
     latitude, longitude = rng.uniform(-90, 90, 50), rng.uniform(-180, 180, 50)
@@ -26,8 +32,13 @@ def test_points_on_the_sphere():
     # Chord and haversine agree.
     a, b = slice(0, 25), slice(25, 50)
     half = np.deg2rad(latitude[a] - latitude[b]) / 2, np.deg2rad(longitude[a] - longitude[b]) / 2
-    haversine = np.sin(half[0]) ** 2 + np.cos(np.deg2rad(latitude[a])) * np.cos(np.deg2rad(latitude[b])) * np.sin(half[1]) ** 2
-    np.testing.assert_allclose(np.sum((point[a] - point[b]) ** 2, axis=-1), 4 * haversine, atol=1e-12)
+    haversine = (
+        np.sin(half[0]) ** 2
+        + np.cos(np.deg2rad(latitude[a])) * np.cos(np.deg2rad(latitude[b])) * np.sin(half[1]) ** 2
+    )
+    np.testing.assert_allclose(
+        np.sum((point[a] - point[b]) ** 2, axis=-1), 4 * haversine, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +60,9 @@ def test_periodic_axes(longitude, expected):
 def test_sun():
     assert elevation(EQUINOX, 0.5, 0, 0) == pytest.approx(1, abs=1e-3)
     assert elevation(EQUINOX, 0.0, 0, 0) == pytest.approx(-1, abs=1e-3)
-    assert elevation(EQUINOX, 0.75, 0, -90) == pytest.approx(1, abs=1e-3)  # noon in the west comes later
+    assert elevation(EQUINOX, 0.75, 0, -90) == pytest.approx(
+        1, abs=1e-3
+    )  # noon in the west comes later
     assert elevation(EQUINOX, 0.25, 0, 90) == pytest.approx(1, abs=1e-3)
     assert elevation(JUNE, 0.5, 23.44, 0) == pytest.approx(1, abs=1e-3)
     assert elevation(DECEMBER, 0.5, -23.44, 0) == pytest.approx(1, abs=1e-3)

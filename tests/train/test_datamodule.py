@@ -17,11 +17,19 @@ from sciwm.train.datamodule import DataModule
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     rng = np.random.default_rng(0)
-    coords = {"time": xr.date_range("2000-01-01", periods=600, freq="D"), "latitude": np.arange(4.0), "longitude": np.arange(4.0)}
-    ds = xr.Dataset({"t2m": (("time", "latitude", "longitude"), 280 + rng.normal(size=(600, 4, 4)))}, coords)
+    coords = {
+        "time": xr.date_range("2000-01-01", periods=600, freq="D"),
+        "latitude": np.arange(4.0),
+        "longitude": np.arange(4.0),
+    }
+    ds = xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), 280 + rng.normal(size=(600, 4, 4)))}, coords
+    )
     folder = tmp_path_factory.mktemp("stores")
     options = {"by": "step", "train": [0, 500], "gap_steps": 3, "harmonics": 1, "progress": False}
-    return prepare(ds, folder / "a.zarr", validation=[500, 600], **options), prepare(ds, folder / "b.zarr", **options)
+    return prepare(ds, folder / "a.zarr", validation=[500, 600], **options), prepare(
+        ds, folder / "b.zarr", **options
+    )
 
 
 class Recorder(lightning.LightningModule):
@@ -57,7 +65,11 @@ def fit(path, folder, steps, *, resume=None, accumulate=1):
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(module, data, ckpt_path=resume, weights_only=False) if resume else trainer.fit(module, data)
+        (
+            trainer.fit(module, data, ckpt_path=resume, weights_only=False)
+            if resume
+            else trainer.fit(module, data)
+        )
         trainer.save_checkpoint(folder / "last.ckpt")
     return module
 
@@ -67,7 +79,10 @@ def test_a_resumed_run_goes_on_with_the_next_batch(paths, tmp_path, accumulate):
     path = paths[0]
     expected = [
         b.index[:, 0].tolist()
-        for b in islice(stream(path, window=3, lead_steps=[1, 2], batch_size=32, seed=5, epochs=None), 40 * accumulate)
+        for b in islice(
+            stream(path, window=3, lead_steps=[1, 2], batch_size=32, seed=5, epochs=None),
+            40 * accumulate,
+        )
     ]
     unbroken = fit(path, tmp_path, 40, accumulate=accumulate)
     assert unbroken.seen == expected
@@ -90,7 +105,12 @@ class Steps:
     """As much of a trainer as the position in the batches depends on."""
 
     def __init__(self, world_size):
-        self.global_step, self.accumulate_grad_batches, self.global_rank, self.world_size = 0, 1, 0, world_size
+        self.global_step, self.accumulate_grad_batches, self.global_rank, self.world_size = (
+            0,
+            1,
+            0,
+            world_size,
+        )
 
 
 def test_another_number_of_devices_goes_on_where_the_checkpoint_is(paths):

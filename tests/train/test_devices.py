@@ -39,18 +39,31 @@ def settings(tmp_path_factory):
     """A configuration file of two years of a small climate."""
     folder = tmp_path_factory.mktemp("devices")
     testing.small_climate(years=2).to_netcdf(folder / "climate.nc", engine="h5netcdf")
-    small = config(model={"dropout": 0.0}, objective={"input_noise": 0.0}, train={"steps": 8, "validate_every": 4, "checkpoint_every": 4})
+    small = config(
+        model={"dropout": 0.0},
+        objective={"input_noise": 0.0},
+        train={"steps": 8, "validate_every": 4, "checkpoint_every": 4},
+    )
     text = dump_config(small)
     made = load_config(
         text,
-        [f"--data.store={folder / 'climate.nc'}", *(f"--data.split.{k}={v}" for k, v in BLOCKS.items()), "--data.climatology=constant"],
+        [
+            f"--data.store={folder / 'climate.nc'}",
+            *(f"--data.split.{k}={v}" for k, v in BLOCKS.items()),
+            "--data.climatology=constant",
+        ],
     )
     (folder / "small.yaml").write_text(dump_config(made))
     return folder / "small.yaml"
 
 
 def sciwm_run(*arguments):
-    done = subprocess.run([sys.executable, "-m", "sciwm", *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "sciwm", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -73,7 +86,9 @@ def trained(prepared, tmp_path_factory):
 
 def test_two_processes_train_one_model(settings, trained):
     run, text = trained
-    assert text.count("validation: latent error") == 1  # the second process is silent, and ends with the training
+    assert (
+        text.count("validation: latent error") == 1
+    )  # the second process is silent, and ends with the training
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in log if r["split"] == "validation"] == [0, 4, 8]
     before = build_world(load_config(settings), run / "train.zarr").network.state_dict()
@@ -91,7 +106,9 @@ def test_a_training_on_two_devices_goes_on_where_it_was(prepared, trained, tmp_p
     shutil.copytree(prepared, broken)
     script = tmp_path / "broken.py"
     script.write_text(DIES_AFTER_SIX_STEPS)
-    done = subprocess.run([sys.executable, str(script), str(broken)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(script), str(broken)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode != 0
     assert torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
     sciwm_run("train", broken)

@@ -53,13 +53,22 @@ def interrupted(monkeypatch, at):
     monkeypatch.setattr(
         module,
         "_trainer",
-        lambda config, folder, callbacks, *, progress: original(config, folder, [*callbacks, Interrupt(at)], progress=progress),
+        lambda config, folder, callbacks, *, progress: original(
+            config, folder, [*callbacks, Interrupt(at)], progress=progress
+        ),
     )
 
 
 @pytest.mark.parametrize("kind", ["sigreg", "ema", *TWINS])
 def test_resumed_equals_unbroken(path, tmp_path, monkeypatch, kind):
-    objective = {"kind": kind, "ema_decay": 0.9, "mask_ratio": 0.3, "latent_noise": 0.01, "lead_steps": [1, 2], "curriculum": 0.9}
+    objective = {
+        "kind": kind,
+        "ema_decay": 0.9,
+        "mask_ratio": 0.3,
+        "latent_noise": 0.01,
+        "lead_steps": [1, 2],
+        "curriculum": 0.9,
+    }
     settings = config(objective=objective)
     before = signal.getsignal(signal.SIGINT)
     whole, finished, log = train(settings, path, tmp_path / "whole")
@@ -69,12 +78,17 @@ def test_resumed_equals_unbroken(path, tmp_path, monkeypatch, kind):
         _, finished, first = train(settings, path, tmp_path / "broken")
     assert not finished
     assert signal.getsignal(signal.SIGINT) is before
-    assert torch.load(tmp_path / "broken/checkpoints/last.ckpt", weights_only=True)["global_step"] == 7
+    assert (
+        torch.load(tmp_path / "broken/checkpoints/last.ckpt", weights_only=True)["global_step"] == 7
+    )
     resumed, finished, second = train(settings, path, tmp_path / "broken")
     assert finished
     for name, value in whole.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[name], value), name
-    checkpoints = [torch.load(tmp_path / f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("whole", "broken")]
+    checkpoints = [
+        torch.load(tmp_path / f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in ("whole", "broken")
+    ]
     for name, value in checkpoints[0].items():
         assert torch.equal(checkpoints[1][name], value), name
     assert [without_clock(r) for r in log] == [without_clock(r) for r in (*first, *second)]
@@ -108,7 +122,14 @@ def test_log_records(path, tmp_path):
 
 
 def test_losses_do_not_depend_on_how_often_is_validated(path, tmp_path):
-    logs = [train(config(train={"steps": 20, "validate_every": n, "checkpoint_every": 20}), path, tmp_path / str(n))[2] for n in (20, 7)]
+    logs = [
+        train(
+            config(train={"steps": 20, "validate_every": n, "checkpoint_every": 20}),
+            path,
+            tmp_path / str(n),
+        )[2]
+        for n in (20, 7)
+    ]
     at_end = [[without_clock(r) for r in log if r["step"] == 20] for log in logs]
     assert at_end[0] == at_end[1]
     assert len(at_end[0]) == 2
@@ -161,14 +182,21 @@ def test_a_loss_that_is_not_a_number_stops_the_training(path, tmp_path, monkeypa
 
     def broken(self, network, batch, *, noise=0.0, mask_ratio=0.0):
         losses = original(self, network, batch, noise=noise, mask_ratio=mask_ratio)
-        return {k: v * (torch.nan if network.training and self.global_step >= 5 else 1) for k, v in losses.items()}
+        return {
+            k: v * (torch.nan if network.training and self.global_step >= 5 else 1)
+            for k, v in losses.items()
+        }
 
     monkeypatch.setattr(JEPAModule, "losses", broken)
-    with pytest.raises(FloatingPointError, match=r"loss of nan at step 12.*lower train.learning_rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss of nan at step 12.*lower train.learning_rate"
+    ):
         train(config(train={"steps": 24, "validate_every": 12}), path, tmp_path)
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 4  # the last one without
-    assert all(torch.isfinite(v).all() for v in saved["state_dict"].values() if v.is_floating_point())
+    assert all(
+        torch.isfinite(v).all() for v in saved["state_dict"].values() if v.is_floating_point()
+    )
 
 
 def with_losses_times(monkeypatch, factors):
@@ -177,7 +205,11 @@ def with_losses_times(monkeypatch, factors):
 
     def losses(self, network, batch, **options):
         found = original(self, network, batch, **options)
-        factor = factors.get(self.global_step, 1.0) if network is self.network and network.training else 1.0
+        factor = (
+            factors.get(self.global_step, 1.0)
+            if network is self.network and network.training
+            else 1.0
+        )
         return found | {"loss": found["loss"] * factor}
 
     monkeypatch.setattr(JEPAModule, "losses", losses)
@@ -197,7 +229,9 @@ def test_a_step_with_a_leaping_loss_is_skipped(path, tmp_path, monkeypatch):
     with_losses_times(monkeypatch, {9: 1e4})
     train(settings, path, tmp_path)
     moved = [not torch.equal(a, b) for a, b in pairwise(weights)]
-    assert moved == [True] * 8 + [False] + [True] * 2  # from step to step; only the tenth left everything as it was
+    assert (
+        moved == [True] * 8 + [False] + [True] * 2
+    )  # from step to step; only the tenth left everything as it was
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["skipped"] == 1
 
 
@@ -209,14 +243,25 @@ def test_losses_that_are_not_finite_or_hardly_change_are_no_leaps(path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("sigreg", [1, 1, 2, 2, 3, 3]), ("supervised", [1, 1, 2, 2, 3, 3]), ("masked_autoencoder", [3] * 6)]
+    ("kind", "expected"),
+    [
+        ("sigreg", [1, 1, 2, 2, 3, 3]),
+        ("supervised", [1, 1, 2, 2, 3, 3]),
+        ("masked_autoencoder", [3] * 6),
+    ],
 )
 def test_the_rollout_grows_over_the_training(path, tmp_path, monkeypatch, kind, expected):
     seen, original = [], JEPAModule.losses
 
     def losses(self, network, batch, **options):
         if network.training:
-            seen.append((batch.values.shape[1] - network.history, batch.index.shape[1], torch.diff(batch.index).eq(1).all().item()))
+            seen.append(
+                (
+                    batch.values.shape[1] - network.history,
+                    batch.index.shape[1],
+                    torch.diff(batch.index).eq(1).all().item(),
+                )
+            )
         return original(self, network, batch, **options)
 
     monkeypatch.setattr(JEPAModule, "losses", losses)
@@ -226,7 +271,9 @@ def test_the_rollout_grows_over_the_training(path, tmp_path, monkeypatch, kind, 
 
 
 def test_float16_is_refused(path):
-    with pytest.raises(ValueError, match=r"got train\.precision = '16-mixed', expected bf16-mixed or 32-true"):
+    with pytest.raises(
+        ValueError, match=r"got train\.precision = '16-mixed', expected bf16-mixed or 32-true"
+    ):
         JEPAModule(build_world(config(train={"precision": "16-mixed"}), path))
 
 
@@ -266,7 +313,9 @@ def test_a_second_ctrl_c_ends_at_once(path, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(config(), path, tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
-    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 6  # by the first
+    assert (
+        torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    )  # by the first
 
 
 def test_missing_data_masked_context_and_all_objectives_train(tmp_path):
@@ -282,7 +331,13 @@ def test_it_learns(tmp_path):
     """A small run beats persistence and damped persistence on waves that travel."""
     ds = testing.small_climate(years=4)
     settings = config(
-        model={"token_dim": 48, "encoder_blocks": 1, "predictor_blocks": 1, "dropout": 0.0, "patch_size": [4, 3]},
+        model={
+            "token_dim": 48,
+            "encoder_blocks": 1,
+            "predictor_blocks": 1,
+            "dropout": 0.0,
+            "patch_size": [4, 3],
+        },
         objective={"num_directions": 32, "input_noise": 0.05},
         train={"steps": 240, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 240},
     )
@@ -297,9 +352,15 @@ def test_it_learns(tmp_path):
             newest = sample.initial[..., : sample.later.shape[-1]]
             for lead in range(2):
                 for kind in ("residual", "latent"):
-                    read = model.readouts[kind].read_fields(lead, sample.latents[:, lead], sample.initial)
-                    squared.append((name, kind, lead, (read - sample.later[:, lead]).square().mean()))
-                squared.append((name, "persistence", lead, (newest - sample.later[:, lead]).square().mean()))
+                    read = model.readouts[kind].read_fields(
+                        lead, sample.latents[:, lead], sample.initial
+                    )
+                    squared.append(
+                        (name, kind, lead, (read - sample.later[:, lead]).square().mean())
+                    )
+                squared.append(
+                    (name, "persistence", lead, (newest - sample.later[:, lead]).square().mean())
+                )
         for *key, value in squared:
             errors.setdefault(tuple(key), []).append(float(value))
     errors = {k: float(np.mean(v)) for k, v in errors.items()}
@@ -311,19 +372,27 @@ def test_it_learns(tmp_path):
         trained = errors["trained", "residual", lead]
         assert trained < 0.6 * errors["trained", "persistence", lead]
         assert trained < 0.8 * damped
-        # No better than what the waves allow, which is an expectation: a test block scatters around it.
+        # No better than what the waves allow, which is an expectation: a test block scatters around
+        # it.
         assert trained > 0.97 * (1 - np.exp(-2 * steps / testing.DAMPING_DAYS))
-    # A day ahead ridges on random features of linear waves come as close to that as they can; three days ahead the predictor counts.
+    # A day ahead ridges on random features of linear waves come as close to that as they can; three
+    # days ahead the predictor counts.
     assert errors["trained", "latent", 1] < 0.97 * errors["untrained", "latent", 1]
 
 
 @pytest.mark.parametrize("kind", TWINS)
 def test_a_twin_learns_more_than_the_mean(kind, path, tmp_path):
     """On held-out states the pixel error falls below that of forecasting the mean field."""
-    steps = 300 if kind == "masked_autoencoder" else 100  # Filling in needs to learn where a token is, which takes longer.
+    steps = (
+        300 if kind == "masked_autoencoder" else 100
+    )  # Filling in needs to learn where a token is, which takes longer.
     settings = config(
         model={"token_dim": 32, "dropout": 0.0},
-        objective={"kind": kind, "input_noise": 0.0, "mask_ratio": 0.5 if kind == "masked_autoencoder" else 0.0},
+        objective={
+            "kind": kind,
+            "input_noise": 0.0,
+            "mask_ratio": 0.5 if kind == "masked_autoencoder" else 0.0,
+        },
         train={"steps": steps, "batch_size": 32, "learning_rate": 3e-3, "validate_every": steps},
     )
     world, finished, log = train(settings, path, tmp_path)
@@ -351,7 +420,9 @@ def test_weight_decay_spares_vectors(path):
 
 
 def test_learning_rate_warms_up_and_falls(path):
-    settings = dataclasses.replace(config(train={"steps": 100, "warmup": 0.1, "learning_rate": 1.0}))
+    settings = dataclasses.replace(
+        config(train={"steps": 100, "warmup": 0.1, "learning_rate": 1.0})
+    )
     made = JEPAModule(build_world(settings, path)).configure_optimizers()
     rates = []
     for _ in range(100):

@@ -33,13 +33,19 @@ def test_attention(masked):
 def test_steps_of_the_twins(tmp_path):
     path = store(testing.small_climate(years=1), tmp_path, climatology="constant")
     flops = {}
-    for kind, mask_ratio in (("sigreg", 0.0), ("supervised", 0.0), ("autoencoder", 0.0), ("masked_autoencoder", 0.75)):
+    for kind, mask_ratio in (
+        ("sigreg", 0.0),
+        ("supervised", 0.0),
+        ("autoencoder", 0.0),
+        ("masked_autoencoder", 0.75),
+    ):
         world = build_world(config(objective={"kind": kind, "mask_ratio": mask_ratio}), path)
         before = {k: v.clone() for k, v in world.network.state_dict().items()}
         flops[kind] = step_flops(world, path)
         assert flops[kind] == step_flops(world, path)
         assert all(torch.equal(v, before[k]) for k, v in world.network.state_dict().items())
-    # The JEPA encodes its targets, too; the autoencoder predicts one step of two; the masked one drops tokens.
+    # The JEPA encodes its targets, too; the autoencoder predicts one step of two; the masked one
+    # drops tokens.
     assert flops["sigreg"] > flops["supervised"] > flops["autoencoder"]
     assert flops["sigreg"] > flops["masked_autoencoder"]
 
@@ -48,8 +54,14 @@ def test_a_training_with_a_growing_rollout(tmp_path):
     path = store(testing.small_climate(years=1), tmp_path, climatology="constant")
     total, single = {}, {}
     for kind in ("sigreg", "autoencoder", "masked_autoencoder"):
-        objective = {"kind": kind, "mask_ratio": 0.75 if kind == "masked_autoencoder" else 0.0, "rollout": 2}
-        grown = build_world(config(objective=objective | {"curriculum": 0.8}, train={"steps": 10}), path)
+        objective = {
+            "kind": kind,
+            "mask_ratio": 0.75 if kind == "masked_autoencoder" else 0.0,
+            "rollout": 2,
+        }
+        grown = build_world(
+            config(objective=objective | {"curriculum": 0.8}, train={"steps": 10}), path
+        )
         one, two = (step_flops(grown, path, rollout=n) for n in (1, 2))
         assert two == step_flops(grown, path)
         assert train_flops(grown, path) == 4 * one + 6 * two  # 0.8 of ten steps in two stages

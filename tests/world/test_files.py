@@ -25,10 +25,23 @@ def grid(tmp_path_factory):
     """A world with everything a grid can have: missing data, static fields, a series, teacher, anchor and sub-daily sun."""
     ds = testing.small_climate(years=1, missing=True, step_hours=12)
     mask = np.random.default_rng(0).random((8, 12))
-    static = xr.Dataset({"lsm": (("latitude", "longitude"), mask)}, {"latitude": ds.latitude, "longitude": ds.longitude})
-    settings = config(objective={"kind": "ema", "anchor": 0.5}, probe={"targets": TARGETS, "halo": 1, "scope": "shared"})
-    options = {"climatology": "constant", "missing": "mask", "static": static, "targets": target_series(ds, TARGETS)}
-    world, _ = climate_world(ds, tmp_path_factory.mktemp("grid"), series=True, settings=settings, leads=(1, 4), **options)
+    static = xr.Dataset(
+        {"lsm": (("latitude", "longitude"), mask)},
+        {"latitude": ds.latitude, "longitude": ds.longitude},
+    )
+    settings = config(
+        objective={"kind": "ema", "anchor": 0.5},
+        probe={"targets": TARGETS, "halo": 1, "scope": "shared"},
+    )
+    options = {
+        "climatology": "constant",
+        "missing": "mask",
+        "static": static,
+        "targets": target_series(ds, TARGETS),
+    }
+    world, _ = climate_world(
+        ds, tmp_path_factory.mktemp("grid"), series=True, settings=settings, leads=(1, 4), **options
+    )
     return open_gates(world), ds
 
 
@@ -59,7 +72,9 @@ def test_loaded_equals_saved(name, request, tmp_path, monkeypatch):
     part = ds.isel(time=slice(0, 30))
     xr.testing.assert_identical(again.encode(part), world.encode(part))
     for readout in ("residual", "latent"):
-        xr.testing.assert_identical(again.forecast(part, readout=readout), world.forecast(part, readout=readout))
+        xr.testing.assert_identical(
+            again.forecast(part, readout=readout), world.forecast(part, readout=readout)
+        )
     assert again.config == world.config
     assert again.step == world.step
     assert again.about == world.about
@@ -71,7 +86,12 @@ def forbid_unpickling(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("unpickled")
 
-    for owner, name in ((torch, "load"), (pickle, "load"), (pickle, "loads"), (pickle, "Unpickler")):
+    for owner, name in (
+        (torch, "load"),
+        (pickle, "load"),
+        (pickle, "loads"),
+        (pickle, "Unpickler"),
+    ):
         monkeypatch.setattr(owner, name, refuse)
 
 
@@ -91,7 +111,9 @@ def test_a_world_without_readouts(grid, tmp_path):
     world, ds = grid
     bare = dataclasses.replace(world, readouts={})
     assert [f.name for f in bare.save(tmp_path)] == ["model.safetensors", "model.json"]
-    with pytest.raises(ValueError, match=r"got readout 'residual', expected one of none: run `sciwm probe` first"):
+    with pytest.raises(
+        ValueError, match=r"got readout 'residual', expected one of none: run `sciwm probe` first"
+    ):
         load_world(tmp_path).forecast(ds)
 
 
@@ -111,7 +133,9 @@ def test_missing_files(saved, name):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "probes.safetensors"])
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not this" + b, lambda b: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"not this" + b, lambda b: b""]
+)
 def test_damaged_weights(saved, name, damage):
     (saved / name).write_bytes(damage((saved / name).read_bytes()))
     with pytest.raises(ValueError, match=rf"{name}, which is damaged or not a safetensors file"):
@@ -154,7 +178,9 @@ def test_weights_of_another_size(saved):
 def test_readouts_of_another_format(saved):
     path = saved / "probes.safetensors"
     save_file(load_file(path), path, metadata={"format": "7"})
-    with pytest.raises(ValueError, match=r"probes.safetensors in format '7'.*run `sciwm probe` again"):
+    with pytest.raises(
+        ValueError, match=r"probes.safetensors in format '7'.*run `sciwm probe` again"
+    ):
         sciwm.load(saved)
 
 
@@ -172,9 +198,14 @@ def test_an_interrupted_save_keeps_the_old_files(saved, grid, monkeypatch):
 
 
 def test_monthly_and_cftime_worlds_survive(tmp_path):
-    months, noleap = testing.small_months(years=20), testing.small_climate(years=2, calendar="noleap")
+    months, noleap = (
+        testing.small_months(years=20),
+        testing.small_climate(years=2, calendar="noleap"),
+    )
     for number, (ds, kind) in enumerate(((months, "monthly"), (noleap, "harmonic"))):
-        world, _ = climate_world(ds, tmp_path / str(number), leads=(1, 3), climatology=kind, missing="mask")
+        world, _ = climate_world(
+            ds, tmp_path / str(number), leads=(1, 3), climatology=kind, missing="mask"
+        )
         save_world(world, tmp_path / str(number))
         again = load_world(tmp_path / str(number))
         part = ds.isel(time=slice(-8, None))
@@ -186,4 +217,9 @@ def test_an_untrained_world_depends_on_the_seed_alone(tmp_path):
     a = build_world(config(), path)
     torch.randn(100)  # what happened before does not matter
     b = build_world(config(), path)
-    assert all(torch.equal(x, y) for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(x, y)
+        for x, y in zip(
+            a.network.state_dict().values(), b.network.state_dict().values(), strict=True
+        )
+    )

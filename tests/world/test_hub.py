@@ -30,25 +30,53 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_POST(self):
-        body, repositories = self.rfile.read(int(self.headers["Content-Length"])), self.server.repositories
+        body, repositories = (
+            self.rfile.read(int(self.headers["Content-Length"])),
+            self.server.repositories,
+        )
         if self.path == "/api/repos/create":
             wanted = json.loads(body)
-            name = f"{wanted['organization']}/{wanted['name']}" if wanted.get("organization") else wanted["name"]
+            name = (
+                f"{wanted['organization']}/{wanted['name']}"
+                if wanted.get("organization")
+                else wanted["name"]
+            )
             repositories.setdefault(name, {})
-            self.server.private.setdefault(name, wanted.get("private", False) or wanted.get("visibility") == "private")
+            self.server.private.setdefault(
+                name, wanted.get("private", False) or wanted.get("visibility") == "private"
+            )
             return self.answer({"url": f"{self.server.url}/{name}"})
         if self.path == "/api/validate-yaml":  # of a model card
             assert json.loads(body)["content"].startswith("---\nlibrary_name: sciwm\n")
             return self.answer({"errors": [], "warnings": []})
-        name, action = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", self.path).groups()
+        name, action = re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", self.path
+        ).groups()
         if action == "preupload":
-            files = [f | {"uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
-            return self.answer({"files": [{k: f[k] for k in ("path", "uploadMode", "shouldIgnore")} for f in files]})
+            files = [
+                f | {"uploadMode": "regular", "shouldIgnore": False}
+                for f in json.loads(body)["files"]
+            ]
+            return self.answer(
+                {
+                    "files": [
+                        {k: f[k] for k in ("path", "uploadMode", "shouldIgnore")} for f in files
+                    ]
+                }
+            )
         for line in body.splitlines():
             entry = json.loads(line)
             if entry["key"] == "file":
-                repositories[name][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-        return self.answer({"commitUrl": f"{self.server.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+                repositories[name][entry["value"]["path"]] = base64.b64decode(
+                    entry["value"]["content"]
+                )
+        return self.answer(
+            {
+                "commitUrl": f"{self.server.url}/{name}/commit/{COMMIT}",
+                "commitOid": COMMIT,
+                "success": True,
+            }
+        )
 
     def do_HEAD(self):
         self.do_GET()
@@ -57,15 +85,30 @@ class Hub(http.server.BaseHTTPRequestHandler):
         repositories = self.server.repositories
         if found := re.match(r"/api/models/([^/]+/[^/]+?)(/revision/[^/?]+)?(\?|$)", self.path):
             if (name := found[1]) not in repositories:
-                return self.answer({"error": "Repository not found"}, status=404, error="RepoNotFound")
-            return self.answer({"id": name, "sha": COMMIT, "siblings": [{"rfilename": f} for f in repositories[name]]})
+                return self.answer(
+                    {"error": "Repository not found"}, status=404, error="RepoNotFound"
+                )
+            return self.answer(
+                {
+                    "id": name,
+                    "sha": COMMIT,
+                    "siblings": [{"rfilename": f} for f in repositories[name]],
+                }
+            )
         if found := re.match(r"/api/models/([^/]+/[^/]+)/tree/", self.path):
             files = repositories.get(found[1], {})
-            return self.answer([{"type": "file", "path": f, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for f, c in files.items()])
+            return self.answer(
+                [
+                    {"type": "file", "path": f, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
+                    for f, c in files.items()
+                ]
+            )
         name, file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path).groups()
         if (content := repositories.get(name, {}).get(file)) is None:
             return self.answer({"error": "Entry not found"}, status=404, error="EntryNotFound")
-        return self.send(content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT})
+        return self.send(
+            content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        )
 
     def answer(self, value, *, status=200, error=None):
         headers = {"Content-Type": "application/json"} | ({"X-Error-Code": error} if error else {})
@@ -83,7 +126,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.repositories, server.private, server.url = {}, {}, f"http://127.0.0.1:{server.server_port}"
+    server.repositories, server.private, server.url = (
+        {},
+        {},
+        f"http://127.0.0.1:{server.server_port}",
+    )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -111,9 +158,21 @@ def test_what_is_pushed_is_what_is_loaded(tmp_path, hub):
     pytest.importorskip("huggingface_hub")
     world, _ = molecule_world(tmp_path / "made")
     files = world.save(tmp_path / "world")
-    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_none", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_TOKEN": "hf_none",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     command = [sys.executable, "-c", ROUND_TRIP, str(tmp_path / "world"), str(tmp_path / "again")]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    done = subprocess.run(
+        command,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     first, absent, invalid = done.stdout.splitlines()
     assert first == f"{hub.url}/someone/butane/commit/{COMMIT}"
@@ -126,12 +185,21 @@ def test_what_is_pushed_is_what_is_loaded(tmp_path, hub):
     assert hub.private["someone/butane"]
     for file in files:
         loaded = (tmp_path / "again" / file.name).read_bytes()
-        if file.suffix == ".json":  # its entries, as those of a safetensors header, may come in another order
-            assert json.loads(stored[file.name]) == json.loads(file.read_bytes()) == json.loads(loaded)
+        if (
+            file.suffix == ".json"
+        ):  # its entries, as those of a safetensors header, may come in another order
+            assert (
+                json.loads(stored[file.name]) == json.loads(file.read_bytes()) == json.loads(loaded)
+            )
             continue
-        pushed, saved, again = (safetensors.torch.load(content) for content in (stored[file.name], file.read_bytes(), loaded))
+        pushed, saved, again = (
+            safetensors.torch.load(content)
+            for content in (stored[file.name], file.read_bytes(), loaded)
+        )
         assert pushed.keys() == saved.keys() == again.keys()
-        assert all(torch.equal(pushed[k], saved[k]) and torch.equal(pushed[k], again[k]) for k in saved)
+        assert all(
+            torch.equal(pushed[k], saved[k]) and torch.equal(pushed[k], again[k]) for k in saved
+        )
     assert 'sciwm.load("someone/butane")' in stored["README.md"].decode()
 
 
@@ -139,7 +207,10 @@ def test_a_path_is_not_taken_for_an_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     assert not is_hub_id("runs/absent")
-    assert not any(is_hub_id(text) for text in ("absent", "./owner/name", "/owner/name", "a/b/c", "../name", "owner/name/"))
+    assert not any(
+        is_hub_id(text)
+        for text in ("absent", "./owner/name", "/owner/name", "a/b/c", "../name", "owner/name/")
+    )
     assert is_hub_id("owner/name")
     assert is_hub_id("hf://runs/absent")
     with pytest.raises(FileNotFoundError, match=r"model\.json"):

@@ -16,7 +16,10 @@ from sciwm.world.rollout import initial_positions, lead_paths, predicted_latents
 from tests.worlds import config, store
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=6, unique=True), st.lists(st.integers(1, 12), min_size=1, max_size=3, unique=True))
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=6, unique=True),
+    st.lists(st.integers(1, 12), min_size=1, max_size=3, unique=True),
+)
 def test_every_lead_is_reached_in_as_few_predictions_as_possible(leads, strides):
     if any(all(lead % s for s in strides) for lead in leads):
         with pytest.raises(ValueError, match="trained strides"):
@@ -59,13 +62,20 @@ def test_initial_positions_by_brute_force(pieces, history, strides, longest, lab
         window = slice(i - back, last + 1)
         if len(set(segment[window])) == 1 and (label is None or (label[window] == 1).all()):
             expected.append(i)
-    got = initial_positions(segment, history=history, strides=strides, label=label, which=1, longest=longest)
+    got = initial_positions(
+        segment, history=history, strides=strides, label=label, which=1, longest=longest
+    )
     assert got.tolist() == expected
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    path = store(testing.small_climate(years=1, missing=True), tmp_path_factory.mktemp("grid"), climatology="constant", missing="mask")
+    path = store(
+        testing.small_climate(years=1, missing=True),
+        tmp_path_factory.mktemp("grid"),
+        climatology="constant",
+        missing="mask",
+    )
     world = build_world(config(model={"history": 2}, objective={"lead_steps": [1, 3]}), path)
     for parameter in world.network.predictor.parameters():
         if not parameter.any():
@@ -75,7 +85,11 @@ def world(tmp_path_factory):
 
 def gathered(world, state, index, leads, **options):
     parts = list(predicted_latents(world, state, index, leads, **options))
-    return np.concatenate([p.index for p in parts]), torch.cat([p.states for p in parts]), torch.cat([p.latents for p in parts])
+    return (
+        np.concatenate([p.index for p in parts]),
+        torch.cat([p.states for p in parts]),
+        torch.cat([p.latents for p in parts]),
+    )
 
 
 def test_batches_change_nothing(world):
@@ -103,7 +117,9 @@ def test_latents_by_hand(world):
         with torch.no_grad():
             history = model.network.encode(features, valid)
             for k in range(1, count + 1):
-                condition = torch.from_numpy(conditions(ds.time.values[50 + stride * k][None], model.step))
+                condition = torch.from_numpy(
+                    conditions(ds.time.values[50 + stride * k][None], model.step)
+                )
                 latent = model.network.predictor(
                     history,
                     None if valid is None else valid.any(1),
@@ -124,7 +140,9 @@ def test_only_the_contexts_are_read(world):
         seen.append(len(block))
         return block
 
-    lazy = ds.state.chunk(time=1).data.map_blocks(watch, dtype="float32", meta=np.empty((0,) * 4, "float32"))
+    lazy = ds.state.chunk(time=1).data.map_blocks(
+        watch, dtype="float32", meta=np.empty((0,) * 4, "float32")
+    )
     state = ds.state.copy(data=lazy)
     gathered(model, state, np.array([10, 100, 200]), [1, 3], batch_size=3)
     # Of each: itself, one step and three steps before.

@@ -1,7 +1,8 @@
 """Analog forecasts: what followed the training days most like today.
 
-Days are compared by the coefficients of their leading EOFs, within the same season. The forecast anomaly of a lead is the mean over the
-nearest analogs' anomalies that much later. How many, and how many EOFs, is chosen for each lead on the validation block.
+Days are compared by the coefficients of their leading EOFs, within the same season. The forecast
+anomaly of a lead is the mean over the nearest analogs' anomalies that much later. How many, and how
+many EOFs, is chosen for each lead on the validation block.
 """
 
 import warnings
@@ -64,15 +65,19 @@ class Analogs:
 
 
 def fit_analogs(
-    reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (5, 10, 20), neighbours: Sequence[int] = (5, 10, 20, 40, 80, 160)
+    reference: Reference,
+    lead_times: Any,
+    *,
+    eofs: Sequence[int] = (5, 10, 20),
+    neighbours: Sequence[int] = (5, 10, 20, 40, 80, 160),
 ) -> Analogs:
     """Keep the training block as a library; choose the numbers of EOFs and of analogs for each lead on the validation block.
 
     Parameters
     ----------
     reference : Reference
-        Training and validation anomalies; all its variables are compared. Without a validation block the last fifth of the training
-        block is forecast from the rest of it to choose.
+        Training and validation anomalies; all its variables are compared. Without a validation
+        block the last fifth of the training block is forecast from the rest of it to choose.
     lead_times : array-like
         As `Step.lead_times` makes them.
     eofs, neighbours : sequence of int
@@ -87,7 +92,10 @@ def fit_analogs(
     ValueError
         If no pair of training or of validation times is one lead apart.
     """
-    steps = [int(s) for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))]
+    steps = [
+        int(s)
+        for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))
+    ]
     trial = split_off_validation(reference) if reference.validation is None else reference
     library = _library(trial, steps, max(eofs))
     assert trial.validation is not None
@@ -97,16 +105,30 @@ def fit_analogs(
     for k, s in enumerate(steps):
         first, later = training_pairs(trial.validation["time"], s, trial.step)
         if not len(first):
-            raise ValueError(f"got a validation block without times {s} steps apart, expected one longer than the longest lead")
+            raise ValueError(
+                f"got a validation block without times {s} steps apart, expected one longer than"
+                " the longest lead"
+            )
         trials = [
-            (library.layout.nmse(_forecast(library, k, e, n, held[first], None if phase is None else phase[first]), held[later]), e, n)
+            (
+                library.layout.nmse(
+                    _forecast(
+                        library, k, e, n, held[first], None if phase is None else phase[first]
+                    ),
+                    held[later],
+                ),
+                e,
+                n,
+            )
             for e in sorted({min(e, len(library.patterns)) for e in eofs})
             for n in sorted({min(n, int((library.later[k] >= 0).sum())) for n in neighbours})
         ]
         chosen.append(min(trials))
     final = library if reference.validation is not None else _library(reference, steps, max(eofs))
     errors, used, counts = zip(*chosen, strict=True)
-    return Analogs(**(final.__dict__ | {"eofs": used, "neighbours": counts, "validation_nmse": errors}))
+    return Analogs(
+        **(final.__dict__ | {"eofs": used, "neighbours": counts, "validation_nmse": errors})
+    )
 
 
 def _library(reference: Reference, steps: Sequence[int], eofs: int) -> Analogs:
@@ -117,17 +139,34 @@ def _library(reference: Reference, steps: Sequence[int], eofs: int) -> Analogs:
     for k, s in enumerate(steps):
         first, then = training_pairs(time, s, reference.step)
         if not len(first):
-            raise ValueError(f"got no training pairs {s} steps apart, expected a training block longer than the lead")
+            raise ValueError(
+                f"got no training pairs {s} steps apart, expected a training block longer than the"
+                " lead"
+            )
         later[k, first] = then
     phase = _phase(time, reference.step)
-    return Analogs(layout, rows, rows @ patterns.T, patterns, phase, later, tuple(steps), (), (), (), reference.step)
+    return Analogs(
+        layout,
+        rows,
+        rows @ patterns.T,
+        patterns,
+        phase,
+        later,
+        tuple(steps),
+        (),
+        (),
+        (),
+        reference.step,
+    )
 
 
 def _phase(time: xr.DataArray, step: Step) -> np.ndarray | None:
     return None if step.unit == "ps" else calendar_fields(time.values)[0]
 
 
-def _nearest(library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, phase: np.ndarray | None) -> np.ndarray:
+def _nearest(
+    library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, phase: np.ndarray | None
+) -> np.ndarray:
     """Positions of the nearest training times with a successor: ``(init, count)``, the nearest in no order."""
     usable = np.flatnonzero(library.later[lead] >= 0)
     have, want = library.coefficients[usable, :eofs], z @ library.patterns[:eofs].T
@@ -140,18 +179,24 @@ def _nearest(library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, 
     return np.asarray(usable[np.argpartition(distance, count - 1, axis=1)[:, :count]])
 
 
-def _forecast(library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, phase: np.ndarray | None) -> np.ndarray:
+def _forecast(
+    library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, phase: np.ndarray | None
+) -> np.ndarray:
     """Mean of what followed the analogs: ``(init, cells)``."""
     out = np.empty((len(z), library.rows.shape[1]))
     size = max(1, _BLOCK // (count * library.rows.shape[1] + len(library.rows)))
     for i in range(0, len(z), size):
         part = slice(i, i + size)
-        found = _nearest(library, lead, eofs, count, z[part], None if phase is None else phase[part])
+        found = _nearest(
+            library, lead, eofs, count, z[part], None if phase is None else phase[part]
+        )
         out[part] = library.rows[library.later[lead][found]].mean(axis=1)
     return out
 
 
-def analog_forecast(analogs: Analogs, reference: Reference, observed: xr.Dataset, init_times: Any) -> xr.Dataset:
+def analog_forecast(
+    analogs: Analogs, reference: Reference, observed: xr.Dataset, init_times: Any
+) -> xr.Dataset:
     """Forecast with analogs to the leads they were chosen for.
 
     Parameters
@@ -180,12 +225,19 @@ def analog_forecast(analogs: Analogs, reference: Reference, observed: xr.Dataset
     """
     init, lead = axes(init_times, analogs.step.lead_times(list(analogs.lead_steps)), analogs.step)
     if analogs.step.unit != "ps" and np.isin(init.values, reference.anomaly["time"].values).any():
-        warnings.warn("analogs: initial times are in the training block, where each is its own best analog", stacklevel=2)
+        warnings.warn(
+            "analogs: initial times are in the training block, where each is its own best analog",
+            stacklevel=2,
+        )
     z = analogs.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
     phase = _phase(init, analogs.step)
     others = [] if phase is None else [phase]
-    anomaly = analogs.layout.forecast(partial(_all_leads, analogs=analogs), z, *others, leads=len(analogs.lead_steps))
-    return add_climatology(anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed)
+    anomaly = analogs.layout.forecast(
+        partial(_all_leads, analogs=analogs), z, *others, leads=len(analogs.lead_steps)
+    )
+    return add_climatology(
+        anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed
+    )
 
 
 def _all_leads(z: np.ndarray, phase: np.ndarray | None = None, *, analogs: Analogs) -> np.ndarray:

@@ -73,17 +73,29 @@ def fit_baseline(
         Truncations that the LIMs choose from.
     """
     if name == "persistence":
-        own = None if reference is None else replace(reference, anomaly=reference.anomaly[list(variables)])
-        return Baseline(lambda init: persistence_forecast(own, observed[list(variables)], init, lead_times))
+        own = (
+            None
+            if reference is None
+            else replace(reference, anomaly=reference.anomaly[list(variables)])
+        )
+        return Baseline(
+            lambda init: persistence_forecast(own, observed[list(variables)], init, lead_times)
+        )
     assert reference is not None
     scored = replace(reference, anomaly=reference.anomaly[list(variables)])
     if name == "climatology":
         return Baseline(lambda init: climatology_forecast(scored, observed, init, lead_times))
     if name == "damped_persistence":
         slopes = fit_slopes(scored, lead_times).compute()
-        return Baseline(lambda init: damped_persistence_forecast(scored, observed, init, lead_times, slopes=slopes))
+        return Baseline(
+            lambda init: damped_persistence_forecast(
+                scored, observed, init, lead_times, slopes=slopes
+            )
+        )
     if name == "analogs":
-        return Baseline(partial(analog_forecast, fit_analogs(reference, lead_times), reference, observed))
+        return Baseline(
+            partial(analog_forecast, fit_analogs(reference, lead_times), reference, observed)
+        )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         if name == "cslim":
@@ -92,4 +104,9 @@ def fit_baseline(
         else:
             lim = fit_lim(reference, lead_times, eofs=lim_eofs)
             made = Baseline(partial(lim_forecast, lim, reference, observed), lim)
-    return replace(made, notices=tuple(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))))
+    return replace(
+        made,
+        notices=tuple(
+            dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
+        ),
+    )

@@ -1,13 +1,14 @@
 r"""Cyclostationary linear inverse model: a propagator for each calendar month.
 
-Monthly anomalies grow in some seasons and decay in others: what El Niño does in spring is not what it does in autumn. For each start
-month ``j`` a propagator over one month is regressed on the pairs that begin in it or its neighbours, and a forecast is their product,
+Monthly anomalies grow in some seasons and decay in others: what El Niño does in spring is not what
+it does in autumn. For each start month ``j`` a propagator over one month is regressed on the pairs
+that begin in it or its neighbours, and a forecast is their product,
 
 .. math:: \hat p(t+\tau) = G_{j+\tau-1} \cdots G_{j+1} G_j\, p(t), \qquad G_j = C_j(1) C_j(0)^{-1},
 
-with the sums ``C`` over months ``j - 1, j, j + 1`` (Shin, Sardeshmukh, Newman, Penland and Alexander 2021,
-doi:10.1175/JCLI-D-20-0291.1). The number of EOFs is chosen for each lead, and what the EOFs leave out is damped cell by cell, as in
-`sciwm.skill.baselines.lim`.
+with the sums ``C`` over months ``j - 1, j, j + 1`` (Shin, Sardeshmukh, Newman, Penland and
+Alexander 2021, doi:10.1175/JCLI-D-20-0291.1). The number of EOFs is chosen for each lead, and what
+the EOFs leave out is damped cell by cell, as in `sciwm.skill.baselines.lim`.
 """
 
 from collections.abc import Sequence
@@ -66,7 +67,8 @@ class CyclicLim:
     layout : StateLayout
         Between fields and rows.
     patterns : ndarray, ``(eofs, cells)``
-        Orthonormal EOFs of standardized, area-weighted anomalies of all months, by falling variance.
+        Orthonormal EOFs of standardized, area-weighted anomalies of all months, by falling
+        variance.
     propagators : tuple of CyclicPropagator
         One for each lead.
     step : Step
@@ -96,14 +98,16 @@ class _Sample:
         return first[near], later[near]
 
 
-def fit_cslim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (4, 6, 8, 10, 15, 20, 30)) -> CyclicLim:
+def fit_cslim(
+    reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (4, 6, 8, 10, 15, 20, 30)
+) -> CyclicLim:
     """Fit a propagator for each calendar month; the truncation is chosen for each lead on the validation block.
 
     Parameters
     ----------
     reference : Reference
-        Monthly anomalies; all its variables enter one joint state. Without a validation block the choice is made by blocked
-        cross-validation within the training block.
+        Monthly anomalies; all its variables enter one joint state. Without a validation block the
+        choice is made by blocked cross-validation within the training block.
     lead_times : array-like
         Months.
     eofs : sequence of int
@@ -121,27 +125,49 @@ def fit_cslim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (4
     Warns
     -----
     UserWarning
-        If truncations exceed the sample, or the product of the twelve propagators has a growing mode.
+        If truncations exceed the sample, or the product of the twelve propagators has a growing
+        mode.
     """
     if (reference.step.unit, reference.step.value) != ("months", 1.0):
-        raise ValueError(f"got data in steps of {reference.step} for cslim, expected 1 months, because it has a propagator for each month")
-    steps = [int(s) for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))]
-    trials = [reference] if reference.validation is not None else training_folds(reference, max(steps))
+        raise ValueError(
+            f"got data in steps of {reference.step} for cslim, expected 1 months, because it has a"
+            " propagator for each month"
+        )
+    steps = [
+        int(s)
+        for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))
+    ]
+    trials = (
+        [reference] if reference.validation is not None else training_folds(reference, max(steps))
+    )
     errors = [_errors(trial, steps, eofs) for trial in trials]
     choice = {}
     for s in steps:
-        mean = {k: float(np.mean([e[s][k] for e in errors])) for k in errors[0][s] if all(k in e[s] for e in errors)}
+        mean = {
+            k: float(np.mean([e[s][k] for e in errors]))
+            for k in errors[0][s]
+            if all(k in e[s] for e in errors)
+        }
         best = min(mean, key=lambda k: mean[k])
         choice[s] = best, mean[best]
     sample, _ = _sample(reference, steps, sorted({k for k, _ in choice.values()}))
     for k in sorted({k for k, _ in choice.values()}):
         year = np.linalg.multi_dot(_monthly(sample, k))
-        warn_of_eigenvalues(np.linalg.eigvals(year), f"CSLIM with {k} EOFs", "product of twelve monthly propagators", negative=False)
-    propagators = tuple(_propagator(sample, _monthly(sample, k), s, k, error) for s, (k, error) in choice.items())
+        warn_of_eigenvalues(
+            np.linalg.eigvals(year),
+            f"CSLIM with {k} EOFs",
+            "product of twelve monthly propagators",
+            negative=False,
+        )
+    propagators = tuple(
+        _propagator(sample, _monthly(sample, k), s, k, error) for s, (k, error) in choice.items()
+    )
     return CyclicLim(sample.layout, sample.patterns, propagators, reference.step)
 
 
-def _sample(reference: Reference, steps: Sequence[int], eofs: Sequence[int]) -> tuple[_Sample, list[int]]:
+def _sample(
+    reference: Reference, steps: Sequence[int], eofs: Sequence[int]
+) -> tuple[_Sample, list[int]]:
     layout, z = fit_layout(reference.anomaly)
     time = reference.anomaly["time"]
     pairs = {s: training_pairs(time, s, reference.step) for s in {1, *steps}}
@@ -149,7 +175,10 @@ def _sample(reference: Reference, steps: Sequence[int], eofs: Sequence[int]) -> 
     sample = _Sample(layout, z, np.empty((0, z.shape[1])), month, pairs)
     fewest = min(len(sample.around(s, m)[0]) for s in pairs for m in range(_MONTHS))
     if fewest < 3:
-        raise ValueError(f"got {fewest} training pairs about some calendar month, expected many more, because cslim regresses on each")
+        raise ValueError(
+            f"got {fewest} training pairs about some calendar month, expected many more, because"
+            " cslim regresses on each"
+        )
     candidates = truncations(eofs, min(fewest - 1, z.shape[1]), z.shape[1])
     patterns, _ = leading_eofs(z, max(candidates))
     return _Sample(layout, z, patterns, month, pairs), candidates
@@ -162,7 +191,9 @@ def _monthly(sample: _Sample, k: int) -> list[np.ndarray]:
     return [np.asarray(scipy.linalg.lstsq(p[first], p[later])[0]) for first, later in pairs]
 
 
-def _propagator(sample: _Sample, monthly: Sequence[np.ndarray], steps: int, k: int, error: float) -> CyclicPropagator:
+def _propagator(
+    sample: _Sample, monthly: Sequence[np.ndarray], steps: int, k: int, error: float
+) -> CyclicPropagator:
     matrices, damping = [], []
     rest = sample.z - sample.z @ sample.patterns[:k].T @ sample.patterns[:k]
     for month in range(_MONTHS):
@@ -173,15 +204,24 @@ def _propagator(sample: _Sample, monthly: Sequence[np.ndarray], steps: int, k: i
         first, later = sample.around(steps, month)
         square = (rest[first] ** 2).sum(axis=0)
         alive = square > 1e-9 * (sample.z[first] ** 2).sum(axis=0)
-        damping.append(np.where(alive, (rest[first] * rest[later]).sum(axis=0) / np.where(alive, square, 1.0), 0.0))
+        damping.append(
+            np.where(
+                alive, (rest[first] * rest[later]).sum(axis=0) / np.where(alive, square, 1.0), 0.0
+            )
+        )
     return CyclicPropagator(steps, k, np.stack(matrices), np.stack(damping), error)
 
 
-def _errors(reference: Reference, steps: Sequence[int], eofs: Sequence[int]) -> dict[int, dict[int, float]]:
+def _errors(
+    reference: Reference, steps: Sequence[int], eofs: Sequence[int]
+) -> dict[int, dict[int, float]]:
     """Errors on the validation block by lead and truncation."""
     sample, candidates = _sample(reference, steps, eofs)
     assert reference.validation is not None
-    held, time = sample.layout.to_matrix(reference.validation, dim="time"), reference.validation["time"]
+    held, time = (
+        sample.layout.to_matrix(reference.validation, dim="time"),
+        reference.validation["time"],
+    )
     month = calendar_fields(time.values)[2] - 1
     out: dict[int, dict[int, float]] = {s: {} for s in steps}
     for k in candidates:
@@ -189,20 +229,29 @@ def _errors(reference: Reference, steps: Sequence[int], eofs: Sequence[int]) -> 
         for s in steps:
             first, later = training_pairs(time, s, reference.step)
             if not len(first):
-                raise ValueError(f"got a validation block without times {s} steps apart, expected one longer than the longest lead")
+                raise ValueError(
+                    f"got a validation block without times {s} steps apart, expected one longer"
+                    " than the longest lead"
+                )
             trial = _propagator(sample, monthly, s, k, np.nan)
-            out[s][k] = sample.layout.nmse(_forward(held[first], month[first], sample.patterns, trial), held[later])
+            out[s][k] = sample.layout.nmse(
+                _forward(held[first], month[first], sample.patterns, trial), held[later]
+            )
     return out
 
 
-def _forward(z: np.ndarray, month: np.ndarray, patterns: np.ndarray, propagator: CyclicPropagator) -> np.ndarray:
+def _forward(
+    z: np.ndarray, month: np.ndarray, patterns: np.ndarray, propagator: CyclicPropagator
+) -> np.ndarray:
     v = patterns[: propagator.eofs]
     p = z @ v.T
     ahead = np.einsum("ti,tij->tj", p, propagator.matrices[month])
     return np.asarray(ahead @ v + (z - p @ v) * propagator.damping[month])
 
 
-def cslim_forecast(lim: CyclicLim, reference: Reference, observed: xr.Dataset, init_times: Any) -> xr.Dataset:
+def cslim_forecast(
+    lim: CyclicLim, reference: Reference, observed: xr.Dataset, init_times: Any
+) -> xr.Dataset:
     """Forecast with a cyclostationary linear inverse model to the leads it was fitted for.
 
     Parameters
@@ -224,11 +273,17 @@ def cslim_forecast(lim: CyclicLim, reference: Reference, observed: xr.Dataset, i
     ValueError
         If an initial time is not in ``observed``; the message lists them.
     """
-    init, lead = axes(init_times, lim.step.lead_times([p.lead_steps for p in lim.propagators]), lim.step)
+    init, lead = axes(
+        init_times, lim.step.lead_times([p.lead_steps for p in lim.propagators]), lim.step
+    )
     z = lim.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
     month = calendar_fields(init.values)[2] - 1
-    anomaly = lim.layout.forecast(partial(_all_leads, lim=lim), z, month, leads=len(lim.propagators))
-    return add_climatology(anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed)
+    anomaly = lim.layout.forecast(
+        partial(_all_leads, lim=lim), z, month, leads=len(lim.propagators)
+    )
+    return add_climatology(
+        anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed
+    )
 
 
 def _all_leads(z: np.ndarray, month: np.ndarray, lim: CyclicLim) -> np.ndarray:

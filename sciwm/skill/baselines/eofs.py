@@ -14,8 +14,8 @@ _EXACT = 2000
 def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Compute the leading right singular vectors of ``(time, cells)`` and their shares of the variance.
 
-    Exact through the smaller Gram matrix up to 2000 rows or columns, by a seeded randomized decomposition with four power
-    iterations beyond.
+    Exact through the smaller Gram matrix up to 2000 rows or columns, by a seeded randomized
+    decomposition with four power iterations beyond.
 
     Returns
     -------
@@ -38,6 +38,8 @@ def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
         values, vectors = scipy.linalg.eigh(gram, subset_by_index=(size - count, size - 1))
         singular = np.sqrt(np.clip(values[::-1], 0.0, None))
         vectors = vectors[:, ::-1]
-        right = (matrix.T @ vectors / np.where(singular > 0, singular, 1.0)).T if wide else vectors.T
+        right = (
+            (matrix.T @ vectors / np.where(singular > 0, singular, 1.0)).T if wide else vectors.T
+        )
     peak = right[np.arange(count), np.abs(right).argmax(axis=1)]
     return right * np.where(peak < 0, -1.0, 1.0)[:, None], singular**2 / total

@@ -32,12 +32,14 @@ def training_folds(reference: Reference, longest: int) -> list[Reference]:
     reference : Reference
         Its validation block is not looked at.
     longest : int
-        Time steps of the longest lead; as many training times are left out on both sides of a validation block.
+        Time steps of the longest lead; as many training times are left out on both sides of a
+        validation block.
 
     Returns
     -------
     list of Reference
-        Fewer than five, at least one (the last fifth), where the others would leave nothing to learn from.
+        Fewer than five, at least one (the last fifth), where the others would leave nothing to
+        learn from.
     """
     count = reference.anomaly.sizes["time"]
     index = np.arange(count)
@@ -47,5 +49,9 @@ def training_folds(reference: Reference, longest: int) -> list[Reference]:
         rest = index[(index < start - longest) | (index >= stop + longest)]
         if len(rest) > longest + 1 and stop - start > longest:
             held = reference.anomaly.isel(time=slice(int(start), int(stop)))
-            folds.append(dataclasses.replace(reference, anomaly=reference.anomaly.isel(time=rest), validation=held))
+            folds.append(
+                dataclasses.replace(
+                    reference, anomaly=reference.anomaly.isel(time=rest), validation=held
+                )
+            )
     return folds or [split_off_validation(reference)]

@@ -5,11 +5,12 @@ Anomalies of all variables are projected on their leading EOFs, ``p``, and forec
 .. math:: \hat p(t+\tau) = G_\tau\, p(t), \qquad \text{power: } G_\tau = (C(1)C(0)^{-1})^\tau
           \quad\text{or direct: } G_\tau = C(\tau)C(0)^{-1}.
 
-A power assumes that the truncated state is Markovian and uses every pair of neighbours; a direct regression assumes
-nothing and is better at long leads where it is not. For every lead the truncation and the kind of propagator are
-those with the smallest error on the validation block. What the EOFs leave out is not dropped, as in the textbook LIM, but
-damped cell by cell (slope of the truncated residual on itself): on daily ERA-Interim over Europe this lowers the
-mean normalized error by 0.9 % with 10 EOFs and by 0.1 % with 30, and raised it nowhere.
+A power assumes that the truncated state is Markovian and uses every pair of neighbours; a direct
+regression assumes nothing and is better at long leads where it is not. For every lead the
+truncation and the kind of propagator are those with the smallest error on the validation block.
+What the EOFs leave out is not dropped, as in the textbook LIM, but damped cell by cell (slope of
+the truncated residual on itself): on daily ERA-Interim over Europe this lowers the mean normalized
+error by 0.9 % with 10 EOFs and by 0.1 % with 30, and raised it nowhere.
 """
 
 import warnings
@@ -52,7 +53,8 @@ class Propagator:
     damping : ndarray, ``(cells,)``
         Slopes for what the EOFs leave out.
     validation_nmse : float
-        Error on the validation block that it was chosen by, over that of the climatology, mean of all channels.
+        Error on the validation block that it was chosen by, over that of the climatology, mean of
+        all channels.
     """
 
     lead_steps: int
@@ -128,8 +130,17 @@ def _residual_damping(lagged: _Lagged, patterns: np.ndarray, k: int) -> np.ndarr
     """Fit slopes of r(t+lead) on r(t) for r = z − (first k EOFs), from the sums alone."""
     v = patterns[:k].T
     joint = (v @ lagged.cross[:k, :k] * v).sum(axis=1)
-    product = lagged.product - (lagged.now_later[:, :k] * v).sum(axis=1) - (lagged.later_now[:, :k] * v).sum(axis=1) + joint
-    square = lagged.square - 2 * (lagged.now_now[:, :k] * v).sum(axis=1) + (v @ lagged.start[:k, :k] * v).sum(axis=1)
+    product = (
+        lagged.product
+        - (lagged.now_later[:, :k] * v).sum(axis=1)
+        - (lagged.later_now[:, :k] * v).sum(axis=1)
+        + joint
+    )
+    square = (
+        lagged.square
+        - 2 * (lagged.now_now[:, :k] * v).sum(axis=1)
+        + (v @ lagged.start[:k, :k] * v).sum(axis=1)
+    )
     alive = square > 1e-9 * lagged.square
     return np.where(alive, product / np.where(alive, square, 1.0), 0.0)
 
@@ -147,22 +158,29 @@ def truncations(eofs: Sequence[int], limit: int, cells: int) -> list[int]:
     chosen = sorted({k for k in eofs if k <= limit})
     dropped = sorted(set(eofs) - set(chosen))
     if dropped:
-        warnings.warn(f"LIM truncations {dropped} skipped: the training block supports at most {limit} EOFs", stacklevel=3)
+        warnings.warn(
+            f"LIM truncations {dropped} skipped: the training block supports at most {limit} EOFs",
+            stacklevel=3,
+        )
     return chosen or [limit]
 
 
-def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10, 20, 30, 40, 60, 80)) -> Lim:
+def fit_lim(
+    reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10, 20, 30, 40, 60, 80)
+) -> Lim:
     """Fit a linear inverse model, its truncation and kind of propagator chosen for each lead on the validation block.
 
     Parameters
     ----------
     reference : Reference
-        Training and validation anomalies; all its variables enter one joint state. Without a validation block the
-        choice is made on fifths of the training block in turn, each forecast from the rest, and the model fitted on all of it.
+        Training and validation anomalies; all its variables enter one joint state. Without a
+        validation block the choice is made on fifths of the training block in turn, each forecast
+        from the rest, and the model fitted on all of it.
     lead_times : array-like
         As `Step.lead_times` makes them.
     eofs : sequence of int
-        Truncations to choose from; a state of at most 50 cells (torsions, indices) keeps all of them.
+        Truncations to choose from; a state of at most 50 cells (torsions, indices) keeps all of
+        them.
 
     Returns
     -------
@@ -176,10 +194,13 @@ def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10,
     Warns
     -----
     UserWarning
-        If truncations exceed the sample, or the one-step propagator of a chosen power has a growing mode (|eigenvalue| ≥ 1) or a
-        negative real eigenvalue.
+        If truncations exceed the sample, or the one-step propagator of a chosen power has a growing
+        mode (|eigenvalue| ≥ 1) or a negative real eigenvalue.
     """
-    steps = [int(s) for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))]
+    steps = [
+        int(s)
+        for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))
+    ]
     if reference.validation is not None:
         fit, candidates = _fit(reference, steps, eofs)
         return _chosen(fit, _least([_errors(fit, candidates, reference, steps)]), reference.step)
@@ -189,7 +210,9 @@ def fit_lim(reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10,
     return _chosen(fit, choice, reference.step)
 
 
-def _least(errors: Sequence[dict[int, dict[tuple[int, Kind], float]]]) -> dict[int, tuple[int, Kind, float]]:
+def _least(
+    errors: Sequence[dict[int, dict[tuple[int, Kind], float]]],
+) -> dict[int, tuple[int, Kind, float]]:
     """For each lead the truncation and kind with the least mean error, and that error."""
     choice = {}
     for s in errors[0]:
@@ -216,15 +239,25 @@ def _fit(reference: Reference, steps: Sequence[int], eofs: Sequence[int]) -> tup
     pairs = {s: training_pairs(reference.anomaly["time"], s, reference.step) for s in {1, *steps}}
     fewest = min(len(first) for first, _ in pairs.values())
     if fewest < 2:
-        raise ValueError(f"got {fewest} training pairs at the longest lead, expected many more, because the LIM regresses on them")
+        raise ValueError(
+            f"got {fewest} training pairs at the longest lead, expected many more, because the LIM"
+            " regresses on them"
+        )
     limit = min(fewest - 1, z.shape[1])
     candidates = truncations(eofs, limit, z.shape[1])
     patterns, share = leading_eofs(z, max(candidates))
     p = z @ patterns.T
-    return _Fit(layout, patterns, share, {s: _lagged(z, p, *found) for s, found in pairs.items()}, limit), candidates
+    return (
+        _Fit(
+            layout, patterns, share, {s: _lagged(z, p, *found) for s, found in pairs.items()}, limit
+        ),
+        candidates,
+    )
 
 
-def _errors(fit: _Fit, candidates: Sequence[int], reference: Reference, steps: Sequence[int]) -> dict[int, dict[tuple[int, Kind], float]]:
+def _errors(
+    fit: _Fit, candidates: Sequence[int], reference: Reference, steps: Sequence[int]
+) -> dict[int, dict[tuple[int, Kind], float]]:
     """Errors on the validation block of all truncations and kinds of propagator, for each lead."""
     assert reference.validation is not None
     held = fit.layout.to_matrix(reference.validation, dim="time")
@@ -232,41 +265,68 @@ def _errors(fit: _Fit, candidates: Sequence[int], reference: Reference, steps: S
     for s in steps:
         first, later = training_pairs(reference.validation["time"], s, reference.step)
         if not len(first):
-            raise ValueError(f"got a validation block without times {s} steps apart, expected one longer than the longest lead")
+            raise ValueError(
+                f"got a validation block without times {s} steps apart, expected one longer than"
+                " the longest lead"
+            )
         kinds: tuple[Kind, ...] = ("power",) if s == 1 else ("power", "direct")
         trials = [_propagator(fit, s, k, kind, np.nan) for k in candidates for kind in kinds]
-        out[s] = {(t.eofs, t.kind): fit.layout.nmse(_step_forward(held[first], fit.patterns, t), held[later]) for t in trials}
+        out[s] = {
+            (t.eofs, t.kind): fit.layout.nmse(
+                _step_forward(held[first], fit.patterns, t), held[later]
+            )
+            for t in trials
+        }
     return out
 
 
 def _chosen(fit: _Fit, choice: dict[int, tuple[int, Kind, float]], step: Step) -> Lim:
-    propagators = tuple(_propagator(fit, s, k, kind, error) for s, (k, kind, error) in choice.items())
+    propagators = tuple(
+        _propagator(fit, s, k, kind, error) for s, (k, kind, error) in choice.items()
+    )
     for k in sorted({p.eofs for p in propagators if p.kind == "power"}):
-        warn_of_eigenvalues(np.linalg.eigvals(_regression(fit.lagged[1], k)), f"LIM with {k} EOFs", "one-step propagator")
+        warn_of_eigenvalues(
+            np.linalg.eigvals(_regression(fit.lagged[1], k)),
+            f"LIM with {k} EOFs",
+            "one-step propagator",
+        )
     return Lim(fit.layout, fit.patterns, fit.share, propagators, step)
 
 
 def _propagator(fit: _Fit, steps: int, k: int, kind: Kind, error: float) -> Propagator:
     one, lagged = fit.lagged[1], fit.lagged[steps]
-    matrix = np.linalg.matrix_power(_regression(one, k), steps) if kind == "power" else _regression(lagged, k)
+    matrix = (
+        np.linalg.matrix_power(_regression(one, k), steps)
+        if kind == "power"
+        else _regression(lagged, k)
+    )
     return Propagator(steps, k, kind, matrix, _residual_damping(lagged, fit.patterns, k), error)
 
 
-def warn_of_eigenvalues(values: np.ndarray, model: str, what: str, *, negative: bool = True) -> None:
+def warn_of_eigenvalues(
+    values: np.ndarray, model: str, what: str, *, negative: bool = True
+) -> None:
     """Tell of growing modes, and, with ``negative``, of modes that no real linear differential equation has."""
     growth = float(np.abs(values).max())
     if growth >= 1.0:
-        warnings.warn(f"{model} has a growing mode: |eigenvalue| {growth:.3f} ≥ 1 of its {what}; use fewer EOFs", stacklevel=4)
+        warnings.warn(
+            f"{model} has a growing mode: |eigenvalue| {growth:.3f} ≥ 1 of its {what}; use fewer"
+            " EOFs",
+            stacklevel=4,
+        )
     below = values[(np.abs(values.imag) < 1e-12) & (values.real < 0)].real
     if negative and below.size:
         text = (
-            f"{model} has {below.size} negative real eigenvalue{'s' if below.size > 1 else ''} (down to {below.min():.2g}): its {what} "
-            "has no real logarithm, so no continuous-time model stands behind it"
+            f"{model} has {below.size} negative real eigenvalue{'s' if below.size > 1 else ''}"
+            f" (down to {below.min():.2g}): its {what} has no real logarithm, so no continuous-time"
+            " model stands behind it"
         )
         warnings.warn(text, stacklevel=4)
 
 
-def lim_forecast(lim: Lim, reference: Reference, observed: xr.Dataset, init_times: Any) -> xr.Dataset:
+def lim_forecast(
+    lim: Lim, reference: Reference, observed: xr.Dataset, init_times: Any
+) -> xr.Dataset:
     """Forecast with a linear inverse model to the leads it was fitted for.
 
     Parameters
@@ -288,10 +348,14 @@ def lim_forecast(lim: Lim, reference: Reference, observed: xr.Dataset, init_time
     ValueError
         If an initial time is not in ``observed``; the message lists them.
     """
-    init, lead = axes(init_times, lim.step.lead_times([p.lead_steps for p in lim.propagators]), lim.step)
+    init, lead = axes(
+        init_times, lim.step.lead_times([p.lead_steps for p in lim.propagators]), lim.step
+    )
     z = lim.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
     anomaly = lim.layout.forecast(partial(_all_leads, lim=lim), z, leads=len(lim.propagators))
-    return add_climatology(anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed)
+    return add_climatology(
+        anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed
+    )
 
 
 def _all_leads(z: np.ndarray, lim: Lim) -> np.ndarray:

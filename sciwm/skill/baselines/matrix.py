@@ -37,7 +37,10 @@ class StateLayout:
 
     def to_matrix(self, anomaly: xr.Dataset, *, dim: str) -> np.ndarray:
         """Rows along ``dim``, in memory; missing anomalies become 0."""
-        parts = [_flat(anomaly[n].transpose(dim, *self.template[n].dims).values) for n in self.template.data_vars]
+        parts = [
+            _flat(anomaly[n].transpose(dim, *self.template[n].dims).values)
+            for n in self.template.data_vars
+        ]
         matrix = np.concatenate(parts, axis=1)[:, self.keep] * self.factor
         return np.asarray(np.nan_to_num(matrix, copy=False))
 
@@ -54,13 +57,19 @@ class StateLayout:
         used = variance > 0
         return float((error[used] / variance[used]).mean())
 
-    def forecast(self, kernel: Callable[..., np.ndarray], z: np.ndarray, *others: np.ndarray, leads: int) -> xr.Dataset:
+    def forecast(
+        self, kernel: Callable[..., np.ndarray], z: np.ndarray, *others: np.ndarray, leads: int
+    ) -> xr.Dataset:
         """Forecast anomalies ``(init_time, lead_time, [level], *space)`` from rows, lazily and in blocks of initial times.
 
-        ``kernel`` gets a block of ``z`` and of the ``others`` (one value for each row), and returns ``(init, lead, kept cells)``.
+        ``kernel`` gets a block of ``z`` and of the ``others`` (one value for each row), and returns
+        ``(init, lead, kept cells)``.
         """
         size = max(1, _BLOCK // (self.keep.size * leads))
-        rows = [xr.DataArray(a, dims=("init_time", "kept")[: a.ndim]).chunk(init_time=size) for a in (z, *others)]
+        rows = [
+            xr.DataArray(a, dims=("init_time", "kept")[: a.ndim]).chunk(init_time=size)
+            for a in (z, *others)
+        ]
         full = xr.apply_ufunc(
             lambda *blocks: self.scatter(kernel(*blocks)),
             *rows,
@@ -89,8 +98,8 @@ def _flat(values: np.ndarray) -> np.ndarray:
 def fit_layout(anomaly: xr.Dataset) -> tuple[StateLayout, np.ndarray]:
     """Layout of the training anomalies, and their matrix.
 
-    Every channel is divided by its area-weighted standard deviation over the training block, every cell weighted by the
-    root of its share of the area: each channel has the same total variance.
+    Every channel is divided by its area-weighted standard deviation over the training block, every
+    cell weighted by the root of its share of the area: each channel has the same total variance.
 
     Returns
     -------
@@ -107,7 +116,10 @@ def fit_layout(anomaly: xr.Dataset) -> tuple[StateLayout, np.ndarray]:
         area = share_of_area.broadcast_like(field).transpose(*field.dims).values.ravel()
         number = np.zeros(field.shape, int)
         if levels > 1:
-            number = np.broadcast_to(np.arange(levels).reshape([-1 if d == "level" else 1 for d in field.dims]), field.shape)
+            number = np.broadcast_to(
+                np.arange(levels).reshape([-1 if d == "level" else 1 for d in field.dims]),
+                field.shape,
+            )
         number = number.ravel()
         x = _flat(values)
         seen = (np.isfinite(x).mean(axis=0) > 0.5) & (area > 0)
@@ -126,6 +138,11 @@ def fit_layout(anomaly: xr.Dataset) -> tuple[StateLayout, np.ndarray]:
         channel.append(number[kept] + count)
         count += levels
     if not any(k.any() for k in keep):
-        raise ValueError("got training anomalies without any varying, observed cell, expected at least one, because EOFs are made of them")
-    layout = StateLayout(template, np.concatenate(keep), np.concatenate(factor), np.concatenate(channel))
+        raise ValueError(
+            "got training anomalies without any varying, observed cell, expected at least one,"
+            " because EOFs are made of them"
+        )
+    layout = StateLayout(
+        template, np.concatenate(keep), np.concatenate(factor), np.concatenate(channel)
+    )
     return layout, np.concatenate(flat, axis=1)

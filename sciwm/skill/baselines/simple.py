@@ -1,7 +1,8 @@
 """Forecasts that need no model: the climatology, persistence and damped persistence.
 
-They see the training years (`fit_reference`) and the observation at the initial time, nothing else. A cell missing at
-the initial time starts from its climatology, so that every method is scored on the same cells.
+They see the training years (`fit_reference`) and the observation at the initial time, nothing else.
+A cell missing at the initial time starts from its climatology, so that every method is scored on
+the same cells.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Reference:
     climatology : Climatology
         Fitted on the training block.
     anomaly : Dataset
-        Departures of the training block from it, dims ``(time, [level], *space)``, physical units; may be lazy.
+        Departures of the training block from it, dims ``(time, [level], *space)``, physical units;
+        may be lazy.
     validation : Dataset or None
         Departures of the validation block from the same climatology.
     step : Step
@@ -56,30 +58,55 @@ class Reference:
 def _with_time(ds: xr.Dataset) -> xr.Dataset:
     names = [str(n) for n, v in ds.data_vars.items() if "time" in v.dims and v.dtype.kind in "fiu"]
     if not names:
-        raise ValueError(f"got variables {list(ds.data_vars)}, expected at least one numeric one with the dim 'time'")
+        raise ValueError(
+            f"got variables {list(ds.data_vars)}, expected at least one numeric one with the dim"
+            " 'time'"
+        )
     return ds[names]
 
 
 def _block(ds: xr.Dataset, block: Any, name: str) -> xr.Dataset:
-    chosen = ds.sel(time=block) if isinstance(block, slice) else ds.isel(time=np.flatnonzero(_mask(ds, block, name)))
+    chosen = (
+        ds.sel(time=block)
+        if isinstance(block, slice)
+        else ds.isel(time=np.flatnonzero(_mask(ds, block, name)))
+    )
     if not chosen.sizes["time"]:
-        raise ValueError(f"got no times in {name}={block!r}, expected some between {ds.time.values[0]} and {ds.time.values[-1]}")
+        raise ValueError(
+            f"got no times in {name}={block!r}, expected some between {ds.time.values[0]} and"
+            f" {ds.time.values[-1]}"
+        )
     return chosen
 
 
 def _mask(ds: xr.Dataset, block: Any, name: str) -> np.ndarray:
     mask = np.asarray(block)
     if mask.dtype != bool or mask.shape != (ds.sizes["time"],):
-        raise ValueError(f"got {name} of type {mask.dtype} and shape {mask.shape}, expected a slice or one bool for each of the times")
+        raise ValueError(
+            f"got {name} of type {mask.dtype} and shape {mask.shape}, expected a slice or one bool"
+            " for each of the times"
+        )
     return mask
 
 
 def _departures(ds: xr.Dataset, climatology: Climatology) -> xr.Dataset:
     normal = climatology.at(ds["time"])
-    return xr.Dataset({n: (ds[n] - normal[n]).transpose(*ds[n].dims).assign_attrs(ds[n].attrs) for n in ds.data_vars})
+    return xr.Dataset(
+        {
+            n: (ds[n] - normal[n]).transpose(*ds[n].dims).assign_attrs(ds[n].attrs)
+            for n in ds.data_vars
+        }
+    )
 
 
-def fit_reference(ds: xr.Dataset, *, train: Any, validation: Any = None, climatology: Kind | None = None, harmonics: int = 3) -> Reference:
+def fit_reference(
+    ds: xr.Dataset,
+    *,
+    train: Any,
+    validation: Any = None,
+    climatology: Kind | None = None,
+    harmonics: int = 3,
+) -> Reference:
     """Learn the climatology of the training block and keep its anomalies.
 
     Parameters
@@ -87,10 +114,11 @@ def fit_reference(ds: xr.Dataset, *, train: Any, validation: Any = None, climato
     ds : Dataset
         Observations, dims ``(time, [level], *space)``.
     train, validation : slice or ndarray of bool
-        Blocks of ``time``: a slice of labels, e.g. ``slice("2000", "2006")``, or a mask. Without a validation block,
-        choices (the LIM's truncation) are made on parts of the training block.
+        Blocks of ``time``: a slice of labels, e.g. ``slice("2000", "2006")``, or a mask. Without a
+        validation block, choices (the LIM's truncation) are made on parts of the training block.
     climatology : {"harmonic", "monthly", "constant"}, optional
-        Kind of mean cycle; left out: harmonic for data in hours, monthly for months, constant for picoseconds.
+        Kind of mean cycle; left out: harmonic for data in hours, monthly for months, constant for
+        picoseconds.
     harmonics : int
         Annual harmonics of a harmonic climatology.
 
@@ -109,10 +137,15 @@ def fit_reference(ds: xr.Dataset, *, train: Any, validation: Any = None, climato
     fitted = fit_climatology(block, kind=climatology or _KINDS[step.unit], harmonics=harmonics)
     held = None if validation is None else _block(ds, validation, "validation")
     if held is not None:
-        segment = held["segment"].values if "segment" in held.coords and "segment" in block.coords else None
+        segment = (
+            held["segment"].values
+            if "segment" in held.coords and "segment" in block.coords
+            else None
+        )
         if (locate(block["time"], held["time"].values, segment=segment) >= 0).any():
             raise ValueError(
-                "got validation times that are training times too, expected separate blocks, because choices made there would be optimistic"
+                "got validation times that are training times too, expected separate blocks,"
+                " because choices made there would be optimistic"
             )
     return Reference(
         climatology=fitted,
@@ -124,32 +157,55 @@ def fit_reference(ds: xr.Dataset, *, train: Any, validation: Any = None, climato
 
 def axes(init_times: Any, lead_times: Any, step: Step) -> tuple[xr.DataArray, xr.DataArray]:
     """Label initial and lead times as labelled axes of the forecast layout; ``segment(init_time)`` is kept."""
-    init = init_times if isinstance(init_times, xr.DataArray) else xr.DataArray(np.asarray(init_times), dims="init_time")
+    init = (
+        init_times
+        if isinstance(init_times, xr.DataArray)
+        else xr.DataArray(np.asarray(init_times), dims="init_time")
+    )
     lead = np.asarray(lead_times.values if isinstance(lead_times, xr.DataArray) else lead_times)
     coords: dict[str, Any] = {"init_time": init.values}
     if "segment" in init.coords:
         coords["segment"] = ("init_time", init["segment"].values)
     attrs = {} if step.unit == "hours" else {"units": step.unit}
-    lead_axis = xr.DataArray(lead, dims="lead_time", coords={"lead_time": ("lead_time", lead, attrs)}, attrs=attrs)
+    lead_axis = xr.DataArray(
+        lead, dims="lead_time", coords={"lead_time": ("lead_time", lead, attrs)}, attrs=attrs
+    )
     return xr.DataArray(init.values, dims="init_time", coords=coords), lead_axis
 
 
-def _at_valid(climatology: Climatology, init: xr.DataArray, lead: xr.DataArray, step: Step) -> xr.Dataset:
+def _at_valid(
+    climatology: Climatology, init: xr.DataArray, lead: xr.DataArray, step: Step
+) -> xr.Dataset:
     valid = step.add(init.values[:, None], step.steps(lead.values)[None, :])
     time = xr.DataArray(valid, dims=("init_time", "lead_time"), attrs=_time_attrs(step))
-    per_init = lead.size * max((int(np.prod(v.shape[1:])) for v in climatology.coefficients.data_vars.values()), default=1)
-    normal = climatology.at(time.chunk(init_time=max(1, _BLOCK // per_init)))  # lazy: as large as the forecast
-    normal = normal.drop_vars([c for c in normal.coords if {"init_time", "lead_time"} & set(normal[c].dims)])
-    return normal.assign_coords(init_time=init, lead_time=lead).transpose("init_time", "lead_time", ...)
+    per_init = lead.size * max(
+        (int(np.prod(v.shape[1:])) for v in climatology.coefficients.data_vars.values()), default=1
+    )
+    normal = climatology.at(
+        time.chunk(init_time=max(1, _BLOCK // per_init))
+    )  # lazy: as large as the forecast
+    normal = normal.drop_vars(
+        [c for c in normal.coords if {"init_time", "lead_time"} & set(normal[c].dims)]
+    )
+    return normal.assign_coords(init_time=init, lead_time=lead).transpose(
+        "init_time", "lead_time", ...
+    )
 
 
 def _init_positions(observed: xr.Dataset, init: xr.DataArray) -> np.ndarray:
-    segment = init["segment"].values if "segment" in init.coords and "segment" in observed.coords else None
+    segment = (
+        init["segment"].values
+        if "segment" in init.coords and "segment" in observed.coords
+        else None
+    )
     positions = locate(observed["time"], init.values, segment=segment)
     if (positions < 0).any():
         absent = [str(t) for t in init.values[positions < 0]]
         shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        raise ValueError(f"got initial times without an observation: {shown}; expected every one in `observed`, baselines start from it")
+        raise ValueError(
+            f"got initial times without an observation: {shown}; expected every one in `observed`,"
+            " baselines start from it"
+        )
     return positions
 
 
@@ -170,10 +226,19 @@ def init_anomaly(reference: Reference, observed: xr.Dataset, init_times: Any) ->
     init, _ = axes(init_times, [], reference.step)
     names = _names(reference, observed)
     state = _init_state(observed[names], init)
-    normal = reference.climatology.at(xr.DataArray(init.values, dims="init_time", attrs=_time_attrs(reference.step)))
+    normal = reference.climatology.at(
+        xr.DataArray(init.values, dims="init_time", attrs=_time_attrs(reference.step))
+    )
     normal = normal.drop_vars("init_time", errors="ignore")
-    out = {n: (state[n] - normal[n].variable).transpose("init_time", ...).fillna(0.0) for n in names}
-    return xr.Dataset({n: a.transpose("init_time", *[d for d in reference.anomaly[n].dims if d != "time"]) for n, a in out.items()})
+    out = {
+        n: (state[n] - normal[n].variable).transpose("init_time", ...).fillna(0.0) for n in names
+    }
+    return xr.Dataset(
+        {
+            n: a.transpose("init_time", *[d for d in reference.anomaly[n].dims if d != "time"])
+            for n, a in out.items()
+        }
+    )
 
 
 def _time_attrs(step: Step) -> dict[str, str]:
@@ -184,7 +249,9 @@ def _names(reference: Reference, observed: xr.Dataset) -> list[str]:
     names = [str(n) for n in reference.anomaly.data_vars]
     absent = [n for n in names if n not in observed.data_vars]
     if absent:
-        raise ValueError(f"got observations without {absent}, expected all variables of the reference: {names}")
+        raise ValueError(
+            f"got observations without {absent}, expected all variables of the reference: {names}"
+        )
     return names
 
 
@@ -195,11 +262,17 @@ def add_climatology(anomaly: xr.Dataset, reference: Reference, observed: xr.Data
     out = {}
     for name in anomaly.data_vars:
         dims = ["init_time", "lead_time", *[d for d in observed[name].dims if d != "time"]]
-        out[name] = (anomaly[name] + normal[name].variable).transpose(*dims).assign_attrs(observed[name].attrs)
+        out[name] = (
+            (anomaly[name] + normal[name].variable)
+            .transpose(*dims)
+            .assign_attrs(observed[name].attrs)
+        )
     return xr.Dataset(out)
 
 
-def climatology_forecast(reference: Reference, observed: xr.Dataset, init_times: Any, lead_times: Any) -> xr.Dataset:
+def climatology_forecast(
+    reference: Reference, observed: xr.Dataset, init_times: Any, lead_times: Any
+) -> xr.Dataset:
     """Forecast the climatology of the training years at every valid time.
 
     Parameters
@@ -224,13 +297,16 @@ def climatology_forecast(reference: Reference, observed: xr.Dataset, init_times:
     return xr.Dataset(out)
 
 
-def persistence_forecast(reference: Reference | None, observed: xr.Dataset, init_times: Any, lead_times: Any) -> xr.Dataset:
+def persistence_forecast(
+    reference: Reference | None, observed: xr.Dataset, init_times: Any, lead_times: Any
+) -> xr.Dataset:
     """Repeat the whole observed field of the initial time (not its anomaly) at every lead.
 
     Parameters
     ----------
     reference : Reference or None
-        Gives the climatology that stands in for cells missing at the initial time; None leaves them missing.
+        Gives the climatology that stands in for cells missing at the initial time; None leaves them
+        missing.
     observed : Dataset
         Dims ``(time, [level], *space)``.
     init_times, lead_times : array-like
@@ -251,12 +327,22 @@ def persistence_forecast(reference: Reference | None, observed: xr.Dataset, init
     state = _init_state(_with_time(observed), init)
     if reference is not None:
         names = _names(reference, observed)
-        normal = reference.climatology.at(xr.DataArray(init.values, dims="init_time", attrs=_time_attrs(reference.step)))
-        state = xr.Dataset({n: state[n].fillna(normal[n].drop_vars("init_time", errors="ignore")) for n in names}, attrs=state.attrs)
+        normal = reference.climatology.at(
+            xr.DataArray(init.values, dims="init_time", attrs=_time_attrs(reference.step))
+        )
+        state = xr.Dataset(
+            {n: state[n].fillna(normal[n].drop_vars("init_time", errors="ignore")) for n in names},
+            attrs=state.attrs,
+        )
     out = {}
     for name in state.data_vars:
         dims = ["init_time", "lead_time", *[d for d in observed[name].dims if d != "time"]]
-        out[name] = state[name].expand_dims(lead_time=lead).transpose(*dims).assign_attrs(observed[name].attrs)
+        out[name] = (
+            state[name]
+            .expand_dims(lead_time=lead)
+            .transpose(*dims)
+            .assign_attrs(observed[name].attrs)
+        )
     return xr.Dataset(out).assign_coords(lead_time=lead)
 
 
@@ -265,7 +351,8 @@ def fit_slopes(reference: Reference, lead_times: Any) -> xr.Dataset:
 
     .. math:: s = \sum_t a_t a_{t+l} / \sum_t a_t^2
 
-    over the training pairs inside one segment; for monthly data separately for each calendar month of ``t``.
+    over the training pairs inside one segment; for monthly data separately for each calendar month
+    of ``t``.
 
     Parameters
     ----------
@@ -275,8 +362,8 @@ def fit_slopes(reference: Reference, lead_times: Any) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Unitless, dims ``(lead_time, season, [level], *space)``; ``season`` is the start month 1–12, or the single 0.
-        0 where there is nothing to learn from. Lazy for lazy anomalies.
+        Unitless, dims ``(lead_time, season, [level], *space)``; ``season`` is the start month 1–12,
+        or the single 0. 0 where there is nothing to learn from. Lazy for lazy anomalies.
     """
     _, lead = axes([], lead_times, reference.step)
     time = reference.anomaly["time"]
@@ -285,15 +372,26 @@ def fit_slopes(reference: Reference, lead_times: Any) -> xr.Dataset:
     layers = []
     for steps in reference.step.steps(lead.values):
         first, later = training_pairs(time, int(steps), reference.step)
-        month = calendar_fields(time.values[first])[2] if monthly and len(first) else np.zeros(len(first), int)
-        chosen = xr.DataArray((month[None, :] == seasons[:, None]).astype(float), dims=("season", "time"))
+        month = (
+            calendar_fields(time.values[first])[2]
+            if monthly and len(first)
+            else np.zeros(len(first), int)
+        )
+        chosen = xr.DataArray(
+            (month[None, :] == seasons[:, None]).astype(float), dims=("season", "time")
+        )
         if not len(first):
-            raise ValueError(f"got no training pairs {steps} steps apart, expected a training block longer than the lead")
+            raise ValueError(
+                f"got no training pairs {steps} steps apart, expected a training block longer than"
+                " the lead"
+            )
         layers.append(reference.anomaly.map(_seasonal_slope, args=(chosen, first, later)))
     return xr.concat(layers, dim="lead_time").assign_coords(lead_time=lead, season=seasons)
 
 
-def _seasonal_slope(anomaly: xr.DataArray, chosen: xr.DataArray, first: np.ndarray, later: np.ndarray) -> xr.DataArray:
+def _seasonal_slope(
+    anomaly: xr.DataArray, chosen: xr.DataArray, first: np.ndarray, later: np.ndarray
+) -> xr.DataArray:
     plain = anomaly.drop_vars([c for c in anomaly.coords if "time" in anomaly[c].dims])
     a, b = plain.isel(time=first), plain.isel(time=later)
     both = a.notnull() & b.notnull()
@@ -304,7 +402,12 @@ def _seasonal_slope(anomaly: xr.DataArray, chosen: xr.DataArray, first: np.ndarr
 
 
 def damped_persistence_forecast(
-    reference: Reference, observed: xr.Dataset, init_times: Any, lead_times: Any, *, slopes: xr.Dataset | None = None
+    reference: Reference,
+    observed: xr.Dataset,
+    init_times: Any,
+    lead_times: Any,
+    *,
+    slopes: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Forecast the climatology plus the initial anomaly, shrunk by the training years' slope for that cell, lead (and start month).
 
@@ -330,8 +433,14 @@ def damped_persistence_forecast(
     init, lead = axes(init_times, lead_times, reference.step)
     anomaly = init_anomaly(reference, observed, init)
     slopes = fit_slopes(reference, lead) if slopes is None else slopes
-    month = calendar_fields(init.values)[2] if reference.step.unit == "months" else np.zeros(init.size, int)
+    month = (
+        calendar_fields(init.values)[2]
+        if reference.step.unit == "months"
+        else np.zeros(init.size, int)
+    )
     place = np.searchsorted(slopes["season"].values, month)
     damping = slopes.isel(season=xr.DataArray(place, dims="init_time")).drop_vars("season")
     damped = xr.Dataset({n: damping[n].variable * anomaly[n] for n in anomaly.data_vars})
-    return add_climatology(damped.assign_coords(init_time=init, lead_time=lead), reference, observed)
+    return add_climatology(
+        damped.assign_coords(init_time=init, lead_time=lead), reference, observed
+    )

@@ -29,18 +29,36 @@ def system():
     """x(t+1) = A(month of t) x(t) + noise, three components, no cycle in the mean."""
     random = np.random.default_rng(0)
     count = 12 * YEARS
-    x, noise, steps = np.zeros((count, 3)), 0.5 * random.standard_normal((count, 3)), [monthly_propagator(m) for m in range(12)]
+    x, noise, steps = (
+        np.zeros((count, 3)),
+        0.5 * random.standard_normal((count, 3)),
+        [monthly_propagator(m) for m in range(12)],
+    )
     for i in range(1, count):
         x[i] = steps[(i - 1) % 12] @ x[i - 1] + noise[i]
-    calendar = xr.date_range("0001-01-01", periods=count, freq="MS", calendar="noleap", use_cftime=True)
+    calendar = xr.date_range(
+        "0001-01-01", periods=count, freq="MS", calendar="noleap", use_cftime=True
+    )
     fields = {"state": (("time", "component"), 3.0 + x * SCALE)}
-    return xr.Dataset(fields, {"time": calendar, "component": ["a", "b", "c"], "segment": ("time", np.zeros(count, "int32"))})
+    return xr.Dataset(
+        fields,
+        {
+            "time": calendar,
+            "component": ["a", "b", "c"],
+            "segment": ("time", np.zeros(count, "int32")),
+        },
+    )
 
 
 @pytest.fixture(scope="module")
 def reference(system):
     index = np.arange(12 * YEARS)
-    return fit_reference(system, train=index < 12 * 800, validation=(index >= 12 * 800) & (index < 12 * 900), climatology="constant")
+    return fit_reference(
+        system,
+        train=index < 12 * 800,
+        validation=(index >= 12 * 800) & (index < 12 * 900),
+        climatology="constant",
+    )
 
 
 def expected(month, steps):
@@ -64,13 +82,17 @@ def test_the_propagator_of_every_month_is_recovered(reference):
 
 def test_one_propagator_for_all_months_is_worse(system, reference):
     start = system["time"].values[12 * 900 : 12 * 1000 - 3]
-    forecast = cslim_forecast(fit_cslim(reference, [1, 3]), reference, system, start)["state"].values
+    forecast = cslim_forecast(fit_cslim(reference, [1, 3]), reference, system, start)[
+        "state"
+    ].values
     truth = system["state"].values
     plain = fit_lim(reference, [1, 3])
     for k, steps in enumerate((1, 3)):
         later = 12 * 900 + np.arange(len(start)) + steps
         error = (((forecast[:, k] - truth[later]) / SCALE) ** 2).mean(0)
-        kicks = [[expected((month - j) % 12, j) for j in range(steps)] for month in range(12)]  # noise of j months ago, grown since
+        kicks = [
+            [expected((month - j) % 12, j) for j in range(steps)] for month in range(12)
+        ]  # noise of j months ago, grown since
         unavoidable = np.mean([sum(0.25 * (g @ g.T) for g in grown) for grown in kicks], axis=0)
         np.testing.assert_allclose(error, np.diag(unavoidable), rtol=0.12)
         z = plain.layout.to_matrix(reference.validation, dim="time")
@@ -90,30 +112,49 @@ def validation_error(reference, k):
 def test_the_truncation_is_chosen_on_the_validation_block_and_named_in_the_table():
     observed = small_months(years=60)
     first = int(observed["time"].dt.year[0])
-    blocks = {"train": slice(str(first), str(first + 39)), "validation": slice(str(first + 40), str(first + 49))}
+    blocks = {
+        "train": slice(str(first), str(first + 39)),
+        "validation": slice(str(first + 40), str(first + 49)),
+    }
     reference = fit_reference(observed, **blocks)
     errors = {k: fit_cslim(reference, [1, 4], eofs=(k,)).propagators for k in (1, 3, 6)}
     chosen = fit_cslim(reference, [1, 4], eofs=(1, 3, 6)).propagators
     for i, p in enumerate(chosen):
-        assert p.validation_nmse == pytest.approx(min(e[i].validation_nmse for e in errors.values()))
+        assert p.validation_nmse == pytest.approx(
+            min(e[i].validation_nmse for e in errors.values())
+        )
         assert p.validation_nmse == pytest.approx(errors[p.eofs][i].validation_nmse)
     init = observed["time"].values[12 * 51 : 12 * 59]
     lim = fit_cslim(reference, [1, 4], eofs=(1, 3, 6))
     forecast = cslim_forecast(lim, reference, observed, init)
     assert forecast["sst"].dims == ("init_time", "lead_time", "latitude", "longitude")
     skill = evaluate(
-        {"copy": forecast}, observed, reference=reference, baselines=["cslim", "lim"], metrics=["rmse"], lim_eofs=(1, 3, 6), resamples=0
+        {"copy": forecast},
+        observed,
+        reference=reference,
+        baselines=["cslim", "lim"],
+        metrics=["rmse"],
+        lim_eofs=(1, 3, 6),
+        resamples=0,
     )
-    np.testing.assert_allclose(skill["value"].loc[{"method": "copy"}], skill["value"].loc[{"method": "cslim"}])
-    assert skill.attrs["cslim"] == "; ".join(f"{p.lead_steps} steps: {p.eofs} EOFs, monthly" for p in chosen)
+    np.testing.assert_allclose(
+        skill["value"].loc[{"method": "copy"}], skill["value"].loc[{"method": "cslim"}]
+    )
+    assert skill.attrs["cslim"] == "; ".join(
+        f"{p.lead_steps} steps: {p.eofs} EOFs, monthly" for p in chosen
+    )
     alone = fit_cslim(fit_reference(observed, train=blocks["train"]), [1, 4], eofs=(1, 3, 6))
     assert all(np.isfinite(p.validation_nmse) for p in alone.propagators)
 
 
 def test_other_steps_and_too_few_years_are_refused():
     daily = fit_reference(weather(900), train=slice("2000", "2001"))
-    with pytest.raises(ValueError, match="got data in steps of 24 hours for cslim, expected 1 months"):
+    with pytest.raises(
+        ValueError, match="got data in steps of 24 hours for cslim, expected 1 months"
+    ):
         fit_cslim(daily, [DAY])
     months = small_months(years=3)
     with pytest.raises(ValueError, match="training pairs about some calendar month"):
-        fit_cslim(fit_reference(months, train=np.arange(36) < 13, validation=np.arange(36) >= 20), [6])
+        fit_cslim(
+            fit_reference(months, train=np.arange(36) < 13, validation=np.arange(36) >= 20), [6]
+        )

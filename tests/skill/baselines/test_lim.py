@@ -12,7 +12,9 @@ from sciwm.skill.baselines.lim import fit_lim, lim_forecast
 from sciwm.skill.baselines.matrix import fit_layout
 from sciwm.skill.baselines.simple import fit_reference
 
-PROPAGATOR = np.array([[0.8, 0.3, 0.0, 0.0], [-0.3, 0.8, 0.0, 0.0], [0.0, 0.1, 0.6, 0.0], [0.0, 0.0, 0.2, 0.4]])
+PROPAGATOR = np.array(
+    [[0.8, 0.3, 0.0, 0.0], [-0.3, 0.8, 0.0, 0.0], [0.0, 0.1, 0.6, 0.0], [0.0, 0.0, 0.2, 0.4]]
+)
 
 
 def linear_system(count=20000, *, seed=0, scale=(1.0, 5.0, 2.0, 0.5)):
@@ -32,13 +34,17 @@ def linear_system(count=20000, *, seed=0, scale=(1.0, 5.0, 2.0, 0.5)):
 def test_a_known_linear_system_is_recovered():
     observed = linear_system()
     time = np.arange(20000)
-    reference = fit_reference(observed, train=time < 15000, validation=(time >= 15000) & (time < 18000))
+    reference = fit_reference(
+        observed, train=time < 15000, validation=(time >= 15000) & (time < 18000)
+    )
     lim = fit_lim(reference, [1.0, 4.0])
     assert [p.eofs for p in lim.propagators] == [4, 4]
     scale = lim.layout.factor
     for p, steps in zip(lim.propagators, (1, 4), strict=True):
         # rows: x_next = x (V^T G V) in weighted coordinates
-        physical = (np.diag(scale) @ lim.patterns.T @ p.matrix @ lim.patterns @ np.diag(1 / scale)).T
+        physical = (
+            np.diag(scale) @ lim.patterns.T @ p.matrix @ lim.patterns @ np.diag(1 / scale)
+        ).T
         stretch = np.array([1.0, 5.0, 2.0, 0.5])
         got = physical / stretch[:, None] * stretch[None, :]
         np.testing.assert_allclose(got, np.linalg.matrix_power(PROPAGATOR, steps), atol=0.05)
@@ -52,7 +58,9 @@ def test_a_known_linear_system_is_recovered():
     covariance = scipy.linalg.solve_discrete_lyapunov(PROPAGATOR, 0.09 * np.eye(4))
     for k, steps in enumerate((1, 4)):
         power = np.linalg.matrix_power(PROPAGATOR, steps)
-        unavoidable = np.diag(covariance - power @ covariance @ power.T) * np.array([1.0, 25.0, 4.0, 0.25])
+        unavoidable = np.diag(covariance - power @ covariance @ power.T) * np.array(
+            [1.0, 25.0, 4.0, 0.25]
+        )
         error = ((forecast.values[:, k] - truth[18000 + steps : 19990 + steps]) ** 2).mean(0)
         np.testing.assert_allclose(error, unavoidable, rtol=0.12)
 
@@ -60,7 +68,10 @@ def test_a_known_linear_system_is_recovered():
 def test_leading_eofs_agree_with_the_singular_value_decomposition():
     random = np.random.default_rng(0)
     for rows, cells in ((300, 40), (40, 300)):
-        matrix = random.standard_normal((rows, 8)) @ random.standard_normal((8, cells)) * 3 + random.standard_normal((rows, cells)) * 0.1
+        matrix = (
+            random.standard_normal((rows, 8)) @ random.standard_normal((8, cells)) * 3
+            + random.standard_normal((rows, cells)) * 0.1
+        )
         patterns, share = leading_eofs(matrix, 6)
         _, singular, right = np.linalg.svd(matrix, full_matrices=False)
         np.testing.assert_allclose(share, singular[:6] ** 2 / (singular**2).sum())
@@ -95,8 +106,12 @@ def test_every_channel_has_unit_variance_and_land_is_left_out():
 def test_levels_are_channels_of_their_own():
     one = weather(900).t850
     level = xr.DataArray([500.0, 850.0], dims="level", name="level")
-    observed = xr.concat([one, one * 50], level).transpose("time", "level", ...).to_dataset(name="t")
-    layout, z = fit_layout(fit_reference(observed, train=slice("2000", "2001"), harmonics=1).anomaly)
+    observed = (
+        xr.concat([one, one * 50], level).transpose("time", "level", ...).to_dataset(name="t")
+    )
+    layout, z = fit_layout(
+        fit_reference(observed, train=slice("2000", "2001"), harmonics=1).anomaly
+    )
     np.testing.assert_allclose(np.bincount(layout.channel, (z**2).mean(0)), [1.0, 1.0])
     np.testing.assert_allclose(z[:, :12], z[:, 12:])
 
@@ -107,14 +122,29 @@ def waves(count=2500, *, rows=4, columns=16, seed=0):
     longitude = np.arange(columns) * 360 / columns
     amplitude = np.zeros(count, complex)
     for i in range(1, count):
-        amplitude[i] = 0.9 * np.exp(1j * 0.7) * amplitude[i - 1] + random.standard_normal() + 1j * random.standard_normal()
-    field = (amplitude[:, None, None] * np.exp(1j * np.deg2rad(2 * longitude))[None, None]).real * np.array([1, 2, 2, 1.0])[None, :, None]
-    return grid(field + 0.2 * random.standard_normal((count, rows, columns)), time=days(count), longitude=longitude)
+        amplitude[i] = (
+            0.9 * np.exp(1j * 0.7) * amplitude[i - 1]
+            + random.standard_normal()
+            + 1j * random.standard_normal()
+        )
+    field = (
+        amplitude[:, None, None] * np.exp(1j * np.deg2rad(2 * longitude))[None, None]
+    ).real * np.array([1, 2, 2, 1.0])[None, :, None]
+    return grid(
+        field + 0.2 * random.standard_normal((count, rows, columns)),
+        time=days(count),
+        longitude=longitude,
+    )
 
 
 def test_a_travelling_wave_is_forecast_and_choices_are_made_on_the_validation_block():
     observed = waves()
-    reference = fit_reference(observed, train=slice("2000", "2003"), validation=slice("2004", "2004"), climatology="constant")
+    reference = fit_reference(
+        observed,
+        train=slice("2000", "2003"),
+        validation=slice("2004", "2004"),
+        climatology="constant",
+    )
     lim = fit_lim(reference, np.array([1, 3]) * DAY, eofs=(1, 2, 30))
     assert [p.eofs for p in lim.propagators] == [2, 2]
     assert lim.variance_fraction[:2].sum() > 0.9
@@ -130,7 +160,9 @@ def test_a_travelling_wave_is_forecast_and_choices_are_made_on_the_validation_bl
 
 def test_what_the_eofs_leave_out_is_damped_by_its_own_slope():
     observed = weather(1500, phi=0.9, rows=8, columns=8)
-    reference = fit_reference(observed, train=slice("2000", "2002"), validation=slice("2003", "2003"), harmonics=1)
+    reference = fit_reference(
+        observed, train=slice("2000", "2002"), validation=slice("2003", "2003"), harmonics=1
+    )
     lim = fit_lim(reference, [2 * DAY], eofs=(5,))
     (p,) = lim.propagators
     layout, z = fit_layout(reference.anomaly)
@@ -142,12 +174,16 @@ def test_what_the_eofs_leave_out_is_damped_by_its_own_slope():
     whole = lim_forecast(lim, reference, observed, init).t850
     start = np.flatnonzero(observed.time.values == init[0])[0] + np.arange(50)
     error = ((whole.values[:, 0] - observed.t850.values[start + 2]) ** 2).mean()
-    assert error < 0.6  # 1 − 0.9⁴ = 0.34 at best; the textbook LIM with 5 of 64 equal EOFs stays near 0.95
+    assert (
+        error < 0.6
+    )  # 1 − 0.9⁴ = 0.34 at best; the textbook LIM with 5 of 64 equal EOFs stays near 0.95
 
 
 def test_truncations_above_the_sample_are_skipped_with_a_notice():
     observed = weather(1200, rows=8, columns=8)
-    reference = fit_reference(observed, train=slice("2000", "2001"), validation=slice("2002", "2002"), harmonics=1)
+    reference = fit_reference(
+        observed, train=slice("2000", "2001"), validation=slice("2002", "2002"), harmonics=1
+    )
     with pytest.warns(UserWarning, match=r"truncations \[500\] skipped: .* at most 64"):
         lim = fit_lim(reference, [DAY], eofs=(10, 500))
     assert lim.patterns.shape[0] == 10
@@ -160,9 +196,16 @@ def test_growing_modes_are_reported():
     random = np.random.default_rng(0)
     count = 300
     growth = 1.02 ** np.arange(count)
-    values = growth[:, None, None] * random.standard_normal((1, 8, 8)) + 0.01 * random.standard_normal((count, 8, 8))
+    values = growth[:, None, None] * random.standard_normal(
+        (1, 8, 8)
+    ) + 0.01 * random.standard_normal((count, 8, 8))
     observed = grid(values, time=days(count))
-    reference = fit_reference(observed, train=np.arange(count) < 220, validation=np.arange(count) >= 220, climatology="constant")
+    reference = fit_reference(
+        observed,
+        train=np.arange(count) < 220,
+        validation=np.arange(count) >= 220,
+        climatology="constant",
+    )
     with pytest.warns(UserWarning, match=r"\|eigenvalue\| 1.0\d+ ≥ 1"):
         fit_lim(reference, [DAY], eofs=(1,))
 
@@ -177,7 +220,9 @@ def test_without_a_validation_block_the_choice_is_made_on_fifths_in_turn():
     _, z = fit_layout(reference.anomaly)
     p = z @ lim.patterns.T
     one = lim.propagators[0]
-    np.testing.assert_allclose(one.matrix, np.linalg.lstsq(p[:-1], p[1:], rcond=None)[0], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        one.matrix, np.linalg.lstsq(p[:-1], p[1:], rcond=None)[0], rtol=1e-6, atol=1e-9
+    )
 
 
 def test_the_choice_without_a_validation_block_is_the_least_mean_error_of_the_folds():
@@ -186,12 +231,19 @@ def test_the_choice_without_a_validation_block_is_the_least_mean_error_of_the_fo
     folds = training_folds(reference, 2)
     assert len(folds) == 5
     time = reference.anomaly.time.values
-    np.testing.assert_array_equal(np.concatenate([fold.validation.time.values for fold in folds]), time)
+    np.testing.assert_array_equal(
+        np.concatenate([fold.validation.time.values for fold in folds]), time
+    )
     for fold in folds:
         apart = np.abs(fold.anomaly.time.values[:, None] - fold.validation.time.values[None]).min()
         assert apart == 3 * DAY
     lead = [2 * DAY]
-    mean = {k: np.mean([fit_lim(fold, lead, eofs=(k,)).propagators[0].validation_nmse for fold in folds]) for k in (5, 20, 60)}
+    mean = {
+        k: np.mean(
+            [fit_lim(fold, lead, eofs=(k,)).propagators[0].validation_nmse for fold in folds]
+        )
+        for k in (5, 20, 60)
+    }
     (p,) = fit_lim(reference, lead, eofs=(5, 20, 60)).propagators
     assert p.eofs == min(mean, key=mean.get)
     assert p.validation_nmse == pytest.approx(mean[p.eofs])
@@ -209,15 +261,30 @@ def test_negative_eigenvalues_are_reported():
     time = xr.DataArray(np.arange(4000.0), dims="time", attrs={"units": "ps"})
     coords = {"time": time, "component": ["a", "b"], "segment": ("time", np.zeros(4000, "int32"))}
     observed = xr.Dataset({"x": (("time", "component"), x)}, coords)
-    reference = fit_reference(observed, train=np.arange(4000) < 3000, validation=np.arange(4000) >= 3000)
-    with pytest.warns(UserWarning, match=r"LIM with 2 EOFs has 1 negative real eigenvalue \(down to -0\.[67]\d?\): .* no real logarithm"):
+    reference = fit_reference(
+        observed, train=np.arange(4000) < 3000, validation=np.arange(4000) >= 3000
+    )
+    with pytest.warns(
+        UserWarning,
+        match=(
+            r"LIM with 2 EOFs has 1 negative real eigenvalue \(down to -0\.[67]\d?\): .* no real"
+            r" logarithm"
+        ),
+    ):
         lim = fit_lim(reference, [1.0])
-    np.testing.assert_allclose(sorted(np.linalg.eigvals(lim.propagators[0].matrix)), [-0.7, 0.8], atol=0.05)
+    np.testing.assert_allclose(
+        sorted(np.linalg.eigvals(lim.propagators[0].matrix)), [-0.7, 0.8], atol=0.05
+    )
 
 
 def test_blocks_too_short_are_refused():
     observed = weather(900, rows=8, columns=8)
-    short = fit_reference(observed, train=slice("2000", "2001"), validation=slice("2002-01-01", "2002-01-04"), harmonics=1)
+    short = fit_reference(
+        observed,
+        train=slice("2000", "2001"),
+        validation=slice("2002-01-01", "2002-01-04"),
+        harmonics=1,
+    )
     with pytest.raises(ValueError, match="validation block without times 10 steps apart"):
         fit_lim(short, [10 * DAY], eofs=(5,))
     with pytest.raises(ValueError, match="training pairs at the longest lead"):
@@ -229,7 +296,12 @@ def test_blocks_too_short_are_refused():
 
 def test_forecasts_are_lazy_and_blocks_do_not_matter(monkeypatch):
     observed = waves(1500).chunk(time=200)
-    reference = fit_reference(observed, train=slice("2000", "2002"), validation=slice("2003", "2003"), climatology="constant")
+    reference = fit_reference(
+        observed,
+        train=slice("2000", "2002"),
+        validation=slice("2003", "2003"),
+        climatology="constant",
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lim = fit_lim(reference, [DAY, 2 * DAY], eofs=(2, 8))
