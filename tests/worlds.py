@@ -16,9 +16,9 @@ from sciwm.config import (
     ProbeConfig,
     TrainConfig,
 )
-from sciwm.probe.readout import fit_readouts
 from sciwm.probe.samples import readout_samples
-from sciwm.probe.targets import stored_series, target_series
+from sciwm.readout.readout import fit_readouts
+from sciwm.readout.targets import stored_series, target_series
 from sciwm.store.prepare import open_training_store, prepare
 from sciwm.train.fit import build_world
 from sciwm.world.model import WorldModel

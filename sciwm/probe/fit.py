@@ -8,10 +8,10 @@ from torch import nn
 
 from sciwm.config import ProbeConfig
 from sciwm.model.twins import Twin
-from sciwm.probe.readout import Readouts, fit_readouts
-from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.spread import fit_spread
+from sciwm.readout.readout import Readouts, fit_readouts
+from sciwm.readout.ridge import Ridge
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel
 

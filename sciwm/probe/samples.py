@@ -7,9 +7,9 @@ import torch
 import xarray as xr
 from rich.progress import track
 
-from sciwm.probe.features import recent_cells, recent_series
-from sciwm.probe.readout import Sample
-from sciwm.probe.targets import stored_series
+from sciwm.readout.features import recent_cells, recent_series
+from sciwm.readout.readout import Sample
+from sciwm.readout.targets import stored_series
 from sciwm.store.split import LABELS
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel

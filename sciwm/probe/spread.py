@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sciwm.config import ProbeConfig
-from sciwm.probe.readout import Readouts, Sample, fit_readouts
-from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples, state_samples
+from sciwm.readout.readout import Readouts, Sample, fit_readouts
+from sciwm.readout.ridge import Ridge
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel
 

@@ -12,7 +12,7 @@ from sciwm import catalogue
 from sciwm.climatology import Climatology, fit_climatology
 from sciwm.config import Config
 from sciwm.data.open import open_dataset
-from sciwm.probe.targets import as_components, stored_series, target_series
+from sciwm.readout.targets import as_components, stored_series, target_series
 from sciwm.regions import parse_region
 from sciwm.run.directory import RunDir
 from sciwm.skill import ALL_BASELINES

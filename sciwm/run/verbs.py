@@ -19,7 +19,7 @@ from sciwm.data.forecast_store import write_forecast
 from sciwm.data.open import open_forecast
 from sciwm.model.twins import Twin
 from sciwm.probe.fit import fit_probes
-from sciwm.probe.targets import target_series
+from sciwm.readout.targets import target_series
 from sciwm.report.page import write_report
 from sciwm.report.prose import describe_data, describe_model, describe_scores, variable_names
 from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance

@@ -18,7 +18,7 @@ from sciwm.atomic import write_atomically
 from sciwm.climatology import Climatology
 from sciwm.config import dump_config, load_config
 from sciwm.model.jepa import JEPA
-from sciwm.probe.readout import Readouts
+from sciwm.readout.readout import Readouts
 from sciwm.store.statistics import Statistics
 from sciwm.times import Step
 from sciwm.tokens.grid import GridTokenizer

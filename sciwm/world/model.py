@@ -15,9 +15,9 @@ from sciwm.climatology import Climatology
 from sciwm.config import Config
 from sciwm.model.jepa import JEPA
 from sciwm.model.twins import TWINS, Network, Twin
-from sciwm.probe.features import recent_cells, recent_series
-from sciwm.probe.readout import Readouts
-from sciwm.probe.targets import as_components, target_series
+from sciwm.readout.features import recent_cells, recent_series
+from sciwm.readout.readout import Readouts
+from sciwm.readout.targets import as_components, target_series
 from sciwm.store.forcing import conditions
 from sciwm.store.statistics import Statistics
 from sciwm.times import Step, infer_step

@@ -6,7 +6,7 @@ import torch
 
 from sciwm import testing
 from sciwm.probe.samples import readout_samples
-from sciwm.probe.targets import target_series
+from sciwm.readout.targets import target_series
 from sciwm.store.prepare import open_training_store
 from tests.worlds import climate_world, config, molecule_world
 

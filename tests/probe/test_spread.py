@@ -11,9 +11,9 @@ import sciwm
 from sciwm import testing
 from sciwm.config import ConfigError, load_config
 from sciwm.probe.fit import fit_probes
-from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples, state_samples
 from sciwm.probe.spread import _calibrated, _Found
+from sciwm.readout.ridge import Ridge
 from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world, fit_world
 from sciwm.world.rollout import predicted_latents

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import sciwm
 from sciwm import testing
-from sciwm.probe.targets import target_series
+from sciwm.readout.targets import target_series
 from sciwm.train.fit import build_world
 from sciwm.world.files import load_world, save_world
 from tests.worlds import climate_world, config, molecule_world

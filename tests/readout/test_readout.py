@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sciwm.probe.features import field_features, series_features
-from sciwm.probe.readout import Readouts, Sample, fit_readouts
-from sciwm.probe.ridge import Moments, fit_pooled, fit_ridge
+from sciwm.readout.features import field_features, series_features
+from sciwm.readout.readout import Readouts, Sample, fit_readouts
+from sciwm.readout.ridge import Moments, fit_pooled, fit_ridge
 
 LEADS = (1, 4)
 AREA = torch.tensor([0.5, 0.3, 0.2])

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sciwm.probe.features import field_features, series_features
-from sciwm.probe.ridge import Moments, Ridge, choose_strength, fit_pooled, fit_ridge
+from sciwm.readout.features import field_features, series_features
+from sciwm.readout.ridge import Moments, Ridge, choose_strength, fit_pooled, fit_ridge
 
 __all__ = ["KINDS", "Readouts", "Sample", "fit_readouts"]
 
@@ -124,7 +124,7 @@ def fit_readouts(
     lead_steps : sequence of int
         Leads in time steps.
     scope : {"token", "shared"}
-        See `sciwm.probe.features.field_features`.
+        See `sciwm.readout.features.field_features`.
     strengths : sequence of float
         Ridge strengths; every lead takes the one with the smallest error on the validation block.
     area : Tensor
