@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from sciwm import skill
     from sciwm.data.open import open_dataset, open_forecast
     from sciwm.streams.open import stream
-    from sciwm.world.files import load
-    from sciwm.world.model import WorldModel
+    from sciwm.world.model import WorldModel, load
 
 __version__ = "0.1.0"
 
@@ -20,7 +19,7 @@ __all__ = ["WorldModel", "__version__", "load", "open_dataset", "open_forecast",
 
 _HOME = {
     "WorldModel": "sciwm.world.model",
-    "load": "sciwm.world.files",
+    "load": "sciwm.world.model",
     "open_dataset": "sciwm.data.open",
     "open_forecast": "sciwm.data.open",
     "stream": "sciwm.streams.open",

@@ -1,6 +1,5 @@
 """Tiny worlds: a prepared store, a configuration that fits it, and a world model probed on it, trained or not."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ from sciwm.config import (
     ProbeConfig,
     TrainConfig,
 )
-from sciwm.probe.samples import readout_samples
-from sciwm.readout.readout import fit_readouts
+from sciwm.probe.fit import fit_probes
 from sciwm.readout.targets import stored_series, target_series
 from sciwm.store.prepare import open_training_store, prepare
 from sciwm.train.fit import build_world
@@ -67,18 +65,9 @@ def series_climatology(path, *, kind="constant"):
     )
 
 
-def probed(world: WorldModel, path, leads) -> WorldModel:
+def probed(world: WorldModel, path, leads, settings) -> WorldModel:
     """The same world with readouts of some leads."""
-    ds = open_training_store(path)
-    readouts = fit_readouts(
-        readout_samples(world, ds, which="train", lead_steps=leads),
-        readout_samples(world, ds, which="validation", lead_steps=leads),
-        lead_steps=leads,
-        scope=world.config.probe.scope,
-        strengths=world.config.probe.strengths,
-        area=world.tokenizer.area,
-    )
-    return dataclasses.replace(world, readouts=readouts)
+    return fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=leads)
 
 
 def climate_world(
@@ -86,10 +75,10 @@ def climate_world(
 ) -> tuple[WorldModel, Path]:
     """An untrained, probed world model of a climate, and its store."""
     path = store(ds, folder, **options)
-    world = build_world(
-        settings or config(), path, series_climatology=series_climatology(path) if series else None
-    )
-    return probed(world, path, leads), path
+    settings = settings or config()
+    normal = series_climatology(path) if series else None
+    world = build_world(settings, path, series_climatology=normal)
+    return probed(world, path, leads, settings), path
 
 
 def molecule_world(folder, *, leads=(1, 5)) -> tuple[WorldModel, Path]:
@@ -98,7 +87,6 @@ def molecule_world(folder, *, leads=(1, 5)) -> tuple[WorldModel, Path]:
     targets = ["phi", "psi"]
     blocks = {"by": "segment", "train": [0, 1, 2], "validation": [3], "test": [4]}
     path = store(ds, folder, targets=target_series(ds, targets), **blocks)
-    world = build_world(
-        config(probe={"targets": targets}), path, series_climatology=series_climatology(path)
-    )
-    return probed(world, path, leads), path
+    settings = config(probe={"targets": targets})
+    world = build_world(settings, path, series_climatology=series_climatology(path))
+    return probed(world, path, leads, settings), path

@@ -8,7 +8,6 @@ error, its spread undefined.
 members are sorted: 50 members cost 5 times as much as one pass over them, not 50.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -17,7 +16,6 @@ import xarray as xr
 from sciwm.skill.alignment import over_space
 
 __all__ = [
-    "ENSEMBLE_METRICS",
     "crps",
     "energy_score",
     "ensemble_sums",
@@ -222,15 +220,6 @@ def spread_skill(means: xr.DataArray) -> xr.DataArray:
     """
     error = _get(means, "squared_error")
     return (_get(means, "expected_square") / error.where(error > 0)) ** 0.5
-
-
-ENSEMBLE_METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
-    "crps": crps,
-    "energy_score": energy_score,
-    "spread": spread,
-    "spread_skill": spread_skill,
-}
-"""Metric functions by name."""
 
 
 def _ranks(forecast: np.ndarray, observed: np.ndarray, weights: np.ndarray) -> np.ndarray:

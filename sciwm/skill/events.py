@@ -17,7 +17,6 @@ import xarray as xr
 from sciwm.skill.alignment import over_space
 
 __all__ = [
-    "EVENT_METRICS",
     "Event",
     "brier",
     "event_sums",
@@ -244,10 +243,3 @@ def roc_area(means: xr.DataArray) -> xr.DataArray:
     hits, misses = hit.sum("statistic", skipna=False), false.sum("statistic", skipna=False)
     both = hits * misses
     return (hit * below).sum("statistic", skipna=False) / both.where(both > 0)
-
-
-EVENT_METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
-    "brier": brier,
-    "roc_area": roc_area,
-}
-"""Metric functions of threshold events by name."""

@@ -10,8 +10,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from sciwm.skill.metrics import cost, is_dimensionless
-from sciwm.skill.scores import ALL_METRICS, is_event_metric
+from sciwm.skill.metrics import METRICS, cost, is_dimensionless, is_event_metric
 
 __all__ = ["render", "to_frame", "write_skill"]
 
@@ -159,7 +158,7 @@ def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None =
     """
     held = [str(m) for m in skill["metric"].values]
     if metric not in held:
-        hint = "" if metric in ALL_METRICS else f" (known: {', '.join(ALL_METRICS)})"
+        hint = "" if metric in METRICS else f" (known: {', '.join(METRICS)})"
         raise ValueError(
             f"got metric {metric!r}, expected one of this table: {', '.join(held)}{hint}"
         )

@@ -9,20 +9,12 @@ pass over the fields for each of them; here all nine sums come from one pass, wh
 a large forecast costs.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-
 import numpy as np
 import xarray as xr
 
 from sciwm.skill.alignment import over_space
-from sciwm.skill.ensemble import ENSEMBLE_METRICS
-from sciwm.skill.events import EVENT_METRICS
-from sciwm.skill.fractions import fss, neighbourhood
-from sciwm.skill.seeps import seeps
 
 __all__ = [
-    "METRICS",
     "STATISTICS",
     "acc",
     "area_means",
@@ -251,67 +243,3 @@ def nmse(means: xr.DataArray) -> xr.DataArray:
     """
     variance = _get(means, "observed_square")
     return _get(means, "squared_error") / variance.where(variance > 0)
-
-
-METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
-    "rmse": rmse,
-    "mae": mae,
-    "bias": bias,
-    "acc": acc,
-    "correlation": correlation,
-    "index_rmse": index_rmse,
-    "nmse": nmse,
-}
-"""Metric functions of single-valued forecasts (and ensemble means) by name."""
-
-ANOMALY_METRICS = frozenset({"acc", "correlation", "nmse"})
-REFERENCE_METRICS = ANOMALY_METRICS | {"seeps"}
-ALL_METRICS = METRICS | ENSEMBLE_METRICS | {"seeps": seeps} | EVENT_METRICS
-"""All metric functions by name but the fractions skill scores, ``fss_N`` for every odd N."""
-
-
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Refuse unknown metric names."""
-    for name in metrics:
-        metric_function(name)
-
-
-def metric_function(name: str) -> Callable[[xr.DataArray], xr.DataArray]:
-    """What computes a metric from `mean_over_inits`.
-
-    Raises
-    ------
-    ValueError
-        If there is no metric of this name.
-    """
-    size = neighbourhood(name)
-    if size is not None:
-        return partial(fss, size=size)
-    if name not in ALL_METRICS:
-        raise ValueError(
-            f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}, fss_5 (of 5 × 5"
-            " cells)"
-        )
-    return ALL_METRICS[name]
-
-
-def is_event_metric(name: str) -> bool:
-    """Whether a metric is defined on threshold events, and on nothing else."""
-    return name in EVENT_METRICS or neighbourhood(name) is not None
-
-
-def with_event_metrics(metrics: Sequence[str], events: Sequence[str]) -> list[str]:
-    """Add the metrics of events where there are events and none is among them.
-
-    Raises
-    ------
-    ValueError
-        If there is one without events.
-    """
-    given = [m for m in metrics if is_event_metric(m)]
-    if given and not events:
-        raise ValueError(
-            f"got metrics {given} without events, expected some, such as events=('t850>285',) or"
-            " --events 't850>285'"
-        )
-    return [*metrics, *(EVENT_METRICS if events and not given else ())]

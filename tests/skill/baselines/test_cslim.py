@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from truths import DAY, weather
+from truths import scored as evaluate
 
-from sciwm.skill import evaluate, fit_reference
+from sciwm.skill import fit_reference
 from sciwm.skill.baselines.cslim import cslim_forecast, fit_cslim
 from sciwm.skill.baselines.lim import fit_lim
 from sciwm.testing import small_months
