@@ -16,9 +16,10 @@ __all__ = ["to_disk_layout", "write_forecast"]
 
 
 def to_disk_layout(forecast: xr.Dataset) -> xr.Dataset:
-    """Rename ``init_time`` to ``time`` and ``lead_time`` to ``prediction_timedelta``, and give back the source's own names and units.
+    """Give a forecast the dims of the WeatherBench 2 layout and the source's names and units.
 
-    WeatherBench-X, and a plain `xarray.open_zarr`, read the result as it is.
+    ``init_time`` becomes ``time``, ``lead_time`` becomes ``prediction_timedelta``. WeatherBench-X,
+    and a plain `xarray.open_zarr`, read the result as it is.
     """
     out = to_original(forecast)
     if "segment" in forecast.coords and "init_time" in forecast["segment"].dims:
@@ -76,17 +77,7 @@ def write_forecast(
         for batch in batches:
             ds = to_disk_layout(batch).assign_attrs(attrs or {})
             if first:
-                encoding: dict[str, dict[str, Any]] = {
-                    str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()
-                }
-                if ds["time"].dtype.kind in "MO":
-                    # Fixed beforehand: units found for the first batch, such as days, may not do
-                    # for the next.
-                    encoding["time"] = {
-                        "units": "seconds since 1970-01-01",
-                        "calendar": ds["time"].dt.calendar,
-                        "dtype": "int64",
-                    }
+                encoding = _encoding(ds)
                 ds.to_zarr(partial, mode="w", encoding=encoding, zarr_format=3, consolidated=False)
             else:
                 ds.to_zarr(partial, append_dim="time", consolidated=False)
@@ -101,3 +92,17 @@ def write_forecast(
         zarr.consolidate_metadata(partial)
     partial.rename(path)
     return path
+
+
+def _encoding(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
+    encoding: dict[str, dict[str, Any]] = {
+        str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()
+    }
+    if ds["time"].dtype.kind in "MO":
+        # Fixed beforehand: units found for the first batch, such as days, may not do for the next.
+        encoding["time"] = {
+            "units": "seconds since 1970-01-01",
+            "calendar": ds["time"].dt.calendar,
+            "dtype": "int64",
+        }
+    return encoding
