@@ -16,9 +16,10 @@ __all__ = ["to_disk_layout", "write_forecast", "write_forecasts"]
 
 
 def to_disk_layout(forecast: xr.Dataset) -> xr.Dataset:
-    """Rename ``init_time`` to ``time`` and ``lead_time`` to ``prediction_timedelta``, and give back the source's own names and units.
+    """Give a forecast the dims of the WeatherBench 2 layout and the source's names and units.
 
-    WeatherBench-X, and a plain `xarray.open_zarr`, read the result as it is.
+    ``init_time`` becomes ``time``, ``lead_time`` becomes ``prediction_timedelta``. WeatherBench-X,
+    and a plain `xarray.open_zarr`, read the result as it is.
     """
     out = to_original(forecast)
     if "segment" in forecast.coords and "init_time" in forecast["segment"].dims:
