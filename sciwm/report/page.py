@@ -11,6 +11,7 @@ from string import Template
 import numpy as np
 import xarray as xr
 
+from sciwm.atomic import write_atomically
 from sciwm.report.cases import case_section
 from sciwm.report.curves import rank_figures, rank_frame, spectrum_figures, spectrum_frame
 from sciwm.report.errormaps import error_map_section
@@ -108,9 +109,7 @@ def write_report(
     sections += _background_sections(log, methods, config, provenance)
     page = _page(title, summarize(skill), str(skill.attrs.get("leakage", "")), notes, sections)
     out = Path(out)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page, "utf-8")
-    partial.replace(out)
+    write_atomically(out, page)
     return out
 
 
