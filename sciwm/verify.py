@@ -14,7 +14,7 @@ from sciwm.atomic import write_atomically
 from sciwm.data.forecast_store import write_forecast
 from sciwm.data.open import open_dataset, open_forecast, open_static
 from sciwm.regions import land_fraction
-from sciwm.report.page import write_report
+from sciwm.report.page import About, write_report
 from sciwm.report.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.alignment import locate
 from sciwm.skill.baselines.by_name import ALL_BASELINES, BASELINES, LIM_EOFS, fit_baseline
@@ -155,24 +155,25 @@ def evaluate_forecasts(
             for name, block in (("training block", train), ("validation block", validation))
             if block
         }
-        write_report(
-            page,
+        about = About(
             title=f"Forecasts of {', '.join(named)}",
-            skill=skill,
-            forecast=_on_grid(first, observed, asked.regrid),
-            observed=observed,
-            log=None,
-            config="",
-            diagnostics=diagnostics,
-            notes=report_notes(skill),
-            methods=[_methods(skill, observed, truth, train, validation)],
             provenance={
                 "forecasts": ", ".join(forecasts),
                 "truth": str(truth),
                 **periods,
                 "sciwm": sciwm.__version__,
             },
+            notes=report_notes(skill),
+            methods=[_methods(skill, observed, truth, train, validation)],
             skill_csv=out.read_text(encoding="utf-8"),
+        )
+        write_report(
+            page,
+            about=about,
+            skill=skill,
+            forecast=_on_grid(first, observed, asked.regrid),
+            observed=observed,
+            diagnostics=diagnostics,
         )
         _console.print(
             f"[bold]{page}[/bold]: open it in a browser", highlight=False, soft_wrap=True

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sciwm.report.page import write_report
+from sciwm.report.page import About, write_report
 
 METHODS = (
     "jepa",
@@ -177,30 +177,18 @@ PROVENANCE = {
 
 
 def make_report(
-    out,
-    skill,
-    *,
-    forecast=None,
-    observed=None,
-    log=None,
-    notes=("Simulated data & nothing else.",),
-    skill_csv="a,b\n1,<2>\n",
-    diagnostics=None,
+    out, skill, *, notes=("Simulated data & nothing else.",), skill_csv="a,b\n1,<2>\n", **data
 ):
-    return write_report(
-        out,
+    """Report of a skill table; ``data`` are forecast, observed, log and diagnostics."""
+    about = About(
         title=TITLE,
-        skill=skill,
-        forecast=forecast,
-        observed=observed,
-        log=log,
-        config=CONFIG,
         provenance=PROVENANCE,
-        diagnostics=diagnostics,
-        methods=["Everything was <done> as it is."],
         notes=notes,
+        methods=["Everything was <done> as it is."],
+        config=CONFIG,
         skill_csv=skill_csv,
     )
+    return write_report(out, about=about, skill=skill, **data)
 
 
 def leads_of(unit, values):

@@ -6,14 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-__all__ = [
-    "INK",
-    "Leads",
-    "Look",
-    "join_words",
-    "lead_axis",
-    "looks",
-]
+__all__ = ["INK", "Leads", "Look", "join_words", "lead_axis", "looks"]
 
 INK = "#010203"  # stands for the page's text colour; replaced by currentColor in the SVG
 
@@ -45,7 +38,7 @@ _SPARE = (("#8C7A00", "*"), ("#7B3294", "h"), ("#4D4D4D", ">"), ("#01665E", "p")
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Label, colour, dash and marker of each method: fixed for the known ones, spare ones for others in order.
+    """Label, colour, dash and marker of each method: fixed for known ones, spare ones for others.
 
     Examples
     --------
@@ -106,10 +99,9 @@ def lead_axis(lead_time: xr.DataArray) -> Leads:
     values = np.atleast_1d(lead_time.values)
     if np.issubdtype(values.dtype, np.timedelta64):
         hours = values / np.timedelta64(3_600_000_000_000, "ns")
-        days = bool(np.all(hours % 24 == 0)) or float(hours.max()) > 120
-        return Leads(
-            tuple(float(h) / (24 if days else 1) for h in hours), "days" if days else "hours"
-        )
+        if bool(np.all(hours % 24 == 0)) or float(hours.max()) > 120:
+            return Leads(tuple(float(h) / 24 for h in hours), "days")
+        return Leads(tuple(float(h) for h in hours), "hours")
     units = str(lead_time.attrs.get("units", ""))
     if units not in ("months", "ps"):
         raise ValueError(

@@ -20,7 +20,7 @@ from sciwm.data.open import open_forecast
 from sciwm.model.objectives import OBJECTIVES
 from sciwm.probe.fit import fit_probes
 from sciwm.readout.targets import target_series
-from sciwm.report.page import write_report
+from sciwm.report.page import About, write_report
 from sciwm.report.prose import describe_data, describe_model, describe_scores, variable_names
 from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance
 from sciwm.run.inputs import (
@@ -367,25 +367,27 @@ def report(run: RunDir, config: Config) -> None:
         xr.load_dataset(run.diagnostics_file) if run.diagnostics_file.exists() else None
     )  # of an older version
     with xr.open_dataset(run.skill_file) as skill:
+        num_weights = sum(weight.numel() for weight in world.network.parameters())
+        about = About(
+            title=run.name,
+            provenance=facts,
+            notes=report_notes(skill),
+            methods=[
+                describe_data(config, observed, world.about["split"]),
+                describe_model(config, num_weights),
+                describe_scores(skill, truth="the data", variables=variable_names(observed)),
+            ],
+            config=dump_config(config),
+            skill_csv=run.table_file.read_text(encoding="utf-8"),
+        )
         write_report(
             run.report_file,
-            title=run.name,
+            about=about,
             skill=skill.load(),
             forecast=open_forecast(str(run.forecast_store)),
             observed=observed,
             log=run.read_log(),
-            config=dump_config(config),
-            provenance=facts,
             diagnostics=diagnostics,
-            notes=report_notes(skill),
-            methods=[
-                describe_data(config, observed, world.about["split"]),
-                describe_model(
-                    config, sum(weight.numel() for weight in world.network.parameters())
-                ),
-                describe_scores(skill, truth="the data", variables=variable_names(observed)),
-            ],
-            skill_csv=run.table_file.read_text(encoding="utf-8"),
         )
     run.record_stage("report", inputs, [run.report_file])
     say(run.report_file, "open it in a browser")

@@ -1,6 +1,5 @@
 """The skill table as rows, files and coloured text."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from sciwm.atomic import replacing
 from sciwm.skill.metrics import METRICS, cost, is_dimensionless, is_event_metric
 
 __all__ = ["render", "to_frame", "write_skill"]
@@ -19,12 +19,8 @@ def _lead_column(skill: xr.Dataset) -> tuple[str, np.ndarray]:
     lead = skill["lead_time"].values
     if np.issubdtype(lead.dtype, np.timedelta64):
         return "lead_hours", lead / np.timedelta64(3_600_000_000_000, "ns")
-    return (
-        (
-            f"lead_{skill['lead_time'].attrs.get('units', skill.attrs.get('lead_column', 'lead_ps').removeprefix('lead_'))}"
-        ),
-        lead,
-    )
+    name = skill.attrs.get("lead_column", "lead_ps").removeprefix("lead_")
+    return f"lead_{skill['lead_time'].attrs.get('units', name)}", lead
 
 
 def to_frame(skill: xr.Dataset) -> pd.DataFrame:
@@ -78,7 +74,7 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
 
 
 def write_skill(skill: xr.Dataset, csv_path: str | Path, nc_path: str | Path) -> None:
-    """Write the skill table as CSV and NetCDF, each under a temporary name first.
+    """Write the skill table as CSV and NetCDF, each whole or not at all.
 
     Parameters
     ----------
@@ -87,13 +83,10 @@ def write_skill(skill: xr.Dataset, csv_path: str | Path, nc_path: str | Path) ->
     csv_path, nc_path : path
         Replaced if they exist.
     """
-    csv, nc = Path(csv_path), Path(nc_path)
-    partial = csv.with_name(csv.name + ".partial")
-    to_frame(skill).to_csv(partial, index=False)
-    os.replace(partial, csv)
-    partial = nc.with_name(nc.name + ".partial")
-    skill.to_netcdf(partial, engine="h5netcdf")
-    os.replace(partial, nc)
+    with replacing(Path(csv_path)) as csv:
+        to_frame(skill).to_csv(csv, index=False)
+    with replacing(Path(nc_path)) as nc:
+        skill.to_netcdf(nc, engine="h5netcdf")
 
 
 def _digits(values: np.ndarray) -> int:
@@ -145,7 +138,9 @@ def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> 
 
 
 def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None = None) -> None:
-    """Print the skill table: methods × leads for every variable and region, the best in bold, 95 % intervals dim.
+    """Print the skill table: methods × leads for every variable and region.
+
+    The best method of each lead is bold, 95 % intervals are dim.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ import xarray as xr
 from truths import days
 
 from sciwm.regions import region_weights
-from sciwm.report.page import write_report
+from sciwm.report.page import About, write_report
 from sciwm.skill import evaluate, render
 from sciwm.skill.ensemble import ensemble_sums, rank_histogram, single_sums
 from sciwm.skill.metrics import METRICS
@@ -194,9 +194,9 @@ def test_ensembles_and_single_forecasts_in_one_table(tmp_path):
         value.loc[{"method": "many", "metric": "crps"}]
         < value.loc[{"method": "one", "metric": "crps"}]
     ).all()
-    empty = {"forecast": None, "observed": None, "log": None, "config": "", "provenance": {}}
+    about = About(title="", provenance={})
     for name, table in (("both", skill), ("one", skill.sel({"method": ["one"]}))):
-        page = write_report(tmp_path / f"{name}.html", title=name, skill=table, **empty).read_text()
+        page = write_report(tmp_path / f"{name}.html", about=about, skill=table).read_text()
         assert "Fair CRPS" in page
         assert "Configuration" not in page
     render(skill, metric="spread")
