@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sciwm.data.open import open_dataset
-from sciwm.store.prepare import prepare
+from sciwm.store.prepare import Blocks, Fit, prepare
 from sciwm.testing import small_climate
 
 CHUNKS = (100, 8, 12)
@@ -54,8 +54,8 @@ def test_prepare_stops_there_and_leaves_nothing_that_looks_finished(tmp_path, su
         prepare(
             open_dataset(path),
             tmp_path / "t.zarr",
-            train=[str(year), str(year + 1)],
-            harmonics=1,
+            blocks=Blocks(train=[str(year), str(year + 1)]),
+            fit=Fit(harmonics=1),
             progress=False,
         )
     assert not (tmp_path / "t.zarr").exists()
