@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from sciwm.data.open import open_dataset
-from sciwm.store.prepare import prepare
+from sciwm.store.prepare import Blocks, Fit, prepare
 
 SOURCES = {  # times, latitudes, longitudes, times in a chunk
     "chunks of 32 times, 32×64": (5000, 32, 64, 32),
@@ -84,7 +84,8 @@ def read_alone(source: Path, out: Path) -> None:
 
 def prepare_once(source: Path, out: Path) -> None:
     ds = open_dataset(source)
-    prepare(ds, out, by="step", harmonics=2, progress=False, **split_of(ds))
+    blocks = Blocks(by="step", **split_of(ds))
+    prepare(ds, out, blocks=blocks, fit=Fit(harmonics=2), progress=False)
 
 
 def plain_xarray(source: Path, out: Path) -> None:

@@ -208,8 +208,7 @@ def fit_climatology_and_spread(
     ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int = 3
 ) -> tuple[Climatology, Spread]:
     """`fit_climatology` and the sums of squared anomalies about it, from the same single pass."""
-    if kind not in ("harmonic", "monthly", "constant"):
-        raise ValueError(f"got climatology {kind!r}, expected 'harmonic', 'monthly' or 'constant'")
+    check_kind(kind)
     harmonics = harmonics if kind == "harmonic" else 0
     time = ds["time"]
     if time.size == 0:
@@ -250,6 +249,12 @@ def fit_climatology_and_spread(
     squares, count, first = (xr.Dataset(fields[k]) for k in ("squares", "count", "first_missing"))
     spread = Spread(squares, count, first, num_times=time.size)
     return climatology, spread
+
+
+def check_kind(kind: str) -> None:
+    """Refuse what is no kind of climatology."""
+    if kind not in ("harmonic", "monthly", "constant"):
+        raise ValueError(f"got climatology {kind!r}, expected 'harmonic', 'monthly' or 'constant'")
 
 
 def evaluate_design(

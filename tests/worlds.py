@@ -1,4 +1,4 @@
-"""Tiny worlds: a prepared store, a configuration that fits it, and a world model probed on it, trained or not."""
+"""Tiny worlds: a prepared store, a configuration, a world model probed on it, trained or not."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sciwm.config import (
 )
 from sciwm.probe.fit import fit_probes
 from sciwm.readout.targets import stored_series, target_series
-from sciwm.store.prepare import open_training_store, prepare
+from sciwm.store.prepare import Blocks, Fit, open_training_store, prepare
 from sciwm.train.fit import build_world
 from sciwm.world.model import WorldModel
 
@@ -52,9 +52,13 @@ def split(num_times, *, gap_steps=6):
 
 
 def store(ds, folder, **options):
-    """Prepare a training store, with targets and static fields if there are any."""
-    arguments = {**split(ds.sizes["time"]), "harmonics": 1, "progress": False} | options
-    return prepare(ds, Path(folder) / "train.zarr", **arguments)
+    """Prepare a training store; the fields of `Blocks` and `Fit` lie flat among the options."""
+    options = {**split(ds.sizes["time"]), "harmonics": 1, "progress": False} | options
+    blocks, fit = (
+        kind(**{f.name: options.pop(f.name) for f in dataclasses.fields(kind) if f.name in options})
+        for kind in (Blocks, Fit)
+    )
+    return prepare(ds, Path(folder) / "train.zarr", blocks=blocks, fit=fit, **options)
 
 
 def series_climatology(path, *, kind="constant"):

@@ -21,13 +21,14 @@ from sciwm.skill.events import parse_event
 from sciwm.skill.metrics import with_event_metrics
 from sciwm.skill.sums import check_regions
 from sciwm.store.prepare import load_statistics, open_training_store
-from sciwm.store.split import LABELS, crossing_steps, split_times
+from sciwm.store.split import LABELS, Blocks, crossing_steps, split_times
 from sciwm.store.statistics import from_channels
 from sciwm.times import Step, infer_step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.rollout import initial_positions, lead_paths
 
 __all__ = [
+    "blocks_of",
     "config_problems",
     "gap_problem",
     "gap_steps",
@@ -72,6 +73,12 @@ def gap_steps(config: Config, step: Step) -> int:
     )
 
 
+def blocks_of(config: Config, gap: int) -> Blocks:
+    """Blocks of the split, so many steps apart where they touch."""
+    split = config.data.split
+    return Blocks(split.train, split.validation, split.test, by=split.by, gap_steps=gap)
+
+
 def gap_problem(config: Config, ds: xr.Dataset) -> str:
     """What is too near to what, where pieces of one record train and are scored; empty if nothing is.
 
@@ -84,11 +91,10 @@ def gap_problem(config: Config, ds: xr.Dataset) -> str:
         return ""
     step, segment = infer_step(ds["time"]), ds["segment"].values
     gap = gap_steps(config, step)
-    blocks = {"train": split.train, "validation": split.validation, "test": split.test}
     lost = crossing_steps(
         ds["time"],
         segment,
-        split_times(ds["time"], segment, by=split.by, gap_steps=gap, **blocks),
+        split_times(ds["time"], blocks_of(config, gap), segment),
         gap,
     )
     parts = [

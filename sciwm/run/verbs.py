@@ -24,6 +24,7 @@ from sciwm.report.page import About, write_report
 from sciwm.report.prose import describe_data, describe_model, describe_scores, variable_names
 from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance
 from sciwm.run.inputs import (
+    blocks_of,
     config_problems,
     gap_problem,
     gap_steps,
@@ -40,9 +41,9 @@ from sciwm.run.stages import console, is_fresh, need, say, stage_inputs
 from sciwm.skill.diagnostics import write_diagnostics
 from sciwm.skill.frame import render, write_skill
 from sciwm.skill.table import assess, score_lineup
-from sciwm.store.prepare import load_statistics, open_training_store
+from sciwm.store.prepare import Fit, Origin, load_statistics, open_training_store
 from sciwm.store.prepare import prepare as write_training_store
-from sciwm.store.split import split_times
+from sciwm.store.split import LABELS, split_times
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
 from sciwm.train.profile import profile_training
@@ -88,23 +89,15 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
     with dask_workers(scheduler=scheduler, workers=workers) as client:
         if client is not None:
             console.print(describe(client), highlight=False, soft_wrap=True)
-        series = target_series(ds, config.probe.targets) if config.probe.targets else None
-        split = config.data.split
+        data = config.data
         write_training_store(
             ds,
             run.train_store,
-            by=split.by,
-            train=split.train,
-            validation=split.validation,
-            test=split.test,
-            gap_steps=gap,
-            climatology=config.data.climatology,
-            harmonics=config.data.harmonics,
-            missing=config.data.missing,
-            static=_static_fields(ds) if config.data.static else None,
-            targets=series,
-            config_json=json.dumps(asdict(config.data)),
-            fingerprint=mark,
+            blocks=blocks_of(config, gap),
+            fit=Fit(data.climatology, data.harmonics, data.missing),
+            static=_static_fields(ds) if data.static else None,
+            targets=target_series(ds, config.probe.targets) if config.probe.targets else None,
+            origin=Origin(json.dumps(asdict(data)), mark),
         )
     run.record_stage("prepare", inputs, [run.train_store])
     counts = np.bincount(open_training_store(run.train_store)["split"].values + 1, minlength=4)
@@ -422,15 +415,8 @@ def check(config: Config) -> list[str]:
             return []
         step = infer_step(ds["time"])
         leads = lead_steps(config, step)
-        split = config.data.split
-        blocks = {"train": split.train, "validation": split.validation, "test": split.test}
-        label = split_times(
-            ds["time"],
-            ds["segment"].values,
-            by=split.by,
-            gap_steps=gap_steps(config, step),
-            **blocks,
-        )
+        blocks = blocks_of(config, gap_steps(config, step))
+        label = split_times(ds["time"], blocks, ds["segment"].values)
         problems = config_problems(config, ds)
     except (ValueError, FileNotFoundError) as error:
         return [str(error)]
@@ -441,7 +427,7 @@ def check(config: Config) -> list[str]:
             highlight=False,
         )
     longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
-    for number, name in enumerate(blocks):
+    for name, number in LABELS.items():
         history, strides = config.model.history, config.objective.lead_steps
         found = initial_positions(
             ds["segment"].values,

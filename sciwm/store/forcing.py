@@ -1,4 +1,4 @@
-"""What a training store knows beside its states: calendar conditions, labels, static fields, probe targets."""
+"""What a training store knows beside its states: calendar, labels, static fields, targets."""
 
 from typing import Any
 
@@ -14,7 +14,9 @@ _PIECE = 2**14
 
 
 def conditions(time: Any, step: Step) -> np.ndarray:
-    """Calendar as known beforehand: sine and cosine of two annual harmonics, and of the hour when steps are below a day.
+    """Calendar as known beforehand: sine and cosine of two annual harmonics.
+
+    When steps are below a day, those of the hour, too.
 
     Parameters
     ----------
@@ -34,9 +36,8 @@ def conditions(time: Any, step: Step) -> np.ndarray:
     hourly = step.unit == "hours" and step.value < 24.0
     out = np.empty((values.size, 6 if hourly else 4), np.float32)
     flat = values.ravel()
-    for start in range(
-        0, values.size, _PIECE
-    ):  # what is needed in between takes many times the memory of the result
+    # Piece by piece: what is needed in between takes many times the memory of the result.
+    for start in range(0, values.size, _PIECE):
         year, day, _ = calendar_fields(flat[start : start + _PIECE])
         angles = [2 * np.pi * year, 4 * np.pi * year, *([2 * np.pi * day] if hourly else [])]
         out[start : start + _PIECE] = np.stack(
@@ -52,7 +53,10 @@ def small_arrays(
     static: xr.Dataset | None,
     targets: xr.Dataset | None,
 ) -> xr.Dataset:
-    """Everything of a training store but its states and statistics, with the attributes that describe the time axis."""
+    """Everything of a training store but its states and statistics.
+
+    Its attributes describe the time axis.
+    """
     step = infer_step(ds["time"])
     time = ds["time"].values
     fields: dict[str, Any] = {

@@ -1,4 +1,7 @@
-"""From a canonical Dataset to a training store: statistics first, then blocks of states, resumable and atomic."""
+"""From a canonical Dataset to a training store: statistics first, then blocks of states.
+
+A call that was interrupted can be made again; nothing unfinished lies under the store's name.
+"""
 
 import errno
 import hashlib
@@ -7,45 +10,65 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from sciwm.store.forcing import conditions, small_arrays
-from sciwm.store.split import split_times
-from sciwm.store.statistics import Statistics, fit_statistics, to_channels
+from sciwm.store.split import Blocks, split_times
+from sciwm.store.statistics import Fit, Statistics, fit_statistics, to_channels
 from sciwm.store.write import PROGRESS, create_state, read_progress, record_progress, write_state
 from sciwm.times import numeric_time
 
-__all__ = ["conditions", "is_training_store", "load_statistics", "open_training_store", "prepare"]
+__all__ = [
+    "Blocks",
+    "Fit",
+    "Origin",
+    "conditions",
+    "is_training_store",
+    "load_statistics",
+    "open_training_store",
+    "prepare",
+]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the states of a store come from, kept as its attributes.
+
+    Parameters
+    ----------
+    config : str
+        The configuration, as JSON.
+    fingerprint : str
+        Stands for the content of the source.
+    """
+
+    config: str = ""
+    fingerprint: str = ""
 
 
 def prepare(
     ds: xr.Dataset,
     out: str | Path,
     *,
-    by: Literal["time", "step", "segment"] = "time",
-    train: Sequence[Any],
-    validation: Sequence[Any] = (),
-    test: Sequence[Any] = (),
-    gap_steps: int = 0,
-    climatology: Literal["harmonic", "monthly", "constant"] = "harmonic",
-    harmonics: int = 3,
-    missing: Literal["error", "mask"] = "error",
+    blocks: Blocks,
+    fit: Fit = Fit(),
     static: xr.Dataset | None = None,
     targets: xr.Dataset | None = None,
-    config_json: str = "",
-    fingerprint: str = "",
+    origin: Origin = Origin(),
     progress: bool = True,
 ) -> Path:
-    """Write the store that training reads: standardized states in chunks of time, labels, conditions and statistics.
+    """Write the store that training reads.
 
-    The store appears under its name only when complete. Until then it grows in a hidden folder
-    beside it; the same call made again goes on at the first unwritten block, a call with other
-    arguments starts over. Work runs on Dask: threads, or the active ``distributed`` client.
+    It holds standardized states in chunks of time, labels, conditions and statistics. Until it is
+    complete it grows in a hidden folder beside its name. The same call made again goes on at the
+    first unwritten block; a call with other arguments starts over. Work runs on Dask: threads, or
+    the active ``distributed`` client.
 
     Parameters
     ----------
@@ -55,18 +78,18 @@ def prepare(
     out : path
         Folder of the store, e.g. ``runs/era5/train.zarr``; an older training store there is
         replaced.
-    by, train, validation, test, gap_steps
-        See `sciwm.store.split.split_times`.
-    climatology, harmonics, missing
-        See `sciwm.store.statistics.fit_statistics`; of these, molecules use only ``missing``.
+    blocks : Blocks
+        The times that train, choose and score.
+    fit : Fit
+        Climatology, and what becomes of missing values; of these, molecules use only ``missing``.
     static : Dataset, optional
         Fields ``(latitude, longitude)`` given to the predictor; standardized over the domain, 0
         where missing.
     targets : Dataset, optional
         Scalar series ``(time,)`` for probes; angles (units of radians or degrees) are stored as
         sine and cosine.
-    config_json, fingerprint : str
-        Kept as attributes; the fingerprint stands for the content of the source.
+    origin : Origin
+        Configuration and fingerprint of the source.
     progress : bool
         Whether to draw a progress bar.
 
@@ -78,8 +101,8 @@ def prepare(
     Raises
     ------
     ValueError
-        If the split, the statistics, infinite or missing values, or gaps in targets are refused;
-        the message names times and variable.
+        If the split or the statistics are refused, or values are infinite or missing, or targets
+        have gaps. The message names times and variable.
     OSError
         If the disk is full or a piece of the source cannot be read; the message names its times.
     """
@@ -91,58 +114,31 @@ def prepare(
         )
     molecule = "positions" in ds.data_vars
     fields = ds[["positions"]] if molecule else _grid_fields(ds)
-    fields = (
-        fields
-        if all(v.chunks for v in fields.data_vars.values())
-        else fields.chunk(time=_chunk_times(fields))
-    )
-    segment = (
-        ds["segment"].values if "segment" in ds.coords else np.zeros(ds.sizes["time"], np.int32)
-    )
-    label = split_times(
-        ds["time"],
-        segment,
-        by=by,
-        train=train,
-        validation=validation,
-        test=test,
-        gap_steps=gap_steps,
-    )
+    if not all(v.chunks for v in fields.data_vars.values()):
+        fields = fields.chunk(time=_chunk_times(fields))
+    one = np.zeros(ds.sizes["time"], np.int32)
+    segment = ds["segment"].values if "segment" in ds.coords else one
+    label = split_times(ds["time"], blocks, segment)
     small = small_arrays(ds, label, segment, static, targets)
-    arguments = {
-        "climatology": climatology,
-        "harmonics": harmonics,
-        "missing": missing,
-        "config": config_json,
-        "fingerprint": fingerprint,
-    }
-    key = _key(arguments, fields, small)
+    key = _key(asdict(fit) | asdict(origin), fields, small)
     partial = path.with_name(f".{path.name}.partial")
     with _clear_disk_errors(partial):
         done = read_progress(partial, key)
         if done is None:
             shutil.rmtree(partial, ignore_errors=True)
             if not molecule:
-                statistics = fit_statistics(
-                    fields,
-                    label=label,
-                    climatology=climatology,
-                    harmonics=harmonics,
-                    missing=missing,
-                )
+                statistics = fit_statistics(fields, label=label, fit=fit)
                 _write_small(statistics.to_dataset(), partial, group="statistics")
-            _write_skeleton(fields, small, partial, arguments)
+            _write_skeleton(fields, small, partial, origin)
             done = record_progress(partial, key, 0)
         if molecule:
             standardize, design = _positions, np.empty((fields.sizes["time"], 0))
         else:
             statistics = load_statistics(partial)
-            standardize, design = (
-                statistics.kernel(),
-                statistics.climatology.design(fields["time"]).values,
-            )
+            standardize = statistics.kernel()
+            design = statistics.climatology.design(fields["time"]).values
         write_state(
-            fields, standardize, design, partial, key, done, missing=missing, progress=progress
+            fields, standardize, design, partial, key, done, missing=fit.missing, progress=progress
         )
         _finish(partial, path)
     return path
@@ -206,45 +202,39 @@ def _chunk_times(fields: xr.Dataset) -> int:
 
 
 def _key(arguments: dict[str, Any], fields: xr.Dataset, small: xr.Dataset) -> str:
+    """Stands for all that the content of the store depends on."""
     digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode())
     for name, v in fields.variables.items():
         digest.update(f"{name} {v.dims} {v.shape} {v.dtype} {sorted(v.attrs)}".encode())
     for name, v in small.variables.items():
         values = numeric_time(v.values) if name == "time" else v.values
-        digest.update(
-            str(name).encode()
-            + (
-                repr(values.tolist()).encode()
-                if values.dtype == object
-                else np.ascontiguousarray(values).tobytes()
-            )
-        )
+        digest.update(str(name).encode())
+        if values.dtype == object:
+            digest.update(repr(values.tolist()).encode())
+        else:
+            digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 
-def _write_skeleton(
-    fields: xr.Dataset, small: xr.Dataset, partial: Path, arguments: dict[str, Any]
-) -> None:
+def _write_skeleton(fields: xr.Dataset, small: xr.Dataset, partial: Path, origin: Origin) -> None:
     molecule = "positions" in fields.data_vars
     if molecule:
         shape, dims = fields["positions"].shape, fields["positions"].dims
     else:
         template = to_channels(fields.isel(time=[0]))
         shape, dims = (fields.sizes["time"], *template.shape[1:]), template.dims
-        small = small.assign_coords(
-            {k: template.coords[k] for k in ("channel", "variable", "level")}
-        )
+        labels = ("channel", "variable", "level")
+        small = small.assign_coords({k: template.coords[k] for k in labels})
     attrs = small.attrs | {
         "kind": "molecule" if molecule else "grid",
-        "fingerprint": arguments["fingerprint"],
-        "config": arguments["config"],
+        "fingerprint": origin.fingerprint,
+        "config": origin.config,
         "sciwm_version": _version(),
         "complete": False,
     }
     _write_small(small.assign_attrs(attrs), partial)
-    create_state(
-        partial, shape=shape, chunk_times=_chunk_times(fields), dims=[str(d) for d in dims]
-    )
+    names = [str(d) for d in dims]
+    create_state(partial, shape=shape, chunk_times=_chunk_times(fields), dims=names)
 
 
 def _write_small(ds: xr.Dataset, path: Path, group: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Which times train, choose and score: labels on the time axis, with gaps so that no window leaks across."""
+"""Which times train, choose and score: labels of the time axis, with gaps that no window spans."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import xarray as xr
 
 from sciwm.times import numeric_time
 
-__all__ = ["LABELS", "Split", "crossing_steps", "split_times"]
+__all__ = ["LABELS", "Blocks", "Split", "crossing_steps", "split_times"]
 
 LABELS: dict[str, int] = {"train": 0, "validation": 1, "test": 2}
 
@@ -39,28 +39,12 @@ class Split:
         return {which: [str(t[0]), str(t[-1])] for which, t in found.items() if t.size}
 
 
-def split_times(
-    time: Any,
-    segment: Any = None,
-    *,
-    by: Literal["time", "step", "segment"] = "time",
-    train: Sequence[Any],
-    validation: Sequence[Any] = (),
-    test: Sequence[Any] = (),
-    gap_steps: int = 0,
-) -> np.ndarray:
-    """Label every time as train (0), validation (1), test (2) or none (−1).
-
-    A block that follows another within one segment, whichever the two are, loses its first steps so
-    that more than ``gap_steps`` steps lie between the last time of the one and the first of the
-    other.
+@dataclass(frozen=True)
+class Blocks:
+    """The times that train, choose and score.
 
     Parameters
     ----------
-    time : DataArray or array, ``[time]``
-        ``datetime64``, ``cftime`` or plain picoseconds, increasing inside each segment.
-    segment : array of int, ``[time]``, optional
-        Trajectory or piece of the record; default one. Each is one contiguous run.
     by : {"time", "step", "segment"}
         What the blocks hold: ``[first, last]`` dates, both included (``"2006"`` is the whole year);
         ``[start, stop)`` positions; or segment numbers.
@@ -69,6 +53,44 @@ def split_times(
     gap_steps : int
         Steps lost where blocks touch; a window's span, context plus longest lead. By segment
         nothing is lost, but every block needs a segment that holds a window.
+
+    Raises
+    ------
+    ValueError
+        If there is no training block, ``by`` is another word, or the gap is negative.
+    """
+
+    train: Sequence[Any]
+    validation: Sequence[Any] = ()
+    test: Sequence[Any] = ()
+    by: Literal["time", "step", "segment"] = "time"
+    gap_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.by not in ("time", "step", "segment"):
+            raise ValueError(f"got split by {self.by!r}, expected 'time', 'step' or 'segment'")
+        if self.gap_steps < 0:
+            raise ValueError(f"got gap_steps {self.gap_steps}, expected 0 or more")
+        if not len(self.train):
+            raise ValueError(
+                "got an empty training block, expected data.split.train to name times to learn from"
+            )
+
+
+def split_times(time: Any, blocks: Blocks, segment: Any = None) -> np.ndarray:
+    """Label every time as train (0), validation (1), test (2) or none (−1).
+
+    Where two blocks follow one another within a segment, the later one loses its first steps. More
+    than ``gap_steps`` steps then lie between the last time of the one and the first of the other.
+
+    Parameters
+    ----------
+    time : DataArray or array, ``[time]``
+        ``datetime64``, ``cftime`` or plain picoseconds, increasing inside each segment.
+    blocks : Blocks
+        The times of each block, and the gap between them.
+    segment : array of int, ``[time]``, optional
+        Trajectory or piece of the record; default one. Each is one contiguous run.
 
     Returns
     -------
@@ -81,35 +103,33 @@ def split_times(
 
     Examples
     --------
-    >>> split_times(np.arange(9.0), by="step", train=[0, 4], test=[4, 9], gap_steps=2)
+    >>> split_times(np.arange(9.0), Blocks([0, 4], test=[4, 9], by="step", gap_steps=2))
     array([ 0,  0,  0,  0, -1, -1,  2,  2,  2], dtype=int8)
     """
     values = np.asarray(time.values if isinstance(time, xr.DataArray) else time)
     pieces = np.zeros(len(values), dtype=np.int64) if segment is None else np.asarray(segment)
-    if gap_steps < 0:
-        raise ValueError(f"got gap_steps {gap_steps}, expected 0 or more")
-    blocks = {"train": train, "validation": validation, "test": test}
-    if not len(train):
-        raise ValueError(
-            "got an empty training block, expected data.split.train to name times to learn from"
-        )
+    chosen = {name: getattr(blocks, name) for name in LABELS}
     masks = {
-        name: _mask(values, pieces, by, name, block) for name, block in blocks.items() if len(block)
+        name: _mask(values, pieces, blocks.by, name, block)
+        for name, block in chosen.items()
+        if len(block)
     }
     label = np.full(len(values), -1, dtype=np.int8)
     for name, mask in masks.items():
         _check_overlap(values, label, mask, name)
         label[mask] = LABELS[name]
-    if by != "segment":
-        label = _open_gaps(values, pieces, label, gap_steps)
-    _check_length(values, pieces, label, masks, gap_steps, by=by)
+    if blocks.by != "segment":
+        label = _open_gaps(values, pieces, label, blocks.gap_steps)
+    _check_length(values, pieces, label, masks, blocks)
     return label
 
 
 def crossing_steps(
     time: Any, segment: Any, label: np.ndarray, gap_steps: int
 ) -> dict[str, np.ndarray]:
-    """Find the times of each block that another block precedes by at most ``gap_steps`` steps, across segments of one record, too.
+    """Find the times of each block that another block precedes by at most ``gap_steps`` steps.
+
+    Segments of one record count as neighbours, too.
 
     Parameters
     ----------
@@ -150,13 +170,9 @@ def _mask(
                 " the data"
             )
         return np.isin(segment, np.asarray(block, dtype=np.int64))
-    if by not in ("time", "step"):
-        raise ValueError(f"got split by {by!r}, expected 'time', 'step' or 'segment'")
     if len(block) != 2:
-        raise ValueError(
-            f"got {name} block {list(block)}, expected two entries,"
-            f" {'[first, last]' if by == 'time' else '[start, stop)'}"
-        )
+        two = "[first, last]" if by == "time" else "[start, stop)"
+        raise ValueError(f"got {name} block {list(block)}, expected two entries, {two}")
     if by == "step":
         start, stop = (int(b) for b in block)
         if not 0 <= start < stop:
@@ -166,14 +182,14 @@ def _mask(
                 f"got {name} steps [{start}, {stop}), but the data have {len(values)}:"
                 f" {stop - len(values)} steps are missing"
             )
-        return np.asarray((np.arange(len(values)) >= start) & (np.arange(len(values)) < stop))
+        index = np.arange(len(values))
+        return np.asarray((index >= start) & (index < stop))
     if values.dtype.kind in "iuf":
         mask = (values >= float(block[0])) & (values <= float(block[1]))
     else:
         hours = numeric_time(values)
-        mask = (hours >= _instant(str(block[0]), values)) & (
-            hours < _instant(str(block[1]), values, after=True)
-        )
+        first, end = _instant(str(block[0]), values), _instant(str(block[1]), values, after=True)
+        mask = (hours >= first) & (hours < end)
     if not mask.any():
         raise ValueError(
             f"got {name} block {[str(b) for b in block]} without any time, expected times between"
@@ -183,7 +199,7 @@ def _mask(
 
 
 def _instant(text: str, values: np.ndarray, *, after: bool = False) -> float:
-    """Hours of the first instant of a date such as ``2006``, ``2006-03`` or ``2006-03-01T12``, or of the first after it."""
+    """Hours of the first instant of a date such as ``2006-03-01T12``, or of the first after it."""
     match = re.fullmatch(
         r"(\d{1,4})(?:-(\d\d?)(?:-(\d\d?)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.0+)?)?)?)?)?)?Z?",
         text.strip(),
@@ -198,30 +214,20 @@ def _instant(text: str, values: np.ndarray, *, after: bool = False) -> float:
     if values.dtype.kind == "M":
         stamp = np.datetime64(f"{year:04d}-{month:02d}", "M")
         length = int(
-            (stamp + 1).astype("datetime64[D]").astype(int)
-            - stamp.astype("datetime64[D]").astype(int)
+            ((stamp + 1).astype("datetime64[D]") - stamp.astype("datetime64[D]")).astype(int)
         )
-        start = float(numeric_time(np.array([stamp]))[0])
-        year_end = float(numeric_time(np.array([np.datetime64(f"{year + 1:04d}")]))[0])
+        ends = np.array([stamp, np.datetime64(f"{year + 1:04d}", "M")])
     else:
-        first = type(values[0])(year, month, 1)
-        length = first.daysinmonth
-        start, year_end = (
-            float(h)
-            for h in numeric_time(np.array([first, type(values[0])(year + 1, 1, 1)], dtype=object))
-        )
+        kind = type(values[0])
+        ends = np.array([kind(year, month, 1), kind(year + 1, 1, 1)], dtype=object)
+        length = ends[0].daysinmonth
+    start, year_end = (float(h) for h in numeric_time(ends))
     if after and len(given) == 1:
         return year_end
     day = min(day, length)  # the 31st of a 360-day calendar is its 30th
     unit = [0.0, length * 24.0, 24.0, 1.0, 1 / 60, 1 / 3600][len(given) - 1]
-    return (
-        start
-        + (day - 1) * 24.0
-        + hour
-        + minute / 60
-        + second / 3600
-        + (unit - 1e-7 if after else -1e-7)
-    )
+    instant = start + (day - 1) * 24.0 + hour + minute / 60 + second / 3600
+    return instant + (unit - 1e-7 if after else -1e-7)
 
 
 def _check_overlap(values: np.ndarray, label: np.ndarray, mask: np.ndarray, name: str) -> None:
@@ -242,13 +248,9 @@ def _open_gaps(
     jump = np.diff(hours)
     same = segment[1:] == segment[:-1]
     step = np.median(jump[same]) if same.any() else 1.0
-    # segments of one record are as far apart as their times say; those of several trajectories
-    # infinitely
-    apart = (
-        np.maximum(np.round(jump / step), 1.0)
-        if (jump > 0).all()
-        else np.full(len(jump), gap_steps + 1.0)
-    )
+    # Segments of one record are as far apart as their times say; several trajectories infinitely.
+    one_record = bool((jump > 0).all())
+    apart = np.maximum(np.round(jump / step), 1.0) if one_record else gap_steps + 1.0
     position = np.concatenate([[0.0], np.cumsum(np.where(same, 1.0, apart))])
     index = np.arange(len(label))
     opened = label.copy()
@@ -265,21 +267,18 @@ def _check_length(
     segment: np.ndarray,
     label: np.ndarray,
     masks: Mapping[str, np.ndarray],
-    gap_steps: int,
-    *,
-    by: str,
+    blocks: Blocks,
 ) -> None:
     """Every block must hold one window: ``gap_steps`` steps, so one state more."""
-    needed = gap_steps + 1
+    needed = blocks.gap_steps + 1
     for name, mask in masks.items():
         kept = label == LABELS[name]
         edges = np.flatnonzero(np.diff(np.concatenate([[-1], np.where(kept, segment, -1), [-1]])))
-        longest, at = max(
-            ((int(b - a), int(segment[a])) for a, b in pairwise(edges) if kept[a]), default=(0, -1)
-        )
+        runs = ((int(b - a), int(segment[a])) for a, b in pairwise(edges) if kept[a])
+        longest, at = max(runs, default=(0, -1))
         if longest >= needed:
             continue
-        if by == "segment":
+        if blocks.by == "segment":
             raise ValueError(
                 f"got a {name} block whose longest segment, {at}, has {longest} steps, expected at"
                 f" least {needed}, one window of context and longest lead: {needed - longest} steps"
@@ -288,6 +287,6 @@ def _check_length(
         first, last = values[mask][0], values[mask][-1]
         raise ValueError(
             f"got a {name} block of {int(mask.sum())} steps ({first} … {last}) of which {longest}"
-            f" in a row remain after a gap of {gap_steps}, expected at least {needed}:"
+            f" in a row remain after a gap of {blocks.gap_steps}, expected at least {needed}:"
             f" {needed - longest} steps are missing; lengthen the block or shorten the longest lead"
         )

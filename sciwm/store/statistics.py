@@ -8,13 +8,52 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from sciwm.climatology import Climatology, Spread, evaluate_design, fit_climatology_and_spread
+from sciwm.climatology import (
+    Climatology,
+    Kind,
+    Spread,
+    check_kind,
+    evaluate_design,
+    fit_climatology_and_spread,
+)
 
-__all__ = ["Statistics", "fit_statistics", "from_channels", "to_channels"]
+__all__ = ["Fit", "Statistics", "fit_statistics", "from_channels", "to_channels"]
 
 _SPACE = ("latitude", "longitude")
+_OF_CLIMATOLOGY = ("climatology", "harmonics", "diurnal", "fitted")  # its attributes in a file
 _PIECE_SIZE = 2**17
 _CONSTANT = 1e-7  # relative to the field's magnitude: what float32 cannot resolve
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How climatology and scale are learnt.
+
+    Parameters
+    ----------
+    climatology : {"harmonic", "monthly", "constant"}
+        See `sciwm.climatology.fit_climatology`.
+    harmonics : int
+        Annual harmonics of the harmonic climatology.
+    missing : {"error", "mask"}
+        Refuse missing values, or leave them out cell by cell.
+
+    Raises
+    ------
+    ValueError
+        If one of them is none of these values.
+    """
+
+    climatology: Kind = "harmonic"
+    harmonics: int = 3
+    missing: Literal["error", "mask"] = "error"
+
+    def __post_init__(self) -> None:
+        check_kind(self.climatology)
+        if self.harmonics < 0:
+            raise ValueError(f"got harmonics {self.harmonics}, expected 0 or more")
+        if self.missing not in ("error", "mask"):
+            raise ValueError(f"got missing {self.missing!r}, expected 'error' or 'mask'")
 
 
 @dataclass(frozen=True)
@@ -73,16 +112,12 @@ class Statistics:
         return to_channels(xr.Dataset(states)).rename("state")
 
     def kernel(self) -> "Standardize":
-        """`standardize` for the arrays of one chunk, without labels: what a task of `sciwm.store.write` runs."""
-        coefficients, scale = self.climatology.coefficients, from_channels(self.scale)
-        return Standardize(
-            [
-                coefficients[name].transpose("coefficient", ..., *_SPACE).values
-                for name in self.variables
-            ],
-            [scale[name].values for name in self.variables],
-            self.climatology.kind == "monthly",
-        )
+        """`standardize` for the bare arrays of one chunk, as tasks of `sciwm.store.write` do it."""
+        fitted = self.climatology.coefficients.transpose("coefficient", ..., *_SPACE)
+        coefficients = [fitted[name].values for name in self.variables]
+        scale = from_channels(self.scale)
+        scales = [scale[name].values for name in self.variables]
+        return Standardize(coefficients, scales, self.climatology.kind == "monthly")
 
     def restore(self, state: xr.DataArray, time: xr.DataArray) -> xr.Dataset:
         """Turn standardized anomalies back into fields: the inverse of `standardize`.
@@ -100,18 +135,13 @@ class Statistics:
         Dataset
             Float32 fields in their units, with the leading dims of ``state``.
         """
-        if "channel" not in state.dims or state.sizes["channel"] != self.scale.sizes["channel"]:
-            names = self.scale["channel"].values.tolist()
+        names = self.scale["channel"].values.tolist()
+        if "channel" not in state.dims or state.sizes["channel"] != len(names):
             raise ValueError(
                 f"got a state of sizes {dict(state.sizes)}, expected the channels {names}"
             )
-        if "channel" in state.coords and list(state["channel"].values) != list(
-            self.scale["channel"].values
-        ):
-            raise ValueError(
-                f"got channels {state['channel'].values.tolist()}, expected"
-                f" {self.scale['channel'].values.tolist()}"
-            )
+        if "channel" in state.coords and (given := state["channel"].values.tolist()) != names:
+            raise ValueError(f"got channels {given}, expected {names}")
         ours = {k: self.scale.coords[k] for k in ("channel", "variable", "level")}
         fields = from_channels(state.drop_vars(list(ours), errors="ignore").assign_coords(ours))
         design, scale = self.climatology.design(time), from_channels(self.scale)
@@ -120,9 +150,8 @@ class Statistics:
         for name in self.variables:
             lead = [d for d in fields[name].dims if d not in ("level", *_SPACE)]
             field = fields[name].transpose(*lead, *_space(coefficients[name]))
-            out[name] = self._apply(_restore, field, design, scale[name], name).assign_attrs(
-                coefficients[name].attrs
-            )
+            restored = self._apply(_restore, field, design, scale[name], name)
+            out[name] = restored.assign_attrs(coefficients[name].attrs)
         return xr.Dataset(out, attrs=coefficients.attrs)
 
     def _apply(
@@ -130,24 +159,19 @@ class Statistics:
     ) -> xr.DataArray:
         coefficients = self.climatology.coefficients[name]
         space = _space(coefficients)
+        level = [d for d in space if d == "level"]
+        design = design.drop_vars(list(design.coords))
         if sizes := x.variable.chunksizes:
             x = x.chunk(dict.fromkeys(space, -1))
-            design = design.drop_vars(list(design.coords)).chunk(
-                {d: sizes[d] for d in design.dims if d in sizes}
-            )
+            design = design.chunk({d: sizes[d] for d in design.dims if d in sizes})
         out: xr.DataArray = xr.apply_ufunc(
             kernel,
             x,
-            design.drop_vars(list(design.coords)),
+            design,
             coefficients.variable,
             scale.variable,
             kwargs={"monthly": self.climatology.kind == "monthly"},
-            input_core_dims=[
-                space,
-                ["coefficient"],
-                ["coefficient", *space],
-                [d for d in space if d == "level"],
-            ],
+            input_core_dims=[space, ["coefficient"], ["coefficient", *space], level],
             output_core_dims=[space],
             dask="parallelized",
             output_dtypes=[np.float32],
@@ -164,10 +188,8 @@ class Statistics:
                 )
             expected = self.climatology.coefficients[name]
             for dim in _space(expected):
-                ours, theirs = (
-                    expected[dim].values,
-                    (ds[name][dim].values if dim in ds[name].dims else np.empty(0)),
-                )
+                ours = expected[dim].values
+                theirs = ds[name][dim].values if dim in ds[name].dims else np.empty(0)
                 if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=1e-4):
                     raise ValueError(
                         f"got {name!r} with {dim} {_ends(theirs)}, expected {_ends(ours)}, the grid"
@@ -175,9 +197,9 @@ class Statistics:
                     )
 
     def to_dataset(self) -> xr.Dataset:
-        """Everything as one Dataset; `from_dataset` is the inverse, also after a round trip through a file."""
+        """Everything as one Dataset; `from_dataset` is the inverse, also by way of a file."""
         ds = self.climatology.to_dataset()
-        kept = {k: ds.attrs.pop(k) for k in ("climatology", "harmonics", "diurnal", "fitted")}
+        kept = {k: ds.attrs.pop(k) for k in _OF_CLIMATOLOGY}
         attributes = {str(n): v.attrs for n, v in ds.data_vars.items()}
         packed = {
             "attributes": json.dumps(attributes, default=_plain),
@@ -200,25 +222,24 @@ class Statistics:
             )
         ds = ds.load()
         names = {
-            k: (k, ds[k].dims, np.array([str(v) for v in ds[k].values], dtype=object))
+            k: (ds[k].dims, np.array([str(v) for v in ds[k].values], dtype=object))
             for k in ("channel", "variable")
         }
-        ds = ds.assign_coords({k: (dims, values) for k, (_, dims, values) in names.items()})
+        ds = ds.assign_coords(names)
         coefficients = from_channels(ds["coefficients"])
         for name, attrs in json.loads(ds.attrs["attributes"]).items():
             coefficients[name].attrs = attrs
-        kept = {
-            k: ds.attrs[k]
-            for k in ("climatology", "harmonics", "diurnal", "fitted")
-            if k in ds.attrs
-        }
+        kept = {k: ds.attrs[k] for k in _OF_CLIMATOLOGY if k in ds.attrs}
         coefficients.attrs = json.loads(ds.attrs["dataset"]) | kept
         return cls(Climatology.from_dataset(coefficients), ds["scale"], ds["valid_fraction"])
 
 
 @dataclass(frozen=True)
 class Standardize:
-    """From arrays ``[time, (level), latitude, longitude]``, one per variable, to states ``[time, channel, latitude, longitude]``."""
+    """From arrays to states ``[time, channel, latitude, longitude]``.
+
+    The arrays are ``[time, (level), latitude, longitude]``, one per variable.
+    """
 
     coefficients: list[np.ndarray]
     scales: list[np.ndarray]
@@ -231,27 +252,13 @@ class Standardize:
         )
         place = 0
         for x, coefficients, scale in zip(fields, self.coefficients, self.scales, strict=True):
-            into = out[:, place : place + scale.size]
-            _standardize(
-                x,
-                design,
-                coefficients,
-                scale,
-                monthly=self.monthly,
-                out=into if scale.ndim else into[:, 0],
-            )
+            into = out[:, place : place + scale.size] if scale.ndim else out[:, place]
+            _standardize(x, design, coefficients, scale, monthly=self.monthly, out=into)
             place += scale.size
         return out
 
 
-def fit_statistics(
-    ds: xr.Dataset,
-    *,
-    label: np.ndarray,
-    climatology: Literal["harmonic", "monthly", "constant"] = "harmonic",
-    harmonics: int = 3,
-    missing: Literal["error", "mask"] = "error",
-) -> Statistics:
+def fit_statistics(ds: xr.Dataset, *, label: np.ndarray, fit: Fit = Fit()) -> Statistics:
     """Learn climatology and scale from the training block in one pass.
 
     Parameters
@@ -261,10 +268,8 @@ def fit_statistics(
         channel per level.
     label : int8, ``[time]``
         As `sciwm.store.split.split_times` returns; only times labelled 0 are read.
-    climatology, harmonics
-        See `sciwm.climatology.fit_climatology`.
-    missing : {"error", "mask"}
-        Refuse missing values, or leave them out cell by cell.
+    fit : Fit
+        Kind of climatology, and what becomes of missing values.
 
     Returns
     -------
@@ -281,43 +286,44 @@ def fit_statistics(
         block = ds.isel(time=slice(int(train[0]), int(train[-1]) + 1))
     else:
         block = ds.isel(time=train)
-    fitted, spread = fit_climatology_and_spread(block, kind=climatology, harmonics=harmonics)
-    for name in spread.count.data_vars:
-        count = spread.count[name]
-        if missing == "error" and int(count.min()) < spread.num_times:
+    fitted, spread = fit_climatology_and_spread(
+        block, kind=fit.climatology, harmonics=fit.harmonics
+    )
+    for name, count in spread.count.data_vars.items():
+        if fit.missing == "error" and int(count.min()) < spread.num_times:
             raise ValueError(_missing_message(name, spread, block))
     weights = np.cos(np.deg2rad(ds["latitude"]))
-    squares, seen = (
+    squares, counts = (
         (weights * part).sum(_SPACE, skipna=False) for part in (spread.squares, spread.count)
     )
     for name in spread.count.data_vars:
-        _check_scale(name, squares[name], seen[name], fitted.coefficients[name])
-    scale = to_channels((squares / seen) ** 0.5)
-    return Statistics(
-        fitted, scale, to_channels(spread.count / spread.num_times).astype(np.float32)
-    )
+        _check_scale(name, squares[name], counts[name], fitted.coefficients[name])
+    scale = to_channels((squares / counts) ** 0.5)
+    valid_fraction = to_channels(spread.count / spread.num_times).astype(np.float32)
+    return Statistics(fitted, scale, valid_fraction)
 
 
 def to_channels(ds: xr.Dataset) -> xr.DataArray:
-    """Stack variables and their levels to a dim ``channel`` before ``latitude, longitude``; ``t`` at 850 becomes ``t850``.
+    """Stack variables and their levels to a dim ``channel`` before ``latitude, longitude``.
 
-    Coordinates ``variable(channel)`` and ``level(channel)`` (NaN without a level) say where each
-    came from.
+    ``t`` at level 850 becomes ``t850``. Coordinates ``variable(channel)`` and ``level(channel)``
+    (NaN without a level) say where each came from.
     """
     parts, names, variables, levels = [], [], [], []
     units: dict[Hashable, Any] = {}
     for name, field in ds.data_vars.items():
-        has_level = "level" in field.dims
-        values = (
-            np.asarray(field["level"].values, dtype=np.float64) if has_level else np.array([np.nan])
-        )
-        units = units or (field["level"].attrs if has_level else {})
-        part = field.rename(level="channel") if has_level else field.expand_dims("channel")
+        if "level" in field.dims:
+            values = np.asarray(field["level"].values, dtype=np.float64)
+            units = units or field["level"].attrs
+            names += [f"{name}{v:g}" for v in values]
+            part = field.rename(level="channel")
+        else:
+            values = np.array([np.nan])
+            names.append(str(name))
+            part = field.expand_dims("channel")
         part = part.drop_vars(["channel", "level"], errors="ignore")
-        parts.append(
-            part.transpose(*(d for d in part.dims if d not in ("channel", *_SPACE)), "channel", ...)
-        )
-        names += [f"{name}{v:g}" if has_level else str(name) for v in values]
+        lead = [d for d in part.dims if d not in ("channel", *_SPACE)]
+        parts.append(part.transpose(*lead, "channel", ...))
         variables += [str(name)] * len(values)
         levels += values.tolist()
     if len(set(names)) < len(names):
@@ -336,17 +342,16 @@ def to_channels(ds: xr.Dataset) -> xr.DataArray:
     coords = {
         "channel": np.array(names, dtype=object),
         "variable": ("channel", np.array(variables, dtype=object)),
+        "level": ("channel", np.array(levels), units),
     }
-    dims = tuple(d for d in parts[0].dims)
-    return (
-        stacked.assign_coords(coords | {"level": ("channel", np.array(levels), units)})
-        .transpose(*dims)
-        .rename(None)
-    )
+    return stacked.assign_coords(coords).transpose(*parts[0].dims).rename(None)
 
 
 def from_channels(state: xr.DataArray) -> xr.Dataset:
-    """Undo `to_channels`: a Dataset of the variables, with a dim ``level`` before ``latitude, longitude`` where they have levels."""
+    """Undo `to_channels`: a Dataset of the variables.
+
+    Where they have levels, ``level`` comes before ``latitude, longitude``.
+    """
     variables = np.asarray([str(v) for v in state["variable"].values])
     levels = np.asarray(state["level"].values, dtype=np.float64)
     bare = state.drop_vars(["channel", "variable", "level"], errors="ignore")
@@ -365,16 +370,11 @@ def from_channels(state: xr.DataArray) -> xr.Dataset:
 def _standardize(
     x: Any, design: Any, coefficients: Any, scale: Any, *, monthly: bool, out: Any = None
 ) -> Any:
-    out, divisor = (
-        np.empty(x.shape, np.float32) if out is None else out,
-        np.asarray(scale)[..., None, None],
-    )
-    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and
-    # changes last bits
-    design, coefficients = (
-        np.require(design, requirements=("C", "A")),
-        np.require(coefficients, requirements=("C", "A")),
-    )
+    out = np.empty(x.shape, np.float32) if out is None else out
+    divisor = np.asarray(scale)[..., None, None]
+    # An array that came from another process may lie unaligned, which keeps numpy from BLAS and
+    # changes last bits.
+    design, coefficients = (np.require(a, requirements=("C", "A")) for a in (design, coefficients))
     step = max(1, _PIECE_SIZE // max(1, x[:1].size))
     for start in range(0, len(x), step):  # in float64, a piece that stays in cache at a time
         rows = slice(start, start + step)
@@ -405,10 +405,8 @@ def _plain(value: Any) -> Any:
 def _missing_message(name: Hashable, spread: Spread, block: xr.Dataset) -> str:
     count, first = spread.count[name], spread.first_missing[name]
     total = int(spread.num_times * count.size - count.sum())
-    place = dict(
-        zip(first.dims, np.unravel_index(int(np.argmin(first.values)), first.shape), strict=True)
-    )
-    where = ", ".join(f"{d} {float(first[d][i]):g}" for d, i in place.items())
+    place = np.unravel_index(int(np.argmin(first.values)), first.shape)
+    where = ", ".join(f"{d} {float(first[d][i]):g}" for d, i in zip(first.dims, place, strict=True))
     time = block["time"].values[int(first.min())]
     return (
         f"got {total} missing values in {name!r} within the training block, the first at time"
@@ -418,14 +416,14 @@ def _missing_message(name: Hashable, spread: Spread, block: xr.Dataset) -> str:
 
 
 def _check_scale(
-    name: Hashable, squares: xr.DataArray, seen: xr.DataArray, coefficients: xr.DataArray
+    name: Hashable, squares: xr.DataArray, count: xr.DataArray, coefficients: xr.DataArray
 ) -> None:
-    if (seen == 0).any():
+    if (count == 0).any():
         raise ValueError(
             f"got {name!r} without a single observed value in the training block, expected some;"
             " leave the variable out"
         )
-    spread = np.sqrt(squares / seen)
+    spread = np.sqrt(squares / count)
     if not np.isfinite(spread).all():
         raise ValueError(
             f"got infinite values in {name!r} within the training block, expected finite or missing"
@@ -434,11 +432,9 @@ def _check_scale(
     magnitude = np.sqrt((coefficients**2).mean(["coefficient", *_SPACE], skipna=True))
     flat = (spread <= _CONSTANT * magnitude) | (spread == 0)
     if flat.any():
-        at = (
-            f" at level {float(flat['level'][int(np.argmax(flat.values))]):g}"
-            if "level" in flat.dims
-            else ""
-        )
+        at = ""
+        if "level" in flat.dims:
+            at = f" at level {float(flat['level'][int(np.argmax(flat.values))]):g}"
         raise ValueError(
             f"got {name!r}{at} without any departure from its climatology in the training block,"
             " expected some, because a constant field cannot be standardized; leave the variable"

@@ -1,8 +1,10 @@
-"""States into the training store: block by block, each piece of the source read once, resumable at the last whole block."""
+"""States into the training store: block by block, each piece of the source read once.
+
+Writing can be gone on with after the last whole block.
+"""
 
 import errno
 import json
-import os
 import platform
 import sys
 import warnings
@@ -13,18 +15,24 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciwm.atomic import write_atomically
+
 __all__ = ["PROGRESS", "create_state", "read_progress", "record_progress", "write_state"]
 
 PROGRESS = "progress.json"
 _BLOCK_BYTES = 2**28
 _CHUNKS_PER_THREAD = 4
 _Found = tuple[int, tuple[int, ...]]  # how many values of a chunk, position of the first
+_REMEDIES = {
+    "infinite": "repair them in the source, or make them NaN",
+    "missing": "write `missing: mask` under `data` to carry a mask",
+}
 
 
 def create_state(
     partial: Path, *, shape: tuple[int, ...], chunk_times: int, dims: Sequence[str]
 ) -> None:
-    """Make the empty array ``state`` in the unfinished store: every chunk holds the whole state of some times."""
+    """Make the empty array ``state`` in the unfinished store; a chunk holds whole states."""
     import zarr
     from zarr.codecs import BloscCodec
 
@@ -52,7 +60,7 @@ def write_state(
 ) -> None:
     """Write the states of all times, from time ``done`` on.
 
-    A block is a number of whole chunks of the store. Where its end cuts a chunk of the source, the
+    A block is a number of whole chunks of the store. Its end may cut a chunk of the source. The
     rest of that chunk is kept for the next block, so that nothing is read twice.
 
     Parameters
@@ -90,32 +98,26 @@ def write_state(
 
     array = zarr.open_array(partial, path="state", mode="r")
     chunk, total = array.chunks[0], array.shape[0]
-    block = chunk * max(
-        _CHUNKS_PER_THREAD * _count_threads(), _BLOCK_BYTES // (4 * int(np.prod(array.chunks)))
-    )
-    write, keep, path = (
-        delayed(_write_chunk, pure=False),
-        delayed(np.ascontiguousarray, pure=False),
-        str(partial.resolve()),
-    )
-    kernel = delayed(
-        standardize, pure=False, traverse=False
-    ).persist()  # kept on a cluster, instead of sent with every block
+    fitting = _BLOCK_BYTES // (4 * int(np.prod(array.chunks)))
+    block = chunk * max(_CHUNKS_PER_THREAD * _count_threads(), fitting)
+    write, keep = (delayed(f, pure=False) for f in (_write_chunk, np.ascontiguousarray))
+    # Kept on a cluster, instead of sent with every block.
+    kernel = delayed(standardize, pure=False, traverse=False).persist()
+    path = str(partial.resolve())
     rests: dict[Hashable, Any] = {}
     with Progress(disable=not progress) as bar:
         task = bar.add_task("prepare", total=total, completed=done)
         for start in range(done, total, block):
             stop = min(start + block, total)
             part, beyond = _cut(fields, rests, start, stop)
-            # not optimized: that would give the rests, and variables that are levels of one array,
-            # reading tasks of their own
+            # Not optimized: that would give the rests, and variables that are levels of one array,
+            # reading tasks of their own.
             pieces = [
                 x.data.rechunk((chunk, *x.shape[1:])).to_delayed(optimize_graph=False).ravel()
                 for x in part.data_vars.values()
             ]
             times = range(start, stop, chunk)
-            # fields one by one, not as a list, whose graph Dask would merge and cull for every
-            # chunk
+            # Fields one by one: Dask would merge and cull the graph of a list for every chunk.
             writes = [
                 write(kernel, design[t : min(t + chunk, stop)], path, t, *x)
                 for t, *x in zip(times, *pieces, strict=True)
@@ -130,19 +132,14 @@ def write_state(
             except Exception as error:
                 raise _block_error(error, part, path) from error
             rests = {
-                name: da.from_delayed(kept[name], x.shape, x.dtype) for name, x in beyond.items()
-            }  # type: ignore[no-untyped-call]
+                name: da.from_delayed(kept[name], x.shape, x.dtype)  # type: ignore[no-untyped-call]
+                for name, x in beyond.items()
+            }
             gone, infinite = zip(*found, strict=True)
-            for what, where, remedy in (
-                ("infinite", infinite, "repair them in the source, or make them NaN"),
-                (
-                    "missing",
-                    gone if missing == "error" else (),
-                    "write `missing: mask` under `data` to carry a mask",
-                ),
-            ):
+            refused = {"infinite": infinite, "missing": gone if missing == "error" else ()}
+            for what, where in refused.items():
                 if any(count for count, _ in where):
-                    raise ValueError(_place_message(what, where, partial, start, stop, remedy))
+                    raise ValueError(_place_message(what, where, partial, start, stop))
             record_progress(partial, key, stop)
             bar.update(task, completed=stop)
 
@@ -150,7 +147,10 @@ def write_state(
 def _cut(
     fields: xr.Dataset, rests: dict[Hashable, Any], start: int, stop: int
 ) -> tuple[xr.Dataset, dict[Hashable, Any]]:
-    """Fields from time ``start`` to ``stop``, and of each what is left of its last chunk beyond ``stop``; ``rests`` begin at ``start``."""
+    """Fields from time ``start`` to ``stop``, and what is left of their last chunks beyond it.
+
+    ``rests``, those of the block before, begin at ``start``.
+    """
     import dask.array as da
 
     part, beyond = fields.isel(time=slice(start, stop)), {}
@@ -159,9 +159,7 @@ def _cut(
         begun = start if rest is None else start + len(rest)
         edges = np.cumsum(field.variable.chunksizes["time"])
         edge = max(begun, int(edges[np.searchsorted(edges, stop)]))
-        pieces = [
-            piece for piece in (rest, field.data[begun:edge]) if piece is not None and len(piece)
-        ]
+        pieces = [x for x in (rest, field.data[begun:edge]) if x is not None and len(x)]
         whole = da.concatenate(pieces) if len(pieces) > 1 else pieces[0]  # type: ignore[no-untyped-call]
         part[name] = part[name].copy(data=whole[: stop - start])
         if edge > stop:
@@ -170,7 +168,7 @@ def _cut(
 
 
 def _count_threads() -> int:
-    """Threads of the active cluster; 1 without one, where a block of the usual size keeps all busy."""
+    """Threads of the active cluster; 1 without one: a block of the usual size keeps all busy."""
     if "distributed" not in sys.modules:
         return 1
     from distributed import default_client
@@ -184,7 +182,7 @@ def _count_threads() -> int:
 def _write_chunk(
     standardize: Any, design: np.ndarray, path: str, start: int, *fields: np.ndarray
 ) -> tuple[_Found, _Found]:
-    """Standardize and write one chunk; return how many values are missing, how many infinite, each with the place of the first."""
+    """Standardize and write one chunk; return what is missing and what is infinite."""
     import zarr
 
     if not Path(path).is_dir():
@@ -194,7 +192,7 @@ def _write_chunk(
             " all workers share",
             path,
         )
-    # also a chunk of NaN alone: one that is not there counts as damage
+    # Also a chunk of NaN alone: one that is not there counts as damage.
     array = zarr.open_array(path, path="state", mode="r+").with_config({"write_empty_chunks": True})
     values = standardize(fields, design)
     array[start : start + len(values)] = values
@@ -225,14 +223,11 @@ def _block_error(error: Exception, part: xr.Dataset, path: str) -> Exception:
     )
 
 
-def _place_message(
-    what: str, found: Sequence[_Found], partial: Path, start: int, stop: int, remedy: str
-) -> str:
+def _place_message(what: str, found: Sequence[_Found], partial: Path, start: int, stop: int) -> str:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=f"Object at {PROGRESS} is not recognized")
-        part = xr.open_zarr(partial, chunks=None, consolidated=False)["state"].isel(
-            time=slice(start, stop)
-        )
+        store = xr.open_zarr(partial, chunks=None, consolidated=False)
+    part = store["state"].isel(time=slice(start, stop))
     count, first = sum(c for c, _ in found), min(f for c, f in found if c)
     channel = str(part["channel"].values[first[1]]) if "channel" in part.coords else "positions"
     place = ", ".join(
@@ -243,12 +238,13 @@ def _place_message(
     times = part["time"].values
     return (
         f"got {count} {what} values between {times[0]} and {times[-1]}, the first in {channel!r} at"
-        f" time {times[first[0] - start]}{', ' + place if place else ''}; expected none: {remedy}"
+        f" time {times[first[0] - start]}{', ' + place if place else ''}; expected none:"
+        f" {_REMEDIES[what]}"
     )
 
 
 def read_progress(partial: Path, key: str) -> int | None:
-    """Times written by an earlier, interrupted call with the same arguments; None if there are none to build on."""
+    """Times that an interrupted call with the same arguments wrote; None if it left nothing."""
     try:
         record = json.loads((partial / PROGRESS).read_text())
     except (OSError, ValueError):
@@ -258,7 +254,5 @@ def read_progress(partial: Path, key: str) -> int | None:
 
 def record_progress(partial: Path, key: str, done: int) -> int:
     """Note, atomically, how many times are written."""
-    draft = partial / f"{PROGRESS}.new"
-    draft.write_text(json.dumps({"key": key, "done": done}))
-    os.replace(draft, partial / PROGRESS)
+    write_atomically(partial / PROGRESS, json.dumps({"key": key, "done": done}))
     return done

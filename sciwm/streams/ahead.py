@@ -14,7 +14,10 @@ _running: dict[threading.Thread, Callable[[], None]] = {}
 
 @atexit.register
 def _stop_all() -> None:
-    """End what a program leaves open: a thread that Python stops by force at its exit, in the middle of torch, aborts the process."""
+    """End what a program leaves open.
+
+    At its exit Python stops threads by force. One in the middle of torch aborts the process.
+    """
     for thread, stop in list(_running.items()):
         stop()
         thread.join()
@@ -25,10 +28,9 @@ def ahead(
 ) -> Generator[tuple[int, T | None], None, None]:
     """Yield what a generator makes in a thread, with its number from 1; ``depth`` items wait ready.
 
-    None counts but is not handed over, except at the end: with the number of all items.
-
-    The generator is closed, and the thread has ended, when this iterator is exhausted, closed, or
-    dropped; its exceptions arrive here.
+    None counts but is not yielded; at the end, ``(number of all items, None)`` is. Exceptions of
+    the generator arrive here. When this iterator is exhausted, closed or dropped, the generator is
+    closed and the thread has ended.
     """
     waiting: SimpleQueue[tuple[int, T | BaseException | None]] = SimpleQueue()
     room: SimpleQueue[None] = SimpleQueue()  # one entry for every item that may still be put

@@ -1,9 +1,9 @@
 """An iterable of batches, from memory or read ahead in blocks, resumable at the exact next batch.
 
 Two ways to the same batches. *Resident*: all states are read once and every batch is one gather.
-*Block*: background threads read the blocks of times that the plan needs next into a pool of bounded
-size, and every batch is one gather from the pool. The plan (`sciwm.streams.windows`) fixes the
-order before anything is read; another thread assembles the next batches while the last one is used.
+*Block*: every batch is one gather from a pool of bounded size. Background threads read into it the
+blocks of times that the plan needs next. The plan (`sciwm.streams.windows`) fixes the order before
+anything is read. Another thread assembles the next batches while the last one is used.
 """
 
 import zlib
@@ -19,18 +19,28 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sciwm.batch import Batch
 from sciwm.streams.ahead import ahead
+from sciwm.streams.choices import Mode
 from sciwm.streams.pool import Filler, Pool, States, load_states
 from sciwm.streams.recycle import Recycled
-from sciwm.streams.sizes import AHEAD, BlockSizes, Mode
+from sciwm.streams.sizes import AHEAD, BlockSizes
 from sciwm.streams.source import Source
-from sciwm.streams.windows import Order, Plan, Uses, Windows, block_uses, plan_epoch, plan_size
+from sciwm.streams.windows import (
+    Ordering,
+    Plan,
+    Rules,
+    Uses,
+    Windows,
+    block_uses,
+    plan_epoch,
+    plan_size,
+)
 
 __all__ = ["Stream"]
 
 
 @dataclass(frozen=True)
 class _Position:
-    """Where the next batch lies; ``past`` holds what other numbers of ranks have served of its epoch."""
+    """Where the next batch lies; ``past``: what other numbers of ranks have served of its epoch."""
 
     epoch: int = 0
     batch: int = 0
@@ -66,9 +76,9 @@ class Stream(IterableDataset[Batch]):
     rank: int
     world_size: int
     mode: Mode
-    order: Order
+    order: Ordering
     sizes: BlockSizes
-    stride: int
+    every: int
     weights: np.ndarray | None
     epochs: int | None
     drop_last: bool
@@ -96,18 +106,16 @@ class Stream(IterableDataset[Batch]):
             )
         self._origin = self._next_origin()
         self._begun, self._served = True, 0
-        first = self._origin
-        batches = (
-            self._resident_batches(first) if self.mode == "resident" else self._block_batches(first)
-        )
-        with closing(ahead(batches, AHEAD)) as numbered:
+        make = self._resident_batches if self.mode == "resident" else self._block_batches
+        with closing(ahead(make(self._origin), AHEAD)) as numbered:
             for number, batch in numbered:
-                self._served = number  # before the batch is handed over: state_dict, called while it is used, counts it
+                # Before the batch is handed over: state_dict, called while it is used, counts it.
+                self._served = number
                 if batch is not None:
                     yield batch
 
     def _next_origin(self) -> _Position:
-        """Where the next iteration starts: at the next epoch, or where a state that was loaded says."""
+        """Where the next iteration starts: at the next epoch, or where a loaded state says."""
         if not self._begun:
             return self._origin
         now = self._position(self._served)
@@ -122,11 +130,14 @@ class Stream(IterableDataset[Batch]):
         return sum(count - begin.batch for begin, count in self._epochs(self._next_origin()))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands, in plain numbers: what it takes to serve exactly the batches that are left."""
+        """Where the stream stands: plain numbers, enough to serve exactly the batches left."""
         return self.state_after(self._served)
 
     def state_after(self, batches: int) -> dict[str, Any]:
-        """The state when so many batches of the present iteration have been used (readers ahead of training count more)."""
+        """The state when so many batches of the present iteration have been used.
+
+        Loops that fetch batches before they train on them have taken more from the stream.
+        """
         now = self._position(batches)
         return {
             "seed": self.seed,
@@ -134,7 +145,7 @@ class Stream(IterableDataset[Batch]):
             "window": self.windows.length,
             "lead_steps": list(self.windows.lead_steps),
             "weights": None if self.weights is None else zlib.crc32(self.weights.tobytes()),
-            "stride": self.stride,
+            "stride": self.every,
             "order": self.order,
             "block": self.sizes.block,
             "pool": self.sizes.pool,
@@ -148,10 +159,10 @@ class Stream(IterableDataset[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batches that were served when `state_dict` was called.
 
-        The remaining batches are the same bit for bit, with any number of threads, and any
-        ``memory_limit`` in the same ``mode``; block and pool are those of the state. With another
-        number of ranks or another batch size, what is left of the epoch is dealt anew: no window
-        comes twice in it.
+        The remaining batches are the same bit for bit, with any number of threads. So they are with
+        any ``memory_limit`` in the same ``mode``: block and pool are those of the state. With
+        another number of ranks or another batch size, what is left of the epoch is dealt anew. No
+        window comes twice in it.
 
         Raises
         ------
@@ -159,31 +170,23 @@ class Stream(IterableDataset[Batch]):
             If the state belongs to another order of windows; the message names the difference.
         """
         mine = self.state_after(0)
-        for name in ("seed", "windows", "window", "lead_steps", "weights", "order", "stride"):
-            if state[name] != mine[name]:
-                hint = (
-                    "; pass the same mode, which memory_limit decides otherwise"
-                    if name in ("order", "stride")
-                    else ""
-                )
+        for key in ("seed", "windows", "window", "lead_steps", "weights", "order", "stride"):
+            if state[key] != mine[key]:
+                name, hint = "every" if key == "stride" else key, ""
+                if key in ("order", "stride"):
+                    hint = "; pass the same mode, which memory_limit decides otherwise"
                 raise ValueError(
-                    f"got the state of a stream with {name} {state[name]}, expected {name}"
-                    f" {mine[name]}, because the order differs{hint}"
+                    f"got the state of a stream with {name} {state[key]}, expected {name}"
+                    f" {mine[key]}, because the order differs{hint}"
                 )
         if self.order == "block":
             self.sizes = self.sizes.with_order(int(state["block"]), int(state["pool"]))
         past = tuple((int(ranks), int(served)) for ranks, served in state["past"])
-        batch = int(state["batch"])
-        if (state["world_size"], state["batch_size"]) != (
-            self.world_size,
-            self.batch_size,
-        ) and batch:
-            past, batch = (*past, (int(state["world_size"]), batch * int(state["batch_size"]))), 0
-        self._origin, self._served, self._begun = (
-            _Position(int(state["epoch"]), batch, past),
-            0,
-            False,
-        )
+        batch, ranks, size = (int(state[k]) for k in ("batch", "world_size", "batch_size"))
+        if batch and (ranks, size) != (self.world_size, self.batch_size):
+            past, batch = (*past, (ranks, batch * size)), 0
+        self._origin = _Position(int(state["epoch"]), batch, past)
+        self._served, self._begun = 0, False
 
     def seek(self, batches: int) -> None:
         """Start the next iteration after so many batches from the very first."""
@@ -193,23 +196,15 @@ class Stream(IterableDataset[Batch]):
     def batches_per_epoch(self, epoch: int = 0, past: tuple[tuple[int, int], ...] = ()) -> int:
         """Batches in an epoch on every rank; a lone batch may be smaller than ``batch_size``."""
         size = plan_size(
-            self.windows,
-            seed=self.seed,
-            epoch=epoch,
-            world_size=self.world_size,
-            every=self.stride,
-            weights=self.weights,
-            past=past,
+            self.windows, self._rules(), epoch=epoch, world_size=self.world_size, past=past
         )
         if size == 0 and not past:
             raise ValueError(
                 f"got {len(self.windows)} windows for {self.world_size} ranks, expected at least"
                 " one each; use fewer ranks"
             )
-        least = 0 if past else 1
-        return max(
-            least, size // self.batch_size if self.drop_last else -(-size // self.batch_size)
-        )
+        count = size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+        return max(count, 0 if past else 1)
 
     def _position(self, served: int) -> _Position:
         epoch, past, batch = self._origin.epoch, self._origin.past, self._origin.batch + served
@@ -217,18 +212,17 @@ class Stream(IterableDataset[Batch]):
             epoch, past, batch = epoch + 1, (), batch - count
         return _Position(epoch, batch, past)
 
+    def _rules(self) -> Rules:
+        block, pool = self.sizes.block, self.sizes.pool
+        return Rules(self.seed, self.order, block, pool, self.every, self.weights)
+
     def _plan(self, begin: _Position) -> Plan:
         return plan_epoch(
             self.windows,
-            seed=self.seed,
+            self._rules(),
             epoch=begin.epoch,
             rank=self.rank,
             world_size=self.world_size,
-            order=self.order,
-            block=self.sizes.block,
-            pool=self.sizes.pool,
-            every=self.stride,
-            weights=self.weights,
             past=begin.past,
         )
 
@@ -242,11 +236,8 @@ class Stream(IterableDataset[Batch]):
     def _index(self, plan: Plan, number: int) -> tuple[np.ndarray, np.ndarray, slice]:
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         strides = plan.strides[part]
-        return (
-            plan.starts[part, None] + strides[:, None] * np.arange(self.windows.length),
-            strides,
-            part,
-        )
+        index = plan.starts[part, None] + strides[:, None] * np.arange(self.windows.length)
+        return index, strides, part
 
     def _batch(
         self,
@@ -302,8 +293,8 @@ class Stream(IterableDataset[Batch]):
         waiting = next(reads, None)
         if waiting is None:
             return
-        # The first epoch tells how many blocks are in use at once; what the limit leaves is read
-        # ahead.
+        # The first epoch tells how many blocks are in use at once; what the limit leaves beyond
+        # these is read ahead.
         slots = max(self.sizes.slots, turns[0].uses.most_live + 1)
         pool = Pool(
             self._filler(),
@@ -331,13 +322,10 @@ class Stream(IterableDataset[Batch]):
                         waiting = next(reads, None)
                     for b in range(here, until):
                         row[b], missing[b] = pool.wait((turn.epoch, b))
-                    member = uses.member[part.start - turn.first_batch * self.batch_size :][
-                        : len(index)
-                    ]
-                    rows = index + row[member][:, None]
-                    yield self._batch(
-                        pool.states, rows, index, strides, bool(missing[member].any())
-                    )
+                    begun = part.start - turn.first_batch * self.batch_size
+                    member = uses.member[begun : begun + len(index)]
+                    rows, gaps = index + row[member][:, None], bool(missing[member].any())
+                    yield self._batch(pool.states, rows, index, strides, gaps)
                     pool.release([(turn.epoch, b) for b in leaving[gone:free].tolist()])
                     here, gone = until, free
                 turns.popleft()
@@ -347,12 +335,14 @@ class Stream(IterableDataset[Batch]):
     def _reads(
         self, turns: "deque[_Turn]", origin: _Position
     ) -> Iterator[tuple[tuple[int, int], int, int]]:
-        """Blocks of all epochs in the order of their first use: key, first time, end of times; every epoch begun joins ``turns``."""
+        """Blocks of all epochs in the order of their first use: key, first time, end of times.
+
+        Every epoch begun joins ``turns``.
+        """
         for begin, count in self._epochs(origin):
             plan = self._plan(begin)
             uses = block_uses(plan, self.batch_size, self.windows.length, begin.batch, count)
             turns.append(_Turn(begin.epoch, plan, begin.batch, count, uses))
-            for b, (start, stop) in enumerate(
-                zip(uses.start.tolist(), uses.stop.tolist(), strict=True)
-            ):
+            spans = zip(uses.start.tolist(), uses.stop.tolist(), strict=True)
+            for b, (start, stop) in enumerate(spans):
                 yield (begin.epoch, b), start, stop

@@ -1,4 +1,4 @@
-"""States in memory: blocks of times read ahead by threads into slots of one tensor, or a whole block of the split."""
+"""States in memory: blocks of times that threads read ahead, or a whole block of the split."""
 
 import os
 import sys
@@ -22,13 +22,13 @@ _PIECE = 2**24  # bytes read by one call where a whole block of the split is loa
 
 @dataclass
 class States:
-    """Rows of states in slots of equal length, and what is known of them; rows count on from slot to slot.
+    """Rows of states in slots of equal length; rows count on from slot to slot.
 
     Parameters
     ----------
     values : Tensor, ``[slot, part, row, ...]``
-        A part is a channel where every channel is read by itself, which lets chunks be decoded
-        where they stay; else the whole state.
+        A part is a channel where every channel is read by itself, else the whole state. Channels
+        apart let chunks be decoded where they stay.
     missing : bool
         Whether any value may be NaN.
     bad : bool, ``[row]``, or None
@@ -69,19 +69,15 @@ class States:
         count, parts = self.values.shape[2], self.values.shape[1]
         first = rows.ravel() + rows.ravel() // count * (count * (parts - 1))
         places = (first[:, None] + count * np.arange(parts)).ravel()
+        # Numpy knows no bfloat16; torch.index_select would start a second set of OpenMP threads in
+        # a background thread.
         source, target = (
-            t.view(torch.int16) if t.dtype == torch.bfloat16 else t for t in (self.values, out)
+            (t.view(torch.int16) if t.dtype == torch.bfloat16 else t)
+            .view(-1, *self.values.shape[3:])
+            .numpy()
+            for t in (self.values, out)
         )
-        piece = self.values.shape[3:]
-        # Numpy's take, not torch.index_select: that would start a second set of OpenMP threads in a
-        # background thread.
-        np.take(
-            source.view(-1, *piece).numpy(),
-            places,
-            axis=0,
-            out=target.view(-1, *piece).numpy(),
-            mode="clip",
-        )
+        np.take(source, places, axis=0, out=target, mode="clip")
 
 
 class Filler:
@@ -94,7 +90,7 @@ class Filler:
         self._scratch = threading.local()
 
     def fill(self, start: int, stop: int, out: torch.Tensor) -> Found:
-        """Read the states of the times from ``start`` to before ``stop`` into ``[row, part, ...]``."""
+        """Read the states from time ``start`` to before ``stop`` into ``[row, part, ...]``."""
         out = out.view(len(out), *self._source.shape[1:])
         if self._dtype == torch.float32:
             found = self._source.reader.read(start, stop, out.numpy())
@@ -111,9 +107,9 @@ class Filler:
                 f" {names[first.stop - 1]}: {first.message}"
             )
         # A chunk may begin before these times and end after them.
-        failed = [
+        failed = (
             replace(f, start=max(f.start, start), stop=min(f.stop, stop)) for f in found.failed
-        ]
+        )
         return Found(found.missing, tuple(failed))
 
 
@@ -153,7 +149,10 @@ class Pool:
         return bool(self._free)
 
     def submit(self, key: tuple[int, int], start: int, stop: int) -> None:
-        """Have a block read; the pool grows if every slot is in use, which happens where windows are much sparser in some blocks."""
+        """Have a block read; the pool grows if every slot is in use.
+
+        This happens where windows are much sparser in some blocks.
+        """
         if not self._free:
             for slot in self._held.values():
                 slot.found.result()
@@ -161,22 +160,20 @@ class Pool:
             self.states.add_slot()
         number = self._free.pop()
         out = self.states.slot(number, 0, stop - start)
-        self._held[key] = _Slot(
-            number, start, self._executor.submit(self._filler.fill, start, stop, out)
-        )
+        found = self._executor.submit(self._filler.fill, start, stop, out)
+        self._held[key] = _Slot(number, start, found)
 
     def wait(self, key: tuple[int, int]) -> tuple[int, bool]:
-        """Return what must be added to a time to find its row, once the block is there, and whether it misses values."""
+        """Wait for a block; return what to add to a time to find its row, and if values miss."""
         slot = self._held[key]
         found = slot.found.result()
         first = slot.number * self._times
         if self.states.bad is not None:
             self.states.mark_bad(slice(first, first + self._times), bad=False)
+        offset = first - slot.start
         for f in found.failed:
-            self.states.mark_bad(
-                slice(first + f.start - slot.start, first + f.stop - slot.start), bad=True
-            )
-        return first - slot.start, found.missing
+            self.states.mark_bad(slice(f.start + offset, f.stop + offset), bad=True)
+        return offset, found.missing
 
     def release(self, keys: Sequence[tuple[int, int]]) -> None:
         """Free the slots of blocks that no batch needs any more."""
@@ -189,19 +186,19 @@ class Pool:
 
 
 def _step_back() -> None:
-    """Let the thread that trains go first on a processor that both want: readers are ahead of it, and have time until it waits for them."""
+    """Let the thread that trains go first on a processor that both want.
+
+    Readers are ahead of it, and have time until it waits for them.
+    """
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        os.setpriority(
-            os.PRIO_PROCESS,
-            threading.get_native_id(),
-            min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10),
-        )
+        nicer = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nicer)
 
 
 def load_states(
     filler: Filler, source: Source, windows: Windows, dtype: torch.dtype, *, threads: int
 ) -> tuple[States, np.ndarray]:
-    """Read the states of all times that any window touches; return them and the row of every time."""
+    """Read the states of all times in any window; return them and the row of every time."""
     needed = windows.touched(source.shape[0])
     place = np.cumsum(needed) - 1
     states = States.empty(source, dtype, slots=1, rows=int(needed.sum()))
@@ -211,9 +208,8 @@ def load_states(
         tasks = []
         for start, stop in edges.reshape(-1, 2).tolist():
             for a, b in rows(start, stop, step):
-                tasks.append(
-                    executor.submit(filler.fill, a, b, states.slot(0, place[a], place[a] + b - a))
-                )
+                out = states.slot(0, place[a], place[a] + b - a)
+                tasks.append(executor.submit(filler.fill, a, b, out))
         try:
             for task in tasks:
                 found = task.result()

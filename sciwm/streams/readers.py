@@ -1,7 +1,7 @@
-"""States read from xarray's arrays into a buffer: from Dask's with one small graph per block, from others by slices."""
+"""States read from xarray's arrays: Dask's with one small graph per block, others by slices."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any, Protocol
 
@@ -13,9 +13,8 @@ from sciwm.chunks.guard import decode_directly, stored_array
 
 __all__ = ["DaskReader", "JoinedReader", "Part", "Reader", "SliceReader"]
 
-_WHOLE = (
-    200_000  # tasks up to which a graph is laid out once and cut per block; a task takes about 1 kB
-)
+# Tasks up to which a graph is laid out once and cut per block; a task takes about 1 kB.
+_WHOLE = 200_000
 
 
 class Reader(Protocol):
@@ -24,7 +23,7 @@ class Reader(Protocol):
     chunk: int
 
     def read(self, start: int, stop: int, out: np.ndarray) -> Found:
-        """Fill ``out`` (float32, ``[stop − start, *state]``) and tell what is missing or could not be read."""
+        """Fill ``out`` (float32, ``[stop − start, *state]``); tell what misses or is damaged."""
 
     def close(self) -> None:
         """Let go of files and threads."""
@@ -60,10 +59,10 @@ class SliceReader:
 
 
 class DaskReader:
-    """Computes blocks of lazily derived variables, each with the part of the graph that it needs, in the calling thread.
+    """Computes blocks of lazily derived variables in the calling thread.
 
-    Variables that are the arrays of a Zarr store as they lie there, as from ``xr.open_zarr``, are
-    decoded from it without Dask.
+    Each block takes the part of the graph that it needs. Variables that are the very arrays of a
+    Zarr store, as from ``xr.open_zarr``, are decoded from it without Dask.
     """
 
     def __init__(self, parts: Sequence[Part], *, label: str) -> None:
@@ -79,9 +78,8 @@ class DaskReader:
             self._graph = decode_directly({k: v for a in optimized for k, v in a.dask.items()})
             stored = [stored_array(a, self._graph) for a in arrays]
             if all(s is not None for s in stored):
-                self._stored = ChunkReader(
-                    [Piece(s, p.place) for s, p in zip(stored, parts, strict=True)]
-                )
+                pieces = [Piece(s, p.place) for s, p in zip(stored, parts, strict=True)]
+                self._stored = ChunkReader(pieces)
                 self.chunk = self._stored.chunk
             arrays = optimized
         self._arrays = arrays
@@ -102,10 +100,8 @@ class DaskReader:
             self._fill_from_slices(start, stop, out)
             return
         places = [list(self._places(i, start, stop)) for i in range(len(self._arrays))]
-        keys = [
-            [(a.name, *index) for index, _ in found]
-            for a, found in zip(self._arrays, places, strict=True)
-        ]
+        needed = zip(self._arrays, places, strict=True)
+        keys = [[(a.name, *index) for index, _ in found] for a, found in needed]
         graph, _ = cull(self._graph, [k for some in keys for k in some])  # type: ignore[no-untyped-call]
         results = get_sync(graph, keys)  # type: ignore[arg-type]
         for part, a, found, values in zip(self._parts, self._arrays, places, results, strict=True):
@@ -121,7 +117,7 @@ class DaskReader:
             placed(out, part.place, x.shape, name=part.name)[...] = x
 
     def _places(self, i: int, start: int, stop: int) -> Any:
-        """Chunks of an array that overlap the block: index, what to take of the chunk, and where it goes."""
+        """Chunks of an array that overlap the block: index, what to take, and where it goes."""
         array, edges = self._arrays[i], self._edges[i]
         first = int(np.searchsorted(edges, start, side="right")) - 1
         last = int(np.searchsorted(edges, stop, side="left"))
@@ -134,14 +130,9 @@ class DaskReader:
             if high <= low:
                 continue
             for index in product(*(range(len(o)) for o in others)):
+                cut = slice(low - int(edges[k]), high - int(edges[k]))
                 rest = tuple(o[j] for o, j in zip(others, index, strict=True))
-                yield (
-                    (k, *index),
-                    (
-                        slice(low - int(edges[k]), high - int(edges[k])),
-                        (slice(low - start, high - start), *rest),
-                    ),
-                )
+                yield (k, *index), (cut, (slice(low - start, high - start), *rest))
 
     def close(self) -> None:
         """Close the store, if it is read without Dask."""
@@ -167,7 +158,7 @@ class JoinedReader:
                 found = reader.read(low - first, high - first, out[low - start : high - start])
                 missing |= found.missing
                 failed += [
-                    Failure(f.start + first, f.stop + first, f.message) for f in found.failed
+                    replace(f, start=f.start + first, stop=f.stop + first) for f in found.failed
                 ]
         return Found(missing, tuple(failed))
 
@@ -195,10 +186,8 @@ def _read_pieces(
             ]
             return Found(any(f.missing for f in found), tuple(x for f in found for x in f.failed))
         out[...] = np.nan
-        message = (
-            f"could not read steps {start} to {stop - 1} of {label}: {type(error).__name__}:"
-            f" {error}"
-        )
+        what = f"could not read steps {start} to {stop - 1} of {label}"
+        message = f"{what}: {type(error).__name__}: {error}"
         return Found(True, (Failure(start, stop, message),))
     size = max(1, 2**18 // max(1, out[0].nbytes))  # a piece that is in the processor's cache
     return Found(any(has_nan(out[i : i + size]) for i in range(0, len(out), size)), ())

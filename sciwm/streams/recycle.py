@@ -1,4 +1,4 @@
-"""Memory of batches, used again once nothing refers to them: fresh pages cost as much as filling them."""
+"""Memory of batches, used again once nothing refers to it: fresh pages cost as much as filling."""
 
 import math
 import weakref
@@ -14,8 +14,8 @@ __all__ = ["Recycled"]
 class Recycled:
     """Uninitialised tensors whose memory comes back by itself.
 
-    Memory returns when the last tensor that shares it (any view of it, too) is gone, in whatever
-    thread that happens; at most ``most`` pieces wait to be used again.
+    Memory returns when the last tensor that shares it is gone, in whatever thread that happens. Any
+    view of a tensor shares its memory, too. At most ``most`` pieces wait to be used again.
 
     Examples
     --------

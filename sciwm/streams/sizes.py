@@ -3,14 +3,13 @@
 import math
 import os
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from sciwm.streams.choices import Mode, Reading
 from sciwm.streams.source import Source
 from sciwm.streams.windows import Windows
 
-__all__ = ["AHEAD", "CHOICES", "BlockSizes", "Mode", "choose_sizes"]
+__all__ = ["AHEAD", "CHOICES", "BlockSizes", "choose_sizes"]
 
-Mode = Literal["resident", "block"]
 AHEAD = 2  # batches assembled before they are asked for
 # Times per block and blocks mixed, from the best down. Larger blocks decode fewer chunks twice,
 # more blocks shuffle better.
@@ -71,11 +70,8 @@ def choose_sizes(
     windows: Windows,
     *,
     batch_size: int,
-    stride: int | None,
-    mode: Mode | None,
-    memory_limit: int,
-    item: int,
-    threads: int | None,
+    every: int | None,
+    reading: Reading,
 ) -> tuple[Mode, BlockSizes]:
     """Hold everything if that takes at most half of the limit, else the best pool that fits.
 
@@ -84,46 +80,43 @@ def choose_sizes(
     ValueError
         If the smallest pool does not fit; the message says what would.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"got {threads} threads, expected at least 1")
-    threads = threads or min(4, os.cpu_count() or 1)
-    state = source.state_bytes * item // 4
+    threads, limit = reading.threads or min(4, os.cpu_count() or 1), reading.memory_limit
+    state = source.state_bytes * reading.dtype.itemsize // 4
     # Those that wait, one in hand, one being made, and two that were freed and that the allocator
     # has not given back.
     batches = (AHEAD + 4) * batch_size * windows.length * state
     span = windows.lead_steps[-1] * (windows.length - 1)
     chunk = source.reader.chunk
     times = int(windows.touched(source.shape[0]).sum())
-    fits = times * state <= memory_limit // 2 and times * state + batches <= memory_limit
-    mode = mode or ("resident" if fits else "block")
+    fits = times * state <= limit // 2 and times * state + batches <= limit
+    mode = reading.mode or ("resident" if fits else "block")
     if mode == "resident":
         return mode, BlockSizes(chunk, 1, span, 1, threads)
-    per_time = len(windows) / times / (windows.length if stride is None else stride)
+    per_time = len(windows) / times / (every or windows.length)
+    # What threads hold beside the pool while they read, in blocks of the pool.
+    converted = 0 if reading.dtype.itemsize == 4 else source.state_bytes
+    scratch = threads * (source.copies * source.state_bytes + converted) / state
     least = None
     # The last chunk of a block is decoded for the next one, too: with long chunks and small states,
     # take more of them.
-    many = min(8, times // (2 * CHOICES[0][1] * chunk)) if span else 0
-    choices = [(many * chunk, CHOICES[0][1]), *CHOICES] if many * chunk > CHOICES[0][0] else CHOICES
+    (longest, most_mixed), choices = CHOICES[0], CHOICES
+    many = min(8, times // (2 * most_mixed * chunk)) if span else 0
+    if many * chunk > longest:
+        choices = [(many * chunk, most_mixed), *CHOICES]
     for size, pool in choices:
         block = -(-size // chunk) * chunk
         # A batch may end in the middle of a block, and reach over several if few windows lie in
         # each.
         live = pool + 1 + math.ceil(batch_size / (block * per_time))
-        scratch = (
-            threads
-            * (source.copies * source.state_bytes + (source.state_bytes if item != 4 else 0))
-            / state
-        )
-        slots = int((memory_limit - batches) // ((block + span) * state))
-        needed = live + 1 + scratch
+        slots = int((limit - batches) // ((block + span) * state))
         if slots - scratch >= live + 1:
             # More blocks read ahead than these would only touch memory.
-            return mode, BlockSizes(
-                block, pool, span, min(int(slots - scratch), live + 2 * pool), threads
-            )
+            slots = min(int(slots - scratch), live + 2 * pool)
+            return mode, BlockSizes(block, pool, span, slots, threads)
+        needed = live + 1 + scratch
         least = min(least or 2**62, int(batches + needed * (block + span) * state))
     raise ValueError(
-        f"got a memory limit of {memory_limit / 2**20:.0f} MiB, expected at least"
+        f"got a memory limit of {limit / 2**20:.0f} MiB, expected at least"
         f" {(least or 0) / 2**20:.0f} MiB, because several blocks of {chunk} times (the chunk) of"
         f" {state / 2**20:.3g} MiB each are held; raise memory_limit, or make chunks shorter in"
         " time"

@@ -1,8 +1,8 @@
-"""What a stream reads from: training stores, any Zarr store, netCDF files, Datasets, or several of these in a row."""
+"""What a stream reads from: training stores, any Zarr store, netCDF files, Datasets, or several."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from sciwm.times import infer_step, numeric_time
 
 __all__ = ["Source", "open_source"]
 
-_APART = 4096  # bytes of a channel from which on copying channel by channel costs no more than copying whole states
+# Bytes of a channel from which on copying it by itself costs no more than copying whole states.
+_APART = 4096
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,13 @@ def open_source(
     pieces = read_pieces(data)
     opened = [_open_piece(label, ds, variables, cache) for label, ds in pieces]
     first = opened[0]
-    for (label, _), (_, shape, channels, *_) in zip(pieces, opened, strict=True):
-        if (shape[1:], channels) != (first[1][1:], first[2]):
+    for (label, _), piece in zip(pieces, opened, strict=True):
+        if (piece.shape[1:], piece.channels) != (first.shape[1:], first.channels):
             raise ValueError(
-                f"got states {channels} {shape[1:]} in {label} and {first[2]} {first[1][1:]} in"
-                f" {pieces[0][0]}, expected the same"
+                f"got states {piece.channels} {piece.shape[1:]} in {label} and {first.channels}"
+                f" {first.shape[1:]} in {pieces[0][0]}, expected the same"
             )
-    axis = _axis([(label, p[3]) for (label, _), p in zip(pieces, opened, strict=True)])
+    axis = _axis([(label, p.axis) for (label, _), p in zip(pieces, opened, strict=True)])
     values = axis["time"].values
     used = np.full(len(values), LABELS["train"], np.int8)
     if period is not None:
@@ -120,21 +121,18 @@ def open_source(
                 f" {values.max()}"
             )
         used[~inside] = -1
+    joined = JoinedReader([p.reader for p in opened], [p.shape[0] for p in opened])
     return Source(
-        reader=(
-            opened[0][0]
-            if len(opened) == 1
-            else JoinedReader([p[0] for p in opened], [p[1][0] for p in opened])
-        ),
-        shape=(len(values), *first[1][1:]),
-        channels=first[2],
+        reader=first.reader if len(opened) == 1 else joined,
+        shape=(len(values), *first.shape[1:]),
+        channels=first.channels,
         label=used,
         segment=axis["segment"].values,
         time=torch.from_numpy(numeric_time(values)),
         condition=torch.from_numpy(_conditions(axis)),
         names=values,
-        copies=max(p[4] for p in opened),
-        apart=opened[0][5],
+        copies=max(p.copies for p in opened),
+        apart=first.apart,
     )
 
 
@@ -142,11 +140,8 @@ def _training_store(data: Store) -> tuple[str | Path | None, xr.Dataset] | None:
     from sciwm.store.prepare import is_training_store, open_training_store
 
     if isinstance(data, xr.Dataset):
-        return (
-            (None, data)
-            if data.attrs.get("complete") and {"state", "split"} <= set(data.variables)
-            else None
-        )
+        complete = data.attrs.get("complete") and {"state", "split"} <= set(data.variables)
+        return (None, data) if complete else None
     if isinstance(data, str | Path) and is_training_store(data):
         return data, open_training_store(data)
     return None
@@ -158,16 +153,11 @@ def _open_training(path: str | Path | None, ds: xr.Dataset, cache: Cache | None)
     if path is not None:
         import zarr
 
-        reader = ChunkReader(
-            [Piece(zarr.open_array(path, path="state", mode="r"), None)], cache=cache
-        )
+        array = zarr.open_array(path, path="state", mode="r")
+        reader = ChunkReader([Piece(array, None)], cache=cache)
     else:
-        parts = [Part(state.variable, "state", None)]
-        reader = (
-            DaskReader(parts, label="the training store")
-            if state.chunks
-            else SliceReader(parts, label="the training store")
-        )
+        kind = DaskReader if state.chunks else SliceReader
+        reader = kind([Part(state.variable, "state", None)], label="the training store")
     return Source(
         reader=reader,
         shape=tuple(state.shape),
@@ -182,18 +172,49 @@ def _open_training(path: str | Path | None, ds: xr.Dataset, cache: Cache | None)
     )
 
 
-_Piece = tuple[Reader, tuple[int, ...], tuple[str, ...], xr.Dataset, float, bool]
+@dataclass(frozen=True)
+class _Opened:
+    """One store or Dataset; ``axis`` has its times and segments, the rest is as in `Source`."""
+
+    reader: Reader
+    shape: tuple[int, ...]
+    channels: tuple[str, ...]
+    axis: xr.Dataset
+    copies: float
+    apart: bool
 
 
 def _open_piece(
     label: str, ds: xr.Dataset, variables: Sequence[str] | None, cache: Cache | None
-) -> _Piece:
-    """Reader, shape, channels, time axis, copies of one store or Dataset, and whether its channels are kept apart."""
+) -> _Opened:
     if "time" not in ds.dims:
         raise ValueError(
             f"got {label} with dims {[str(d) for d in ds.dims]}, expected one called 'time'; rename"
             " it: ds.rename(valid_time='time')"
         )
+    parts, shape, channels = _layout(ds, _names(label, ds, variables))
+    time = ds["time"] if "time" in ds.coords else ("time", np.arange(float(ds.sizes["time"])))
+    axis = xr.Dataset(coords={"time": time})
+    if "segment" in ds.coords:
+        axis = axis.assign_coords(segment=("time", ds["segment"].values))
+    sizes = [math.prod(p.variable.shape[1:]) for p in parts]
+    reader: Reader
+    if any(p.variable.chunks is not None for p in parts):
+        chunked = [
+            p if p.variable.chunks is not None else replace(p, variable=p.variable.chunk(time=256))
+            for p in parts
+        ]
+        reader, copies = DaskReader(chunked, label=label), 1.0
+    elif pieces := _zarr_pieces(label, ds, parts):
+        reader, copies = ChunkReader(pieces, cache=cache), 0.0
+    else:
+        reader, copies = SliceReader(parts, label=label), max(sizes) / sum(sizes)
+    apart = len(parts) == len(channels) and 4 * sizes[0] >= _APART
+    return _Opened(reader, shape, channels, axis, copies, apart)
+
+
+def _names(label: str, ds: xr.Dataset, variables: Sequence[str] | None) -> list[str]:
+    """The variables asked for, or all numeric ones along time."""
     if variables is None:
         names = [
             str(n) for n, v in ds.data_vars.items() if "time" in v.dims and v.dtype.kind in "fiu"
@@ -211,50 +232,19 @@ def _open_piece(
             )
     if not names:
         raise ValueError(f"got {label} without a numeric variable along time; it has {available}")
-    parts, shape, channels = _layout(ds, names)
-    axis = xr.Dataset(
-        coords={
-            "time": (
-                ds["time"]
-                if "time" in ds.coords
-                else ("time", np.arange(ds.sizes["time"], dtype=float))
-            )
-        }
-    )
-    if "segment" in ds.coords:
-        axis = axis.assign_coords(segment=("time", ds["segment"].values))
-    sizes = [math.prod(p.variable.shape[1:]) for p in parts]
-    apart = len(parts) == len(channels) and 4 * sizes[0] >= _APART
-    reader: Reader
-    if any(p.variable.chunks is not None for p in parts):
-        chunked = [
-            (
-                p
-                if p.variable.chunks is not None
-                else Part(p.variable.chunk(time=256), p.name, p.place)
-            )
-            for p in parts
-        ]
-        return DaskReader(chunked, label=label), shape, channels, axis, 1.0, apart
-    if pieces := _zarr_pieces(label, ds, parts):
-        reader = ChunkReader(pieces, cache=cache)
-        return reader, shape, channels, axis, 0.0, apart
-    return SliceReader(parts, label=label), shape, channels, axis, max(sizes) / sum(sizes), apart
+    return names
 
 
 def _layout(
     ds: xr.Dataset, names: Sequence[str]
 ) -> tuple[list[Part], tuple[int, ...], tuple[str, ...]]:
-    """Where each variable goes: dims that all share stay, what only some have (levels) becomes channels."""
+    """Where each variable goes: shared dims stay, what only some have (levels) becomes channels."""
     fields = {n: ds[n].variable for n in names}
     if names == ["positions"]:
         positions = fields["positions"].transpose("time", ...)
         return [Part(positions, "positions", None)], positions.shape, ()
-    shared = [
-        d
-        for d in fields[names[0]].dims
-        if d != "time" and all(d in v.dims for v in fields.values())
-    ]
+    first = fields[names[0]]
+    shared = [d for d in first.dims if d != "time" and all(d in v.dims for v in fields.values())]
     parts: list[Part] = []
     channels: list[str] = []
     for name, v in fields.items():
@@ -263,23 +253,19 @@ def _layout(
         labels = [""]
         for d in own:
             ticks = ds[d].values if d in ds.coords else np.arange(v.sizes[d])
-            labels = [
-                f"{a}_{b:g}" if isinstance(b, np.number) else f"{a}_{b}"
-                for a in labels
-                for b in ticks
-            ]
+            endings = [f"_{x:g}" if isinstance(x, np.number) else f"_{x}" for x in ticks]
+            labels = [a + b for a in labels for b in endings]
         parts.append(Part(v, name, slice(len(channels), len(channels) + len(labels))))
         channels += [name + x for x in labels]
-    shape = (
-        fields[names[0]].sizes["time"],
-        len(channels),
-        *(fields[names[0]].sizes[d] for d in shared),
-    )
+    shape = (first.sizes["time"], len(channels), *(first.sizes[d] for d in shared))
     return parts, shape, tuple(channels)
 
 
 def _zarr_pieces(label: str, ds: xr.Dataset, parts: Sequence[Part]) -> list[Piece]:
-    """The arrays behind a Zarr store as xarray opened it, if every variable is one of them, packed or not; else none."""
+    """The arrays behind a Zarr store as xarray opened it; none if a variable is not one of them.
+
+    They may be packed.
+    """
     import zarr
 
     try:
@@ -291,19 +277,16 @@ def _zarr_pieces(label: str, ds: xr.Dataset, parts: Sequence[Part]) -> list[Piec
         found: Any = group.get(part.name)
         original = ds[part.name].variable
         packing = cf_packing(original.encoding)
-        same = (
-            found is not None
-            and found.shape == original.shape
-            and part.variable.dims == original.dims
-        )
-        if packing is None or not same or found.dtype.kind not in "fiu":
+        if packing is None or found is None or found.dtype.kind not in "fiu":
+            return []
+        if found.shape != original.shape or part.variable.dims != original.dims:
             return []
         pieces.append(Piece(found, part.place, *packing))
     return pieces
 
 
 def _axis(pieces: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
-    """All times, one piece after the other, with ``segment`` raised where windows must not cross."""
+    """All times, one piece after the other; ``segment`` rises where windows must not cross."""
     times, segments, last, number = [], [], None, 0
     for _, axis in pieces:
         amount = numeric_time(axis["time"].values)
@@ -314,16 +297,7 @@ def _axis(pieces: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         number = int(segments[-1].max(initial=number))
         last = amount[-1] if len(amount) else last
         times.append(axis["time"].values)
-    kinds = {
-        (
-            t.flat[0].calendar
-            if t.dtype.kind == "O" and t.size
-            else "number"
-            if t.dtype.kind in "iuf"
-            else t.dtype.kind
-        )
-        for t in times
-    }
+    kinds = {_time_kind(t) for t in times}
     if len(kinds) > 1:
         raise ValueError(
             "got pieces with times in different calendars, expected one, because their differences"
@@ -331,10 +305,8 @@ def _axis(pieces: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         )
     attrs = pieces[0][1]["time"].attrs
     if kinds == {"number"} and str(attrs.get("units", "")) not in ("fs", "ps", "ns"):
-        attrs = {
-            **attrs,
-            "units": "ps",
-        }  # only so that plain numbers are checked for regularity like simulation time
+        # Only so that plain numbers are checked for regularity like simulation time.
+        attrs = {**attrs, "units": "ps"}
     coords = {
         "time": ("time", np.concatenate(times), attrs),
         "segment": ("time", np.concatenate(segments).astype(np.int32)),
@@ -343,14 +315,19 @@ def _axis(pieces: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
     return check_times(xr.Dataset(coords=coords), split=True, label=labels)
 
 
+def _time_kind(time: np.ndarray) -> str:
+    if time.dtype.kind == "O" and time.size:
+        return str(time.flat[0].calendar)
+    return "number" if time.dtype.kind in "iuf" else time.dtype.kind
+
+
 def _conditions(axis: xr.Dataset) -> np.ndarray:
     time = axis["time"]
     if time.dtype.kind in "iuf":
         return np.zeros((time.size, 0), np.float32)
     segment = axis["segment"].values
-    longest = np.flatnonzero(segment == np.bincount(segment).argmax())[
-        :100
-    ]  # regular throughout: a few times tell the step
+    # Regular throughout: a few times tell the step.
+    longest = np.flatnonzero(segment == np.bincount(segment).argmax())[:100]
     return conditions(time.values, infer_step(time[longest] if len(longest) > 1 else time))
 
 
@@ -359,7 +336,6 @@ def _inside(time: xr.DataArray, period: tuple[Any, Any]) -> np.ndarray:
         return np.asarray((time.values >= float(period[0])) & (time.values <= float(period[1])))
     order = np.argsort(time.values, kind="stable")
     inside = np.zeros(time.size, bool)
-    inside[order[time[order].to_index().slice_indexer(*period)]] = (
-        True  # as .sel(time=slice(...)) does: "2007" is the whole year
-    )
+    # As .sel(time=slice(...)) does: "2007" is the whole year.
+    inside[order[time[order].to_index().slice_indexer(*period)]] = True
     return inside

@@ -1,4 +1,4 @@
-"""Which times make a sample, and in what order samples come: index arithmetic without any reading."""
+"""Which times make a sample, and in what order samples come: index arithmetic, no reading."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import numpy as np
 from sciwm.store.split import LABELS
 
 __all__ = [
-    "Order",
+    "Ordering",
     "Plan",
+    "Rules",
     "Uses",
     "Windows",
     "block_uses",
@@ -20,14 +21,14 @@ __all__ = [
     "window_starts",
 ]
 
-Order = Literal["global", "block", "none"]
+Ordering = Literal["global", "block", "none"]
 
 
 @dataclass(frozen=True)
 class Windows:
     """All windows of one block of the split, for several strides at once.
 
-    A window that fits with a long stride fits with every shorter one, so a count per start says
+    A window that fits with a long stride fits with every shorter one. So a count per start says
     which strides do.
 
     Parameters
@@ -59,6 +60,43 @@ class Windows:
         return np.asarray(np.cumsum(change[:-1]) > 0)
 
 
+@dataclass(frozen=True, eq=False)
+class Rules:
+    """How the windows of an epoch are chosen and mixed.
+
+    ``global`` permutes all windows, for data held in memory. ``block`` permutes blocks of times and
+    cuts the row of blocks into equal parts for the ranks. Within ``pool`` neighbouring blocks of
+    the row it shuffles windows, so that a few blocks in memory suffice. ``none`` keeps the order of
+    time.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the order.
+    order : {"global", "block", "none"}
+        What is permuted.
+    block, pool : int
+        Times per block and blocks mixed.
+    every : int
+        An epoch takes each ``every``-th window. Its phase changes, so that ``every`` epochs see all
+        of them.
+    weights : float, ``[window]``, optional
+        How often each window is drawn, relative to the mean. A window of weight w comes
+        ⌊w / every⌋ or ⌈w / every⌉ times; an epoch is as long as without weights.
+    """
+
+    seed: int
+    order: Ordering = "global"
+    block: int = 256
+    pool: int = 16
+    every: int = 1
+    weights: np.ndarray | None = None
+
+    def period(self, num: int) -> int:
+        """Epochs that see all of so many windows once: ``every``, if there are as many."""
+        return max(1, min(self.every, num))
+
+
 @dataclass(frozen=True)
 class Plan:
     """The samples of one epoch on one rank, in order.
@@ -82,7 +120,9 @@ class Plan:
 def window_starts(
     label: np.ndarray, segment: np.ndarray, *, which: str | int, length: int, stride: int = 1
 ) -> np.ndarray:
-    """Starts of all windows ``start + stride · (0 … length − 1)`` inside one run of one block of the split and one segment.
+    """Starts of all windows ``start + stride · (0 … length − 1)`` of one block of the split.
+
+    A window lies in one run of times of the block, and in one segment.
 
     Parameters
     ----------
@@ -132,8 +172,7 @@ def find_windows(
     Raises
     ------
     ValueError
-        If no window fits, or not a single one with the longest stride; the message says how long
-        the runs of times are.
+        If no window fits with the longest stride. The message says how long the runs of times are.
     """
     strides = tuple(sorted({int(s) for s in lead_steps}))
     if not strides:
@@ -155,40 +194,26 @@ def find_windows(
 
 def plan_epoch(
     windows: Windows,
+    rules: Rules,
     *,
-    seed: int,
     epoch: int,
     rank: int = 0,
     world_size: int = 1,
-    order: Order = "global",
-    block: int = 256,
-    pool: int = 16,
-    every: int = 1,
-    weights: np.ndarray | None = None,
     past: Sequence[tuple[int, int]] = (),
 ) -> Plan:
-    """Order the windows of one epoch: a pure function of its arguments, cheap enough for millions of windows.
+    """Order the windows of one epoch: a pure function of its arguments.
 
-    ``global`` permutes all windows, for data held in memory. ``block`` permutes blocks of times,
-    cuts the row of blocks into equal parts for the ranks, and shuffles windows within ``pool``
-    neighbouring blocks of the row, so that a few blocks in memory suffice. ``none`` keeps the order
-    of time.
+    It is cheap enough for millions of windows.
 
     Parameters
     ----------
     windows : Windows
         What to order.
-    seed, epoch, rank, world_size : int
-        Ranks get disjoint windows, equally many each; the few left over (fewer than ranks) differ
+    rules : Rules
+        The same on every rank.
+    epoch, rank, world_size : int
+        Ranks get disjoint windows, equally many each. The few left over (fewer than ranks) differ
         from epoch to epoch.
-    block, pool : int
-        Times per block and blocks mixed.
-    every : int
-        An epoch takes each ``every``-th window, from a phase that changes so that ``every`` epochs
-        see all of them.
-    weights : float, ``[window]``, optional
-        How often each window is drawn, relative to the mean; an epoch is as long as without them,
-        and a window of weight w comes ⌊w / every⌋ or ⌈w / every⌉ times.
     past : sequence of (world_size, windows per rank)
         What was served of this epoch under other numbers of ranks; the rest is dealt anew.
 
@@ -196,38 +221,34 @@ def plan_epoch(
     -------
     Plan
     """
-    chosen, seeds = _remaining(windows, seed, epoch, order, block, pool, every, weights, past)
-    mine, own = _deal(windows.starts[chosen], seeds, rank, world_size, order, block, pool)
+    chosen, seeds = _remaining(windows, rules, epoch, past)
+    mine, own = _deal(windows.starts[chosen], rules, seeds, rank, world_size)
     picked = chosen[mine]
-    strides = np.asarray(windows.lead_steps)[
-        (own.random(len(mine)) * windows.num_strides[picked]).astype(np.int64)
-    ]
+    drawn = (own.random(len(mine)) * windows.num_strides[picked]).astype(np.int64)
     starts = windows.starts[picked]
-    return Plan(starts, strides, starts // block)
+    return Plan(starts, np.asarray(windows.lead_steps)[drawn], starts // rules.block)
 
 
 def plan_size(
     windows: Windows,
+    rules: Rules,
     *,
-    seed: int,
     epoch: int,
     world_size: int = 1,
-    every: int = 1,
-    weights: np.ndarray | None = None,
     past: Sequence[tuple[int, int]] = (),
 ) -> int:
-    """Samples per rank in (what is left of) an epoch, the same on every rank, without making the plan."""
+    """Samples per rank in (what is left of) an epoch, the same on every rank, without the plan."""
     num = len(windows)
-    if weights is None:
-        num = len(range(_phase(num, seed, epoch, every), num, max(1, min(every, num))))
+    if rules.weights is None:
+        num = len(range(_phase(num, rules, epoch), num, rules.period(num)))
     else:
-        num = len(_chosen(num, seed, epoch, every, weights))
+        num = len(_chosen(num, rules, epoch))
     return (num - sum(ranks * served for ranks, served in past)) // world_size
 
 
 @dataclass(frozen=True)
 class Uses:
-    """When the batches of (the rest of) an epoch need which blocks, in the order of their first use.
+    """Which blocks the batches of (the rest of) an epoch need, in the order of first use.
 
     Parameters
     ----------
@@ -250,7 +271,7 @@ class Uses:
 
 
 def block_uses(plan: Plan, batch_size: int, length: int, first_batch: int, count: int) -> Uses:
-    """When the batches of an epoch, from ``first_batch`` to before ``count``, need which blocks."""
+    """Which blocks the batches of an epoch need, from ``first_batch`` to before ``count``."""
     part = slice(first_batch * batch_size, count * batch_size)
     starts, strides = plan.starts[part], plan.strides[part]
     _, leader, member = np.unique(plan.blocks[part], return_index=True, return_inverse=True)
@@ -271,52 +292,32 @@ def block_uses(plan: Plan, batch_size: int, length: int, first_batch: int, count
 
 
 def _remaining(
-    windows: Windows,
-    seed: int,
-    epoch: int,
-    order: Order,
-    block: int,
-    pool: int,
-    every: int,
-    weights: np.ndarray | None,
-    past: Sequence[tuple[int, int]],
+    windows: Windows, rules: Rules, epoch: int, past: Sequence[tuple[int, int]]
 ) -> tuple[np.ndarray, list[int]]:
     """Windows of the epoch that were not served yet, and the seeds for dealing them."""
-    chosen = _chosen(len(windows), seed, epoch, every, weights)
+    chosen = _chosen(len(windows), rules, epoch)
     for number, (ranks, served) in enumerate(past):
-        seeds = [seed, epoch, *([number] if number else [])]
+        seeds = [rules.seed, epoch, *([number] if number else [])]
         starts = windows.starts[chosen]
-        gone = [
-            _deal(starts, seeds, r, ranks, order, block, pool)[0][:served] for r in range(ranks)
-        ]
+        gone = [_deal(starts, rules, seeds, r, ranks)[0][:served] for r in range(ranks)]
         chosen = np.delete(chosen, np.concatenate(gone))
-    return chosen, [seed, epoch, *([len(past)] if past else [])]
+    return chosen, [rules.seed, epoch, *([len(past)] if past else [])]
 
 
 def _deal(
-    starts: np.ndarray,
-    seeds: list[int],
-    rank: int,
-    world_size: int,
-    order: Order,
-    block: int,
-    pool: int,
+    starts: np.ndarray, rules: Rules, seeds: list[int], rank: int, world_size: int
 ) -> tuple[np.ndarray, np.random.Generator]:
     """Positions in ``starts`` that a rank serves, in order, and the rank's own generator."""
     seed, epoch, *part = seeds
     size = len(starts) // world_size
     own = np.random.default_rng([seed, epoch, rank, 2, *part])
-    if order == "none":
+    if rules.order == "none":
         return np.arange(rank * size, (rank + 1) * size), own
-    if order == "global":
-        return (
-            np.random.default_rng([seed, epoch, 1, *part]).permutation(len(starts))[
-                rank::world_size
-            ][:size],
-            own,
-        )
-    blocks, inverse = np.unique(starts // block, return_inverse=True)
-    place = np.random.default_rng([seed, epoch, 1, *part]).permutation(len(blocks))[inverse]
+    common = np.random.default_rng([seed, epoch, 1, *part])
+    if rules.order == "global":
+        return common.permutation(len(starts))[rank::world_size][:size], own
+    blocks, inverse = np.unique(starts // rules.block, return_inverse=True)
+    place = common.permutation(len(blocks))[inverse]
     row = np.argsort(place, kind="stable")[rank * size : (rank + 1) * size]
     if not len(row):
         return row, own
@@ -325,7 +326,7 @@ def _deal(
     # only. An epoch begins and ends with half of the pool: while its last half is used, the first
     # half of the next epoch is read into the slots that are free by then.
     p = np.unique(place[row], return_inverse=True)[1]
-    count, half = int(p[-1]) + 1, (pool + 1) // 2
+    count, pool, half = int(p[-1]) + 1, rules.pool, (rules.pool + 1) // 2
     low, high = np.maximum(p - half + 1, 0), np.minimum(p + 1 + pool - half, count)
     if count <= pool:
         low, high = np.zeros_like(p), np.ones_like(p)
@@ -333,17 +334,20 @@ def _deal(
     return row[np.argsort(key, kind="stable")], own
 
 
-def _chosen(num: int, seed: int, epoch: int, every: int, weights: np.ndarray | None) -> np.ndarray:
-    if weights is None:
-        return np.arange(_phase(num, seed, epoch, every), num, max(1, min(every, num)))
+def _chosen(num: int, rules: Rules, epoch: int) -> np.ndarray:
+    if rules.weights is None:
+        return np.arange(_phase(num, rules, epoch), num, rules.period(num))
     # Systematic sampling: evenly spaced points on the cumulated weights, from a random first one.
-    total = np.cumsum(weights, dtype=np.float64) * (
-        max(1, num // every) / np.sum(weights, dtype=np.float64)
+    length = max(1, num // rules.every)
+    total = np.cumsum(rules.weights, dtype=np.float64) * (
+        length / np.sum(rules.weights, dtype=np.float64)
     )
-    points = np.floor(total + np.random.default_rng([seed, epoch, 0]).random()).astype(np.int64)
+    first = np.random.default_rng([rules.seed, epoch, 0]).random()
+    points = np.floor(total + first).astype(np.int64)
     return np.repeat(np.arange(num), np.diff(points, prepend=0))
 
 
-def _phase(num: int, seed: int, epoch: int, every: int) -> int:
-    every = max(1, min(every, num))
-    return int(np.random.default_rng([seed, epoch // every, 0]).permutation(every)[epoch % every])
+def _phase(num: int, rules: Rules, epoch: int) -> int:
+    period = rules.period(num)
+    phases = np.random.default_rng([rules.seed, epoch // period, 0]).permutation(period)
+    return int(phases[epoch % period])

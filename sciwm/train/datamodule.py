@@ -11,7 +11,7 @@ from sciwm.batch import Batch
 from sciwm.data.read import Store
 from sciwm.store.prepare import is_training_store, open_training_store
 from sciwm.store.split import LABELS
-from sciwm.streams.open import Stream, stream
+from sciwm.streams.open import Order, Reading, Stream, stream
 
 __all__ = ["DataModule", "ValidationBatches"]
 
@@ -78,8 +78,14 @@ class DataModule(lightning.LightningDataModule):
         self._state = state or None
 
     def _stream(self, which: Literal["train", "validation"]) -> Stream:
-        rank, world_size = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        train, trainer = which == "train", self.trainer
+        order = Order(
+            seed=self.seed,
+            epochs=None if train else 1,
+            every=None if train else 1,
+            drop_last=train,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
         )
         return stream(
             self.data,
@@ -87,13 +93,8 @@ class DataModule(lightning.LightningDataModule):
             window=self.window,
             lead_steps=self.lead_steps,
             batch_size=self.batch_size,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-            memory_limit=self.memory_limit,
-            stride=None if which == "train" else 1,
-            epochs=None if which == "train" else 1,
-            drop_last=which == "train",
+            order=order,
+            reading=Reading(memory_limit=self.memory_limit),
         )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sciwm.data.open import open_dataset
-from sciwm.store.prepare import prepare
+from sciwm.store.prepare import Blocks, Fit, prepare
 from sciwm.testing import small_climate
 
 CHUNKS = (100, 8, 12)
@@ -48,5 +48,6 @@ def test_prepare_stops_there_and_leaves_nothing_that_looks_finished(tmp_path, su
     year = int(ds["time"].dt.year[0])
     out, train = tmp_path / "t.zarr", [str(year), str(year + 1)]
     with pytest.raises(OSError, match=rf"t850.*a\.{suffix}, chunk 3/0/0 \(time 300…399"):
-        prepare(open_dataset(path), out, train=train, harmonics=1, progress=False)
+        blocks, fit = Blocks(train=train), Fit(harmonics=1)
+        prepare(open_dataset(path), out, blocks=blocks, fit=fit, progress=False)
     assert not out.exists()

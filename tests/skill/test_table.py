@@ -187,9 +187,7 @@ def test_what_a_reference_is_needed_for(observed):
     assert a.value.notnull().all()
     b = evaluate(forecast, observed, baselines=("persistence",), metrics=("rmse",), resamples=0)
     assert b.method.values.tolist() == ["forecast", "persistence"]
-    with pytest.raises(
-        ValueError, match=r"got no reference, expected one for climatology, .*acc"
-    ):
+    with pytest.raises(ValueError, match=r"got no reference, expected one for climatology, .*acc"):
         evaluate(forecast, observed)
 
 

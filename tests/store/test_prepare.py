@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -22,16 +23,21 @@ import zarr
 import sciwm.store.prepare as module
 import sciwm.store.write as write
 from sciwm.data.open import open_dataset
-from sciwm.store.prepare import conditions, load_statistics, open_training_store, prepare
+from sciwm.store.prepare import (
+    Blocks,
+    Fit,
+    Origin,
+    conditions,
+    load_statistics,
+    open_training_store,
+    prepare,
+)
 from sciwm.times import Step
 
-SPLIT = {
-    "by": "step",
-    "train": [0, 450],
-    "validation": [450, 520],
-    "test": [520, 600],
-    "gap_steps": 5,
-}
+SPLIT = Blocks(by="step", train=[0, 450], validation=[450, 520], test=[520, 600], gap_steps=5)
+FIT = Fit(harmonics=1)
+WHOLE = Blocks(by="segment", train=[0])
+MASK = Fit(harmonics=1, missing="mask")
 WRITE = write._write_chunk
 
 
@@ -88,6 +94,13 @@ def molecule(frames=400):
     )
 
 
+def mapped(ds, change):
+    """The same with a function applied to every chunk of one field."""
+    meta = np.empty((0, 0, 0), "float32")
+    data = ds.z500.data.map_blocks(change, dtype="float32", meta=meta)
+    return ds.assign(z500=ds.z500.copy(data=data))
+
+
 def test_grid_store_holds_what_it_promises(tmp_path):
     ds = grid()
     static = xr.Dataset(
@@ -104,12 +117,11 @@ def test_grid_store_holds_what_it_promises(tmp_path):
     out = prepare(
         ds,
         tmp_path / "train.zarr",
-        **SPLIT,
+        blocks=SPLIT,
+        fit=FIT,
         static=static,
         targets=targets,
-        config_json='{"a": 1}',
-        fingerprint="f",
-        harmonics=1,
+        origin=Origin(config='{"a": 1}', fingerprint="f"),
     )
     assert [p.name for p in tmp_path.iterdir()] == ["train.zarr"]
     store = open_training_store(out)
@@ -163,15 +175,8 @@ def test_grid_store_holds_what_it_promises(tmp_path):
 
 def test_molecule_store(tmp_path):
     ds = molecule()
-    out = prepare(
-        ds,
-        tmp_path / "m.zarr",
-        by="segment",
-        train=[0],
-        test=[1],
-        targets=ds[["phi"]],
-        progress=False,
-    )
+    blocks = Blocks(by="segment", train=[0], test=[1])
+    out = prepare(ds, tmp_path / "m.zarr", blocks=blocks, targets=ds[["phi"]], progress=False)
     store = open_training_store(out)
     np.testing.assert_array_equal(store.state.values, ds.positions.values)
     assert store.state.dims == ("time", "atom", "xyz")
@@ -192,7 +197,7 @@ def test_molecule_store(tmp_path):
 @pytest.mark.parametrize("calendar", ["noleap", "360_day"])
 def test_cftime_store(tmp_path, calendar):
     ds = grid(calendar=calendar)
-    out = prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, progress=False)
+    out = prepare(ds, tmp_path / "train.zarr", blocks=SPLIT, fit=FIT, progress=False)
     store = open_training_store(out)
     assert store.time.values[59] == ds.time.values[59]
     assert store.attrs["calendar"] == calendar
@@ -204,10 +209,8 @@ def test_cftime_store(tmp_path, calendar):
 def test_chunk_rule(lat, expected):
     shape = (2000, lat, 8 if lat < 200 else 256)
     values = da.zeros(shape, dtype="float32", chunks=(1, *shape[1:]))
-    assert (
-        module._chunk_times(xr.Dataset({"t": (("time", "latitude", "longitude"), values)}))
-        == expected
-    )
+    fields = xr.Dataset({"t": (("time", "latitude", "longitude"), values)})
+    assert module._chunk_times(fields) == expected
 
 
 def test_conditions():
@@ -250,7 +253,7 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, err
         dask.config.set(scheduler="synchronous"),
         pytest.raises(type(error), match="is full" if isinstance(error, OSError) else None),
     ):
-        prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+        prepare(ds, out, blocks=SPLIT, fit=FIT, progress=False)
     assert not out.exists()
     with pytest.raises(FileNotFoundError, match="unfinished one lies beside"):
         open_training_store(out)
@@ -259,7 +262,7 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, err
     again = Interrupted(-1, error)
     monkeypatch.setattr(write, "_write_chunk", again)
     monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
-    prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+    prepare(ds, out, blocks=SPLIT, fit=FIT, progress=False)
     assert min(again.starts) == 180
     np.testing.assert_array_equal(
         open_training_store(out).state.values, load_statistics(out).standardize(ds).values
@@ -271,14 +274,16 @@ def test_other_arguments_start_over(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
         patch.setattr(write, "_write_chunk", Interrupted(0, KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+            prepare(ds, out, blocks=SPLIT, fit=FIT, progress=False)
     calls = []
     fit = module.fit_statistics
     monkeypatch.setattr(module, "fit_statistics", lambda *a, **k: calls.append(1) or fit(*a, **k))
-    prepare(ds, out, **SPLIT, climatology="monthly", progress=False)
+    prepare(ds, out, blocks=SPLIT, fit=Fit(climatology="monthly"), progress=False)
     assert calls == [1]
     assert load_statistics(out).climatology.kind == "monthly"
-    prepare(ds, out, **SPLIT, climatology="constant", progress=False)  # replaces the older store
+    prepare(
+        ds, out, blocks=SPLIT, fit=Fit(climatology="constant"), progress=False
+    )  # replaces the older store
     assert load_statistics(out).climatology.kind == "constant"
     assert [p.name for p in tmp_path.iterdir()] == ["train.zarr"]
 
@@ -291,33 +296,24 @@ def test_an_unreadable_piece_is_named_and_nothing_looks_finished(tmp_path):
             raise OSError("chunk c/11 is damaged")
         return block
 
-    broken = ds.assign(
-        z500=ds.z500.copy(
-            data=ds.z500.data.map_blocks(read, dtype="float32", meta=np.empty((0, 0, 0), "float32"))
-        )
-    )
+    broken = mapped(ds, read)
     with pytest.raises(OSError, match=r"2000-01-01.* … 2001-08-22.*c/11 is damaged"):
-        prepare(broken, out, **SPLIT, harmonics=1, progress=False)
+        prepare(broken, out, blocks=SPLIT, fit=FIT, progress=False)
     assert not out.exists()
 
 
 def test_missing_values_outside_the_training_block(tmp_path):
     ds = grid().load()
     ds.t[570, 1, 2, 3] = np.nan
-    with pytest.raises(
-        ValueError,
-        match=(
-            r"1 missing values.*'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0.*missing:"
-            r" mask"
-        ),
-    ):
-        prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, progress=False)
-    out = prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing="mask", progress=False)
+    place = r"'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0"
+    with pytest.raises(ValueError, match=rf"1 missing values.*{place}.*missing: mask"):
+        prepare(ds, tmp_path / "train.zarr", blocks=SPLIT, fit=FIT, progress=False)
+    out = prepare(ds, tmp_path / "train.zarr", blocks=SPLIT, fit=MASK, progress=False)
     assert int(open_training_store(out).state.isnull().sum()) == 1
     broken = molecule()
     broken.positions[5, 0, 0] = np.nan
     with pytest.raises(ValueError, match=r"'positions' at time 5\.0"):
-        prepare(broken, tmp_path / "m.zarr", by="segment", train=[0], progress=False)
+        prepare(broken, tmp_path / "m.zarr", blocks=WHOLE, progress=False)
 
 
 @pytest.mark.parametrize("missing", ["error", "mask"])
@@ -325,57 +321,57 @@ def test_infinite_values_are_refused_even_where_missing_ones_are_masked(tmp_path
     ds = grid().load()
     ds.t[570, 1, 2, 3] = -np.inf
     ds.t[575, 1, 2, 3] = np.inf
-    with pytest.raises(
-        ValueError,
-        match=(
-            r"2 infinite values.*'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0.*in the"
-            r" source"
-        ),
-    ):
-        prepare(ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing=missing, progress=False)
+    place = r"'t850' at time 2001-07-24.*latitude 45.0, longitude 18.0"
+    with pytest.raises(ValueError, match=rf"2 infinite values.*{place}.*in the source"):
+        prepare(
+            ds,
+            tmp_path / "train.zarr",
+            blocks=SPLIT,
+            fit=replace(FIT, missing=missing),
+            progress=False,
+        )
     assert not (tmp_path / "train.zarr").exists()
     broken = molecule()
     broken.positions[5, 0, 0] = np.inf
     with pytest.raises(ValueError, match=r"1 infinite values.*'positions' at time 5\.0"):
-        prepare(
-            broken, tmp_path / "m.zarr", by="segment", train=[0], missing=missing, progress=False
-        )
+        fit = Fit(missing=missing)
+        prepare(broken, tmp_path / "m.zarr", blocks=WHOLE, fit=fit, progress=False)
 
 
 def test_gaps_in_targets_are_refused_where_they_would_be_used(tmp_path):
     ds, out = grid(), tmp_path / "train.zarr"
-    split = SPLIT | {"test": [520, 590]}
+    options = {"blocks": replace(SPLIT, test=[520, 590]), "fit": FIT, "progress": False}
     series = np.arange(600.0)
     series[[455, 470, 595]] = np.nan  # the last in none of the blocks
     targets = xr.Dataset({"whole": ("time", np.arange(600.0)), "index": ("time", series)})
-    with pytest.raises(
-        ValueError,
-        match=r"target 'index' with 2 missing.* first at time 2001-03-31.*probe\.targets",
-    ):
-        prepare(ds, out, **split, targets=targets, harmonics=1, progress=False)
+    what = r"target 'index' with 2 missing.* first at time 2001-03-31.*probe\.targets"
+    with pytest.raises(ValueError, match=what):
+        prepare(ds, out, targets=targets, **options)
     assert list(tmp_path.iterdir()) == []
     targets["index"][[455, 470]] = 0.0
-    prepare(ds, out, **split, targets=targets, harmonics=1, progress=False)
+    prepare(ds, out, targets=targets, **options)
 
 
 def test_refusals(tmp_path):
     ds = grid()
     (tmp_path / "notes").mkdir()
     with pytest.raises(FileExistsError, match="no training store"):
-        prepare(ds, tmp_path / "notes", **SPLIT)
+        prepare(ds, tmp_path / "notes", blocks=SPLIT)
     with pytest.raises(ValueError, match="'complete' is not set"):
         open_training_store(tmp_path / "notes")
     with pytest.raises(FileNotFoundError, match="sciwm prepare"):
         open_training_store(tmp_path / "nothing")
     with pytest.raises(ValueError, match="expected fields"):
-        prepare(ds.drop_vars(["z500", "t"]), tmp_path / "a.zarr", **SPLIT)
+        prepare(ds.drop_vars(["z500", "t"]), tmp_path / "a.zarr", blocks=SPLIT)
     with pytest.raises(ValueError, match="target 'x'"):
-        prepare(ds, tmp_path / "a.zarr", **SPLIT, targets=xr.Dataset({"x": ("time", np.ones(3))}))
+        prepare(
+            ds, tmp_path / "a.zarr", blocks=SPLIT, targets=xr.Dataset({"x": ("time", np.ones(3))})
+        )
     flat = xr.Dataset(
         {"one": (("latitude", "longitude"), np.ones((5, 6)))}, {"latitude": ds.latitude}
     )
     with pytest.raises(ValueError, match="static field 'one'"):
-        prepare(ds, tmp_path / "a.zarr", **SPLIT, static=flat)
+        prepare(ds, tmp_path / "a.zarr", blocks=SPLIT, static=flat)
 
 
 def test_a_killed_process_leaves_something_to_go_on_with(tmp_path):
@@ -393,7 +389,9 @@ def die(partial, key, done):
     return done
 write.record_progress, write._BLOCK_BYTES, write._CHUNKS_PER_THREAD = die, 1, 1
 with xr.open_dataset({str(source)!r}, engine="scipy", chunks={{"time": 50}}) as ds:
-    module.prepare(ds, {str(out)!r}, **{SPLIT!r}, harmonics=1, progress=False)
+    module.prepare(
+        ds, {str(out)!r}, blocks=module.{SPLIT!r}, fit=module.{FIT!r}, progress=False
+    )
 """
     root = Path(module.__file__).parents[2]
     killed = subprocess.run(
@@ -407,7 +405,7 @@ with xr.open_dataset({str(source)!r}, engine="scipy", chunks={{"time": 50}}) as 
     ):
         writer = Interrupted(-1, None)
         patch.setattr(write, "_write_chunk", writer)
-        prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+        prepare(ds, out, blocks=SPLIT, fit=FIT, progress=False)
         assert writer.starts == [366, 549]
         np.testing.assert_array_equal(
             open_training_store(out).state.values, load_statistics(out).standardize(ds).values
@@ -463,7 +461,7 @@ def test_the_source_is_read_once_for_the_statistics_and_once_for_the_writing(
         lambda *a: after.update(z=z.reads.copy(), t=t.reads.copy()) or start(*a),
     )
     with dask.config.set(scheduler="threads"):
-        out = prepare(fields, tmp_path / "train.zarr", **SPLIT, harmonics=1, progress=False)
+        out = prepare(fields, tmp_path / "train.zarr", blocks=SPLIT, fit=FIT, progress=False)
     for source, reads, chunk in ((z, after["z"], z_chunk), (t, after["t"], t_chunk)):
         assert reads == Counter(range(-(-450 // chunk)))  # of the training block, 0 … 449
         assert source.reads - reads == Counter(range(-(-600 // chunk)))
@@ -479,9 +477,7 @@ def test_a_chunk_without_a_value_is_written(tmp_path):
     ds.t[550:] = np.nan
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_chunk_times", lambda fields: 30)
-        out = prepare(
-            ds, tmp_path / "train.zarr", **SPLIT, harmonics=1, missing="mask", progress=False
-        )
+        out = prepare(ds, tmp_path / "train.zarr", blocks=SPLIT, fit=MASK, progress=False)
     assert sorted(int(p.name) for p in (out / "state" / "c").iterdir()) == list(range(20))
     assert zarr.open_array(out, path="state", mode="r").nchunks_initialized == 20
     assert np.isnan(open_training_store(out).state.values[550:]).all()
@@ -501,14 +497,8 @@ def test_worker_processes_write_the_same_bytes_though_one_is_killed(tmp_path):
             os._exit(1)
         return block
 
-    mortal = ds.assign(
-        z500=ds.z500.copy(
-            data=ds.z500.data.map_blocks(
-                die_once, dtype="float32", meta=np.empty((0, 0, 0), "float32")
-            )
-        )
-    )
-    threads_store = prepare(ds, tmp_path / "a.zarr", **SPLIT, harmonics=1, progress=False)
+    mortal = mapped(ds, die_once)
+    threads_store = prepare(ds, tmp_path / "a.zarr", blocks=SPLIT, fit=FIT, progress=False)
     settings = {
         "n_workers": 2,
         "threads_per_worker": 1,
@@ -516,7 +506,7 @@ def test_worker_processes_write_the_same_bytes_though_one_is_killed(tmp_path):
         "silence_logs": logging.CRITICAL,
     }
     with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster):
-        cluster_store = prepare(mortal, tmp_path / "b.zarr", **SPLIT, harmonics=1, progress=False)
+        cluster_store = prepare(mortal, tmp_path / "b.zarr", blocks=SPLIT, fit=FIT, progress=False)
     assert flag.exists()
     assert files(cluster_store) == files(threads_store)
 
@@ -545,13 +535,13 @@ def test_a_cluster_that_loses_its_work_leaves_something_to_go_on_with(tmp_path, 
         with pytest.raises(
             OSError, match=r"the cluster lost its work on times .* what was written before is kept"
         ):
-            prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+            prepare(ds, out, blocks=SPLIT, fit=FIT, progress=False)
         assert (
             json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())["done"]
             == 240
         )
     monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
-    prepare(ds, out, **SPLIT, harmonics=1, progress=False)
+    prepare(ds, out, blocks=SPLIT, fit=FIT, progress=False)
     np.testing.assert_array_equal(
         open_training_store(out).state.values, load_statistics(out).standardize(ds).values
     )

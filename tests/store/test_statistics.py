@@ -5,7 +5,10 @@ import pytest
 import xarray as xr
 
 from sciwm.climatology import fit_climatology
-from sciwm.store.statistics import Statistics, fit_statistics, from_channels, to_channels
+from sciwm.store.statistics import Fit, Statistics, fit_statistics, from_channels, to_channels
+
+FIT = Fit(harmonics=1)
+MASK = Fit(harmonics=1, missing="mask")
 
 
 def make(periods=800, freq="D", lat=5, lon=6, seed=0, levels=(850.0, 500.0)):
@@ -47,7 +50,7 @@ def labels(ds, train=500):
 
 def test_scale_is_the_area_weighted_rms_of_training_anomalies():
     ds = make()
-    statistics = fit_statistics(ds.chunk(time=100), label=labels(ds), harmonics=1)
+    statistics = fit_statistics(ds.chunk(time=100), label=labels(ds), fit=FIT)
     train = ds.isel(time=slice(500))
     anomalies = train - fit_climatology(train, harmonics=1).at(train.time)
     expected = np.sqrt(
@@ -76,11 +79,11 @@ def test_scale_is_the_area_weighted_rms_of_training_anomalies():
 def test_nothing_outside_the_training_block_is_used():
     ds, other = make(), make()
     other.z500[500:] = 1e9
-    a, b = (fit_statistics(d, label=labels(d), harmonics=1) for d in (ds, other))
+    a, b = (fit_statistics(d, label=labels(d), fit=FIT) for d in (ds, other))
     xr.testing.assert_identical(a.to_dataset(), b.to_dataset())
     scattered = labels(ds)
     scattered[100] = -1
-    assert float(fit_statistics(ds, label=scattered, harmonics=1).scale[0]) != float(a.scale[0])
+    assert float(fit_statistics(ds, label=scattered, fit=FIT).scale[0]) != float(a.scale[0])
 
 
 @pytest.mark.parametrize(
@@ -88,9 +91,8 @@ def test_nothing_outside_the_training_block_is_used():
 )
 def test_restore_inverts_standardize(kind, freq):
     ds = make(periods=1700 if freq == "6h" else 800, freq=freq)
-    statistics = fit_statistics(
-        ds, label=labels(ds, 1600 if freq == "6h" else 500), climatology=kind, harmonics=1
-    )
+    label = labels(ds, 1600 if freq == "6h" else 500)
+    statistics = fit_statistics(ds, label=label, fit=Fit(climatology=kind, harmonics=1))
     part = ds.isel(time=slice(0, 40))
     back = statistics.restore(statistics.standardize(part.chunk(time=7)), part.time)
     xr.testing.assert_allclose(back, part, rtol=1e-6)
@@ -102,7 +104,7 @@ def test_restore_inverts_standardize(kind, freq):
 
 def test_restore_forecasts_on_two_time_dims_and_members():
     ds = make()
-    statistics = fit_statistics(ds, label=labels(ds), harmonics=1)
+    statistics = fit_statistics(ds, label=labels(ds), fit=FIT)
     state = statistics.standardize(ds)
     start, lead = np.array([3, 10, 40]), np.array([0, 2])
     index = xr.DataArray(start[:, None] + lead, dims=("init_time", "lead_time"))
@@ -129,7 +131,7 @@ def test_restore_forecasts_on_two_time_dims_and_members():
 
 def test_round_trip_through_a_file(tmp_path):
     ds = make()
-    statistics = fit_statistics(ds, label=labels(ds), climatology="monthly")
+    statistics = fit_statistics(ds, label=labels(ds), fit=Fit(climatology="monthly"))
     stored = statistics.to_dataset()
     stored.to_netcdf(tmp_path / "s.nc", engine="scipy")
     with xr.open_dataset(tmp_path / "s.nc", engine="scipy") as read:
@@ -158,36 +160,38 @@ def test_missing_values():
     ds = make()
     ds.t[20, 1, 2, 3] = np.nan
     ds.t[30, 1, 0, 0] = np.nan
-    with pytest.raises(
-        ValueError,
-        match=(
-            r"2 missing values in 't'.*2000-01-21.*level 500, latitude 50, longitude 18.*missing:"
-            r" mask"
-        ),
-    ):
-        fit_statistics(ds.chunk(time=15), label=labels(ds), harmonics=1)
-    statistics = fit_statistics(ds, label=labels(ds), harmonics=1, missing="mask")
+    place = r"2000-01-21.*level 500, latitude 50, longitude 18"
+    with pytest.raises(ValueError, match=rf"2 missing values in 't'.*{place}.*missing: mask"):
+        fit_statistics(ds.chunk(time=15), label=labels(ds), fit=FIT)
+    statistics = fit_statistics(ds, label=labels(ds), fit=MASK)
     assert float(statistics.valid_fraction[2, 2, 3]) == pytest.approx(1 - 1 / 500)
     state = statistics.standardize(ds)
     assert int(state.isnull().sum()) == 2
     ds.z500[:] = np.nan
     with pytest.raises(ValueError, match="without a single observed value"):
-        fit_statistics(ds, label=labels(ds), harmonics=1, missing="mask")
+        fit_statistics(ds, label=labels(ds), fit=MASK)
 
 
 def test_constant_infinite_absent_and_foreign_fields():
     ds = make()
     with pytest.raises(ValueError, match="'t' at level 500 without any departure"):
-        fit_statistics(
-            ds.assign(t=ds.t.where(ds.level != 500, 250.0)), label=labels(ds), harmonics=1
-        )
+        fit_statistics(ds.assign(t=ds.t.where(ds.level != 500, 250.0)), label=labels(ds), fit=FIT)
     with pytest.raises(ValueError, match="'p' without any departure"):
-        fit_statistics(ds.assign(p=ds.z500 * 0 + 101325.7), label=labels(ds), harmonics=1)
-    statistics = fit_statistics(ds, label=labels(ds), harmonics=1)
+        fit_statistics(ds.assign(p=ds.z500 * 0 + 101325.7), label=labels(ds), fit=FIT)
+    statistics = fit_statistics(ds, label=labels(ds), fit=FIT)
     with pytest.raises(ValueError, match="expected also 't'"):
         statistics.standardize(ds[["z500"]])
     with pytest.raises(ValueError, match="'z500' with latitude"):
         statistics.standardize(ds.isel(latitude=slice(1, None)))
     ds.z500[3, 2, 1] = np.inf
     with pytest.raises(ValueError, match="infinite values in 'z500'"):
-        fit_statistics(ds, label=labels(ds), harmonics=1)
+        fit_statistics(ds, label=labels(ds), fit=FIT)
+
+
+def test_a_fit_that_there_is_not():
+    with pytest.raises(ValueError, match="got climatology 'weekly', expected 'harmonic'"):
+        Fit(climatology="weekly")
+    with pytest.raises(ValueError, match="got harmonics -1, expected 0 or more"):
+        Fit(harmonics=-1)
+    with pytest.raises(ValueError, match="got missing 'drop', expected 'error' or 'mask'"):
+        Fit(missing="drop")

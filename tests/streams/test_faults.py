@@ -16,10 +16,10 @@ import zarr
 
 import sciwm
 from sciwm.chunks import fetch
-from sciwm.streams.open import stream
+from tests.loaders import loader
 
 TIMES, CHUNK = 400, 20
-OPTIONS = {"window": 4, "batch_size": 16, "stride": 4, "seed": 1}
+OPTIONS = {"window": 4, "batch_size": 16, "every": 4, "seed": 1}
 BLOCKS = OPTIONS | {"mode": "block", "memory_limit": 200_000}
 
 pytestmark = pytest.mark.timeout(60)
@@ -68,20 +68,20 @@ def test_a_damaged_chunk_is_named_or_skipped_and_counted(store, values, mode, ha
         )
     options = BLOCKS | {"mode": mode, "memory_limit": 200_000 if mode == "block" else 2**30}
     with pytest.raises(OSError, match=r"could not read the states of times 2000-01-1.*u/c/3/0/0"):
-        list(stream(store, **options))
+        list(loader(store, **options))
     assert not readers()
-    lossy = stream(store, **options, on_error="skip")
+    lossy = loader(store, **options, on_error="skip")
     batches = list(lossy)
     index = np.concatenate([b.index.numpy() for b in batches])
     assert not ((index >= 3 * CHUNK) & (index < 4 * CHUNK)).any()
     assert 1 <= lossy.skipped <= CHUNK // 4 + 1
-    assert len(index) + lossy.skipped == len(stream(store, **options)) * 16
+    assert len(index) + lossy.skipped == len(loader(store, **options)) * 16
     for b in batches:
         np.testing.assert_array_equal(b.values[:, :, 0].numpy(), values[b.index.numpy()])
 
 
 def test_a_store_that_is_deleted_in_the_middle_of_an_epoch(store):
-    batches = iter(stream(store, **BLOCKS | {"stride": 1}, epochs=None))
+    batches = iter(loader(store, **BLOCKS | {"every": 1}, epochs=None))
     next(batches)
     shutil.rmtree(store)
     with pytest.raises(
@@ -198,7 +198,7 @@ URL = "s3://bucket/u.zarr"
 def test_s3_faults_that_pass_are_retried(bucket, values, fault):
     for number in (0, 7, 13):
         bucket.faults[KEY.format(number)] = [fault, fault]
-    batches = list(stream(URL, **BLOCKS))
+    batches = list(loader(URL, **BLOCKS))
     assert len(batches) * 16 >= TIMES // 4 - 16
     for b in batches:
         np.testing.assert_array_equal(b.values[:, :, 0].numpy(), values[b.index.numpy()])
@@ -212,16 +212,16 @@ def test_s3_faults_that_stay_are_errors_that_name_the_chunk(bucket, fault):
     with pytest.raises(
         OSError, match=r"could not read the states of times .*u/c/7/0/0.*in 5 attempts"
     ):
-        list(stream(URL, **BLOCKS))
+        list(loader(URL, **BLOCKS))
     assert time.monotonic() - started < 30
     assert not readers()
-    lossy = stream(URL, **BLOCKS, on_error="skip")
-    assert sum(len(b) for b in lossy) + lossy.skipped == len(stream(URL, **BLOCKS)) * 16
+    lossy = loader(URL, **BLOCKS, on_error="skip")
+    assert sum(len(b) for b in lossy) + lossy.skipped == len(loader(URL, **BLOCKS)) * 16
     assert lossy.skipped > 0
 
 
 def test_s3_keys_that_vanish_are_named_at_once(bucket, store):
-    batches = iter(stream(URL, **BLOCKS | {"stride": 1}, epochs=None))
+    batches = iter(loader(URL, **BLOCKS | {"every": 1}, epochs=None))
     next(batches)
     shutil.rmtree(store / "u")
     with pytest.raises(OSError, match=r"u/c/\d+/0/0.*no such key"):
@@ -249,4 +249,4 @@ def test_a_request_without_an_answer_is_given_up(monkeypatch):
 def test_errors_reach_a_training_loop_through_the_top_level_name(store):
     (store / "u" / "c" / "5" / "0" / "0").write_bytes(b"x")
     with pytest.raises(OSError, match="u/c/5/0/0"):
-        list(sciwm.stream(store, **BLOCKS))
+        list(sciwm.stream(store, window=4, batch_size=16, reading=sciwm.Reading(mode="block")))

@@ -15,9 +15,10 @@ import pytest
 import torch
 import xarray as xr
 
-from sciwm.store.prepare import open_training_store, prepare
+from sciwm.store.prepare import Blocks, Fit, open_training_store, prepare
 from sciwm.streams.ahead import ahead
-from sciwm.streams.open import stream
+from sciwm.streams.choices import Order, Reading
+from tests.loaders import loader
 from tests.two_ranks import run_on_two_ranks
 
 OPTIONS = {"window": 4, "lead_steps": (1, 3), "batch_size": 16, "seed": 7}
@@ -39,14 +40,11 @@ def path(tmp_path_factory):
     values[700, 1, 1] = np.nan
     ds = xr.Dataset({"sst": (dims, values)}, coords).chunk(time=100)
     out = tmp_path_factory.mktemp("store") / "train.zarr"
-    split = {
-        "by": "step",
-        "train": [0, 1200],
-        "validation": [1200, 1350],
-        "test": [1350, 1500],
-        "gap_steps": 9,
-    }
-    return prepare(ds, out, **split, harmonics=1, missing="mask", progress=False)
+    blocks = Blocks(
+        by="step", train=[0, 1200], validation=[1200, 1350], test=[1350, 1500], gap_steps=9
+    )
+    fit = Fit(harmonics=1, missing="mask")
+    return prepare(ds, out, blocks=blocks, fit=fit, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +93,7 @@ def check(batch, store):
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
 def test_values_and_labels(path, options):
     store = open_training_store(path).load()
-    batches = list(stream(path, **OPTIONS, epochs=2, stride=1, **options))
+    batches = list(loader(path, **OPTIONS, epochs=2, every=1, **options))
     assert len(batches) > 100
     for batch in batches:
         check(batch, store)
@@ -106,69 +104,66 @@ def test_values_and_labels(path, options):
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_every_way_of_reading_serves_the_same_batches(path, shuffle):
-    options = OPTIONS | {"epochs": 3, "stride": 2, "shuffle": shuffle}
-    block = stream(path, **options, **SMALL)
+    options = OPTIONS | {"epochs": 3, "every": 2, "shuffle": shuffle}
+    block = loader(path, **options, **SMALL)
     expected = list(block)
     assert block.mode == "block"
-    resident = replace(
-        stream(path, **options, mode="resident"), order=block.order, sizes=block.sizes
-    )
-    assert all_same(expected, resident)
-    opened = open_training_store(path)
-    assert all_same(expected, replace(stream(opened, **options, mode="block"), sizes=block.sizes))
-    assert all_same(
-        expected, replace(stream(opened.load(), **options, mode="block"), sizes=block.sizes)
-    )
+    resident = loader(path, **options, mode="resident")
+    assert all_same(expected, replace(resident, order=block.order, sizes=block.sizes))
+    for data in (open_training_store(path), open_training_store(path).load()):
+        same_sizes = replace(loader(data, **options, mode="block"), sizes=block.sizes)
+        assert all_same(expected, same_sizes)
 
 
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
 @pytest.mark.parametrize("start", [0, 3, 17, 18, 19, 200])
 def test_seek_continues_exactly(path, options, start):
-    unbroken = islice(stream(path, **OPTIONS, **options, epochs=None), start, start + 4)
-    resumed = stream(path, **OPTIONS, **options, epochs=None)
+    unbroken = islice(loader(path, **OPTIONS, **options, epochs=None), start, start + 4)
+    resumed = loader(path, **OPTIONS, **options, epochs=None)
     resumed.seek(start)
     assert all_same(unbroken, islice(resumed, 4))
 
 
 def test_killed_and_resumed_anywhere_with_any_number_of_threads(path):
-    options = OPTIONS | SMALL | {"epochs": None, "stride": 2}
-    expected = list(islice(stream(path, **options), 120))
+    options = OPTIONS | SMALL | {"epochs": None, "every": 2}
+    expected = list(islice(loader(path, **options), 120))
     rng = np.random.default_rng(0)
     for position in rng.integers(0, 110, 20).tolist():
         before, after = rng.integers(1, 5, 2).tolist()
-        first = stream(path, **options, threads=before)
+        first = loader(path, **options, threads=before)
         iterator = iter(first)
         seen = list(islice(iterator, position))
         state = first.state_dict()
         iterator.close()
-        second = stream(path, **options, threads=after)
+        second = loader(path, **options, threads=after)
         second.load_state_dict(state)
         assert all_same(expected[position : position + 10], islice(second, 10))
         assert all_same(expected[:position], seen)
 
 
 def test_a_state_fits_only_the_stream_it_came_from(path):
-    state = stream(path, **OPTIONS).state_dict()
+    state = loader(path, **OPTIONS).state_dict()
     with pytest.raises(ValueError, match="with seed 7, expected seed 8"):
-        stream(path, **OPTIONS | {"seed": 8}).load_state_dict(state)
+        loader(path, **OPTIONS | {"seed": 8}).load_state_dict(state)
     with pytest.raises(ValueError, match=r"with windows \d+, expected windows"):
-        stream(path, **OPTIONS | {"window": 3}).load_state_dict(state)
+        loader(path, **OPTIONS | {"window": 3}).load_state_dict(state)
     with pytest.raises(ValueError, match=r"with lead_steps \[1, 3\], expected lead_steps \[1\]"):
-        stream(path, **OPTIONS | {"lead_steps": (1,)}).load_state_dict(state)
+        loader(path, **OPTIONS | {"lead_steps": (1,)}).load_state_dict(state)
     with pytest.raises(ValueError, match="with weights None, expected weights"):
-        stream(path, **OPTIONS, weights=np.ones(1500)).load_state_dict(state)
-    with pytest.raises(
-        ValueError, match=r"with order global, expected order block.*pass the same mode"
-    ):
-        stream(path, **OPTIONS, mode="block", stride=1).load_state_dict(state)
+        loader(path, **OPTIONS, weights=np.ones(1500)).load_state_dict(state)
+    other = r"with order global, expected order block.*pass the same mode"
+    with pytest.raises(ValueError, match=other):
+        loader(path, **OPTIONS, mode="block", every=1).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"with every 1, expected every 2.*pass the same mode"):
+        loader(path, **OPTIONS, every=2).load_state_dict(state)
 
 
 def test_a_state_brings_its_sizes_along(path):
     wide, tight = (
-        stream(path, **OPTIONS, mode="block", epochs=1, memory_limit=n * 2**20) for n in (40, 3)
+        loader(path, **OPTIONS, mode="block", epochs=1, memory_limit=n * 2**20) for n in (40, 3)
     )
     expected = list(wide)
-    resumed = stream(path, **OPTIONS, mode="block", epochs=1, memory_limit=40 * 2**20)
+    resumed = loader(path, **OPTIONS, mode="block", epochs=1, memory_limit=40 * 2**20)
     iterator = iter(resumed)
     next(iterator)
     assert tight.sizes.block != wide.sizes.block
@@ -179,50 +174,49 @@ def test_a_state_brings_its_sizes_along(path):
 @pytest.mark.parametrize("ranks", [(1, 2), (2, 1), (3, 2), (2, 4)])
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
 def test_another_number_of_ranks_goes_on_without_repeating_a_window(path, ranks, options):
-    options = OPTIONS | options | {"epochs": 1, "drop_last": False, "stride": 1}
-    old = [stream(path, **options, rank=r, world_size=ranks[0]) for r in range(ranks[0])]
+    options = OPTIONS | options | {"epochs": 1, "drop_last": False, "every": 1}
+    old = [loader(path, **options, rank=r, world_size=ranks[0]) for r in range(ranks[0])]
     iterators = [iter(s) for s in old]
     seen = [b for iterator in iterators for b in islice(iterator, 7)]
     states = [s.state_dict() for s in old]
     assert all(s == states[0] for s in states)
-    new = [stream(path, **options, rank=r, world_size=ranks[1]) for r in range(ranks[1])]
+    new = [loader(path, **options, rank=r, world_size=ranks[1]) for r in range(ranks[1])]
     for s in new:
         s.load_state_dict(states[0])
     parts = [list(s) for s in new]
     assert len({len(p) for p in parts}) == 1
     together = starts(seen) + [x for p in parts for x in starts(p)]
-    whole = starts(stream(path, **options))
+    whole = starts(loader(path, **options))
     assert len(set(together)) == len(together) > len(whole) - ranks[1]
     assert set(together) <= set(whole)
-    fresh = stream(path, **options | {"epochs": 2}, rank=0, world_size=ranks[1])
-    assert all_same(
-        islice(fresh, fresh.batches_per_epoch(), None), new[0]
-    )  # the next epoch is an ordinary one
+    fresh = loader(path, **options | {"epochs": 2}, rank=0, world_size=ranks[1])
+    # The next epoch is an ordinary one.
+    assert all_same(islice(fresh, fresh.batches_per_epoch(), None), new[0])
 
 
 def test_each_iteration_is_the_next_epoch(path):
-    a = stream(path, **OPTIONS)
+    a = loader(path, **OPTIONS)
     epochs = [list(a), list(a)]
     assert epochs[0][0].index.tolist() != epochs[1][0].index.tolist()
     assert len(a) == len(epochs[0]) == a.batches_per_epoch()
-    assert all_same(epochs[0] + epochs[1], stream(path, **OPTIONS | {"epochs": 2}))
-    b = stream(path, **OPTIONS)
+    assert all_same(epochs[0] + epochs[1], loader(path, **OPTIONS | {"epochs": 2}))
+    b = loader(path, **OPTIONS)
     next(iter(b))  # an epoch left early is not gone on with
     assert all_same(epochs[1], b)
     with pytest.raises(TypeError, match="without end has no length"):
-        len(stream(path, **OPTIONS, epochs=None))
+        len(loader(path, **OPTIONS, epochs=None))
 
 
 @pytest.mark.parametrize("mode", ["resident", "block"])
 def test_ordered_windows_for_evaluation_cover_all(path, mode):
-    batches = list(stream(path, which="test", window=3, batch_size=16, shuffle=False, mode=mode))
+    batches = list(loader(path, which="test", window=3, batch_size=16, shuffle=False, mode=mode))
     assert starts(batches) == list(range(1359, 1498))
     assert len(batches[-1]) == 139 % 16
 
 
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
 def test_ranks_are_disjoint_and_equally_long(path, options):
-    ranks = [list(stream(path, **OPTIONS, rank=r, world_size=3, **options)) for r in range(3)]
+    ranks = [list(loader(path, **OPTIONS, rank=r, world_size=3, **options)) for r in range(3)]
     assert len({len(r) for r in ranks}) == 1
     seen = [set(starts(batches)) for batches in ranks]
     assert not seen[0] & seen[1] | seen[1] & seen[2] | seen[0] & seen[2]
@@ -233,24 +227,24 @@ def test_ranks_come_from_torch_distributed(path, tmp_path):
         "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
     )
     try:
-        assert (stream(path, **OPTIONS).rank, stream(path, **OPTIONS).world_size) == (0, 1)
-        assert stream(path, **OPTIONS, rank=1, world_size=2).rank == 1
+        assert (loader(path, **OPTIONS).rank, loader(path, **OPTIONS).world_size) == (0, 1)
+        assert loader(path, **OPTIONS, rank=1, world_size=2).rank == 1
     finally:
         torch.distributed.destroy_process_group()
 
 
 def windows_of_a_rank(rank, path, options):
     return [
-        (b.index[:, 0].tolist(), b.lead_steps.tolist(), b.values) for b in stream(path, **options)
+        (b.index[:, 0].tolist(), b.lead_steps.tolist(), b.values) for b in loader(path, **options)
     ]
 
 
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
 def test_two_processes_of_a_group_see_together_what_one_sees(path, tmp_path, options):
-    options = OPTIONS | options | {"lead_steps": [1], "drop_last": False, "stride": 1}
+    options = OPTIONS | options | {"lead_steps": [1], "drop_last": False, "every": 1}
     ranks = run_on_two_ranks(windows_of_a_rank, tmp_path, path, options)
     seen = [[start for starts, _, _ in rank for start in starts] for rank in ranks]
-    whole = list(stream(path, **options))
+    whole = list(loader(path, **options))
     expected = starts(whole)
     assert len(seen[0]) == len(seen[1]) == len(expected) // 2
     assert len(set(seen[0] + seen[1])) == len(seen[0] + seen[1])
@@ -264,8 +258,8 @@ def test_two_processes_of_a_group_see_together_what_one_sees(path, tmp_path, opt
 
 def test_memory_decides_the_mode_and_bounds_the_pool(path, monkeypatch):
     state = 16 * 36 * 4
-    assert stream(path, **OPTIONS, memory_limit=2 * 1200 * state).mode == "resident"
-    tight = stream(path, **OPTIONS, memory_limit=1200 * state, epochs=1, stride=1)
+    assert loader(path, **OPTIONS, memory_limit=2 * 1200 * state).mode == "resident"
+    tight = loader(path, **OPTIONS, memory_limit=1200 * state, epochs=1, every=1)
     assert (tight.mode, tight.order) == ("block", "block")
     made = []
     empty = torch.empty
@@ -280,7 +274,7 @@ def test_memory_decides_the_mode_and_bounds_the_pool(path, monkeypatch):
 def test_complete_data_has_a_mask_of_one_byte(complete):
     ds = xr.open_zarr(complete, consolidated=False)
     for options in ({"mode": "resident"}, {"mode": "block"}):
-        batches = list(stream(complete, window=3, batch_size=8, stride=3, **options))
+        batches = list(loader(complete, window=3, batch_size=8, every=3, **options))
         assert len(batches) == 333 // 8
         for batch in batches:
             expected = np.stack([ds[n].values[batch.index.numpy()] for n in ("u", "v")], axis=2)
@@ -292,40 +286,35 @@ def test_complete_data_has_a_mask_of_one_byte(complete):
 
 def test_bfloat16(complete):
     plain, half = (
-        list(stream(complete, window=3, batch_size=8, mode=m, dtype=d))
+        list(loader(complete, window=3, batch_size=8, mode=m, dtype=d))
         for m, d in (("block", torch.float32), ("block", torch.bfloat16))
     )
     assert all(
         torch.equal(a.values.to(torch.bfloat16), b.values) for a, b in zip(plain, half, strict=True)
     )
-    resident = list(stream(complete, window=3, batch_size=8, stride=3, dtype=torch.bfloat16))
+    resident = list(loader(complete, window=3, batch_size=8, every=3, dtype=torch.bfloat16))
     assert resident[0].values.dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"dtype torch.float64"):
-        stream(complete, window=3, batch_size=8, dtype=torch.float64)
+        loader(complete, window=3, batch_size=8, dtype=torch.float64)
 
 
 def test_weights_draw_some_times_more_often(complete):
     weights = np.where(np.arange(1000) < 200, 4.0, 1.0)
-    drawn = np.bincount(
-        starts(stream(complete, window=3, batch_size=10, weights=weights, epochs=30, mode="block")),
-        minlength=1000,
-    )
+    options = {"window": 3, "batch_size": 10}
+    batches = loader(complete, **options, weights=weights, epochs=30, mode="block")
+    drawn = np.bincount(starts(batches), minlength=1000)
     assert drawn[:200].mean() / drawn[200:998].mean() == pytest.approx(4, rel=0.05)
-    with pytest.raises(
-        ValueError, match=r"weights of shape \(3,\), expected one for each of the 1000 times"
-    ):
-        stream(complete, window=3, batch_size=10, weights=np.ones(3))
+    with pytest.raises(ValueError, match=r"shape \(3,\), expected one for each of the 1000 times"):
+        loader(complete, **options, weights=np.ones(3))
     with pytest.raises(ValueError, match="expected at least one positive"):
-        stream(complete, window=3, batch_size=10, weights=np.zeros(1000))
+        loader(complete, **options, weights=np.zeros(1000))
 
 
 def test_small_blocks_of_windows_give_one_short_batch(path):
-    batches = list(stream(path, which="validation", window=3, batch_size=500))
-    assert [len(b) for b in batches] == [139]
-    assert len(list(stream(path, which="validation", window=3, batch_size=100))) == 1
-    assert (
-        len(list(stream(path, which="validation", window=3, batch_size=100, drop_last=False))) == 2
-    )
+    options = {"which": "validation", "window": 3}
+    assert [len(b) for b in loader(path, **options, batch_size=500)] == [139]
+    assert len(list(loader(path, **options, batch_size=100))) == 1
+    assert len(list(loader(path, **options, batch_size=100, drop_last=False))) == 2
 
 
 def readers():
@@ -347,61 +336,49 @@ def damage(path, when):
 
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
 def test_reader_errors_arrive_and_threads_end(path, options):
-    with pytest.raises(
-        OSError,
-        match=(
-            r"could not read the states of times 200.* steps \d+ to \d+ of the training store.* bad"
-            r" checksum"
-        ),
-    ):
-        list(stream(damage(path, lambda start: start >= 400), **OPTIONS, **options))
+    what = r"of times 200.* steps \d+ to \d+ of the training store.* bad checksum"
+    with pytest.raises(OSError, match=f"could not read the states {what}"):
+        list(loader(damage(path, lambda start: start >= 400), **OPTIONS, **options))
     assert not readers()
 
 
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
 def test_windows_that_cannot_be_read_are_skipped_and_counted(path, options):
-    options = OPTIONS | options | {"stride": 1, "epochs": 1}
-    expected = starts(stream(path, **options))
+    options = OPTIONS | options | {"every": 1, "epochs": 1}
+    expected = starts(loader(path, **options))
     chunk = open_training_store(path).state.chunksizes["time"][0]
     low, high = 400 // chunk * chunk, 600 // chunk * chunk
-    damaged = stream(damage(path, lambda start: low <= start < high), **options, on_error="skip")
+    damaged = loader(damage(path, lambda start: low <= start < high), **options, on_error="skip")
     batches = list(damaged)
     lost = [bool(((b.index >= low) & (b.index < high)).any()) for b in batches]
     assert not any(lost)
-    whole = stream(path, **options)
-    kept = [
-        i
-        for b in whole
-        for i, touched in zip(
-            b.index[:, 0].tolist(), ((b.index >= low) & (b.index < high)).any(1), strict=True
-        )
-        if not touched
-    ]
+    whole = loader(path, **options)
+    index = torch.cat([b.index for b in whole])
+    touched = ((index >= low) & (index < high)).any(1)
+    kept = index[~touched, 0].tolist()
     assert starts(batches) == kept
     assert damaged.skipped == len(expected) - len(kept) > 150
-    everything = stream(damage(path, lambda start: True), **options, on_error="skip")
+    everything = loader(damage(path, lambda start: True), **options, on_error="skip")
     assert list(everything) == []
     assert everything.skipped == len(expected)
-    assert (everything.state_dict()["epoch"], everything.state_dict()["batch"]) == (
-        1,
-        0,
-    )  # batches that were lost count
+    state = everything.state_dict()
+    assert (state["epoch"], state["batch"]) == (1, 0)  # batches that were lost count
 
 
 def test_an_early_end_stops_the_readers(path):
-    iterator = iter(stream(path, **OPTIONS, **SMALL))
+    iterator = iter(loader(path, **OPTIONS, **SMALL))
     next(iterator)
     assert readers()
     iterator.close()
     assert not readers()
-    for _ in stream(path, **OPTIONS, **SMALL):
+    for _ in loader(path, **OPTIONS, **SMALL):
         break
     assert not readers()
 
 
 def test_an_error_in_the_loop_stops_the_readers(path):
     def train():
-        for _ in stream(path, **OPTIONS, **SMALL, epochs=None):
+        for _ in loader(path, **OPTIONS, **SMALL, epochs=None):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -411,8 +388,9 @@ def test_an_error_in_the_loop_stops_the_readers(path):
 
 def test_a_program_may_end_in_the_middle(complete):
     code = (
-        f"from sciwm import stream; it = iter(stream({str(complete)!r}, window=3, batch_size=8,"
-        " mode='block', epochs=None)); next(it)"
+        "from sciwm import Order, Reading, stream;"
+        f"batches = stream({str(complete)!r}, window=3, batch_size=8, order=Order(epochs=None),"
+        " reading=Reading(mode='block')); it = iter(batches); next(it)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
@@ -425,12 +403,13 @@ def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
 
     reads = []
     original = Filler.fill
-    monkeypatch.setattr(
-        Filler,
-        "fill",
-        lambda self, start, stop, out: reads.append(start) or original(self, start, stop, out),
-    )
-    batches = stream(
+
+    def counted(self, start, stop, out):
+        reads.append(start)
+        return original(self, start, stop, out)
+
+    monkeypatch.setattr(Filler, "fill", counted)
+    batches = loader(
         complete, window=3, batch_size=8, mode="block", memory_limit=200_000, epochs=None
     )
     iterator = iter(batches)
@@ -445,13 +424,11 @@ def test_readers_wait_for_a_slow_consumer(complete, monkeypatch):
 
 def test_large_batches_are_part_of_the_memory(complete):
     held = 1000 * 2 * 6 * 8 * 4
-    assert stream(complete, window=3, batch_size=8, memory_limit=3 * held).mode == "resident"
-    assert (
-        stream(complete, window=40, batch_size=8, stride=1, memory_limit=5 * held // 2).mode
-        == "block"
-    )
+    assert loader(complete, window=3, batch_size=8, memory_limit=3 * held).mode == "resident"
+    less = loader(complete, window=40, batch_size=8, every=1, memory_limit=5 * held // 2)
+    assert less.mode == "block"
     with pytest.raises(ValueError, match=r"memory limit of 1 MiB, expected at least \d+ MiB"):
-        stream(complete, window=50, batch_size=8, memory_limit=3 * held)
+        loader(complete, window=50, batch_size=8, memory_limit=3 * held)
 
 
 def test_the_thread_that_collects_garbage_never_waits_for_itself():
@@ -486,7 +463,7 @@ def test_batches_do_not_depend_on_how_states_are_kept(complete, layout, mode, dt
         ds.chunk(time=50),
         [ds.isel(time=slice(0, 430)), ds.isel(time=slice(430, None))],
     ):
-        batches = stream(data, window=3, batch_size=32, mode=mode, dtype=dtype, memory_limit=2**20)
+        batches = loader(data, window=3, batch_size=32, mode=mode, dtype=dtype, memory_limit=2**20)
         assert batches.source.apart is layout
         for batch in batches:
             assert torch.equal(batch.values, whole[batch.index])
@@ -497,16 +474,8 @@ def test_a_damaged_chunk_costs_its_windows_however_states_are_kept(complete, lay
     shutil.copytree(complete, damaged)
     (damaged / "v" / "c" / "10" / "0" / "0").write_bytes(b"no chunk")
     whole = xr.open_zarr(complete, chunks=None, consolidated=False)
-    batches = stream(
-        damaged,
-        window=3,
-        batch_size=32,
-        stride=1,
-        mode="block",
-        on_error="skip",
-        memory_limit=2**20,
-        drop_last=False,
-    )
+    options = {"every": 1, "mode": "block", "memory_limit": 2**20, "drop_last": False}
+    batches = loader(damaged, window=3, batch_size=32, on_error="skip", **options)
     seen = []
     for batch in batches:
         seen.append(batch.index)
@@ -524,14 +493,8 @@ def test_a_full_pool_grows_and_keeps_what_it_holds(complete, layout):
     from sciwm.streams.source import open_source
 
     source = open_source(complete)
-    pool = Pool(
-        Filler(source, torch.float32, "raise"),
-        source,
-        torch.float32,
-        slot_times=40,
-        slots=1,
-        threads=1,
-    )
+    filler = Filler(source, torch.float32, "raise")
+    pool = Pool(filler, source, torch.float32, slot_times=40, slots=1, threads=1)
     for epoch, start in ((0, 0), (0, 100), (1, 200)):
         pool.submit((epoch, start), start, start + 40)
     whole = np.empty(source.shape, np.float32)
@@ -560,22 +523,20 @@ def test_small_states_in_long_chunks_are_read_several_chunks_at_a_time(tmp_path)
         consolidated=False,
         encoding={"positions": {"chunks": (500, 2, 3)}},
     )
-    sizes = stream(tmp_path / "a.zarr", window=64, batch_size=32, mode="block").sizes
+    options = {"batch_size": 32, "mode": "block"}
+    sizes = loader(tmp_path / "a.zarr", window=64, **options).sizes
     assert (sizes.block, sizes.pool) == (2000, 16)  # half of the record in the pool
     assert sizes.slots < 3 * sizes.pool + 5
-    assert (
-        stream(tmp_path / "a.zarr", window=1, batch_size=32, mode="block").sizes.block == 1000
-    )  # nothing is decoded twice
-    small = stream(
-        tmp_path / "a.zarr", window=64, batch_size=32, mode="block", memory_limit=2**20
-    ).sizes
+    single = loader(tmp_path / "a.zarr", window=1, **options).sizes
+    assert single.block == 1000  # nothing is decoded twice
+    small = loader(tmp_path / "a.zarr", window=64, memory_limit=2**20, **options).sizes
     assert small.block < 2000
 
 
 def test_not_in_worker_processes(complete, monkeypatch):
-    batches = stream(complete, window=3, batch_size=8)
-    loader = torch.utils.data.DataLoader(batches, batch_size=None)
-    assert next(iter(loader)).values.shape == (8, 3, 2, 6, 8)
+    batches = loader(complete, window=3, batch_size=8)
+    wrapped = torch.utils.data.DataLoader(batches, batch_size=None)
+    assert next(iter(wrapped)).values.shape == (8, 3, 2, 6, 8)
     with pytest.raises(RuntimeError, match="sent to another process, expected num_workers=0"):
         pickle.dumps(batches)
     monkeypatch.setattr("sciwm.streams.batches.get_worker_info", lambda: 1)
@@ -585,29 +546,39 @@ def test_not_in_worker_processes(complete, monkeypatch):
 
 def test_refusals(path):
     with pytest.raises(ValueError, match="rank 2 of 2"):
-        stream(path, **OPTIONS, rank=2, world_size=2)
+        loader(path, **OPTIONS, rank=2, world_size=2)
     with pytest.raises(ValueError, match="expected both or neither"):
-        stream(path, **OPTIONS, rank=2)
+        loader(path, **OPTIONS, rank=2)
+    with pytest.raises(ValueError, match="window 0, batch_size 4"):
+        loader(path, window=0, batch_size=4)
+    with pytest.raises(ValueError, match="got epochs 0, expected at least 1"):
+        Order(epochs=0)
+    with pytest.raises(ValueError, match="got every 0, expected at least 1"):
+        Order(every=0)
+    with pytest.raises(ValueError, match="got mode 'memory', expected 'resident', 'block' or None"):
+        Reading(mode="memory")
+    with pytest.raises(ValueError, match="got on_error 'ignore', expected 'raise' or 'skip'"):
+        Reading(on_error="ignore")
     with pytest.raises(ValueError, match=r"memory limit of 0 MiB, expected at least \d+ MiB"):
-        stream(path, **OPTIONS, memory_limit=10_000)
+        loader(path, **OPTIONS, memory_limit=10_000)
     with pytest.raises(ValueError, match="at least one each"):
-        next(iter(stream(path, **OPTIONS, rank=0, world_size=5000)))
+        next(iter(loader(path, **OPTIONS, rank=0, world_size=5000)))
     with pytest.raises(ValueError, match=r"141 times without 200 in a row"):
-        stream(path, which="validation", window=200, batch_size=4)
+        loader(path, which="validation", window=200, batch_size=4)
     with pytest.raises(ValueError, match="expected neither: it holds prepared states"):
-        stream(path, **OPTIONS, variables=["sst"])
+        loader(path, **OPTIONS, variables=["sst"])
     with pytest.raises(ValueError, match="got 0 threads"):
-        stream(path, **OPTIONS, threads=0)
+        loader(path, **OPTIONS, threads=0)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="pin_memory=True without a GPU"):
-            stream(path, **OPTIONS, pin_memory=True)
+            loader(path, **OPTIONS, pin_memory=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
 def test_readers_let_the_training_go_first(path, monkeypatch):
     """Reader threads are nicer than the thread that takes the batches; their work is ahead of it."""
     mine, seen = os.getpriority(os.PRIO_PROCESS, 0), []
-    batches = stream(path, **OPTIONS, **SMALL)
+    batches = loader(path, **OPTIONS, **SMALL)
     kind = type(batches.source.reader)
     read = kind.read
 

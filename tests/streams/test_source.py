@@ -11,9 +11,9 @@ import xarray as xr
 from sciwm.chunks.cache import Cache
 from sciwm.chunks.chunks import ChunkReader
 from sciwm.data.open import open_dataset
-from sciwm.streams.open import stream
 from sciwm.streams.readers import DaskReader, JoinedReader, SliceReader
 from sciwm.streams.source import open_source
+from tests.loaders import loader
 
 RNG = np.random.default_rng(0)
 
@@ -213,7 +213,7 @@ def test_a_graph_too_large_to_lay_out_is_cut_block_by_block(monkeypatch):
 def test_states_of_every_rank_and_levels_become_channels():
     time = xr.date_range("2000-01-01", periods=40, freq="D")
     index = xr.Dataset({"nino34": ("time", RNG.normal(size=40))}, {"time": time})
-    assert next(iter(stream(index, window=2, batch_size=4))).values.shape == (4, 2, 1)
+    assert next(iter(loader(index, window=2, batch_size=4))).values.shape == (4, 2, 1)
     level = xr.Dataset(
         {
             "msl": (("time", "lat", "lon"), RNG.normal(size=(40, 3, 4))),
@@ -243,7 +243,7 @@ def test_molecules():
     assert source.shape == (150, 10, 3)
     assert source.channels == ()
     assert source.segment.tolist() == [0] * 50 + [1] * 50 + [2] * 50
-    batches = list(stream(runs, window=8, batch_size=4, stride=1, drop_last=False))
+    batches = list(loader(runs, window=8, batch_size=4, every=1, drop_last=False))
     starts = sorted(torch.cat([b.index[:, 0] for b in batches]).tolist())
     assert starts == [50 * r + i for r in range(3) for i in range(43)]
     whole = np.concatenate([r.positions.values for r in runs]).astype("f4")
@@ -273,7 +273,7 @@ def test_periods():
     source = open_source(ds, period=("2000-03", "2001"))
     assert (source.label == 0).sum() == 671
     assert source.names[source.label == 0][0] == np.datetime64("2000-03-01")
-    batches = list(stream(ds, window=3, batch_size=8, period=("2000-03", "2001")))
+    batches = list(loader(ds, window=3, batch_size=8, which=("2000-03", "2001")))
     assert min(b.index.min() for b in batches) >= 60
     noleap = ds.assign_coords(
         time=xr.date_range("2000-01-01", periods=1000, freq="D", calendar="noleap", use_cftime=True)
@@ -299,8 +299,8 @@ def test_the_cache_serves_a_store_that_is_gone(tmp_path):
         store, zarr_format=3, consolidated=False, encoding={n: {"chunks": (16, 5, 6)} for n in ds}
     )
     options = {"window": 2, "batch_size": 8, "mode": "block", "cache": Cache(tmp_path / "cache")}
-    first = list(stream("memory://cached.zarr", **options))
-    second = stream("memory://cached.zarr", **options)
+    first = list(loader("memory://cached.zarr", **options))
+    second = loader("memory://cached.zarr", **options)
     files = fsspec.filesystem("memory")
     for name in files.find("cached.zarr"):
         if "/c/" in name:
@@ -318,7 +318,7 @@ def test_threads_of_a_remote_store_end_with_its_stream():
         return [t for t in threading.enumerate() if t.name.startswith("sciwm-fetch")]
 
     def use():
-        batches = stream("memory://held.zarr", window=2, batch_size=8, mode="block")
+        batches = loader("memory://held.zarr", window=2, batch_size=8, mode="block")
         assert len(list(batches)) == 4
         assert fetching()
 
@@ -341,10 +341,10 @@ def test_damaged_chunks_are_named(tmp_path):
     )
     (tmp_path / "a.zarr/v/c/2/0/0").write_bytes(b"damaged")
     (tmp_path / "a.zarr/u/c/4/0/0").unlink()
-    options = {"window": 2, "batch_size": 8, "mode": "block", "drop_last": False, "stride": 1}
+    options = {"window": 2, "batch_size": 8, "mode": "block", "drop_last": False, "every": 1}
     with pytest.raises(OSError, match=r"(?s)states of times 2000-01-.*chunk '(u/c/4|v/c/2)/0/0'"):
-        list(stream(tmp_path / "a.zarr", **options))
-    rest = stream(tmp_path / "a.zarr", **options, on_error="skip")
+        list(loader(tmp_path / "a.zarr", **options))
+    rest = loader(tmp_path / "a.zarr", **options, on_error="skip")
     starts = sorted(torch.cat([b.index[:, 0] for b in rest]).tolist())
     assert starts == [*range(31), *range(48, 63), *range(80, 95)]
     assert rest.skipped == 95 - len(starts)

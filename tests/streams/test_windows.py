@@ -1,13 +1,21 @@
-"""Windows never cross a split or a segment; plans cover, never repeat, and never share between ranks."""
+"""Windows never cross a split or a segment; plans cover, never repeat, never share between ranks."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciwm.streams.windows import Windows, find_windows, plan_epoch, plan_size, window_starts
+from sciwm.streams.windows import (
+    Rules,
+    Windows,
+    find_windows,
+    plan_epoch,
+    plan_size,
+    window_starts,
+)
 
 
 @st.composite
@@ -52,7 +60,7 @@ def test_drawn_strides_always_fit(axis, length, strides, seed):
         assert "in a row" in str(error)  # noqa: PT017
         return
     for order in ("global", "block", "none"):
-        plan = plan_epoch(windows, seed=seed, epoch=0, order=order, block=4, pool=2)
+        plan = plan_epoch(windows, Rules(seed, order, block=4, pool=2), epoch=0)
         for start, stride in zip(plan.starts, plan.strides, strict=True):
             assert stride in strides
             index = start + stride * np.arange(length)
@@ -74,27 +82,22 @@ def test_every_window_once_and_ranks_disjoint(
     num, order, world_size, every, epoch, seed, block, pool
 ):
     windows = Windows(np.arange(num) * 2 + 5, np.ones(num, np.int64), (1,), 3)
-    options = {"seed": seed, "epoch": epoch, "every": every}
-    deal = {"world_size": world_size, "order": order, "block": block, "pool": pool}
-    plans = [plan_epoch(windows, rank=r, **options, **deal) for r in range(world_size)]
-    assert [len(p) for p in plans] == [
-        plan_size(windows, world_size=world_size, **options)
-    ] * world_size
+    rules = Rules(seed, order, block, pool, every)
+    deal = {"epoch": epoch, "world_size": world_size}
+    plans = [plan_epoch(windows, rules, rank=r, **deal) for r in range(world_size)]
+    assert {len(p) for p in plans} == {plan_size(windows, rules, **deal)}
     together = np.concatenate([p.starts for p in plans])
     assert len(set(together.tolist())) == len(together)
-    whole = plan_epoch(windows, **options, order="none").starts.tolist()
+    whole = plan_epoch(windows, replace(rules, order="none"), epoch=epoch).starts.tolist()
     assert set(together.tolist()) <= set(whole)
     assert len(whole) - world_size < len(together) <= len(whole)
     period = min(every, num)  # so many epochs see all windows once
     first = epoch // period * period
     seen = np.concatenate(
-        [
-            plan_epoch(windows, **options | {"epoch": first + e}, **deal | {"world_size": 1}).starts
-            for e in range(period)
-        ]
+        [plan_epoch(windows, rules, epoch=first + e).starts for e in range(period)]
     )
     assert sorted(seen.tolist()) == windows.starts.tolist()
-    again = plan_epoch(windows, rank=world_size - 1, **options, **deal)
+    again = plan_epoch(windows, rules, rank=world_size - 1, **deal)
     np.testing.assert_array_equal(again.starts, plans[-1].starts)
     np.testing.assert_array_equal(again.strides, plans[-1].strides)
 
@@ -110,21 +113,18 @@ def test_every_window_once_and_ranks_disjoint(
 def test_a_changed_number_of_ranks_shows_nothing_twice(num, order, parts, last, seed, weighted):
     windows = Windows(np.arange(num) * 3, np.full(num, 2, np.int64), (1, 2), 2)
     weights = 1 + np.arange(num) % 3.0 if weighted else None
-    options = {"seed": seed, "epoch": 1, "order": order, "block": 20, "pool": 3, "weights": weights}
-    every = plan_epoch(windows, **options).starts.tolist()
+    rules = Rules(seed, order, block=20, pool=3, weights=weights)
+    every = plan_epoch(windows, rules, epoch=1).starts.tolist()
     past, served = [], []
     for ranks, batches in parts:
-        size = plan_size(windows, seed=seed, epoch=1, world_size=ranks, past=past, weights=weights)
-        part = min(size, 5 * batches)
+        deal = {"epoch": 1, "world_size": ranks, "past": tuple(past)}
+        part = min(plan_size(windows, rules, **deal), 5 * batches)
         for rank in range(ranks):
-            served += (
-                plan_epoch(windows, **options, rank=rank, world_size=ranks, past=past)
-                .starts[:part]
-                .tolist()
-            )
+            served += plan_epoch(windows, rules, rank=rank, **deal).starts[:part].tolist()
         past.append((ranks, part))
-    size = plan_size(windows, seed=seed, epoch=1, world_size=last, past=past, weights=weights)
-    rest = [plan_epoch(windows, **options, rank=r, world_size=last, past=past) for r in range(last)]
+    deal = {"epoch": 1, "world_size": last, "past": past}
+    size = plan_size(windows, rules, **deal)
+    rest = [plan_epoch(windows, rules, rank=r, **deal) for r in range(last)]
     assert [len(r) for r in rest] == [size] * last
     served += np.concatenate([r.starts for r in rest]).tolist()
     left = Counter(every)
@@ -137,12 +137,11 @@ def test_weights_say_how_often_a_window_comes():
     windows = Windows(np.arange(1000), np.ones(1000, np.int64), (1,), 1)
     weights = np.where(np.arange(1000) < 100, 5.0, 1.0)
     counts = np.zeros(1000)
+    rules = Rules(seed=2, order="block", block=50, pool=4, every=2, weights=weights)
     for epoch in range(40):
-        plan = plan_epoch(
-            windows, seed=2, epoch=epoch, order="block", block=50, pool=4, every=2, weights=weights
-        )
+        plan = plan_epoch(windows, rules, epoch=epoch)
         assert len(plan) in (499, 500)
-        assert len(plan) == plan_size(windows, seed=2, epoch=epoch, every=2, weights=weights)
+        assert len(plan) == plan_size(windows, rules, epoch=epoch)
         drawn = np.bincount(plan.starts, minlength=1000)
         np.testing.assert_allclose(drawn, weights * 500 / 1400, atol=1)
         counts += drawn
@@ -152,9 +151,9 @@ def test_weights_say_how_often_a_window_comes():
 
 def test_orders_differ_between_epochs_and_seeds_and_mix_blocks():
     windows = find_windows(np.zeros(4000, np.int8), np.zeros(4000), which="train", length=3)
-    a = plan_epoch(windows, seed=0, epoch=0, order="block", block=100, pool=8)
-    b = plan_epoch(windows, seed=0, epoch=1, order="block", block=100, pool=8)
-    c = plan_epoch(windows, seed=1, epoch=0, order="block", block=100, pool=8)
+    rules = Rules(seed=0, order="block", block=100, pool=8)
+    a, b = (plan_epoch(windows, rules, epoch=e) for e in (0, 1))
+    c = plan_epoch(windows, replace(rules, seed=1), epoch=0)
     assert (a.starts != b.starts).any()
     assert (a.starts != c.starts).any()
     np.testing.assert_array_equal(a.blocks, a.starts // 100)
@@ -166,7 +165,7 @@ def test_orders_differ_between_epochs_and_seeds_and_mix_blocks():
     most = ((live[:, 0] <= at) & (at <= live[:, 1])).sum(1)
     assert most.max() <= 9  # never from more than the pool and one
     assert most[-1] <= 5
-    together = plan_epoch(windows, seed=0, epoch=0, order="block", block=100, pool=50)
+    together = plan_epoch(windows, replace(rules, pool=50), epoch=0)
     assert len(np.unique(together.blocks[:40])) > 20  # a pool that holds all is a global shuffle
 
 
@@ -174,7 +173,7 @@ def test_strides_are_drawn_evenly():
     windows = find_windows(
         np.zeros(6000, np.int8), np.zeros(6000), which="train", length=3, lead_steps=[4, 1, 2]
     )
-    plan = plan_epoch(windows, seed=3, epoch=0)
+    plan = plan_epoch(windows, Rules(seed=3), epoch=0)
     counts = np.bincount(plan.strides, minlength=5)[[1, 2, 4]]
     assert np.abs(counts / 6000 - 1 / 3).max() < 0.03
 

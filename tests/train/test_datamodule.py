@@ -1,6 +1,7 @@
 """A resumed Lightning run sees exactly the batches that an unbroken one does."""
 
 import warnings
+from dataclasses import replace
 from itertools import islice
 
 import lightning
@@ -9,8 +10,8 @@ import pytest
 import torch
 import xarray as xr
 
-from sciwm.store.prepare import prepare
-from sciwm.streams.open import stream
+from sciwm.store.prepare import Blocks, Fit, prepare
+from sciwm.streams.open import Order, stream
 from sciwm.train.datamodule import DataModule
 
 
@@ -26,9 +27,12 @@ def paths(tmp_path_factory):
         {"t2m": (("time", "latitude", "longitude"), 280 + rng.normal(size=(600, 4, 4)))}, coords
     )
     folder = tmp_path_factory.mktemp("stores")
-    options = {"by": "step", "train": [0, 500], "gap_steps": 3, "harmonics": 1, "progress": False}
-    return prepare(ds, folder / "a.zarr", validation=[500, 600], **options), prepare(
-        ds, folder / "b.zarr", **options
+    options = {"fit": Fit(harmonics=1), "progress": False}
+    alone = Blocks(by="step", train=[0, 500], gap_steps=3)
+    both = replace(alone, validation=[500, 600])
+    return tuple(
+        prepare(ds, folder / name, blocks=blocks, **options)
+        for name, blocks in (("a.zarr", both), ("b.zarr", alone))
     )
 
 
@@ -65,11 +69,10 @@ def fit(path, folder, steps, *, resume=None, accumulate=1):
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        (
+        if resume:
             trainer.fit(module, data, ckpt_path=resume, weights_only=False)
-            if resume
-            else trainer.fit(module, data)
-        )
+        else:
+            trainer.fit(module, data)
         trainer.save_checkpoint(folder / "last.ckpt")
     return module
 
@@ -77,13 +80,10 @@ def fit(path, folder, steps, *, resume=None, accumulate=1):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_goes_on_with_the_next_batch(paths, tmp_path, accumulate):
     path = paths[0]
-    expected = [
-        b.index[:, 0].tolist()
-        for b in islice(
-            stream(path, window=3, lead_steps=[1, 2], batch_size=32, seed=5, epochs=None),
-            40 * accumulate,
-        )
-    ]
+    batches = stream(
+        path, window=3, lead_steps=[1, 2], batch_size=32, order=Order(seed=5, epochs=None)
+    )
+    expected = [b.index[:, 0].tolist() for b in islice(batches, 40 * accumulate)]
     unbroken = fit(path, tmp_path, 40, accumulate=accumulate)
     assert unbroken.seen == expected
     assert unbroken.validated >= 4 * 95
@@ -105,12 +105,8 @@ class Steps:
     """As much of a trainer as the position in the batches depends on."""
 
     def __init__(self, world_size):
-        self.global_step, self.accumulate_grad_batches, self.global_rank, self.world_size = (
-            0,
-            1,
-            0,
-            world_size,
-        )
+        self.global_step, self.accumulate_grad_batches = 0, 1
+        self.global_rank, self.world_size = 0, world_size
 
 
 def test_another_number_of_devices_goes_on_where_the_checkpoint_is(paths):
