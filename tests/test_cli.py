@@ -16,6 +16,7 @@ from sciwm.arguments import build_parser, parse_init, split_overrides
 from sciwm.cli import main
 from sciwm.config import load_config
 from sciwm.run.directory import RunDir, open_run
+from sciwm.verify import Asked
 
 VERBS = [
     "demo",
@@ -338,13 +339,8 @@ def test_evaluating_stores(era, verbs, monkeypatch):
     common = {
         "truth": "t.nc",
         "out": Path("skill.csv"),
-        "metrics": [],
-        "regions": [],
-        "baselines": None,
-        "regrid": None,
-        "allow_leakage": False,
+        "asked": Asked(),
     }
-    common |= {"events": [], "mask": None}
     assert verbs.calls.pop() == (
         "evaluate_store",
         (["a.zarr", "b.zarr"],),
@@ -362,7 +358,7 @@ def test_evaluating_stores(era, verbs, monkeypatch):
             (["--reference", "runs/era"], {"reference": era}),
         ):
             assert main(["evaluate", "a.zarr", "--truth", "t.nc", *flags, *more]) == 0
-            assert verbs.calls.pop()[2] == common | {"regrid": method} | rest
+            assert verbs.calls.pop()[2] == common | {"asked": Asked(regrid=method)} | rest
     options = [
         "--train",
         "2000:2006",
@@ -398,13 +394,14 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "out": Path("s.csv"),
         "train": ("2000", "2006"),
         "validation": ("2007", "2007"),
-        "metrics": ["rmse", "acc"],
-        "regions": ["tropics", "n:20,90,0,360"],
-        "events": ["t850>285", "tp>0.001"],
-        "mask": "m.nc",
-        "baselines": ["lim"],
-        "regrid": None,
-        "allow_leakage": True,
+        "asked": Asked(
+            metrics=("rmse", "acc"),
+            regions=("tropics", "n:20,90,0,360"),
+            events=("t850>285", "tp>0.001"),
+            mask="m.nc",
+            baselines=("lim",),
+            allow_leakage=True,
+        ),
         "report": Path("r.html"),
     }
 

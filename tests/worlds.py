@@ -1,5 +1,6 @@
 """Tiny worlds: a prepared store, a configuration, a world model probed on it, trained or not."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
