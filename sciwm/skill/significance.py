@@ -1,8 +1,8 @@
 """How sure a score is: intervals from a moving-block bootstrap, and paired tests.
 
 Errors of neighbouring initial times resemble each other. A t test that ignores it rejects a true
-null hypothesis far too often: 44 % instead of 5 % at n = 180 in our data. The one here corrects the
-effective sample size with an AR(2) model.
+null hypothesis far too often. In our data at n = 180, that is in 44 % of cases instead of 5 %. The
+test here corrects the effective sample size with an AR(2) model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def _autocorrelation(series: np.ndarray, lags: int) -> np.ndarray:
-    """Biased autocorrelation along the first axis, lags 0…lags; 1 at lag 0, 0 beyond for constants."""
+    """Biased autocorrelation along the first axis, lags 0…lags; for constants 0 beyond lag 0."""
     x = series - series.mean(axis=0)
     n = len(x)
     size = 2 ** int(np.ceil(np.log2(2 * n)))
@@ -345,8 +345,9 @@ def false_discovery(p_values: np.ndarray) -> np.ndarray:
     """Adjust p-values for the number of tests.
 
     Of the cells with an adjusted value of at most 0.05, on average at most 5 % are false
-    discoveries (Benjamini and Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x). Wilks (2016,
-    doi:10.1175/BAMS-D-15-00267.1) recommends it for fields and scorecards.
+    discoveries. The method is from Benjamini and Hochberg (1995,
+    doi:10.1111/j.2517-6161.1995.tb02031.x). Wilks (2016, doi:10.1175/BAMS-D-15-00267.1) recommends
+    it for fields and scorecards.
 
     Parameters
     ----------
