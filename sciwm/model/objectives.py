@@ -18,8 +18,8 @@ class ObjectiveRecord:
     ----------
     name : str
         Value of ``objective.kind``.
-    method : str
-        What its forecasts are called in tables and stores.
+    method, noun : str
+        What its forecasts are called in tables and stores, and what the network is.
     words : str
         What training minimises, for the methods section of a paper. Names in braces are numbers of
         `sciwm.model.settings.Objective`.
@@ -33,6 +33,7 @@ class ObjectiveRecord:
 
     name: str
     method: str
+    noun: str
     words: str
     build: Callable[[Inputs, Sizes, Objective], Network]
     reads_cells: bool = False
@@ -57,6 +58,7 @@ def _twin(inputs: Inputs, sizes: Sizes, objective: Objective) -> Twin:
     return Twin(JEPA(inputs, sizes, replace(objective, kind="sigreg", anchor=0.0)), objective)
 
 
+_JEPA = "a joint-embedding predictive architecture"
 _LATENT = "the squared error of predicted latents over {ahead}"
 _PIXELS = "the squared error of the cells that one linear head gives from "
 OBJECTIVES = {
@@ -65,6 +67,7 @@ OBJECTIVES = {
         ObjectiveRecord(
             "sigreg",
             "jepa",
+            _JEPA,
             f"{_LATENT} plus a penalty on the distance of the latents from a standard normal"
             " distribution along {directions} random directions (SIGReg, weight {strength})",
             JEPA,
@@ -72,6 +75,7 @@ OBJECTIVES = {
         ObjectiveRecord(
             "ema",
             "jepa",
+            _JEPA,
             f"{_LATENT}, with a teacher network that is the moving average of the encoder (decay"
             " {decay}) and provides the targets",
             JEPA,
@@ -79,6 +83,7 @@ OBJECTIVES = {
         ObjectiveRecord(
             "vicreg",
             "jepa",
+            _JEPA,
             f"{_LATENT} plus penalties on the variance and the covariance of the latents (VICReg,"
             " weight {strength})",
             JEPA,
@@ -86,6 +91,7 @@ OBJECTIVES = {
         ObjectiveRecord(
             "supervised",
             "supervised",
+            "a network on the backbone of a JEPA, trained to forecast pixels,",
             f"{_PIXELS}predicted latents over {{ahead}}",
             _twin,
             reads_cells=True,
@@ -93,6 +99,7 @@ OBJECTIVES = {
         ObjectiveRecord(
             "masked_autoencoder",
             "masked_autoencoder",
+            "a masked autoencoder on the backbone of a JEPA",
             f"{_PIXELS}the latents of hidden tokens, every state on its own",
             _twin,
             reads_cells=True,
@@ -101,6 +108,7 @@ OBJECTIVES = {
         ObjectiveRecord(
             "autoencoder",
             "autoencoder",
+            "an autoencoder with latent dynamics, on the backbone of a JEPA,",
             f"{_PIXELS}the latents of the context and of the next state",
             _twin,
             reads_cells=True,

@@ -9,40 +9,20 @@ import xarray as xr
 from sciwm.report.labels import Leads, join_words, lead_axis
 from sciwm.report.leads import channel_title
 from sciwm.sections import Config
+from sciwm.skill.baselines.by_name import BASELINE_RECORDS
 from sciwm.skill.metrics import metric_name
 
-__all__ = ["describe_data", "describe_grid", "describe_model", "describe_scores", "variable_names"]
+__all__ = [
+    "describe_data",
+    "describe_grid",
+    "describe_model",
+    "describe_rollout",
+    "describe_scores",
+    "variable_names",
+]
 
-_BASELINES = {
-    "climatology": "climatology",
-    "persistence": "persistence",
-    "damped_persistence": (
-        "damped persistence (climatology plus the initial anomaly times a regression slope for each"
-        " cell and lead)"
-    ),
-    "lim": (
-        "a linear inverse model of all variables together in the space of their leading empirical"
-        " orthogonal functions"
-    ),
-    "cslim": (
-        "a cyclostationary linear inverse model (a propagator for each calendar month, neighbouring"
-        " months pooled)"
-    ),
-    "analogs": "the mean of what followed the most similar training days of the season",
-    "random_encoder": "the same network untrained, with the same readouts",
-}
-_OBJECTIVES = {
-    "sigreg": (
-        "a penalty on the distance of the latents from a standard normal distribution along"
-        " {directions} random directions (SIGReg, weight {strength:g})"
-    ),
-    "ema": (
-        "a teacher network that is the moving average of the encoder (decay {decay:g}) and provides"
-        " the targets"
-    ),
-    "vicreg": (
-        "penalties on the variance and the covariance of the latents (VICReg, weight {strength:g})"
-    ),
+_BASELINES = {name: record.words for name, record in BASELINE_RECORDS.items()} | {
+    "random_encoder": "the same network untrained, with the same readouts"
 }
 _BLOCKS = {"train": "a training block", "validation": "a validation block", "test": "a test block"}
 _CLIMATOLOGIES = {
@@ -183,7 +163,9 @@ def _degrees(value: float, positive: str, negative: str) -> str:
     return f"{abs(value):.4g}°{positive if value > 0 else negative if value < 0 else ''}"
 
 
-def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence[str]]) -> str:
+def describe_data(
+    config: Config, data: xr.Dataset, split: Mapping[str, Sequence[str]], *, atoms: int = 0
+) -> str:
     """Paragraph on the data: set, variables, grid, step of the climatology, blocks.
 
     Parameters
@@ -193,6 +175,8 @@ def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence
         Canonical.
     split : mapping of str to (first, last)
         Dates of the blocks ``train``, ``validation`` and ``test``.
+    atoms : int
+        Of a molecule; 0 for fields.
     """
     title = str(data.attrs.get("title", "")).rstrip(".")
     store = config.data.store
@@ -213,6 +197,12 @@ def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence
         segments = config.data.split.by == "segment"
         whole = ", each of whole members or trajectories" if segments else ""
         parts.append(f"The record was split into {join_words(blocks)}{whole}.")
+    if atoms:
+        parts.append(
+            f"States are the distances between all pairs of the {atoms} atoms, standardized pair by"
+            " pair with mean and standard deviation of the training block."
+        )
+        return " ".join(parts)
     normal = _CLIMATOLOGIES[config.data.climatology].format(harmonics=config.data.harmonics)
     parts.append(
         f"States are anomalies from {normal}, divided by their standard deviation, both of the"
@@ -221,7 +211,25 @@ def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence
     return " ".join(parts)
 
 
-def describe_model(config: Config, parameters: int) -> str:
+def describe_rollout(config: Config) -> str:
+    """Say how many states are predicted in a row while training.
+
+    Examples
+    --------
+    >>> describe_rollout(Config())
+    '2 predictions in a row'
+    """
+    o = config.objective
+    words = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
+    if o.curriculum and o.rollout > 1:
+        share = 100 * o.curriculum * (o.rollout - 1) / o.rollout
+        words += f" (one at first, all after {share:.0f} % of the steps)"
+    return words
+
+
+def describe_model(
+    config: Config, parameters: int, *, noun: str, minimised: str, atoms: int = 0
+) -> str:
     """Paragraph on the model: sizes, objective, training, readouts.
 
     Parameters
@@ -229,23 +237,18 @@ def describe_model(config: Config, parameters: int) -> str:
     config : Config
     parameters : int
         Of the network.
+    noun, minimised : str
+        What the network is, and what its training minimised.
+    atoms : int
+        Of a molecule; 0 for fields.
 
     Examples
     --------
-    >>> describe_model(Config(), 500_000).split(".")[0]
-    'The forecast model is a joint-embedding predictive architecture with 500,000 parameters'
+    >>> words = {"noun": "a plain network", "minimised": "the squared error"}
+    >>> describe_model(Config(), 500_000, **words).split(".")[0]
+    'The forecast model is a plain network with 500,000 parameters'
     """
-    m, o, t, p = config.model, config.objective, config.train, config.probe
-    objective = _OBJECTIVES[o.kind].format(
-        directions=o.num_directions, strength=o.strength, decay=o.ema_decay
-    )
-    strides = join_words([str(s) for s in o.lead_steps])
-    strides += " time steps" if max(o.lead_steps) > 1 else " time step"
-    past = f"{m.history} successive states" if m.history > 1 else "one state"
-    ahead = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
-    if o.curriculum and o.rollout > 1:
-        share = 100 * o.curriculum * (o.rollout - 1) / o.rollout
-        ahead += f" (one at first, all after {share:.0f} % of the steps)"
+    m, o, t = config.model, config.objective, config.train
     extras = ""
     if o.anchor:
         extras += (
@@ -255,27 +258,48 @@ def describe_model(config: Config, parameters: int) -> str:
     if o.input_noise:
         extras += f", with noise of standard deviation {o.input_noise:g} added to the input"
     if o.mask_ratio:
-        extras += f", {100 * o.mask_ratio:.0f} % of the tokens of the context masked"
+        hidden = "every state" if o.kind == "masked_autoencoder" else "the context"
+        extras += f", {100 * o.mask_ratio:.0f} % of the tokens of {hidden} masked"
+    tokens = f"patches of {m.patch_size[0]} × {m.patch_size[1]} cells"
+    if atoms:
+        tokens = "one token for each atom, which holds its distances to all atoms"
+    return (
+        f"The forecast model is {noun} with {parameters:,} parameters. A transformer encoder"
+        f" ({m.encoder_blocks} blocks, width {m.token_dim}, {m.num_heads} heads) turns each state"
+        f" into {tokens if atoms else f'tokens of {tokens}'}. {_dynamics(config)}"
+        f" Training minimised {minimised}{extras}: {t.steps:,} steps of AdamW"
+        f" (learning rate {t.learning_rate:g}, weight decay {t.weight_decay:g}, batches of"
+        f" {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. {_readouts(config, atoms)}"
+    )
+
+
+def _dynamics(config: Config) -> str:
+    m, o = config.model, config.objective
+    past = f"{m.history} successive states" if m.history > 1 else "one state"
+    blocks = f"A predictor ({m.predictor_blocks} blocks)"
+    if o.kind == "masked_autoencoder":
+        return f"{blocks} fills in what is hidden; forecasts start from {past}."
+    strides = join_words([str(s) for s in o.lead_steps])
+    strides += " time steps" if max(o.lead_steps) > 1 else " time step"
+    return f"{blocks} advances them from {past} by strides of {strides}."
+
+
+def _readouts(config: Config, atoms: int) -> str:
+    p = config.probe
     by_patch = p.scope == "token"
     scope = "patch by patch, drawn towards a shared one" if by_patch else "one for all patches"
-    series = ""
-    if p.targets:
-        series = (
-            f"; scalar series ({join_words(p.targets)}) are read from all tokens together, in the"
-            " residual readout beside their own values up to the initial time and by season"
-        )
+    fitted = "fitted on the training block, with strengths chosen on the validation block"
+    series = (
+        f"calar series ({join_words(p.targets)}) are read from all tokens together, in the"
+        " residual readout beside their own values up to the initial time"
+        f"{'' if atoms else ' and by season'}"
+    )
+    if atoms:
+        return f"S{series}, by ridge regressions of each lead, {fitted}."
     return (
-        f"The forecast model is a joint-embedding predictive architecture with {parameters:,}"
-        f" parameters. A transformer encoder ({m.encoder_blocks} blocks, width {m.token_dim},"
-        f" {m.num_heads} heads) turns each state into tokens of patches of {m.patch_size[0]} ×"
-        f" {m.patch_size[1]} cells, and a predictor ({m.predictor_blocks} blocks) advances them"
-        f" from {past} by strides of {strides}. Training minimised the squared error of predicted"
-        f" latents over {ahead} plus {objective}{extras}: {t.steps:,} steps of AdamW"
-        f" (learning rate {t.learning_rate:g}, weight decay {t.weight_decay:g}, batches of"
-        f" {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. Forecasts are read from the"
-        " predicted latents, and in the residual readout from the anomalies of the patch in the"
-        f" states of the context too, by ridge regressions of each lead ({scope}), fitted on the"
-        f" training block, with strengths chosen on the validation block{series}."
+        "Forecasts are read from the predicted latents, and in the residual readout from the"
+        " anomalies of the patch in the states of the context too, by ridge regressions of each"
+        f" lead ({scope}), {fitted}{f'; s{series}' if p.targets else ''}."
     )
 
 

@@ -63,7 +63,8 @@ def compare(skill: xr.Dataset, method: str) -> list[Comparison]:
     metric = main_metric(skill)
     table = skill.isel(region=0).sel(metric=metric).transpose("method", "channel", "lead_time", ...)
     names = [str(m) for m in table["method"].values]
-    rivals = [i for i, m in enumerate(names) if m != method and not m.startswith("jepa")]
+    family = "jepa" if method.startswith("jepa") else method  # other readouts are no rivals
+    rivals = [i for i, m in enumerate(names) if not m.startswith(family)]
     if not rivals:
         return []
     value, low, high = (table[v].values.astype(float) for v in ("value", "ci_low", "ci_high"))

@@ -21,7 +21,13 @@ from sciwm.model.objectives import OBJECTIVES
 from sciwm.probe.fit import fit_probes
 from sciwm.readout.targets import target_series
 from sciwm.report.page import About, write_report
-from sciwm.report.prose import describe_data, describe_model, describe_scores, variable_names
+from sciwm.report.prose import (
+    describe_data,
+    describe_model,
+    describe_rollout,
+    describe_scores,
+    variable_names,
+)
 from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance
 from sciwm.run.inputs import (
     blocks_of,
@@ -365,11 +371,7 @@ def report(run: RunDir, config: Config) -> None:
             title=run.name,
             provenance=facts,
             notes=report_notes(skill),
-            methods=[
-                describe_data(config, observed, world.about["split"]),
-                describe_model(config, num_weights),
-                describe_scores(skill, truth="the data", variables=variable_names(observed)),
-            ],
+            methods=_methods(config, world, observed, skill),
             config=dump_config(config),
             skill_csv=run.table_file.read_text(encoding="utf-8"),
         )
@@ -384,6 +386,26 @@ def report(run: RunDir, config: Config) -> None:
         )
     run.record_stage("report", inputs, [run.report_file])
     say(run.report_file, "open it in a browser")
+
+
+def _methods(
+    config: Config, world: WorldModel, observed: xr.Dataset, skill: xr.Dataset
+) -> list[str]:
+    """Paragraphs for the methods section of a paper: data, model, verification."""
+    atoms = 0 if world.statistics is not None else world.tokenizer.num_tokens
+    record = OBJECTIVES[config.objective.kind]
+    ahead = describe_rollout(config)
+    return [
+        describe_data(config, observed, world.about["split"], atoms=atoms),
+        describe_model(
+            config,
+            sum(weight.numel() for weight in world.network.parameters()),
+            noun=record.noun,
+            minimised=record.describe(world.network.objective, ahead=ahead),
+            atoms=atoms,
+        ),
+        describe_scores(skill, truth="the data", variables=variable_names(observed)),
+    ]
 
 
 def run_all(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:

@@ -8,14 +8,17 @@ import xarray as xr
 from reports import hour_leads, skill_table
 
 from sciwm.config import Config, DataConfig, ObjectiveConfig, ProbeConfig, SplitConfig
+from sciwm.model.objectives import OBJECTIVES
 from sciwm.report.prose import (
     describe_data,
     describe_grid,
     describe_model,
+    describe_rollout,
     describe_scores,
     variable_names,
 )
-from sciwm.testing import small_climate
+from sciwm.testing import double_well, small_climate
+from sciwm.train.fit import objective_of
 
 SPLIT = {
     "train": ["2000-01-01T12:00:00.000000000", "2006-12-31T12:00:00.000000000"],
@@ -115,6 +118,8 @@ def test_the_data_are_named_with_grid_and_blocks():
         ("sigreg", "256 random directions (SIGReg, weight 40)"),
         ("ema", "decay 0.996"),
         ("vicreg", "VICReg, weight 40"),
+        ("supervised", "trained to forecast pixels"),
+        ("autoencoder", "an autoencoder with latent dynamics"),
     ],
 )
 def test_the_model_is_described_with_its_own_numbers(kind, words):
@@ -123,24 +128,49 @@ def test_the_model_is_described_with_its_own_numbers(kind, words):
         objective=ObjectiveConfig(kind=kind, rollout=1, lead_steps=[1, 4]),
         probe=ProbeConfig(targets=["nino34"]),
     )
-    text = describe_model(config, 1234567)
+    text = described(config, 1234567)
     for part in (
         words,
         "1,234,567 parameters",
         "strides of 1 and 4 time steps",
-        "over one prediction",
         "seed 7",
         "series (nino34)",
     ):
         assert part in text
     single = dataclasses.replace(config, objective=ObjectiveConfig(lead_steps=[1]))
-    assert "strides of 1 time step." in describe_model(single, np.int64(5))
+    assert "strides of 1 time step." in described(single, np.int64(5))
 
     def changed(**keys):
         objective = dataclasses.replace(config.objective, **keys)
-        return describe_model(dataclasses.replace(config, objective=objective), 5)
+        return described(dataclasses.replace(config, objective=objective), 5)
 
+    if OBJECTIVES[kind].reads_cells:
+        return
+    assert "over one prediction" in text
     assert "plus 0.5 times the squared error of the cells" in changed(anchor=0.5)
     ahead = "over 4 predictions in a row (one at first, all after 60 % of the steps)"
     assert ahead in changed(rollout=4, curriculum=0.8)
     assert "squared error of the cells" not in text
+
+
+def test_a_masked_autoencoder_and_a_molecule_have_sentences_of_their_own():
+    hidden = ObjectiveConfig(kind="masked_autoencoder", mask_ratio=0.75)
+    text = described(Config(objective=hidden), 5)
+    assert "75 % of the tokens of every state masked" in text
+    assert "strides" not in text
+    config = Config(probe=ProbeConfig(targets=["phi", "psi"]))
+    text = described(config, 5, atoms=10)
+    assert "one token for each atom" in text
+    assert "Scalar series (phi and psi) are read from all tokens together" in text
+    told = describe_data(config, double_well(num_trajectories=1, num_frames=20), SPLIT, atoms=10)
+    assert "the distances between all pairs of the 10 atoms" in told
+    for word in ("patch", "anomal", "season", "cells"):
+        assert word not in text + told, word
+
+
+def described(config, parameters, *, atoms=0):
+    """Paragraph on the model, with the words of its objective."""
+    record, objective = OBJECTIVES[config.objective.kind], objective_of(config)
+    minimised = record.describe(objective, ahead=describe_rollout(config))
+    words = {"noun": record.noun, "minimised": minimised}
+    return describe_model(config, parameters, **words, atoms=atoms)

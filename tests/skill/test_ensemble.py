@@ -81,23 +81,12 @@ def test_the_energy_score_agrees_with_scoringrules(missing):
 
 def test_a_reliable_ensemble_is_found_reliable_whatever_its_size():
     for members in (2, 5, 40):
-<<<<<<< HEAD
-        average = mean_over_inits(means_of(*fields(inits=400, members=members), energy=False)).isel(
-            region=0
-        )
-        np.testing.assert_allclose(FUNCTIONS["spread_skill"](average), 1.0, atol=0.03)
-        np.testing.assert_allclose(
-            FUNCTIONS["crps"](average), 1 / np.sqrt(np.pi), rtol=0.03
-        )  # of a standard normal
-        np.testing.assert_allclose(FUNCTIONS["spread"](average), 1.0, rtol=0.03)
-=======
         means = means_of(*fields(inits=400, members=members), energy=False)
         average = mean_over_inits(means).isel(region=0)
-        np.testing.assert_allclose(ENSEMBLE_METRICS["spread_skill"](average), 1.0, atol=0.03)
+        np.testing.assert_allclose(FUNCTIONS["spread_skill"](average), 1.0, atol=0.03)
         of_standard_normal = 1 / np.sqrt(np.pi)
-        np.testing.assert_allclose(ENSEMBLE_METRICS["crps"](average), of_standard_normal, rtol=0.03)
-        np.testing.assert_allclose(ENSEMBLE_METRICS["spread"](average), 1.0, rtol=0.03)
->>>>>>> w-b
+        np.testing.assert_allclose(FUNCTIONS["crps"](average), of_standard_normal, rtol=0.03)
+        np.testing.assert_allclose(FUNCTIONS["spread"](average), 1.0, rtol=0.03)
     narrow = mean_over_inits(means_of(*fields(inits=200, spread=0.5), energy=False)).isel(region=0)
     assert (FUNCTIONS["spread_skill"](narrow) < 0.6).all()
 
@@ -135,12 +124,8 @@ def test_adversarial_ensembles():
     same = means_of(xr.concat([truth] * 3, "number").transpose(*ensemble.dims), truth)
     np.testing.assert_allclose(same.sel(statistic=names), 0.0, atol=1e-12)
     alone = mean_over_inits(means_of(*fields(inits=1)))
-<<<<<<< HEAD
-    assert all(np.isfinite(m(alone)).all() for n, m in FUNCTIONS.items() if n != "correlation")
-=======
-    defined = {n: m for n, m in (METRICS | ENSEMBLE_METRICS).items() if n != "correlation"}
+    defined = {n: m for n, m in FUNCTIONS.items() if n != "correlation"}
     assert all(np.isfinite(metric(alone)).all() for metric in defined.values())
->>>>>>> w-b
 
 
 def test_rank_histograms():

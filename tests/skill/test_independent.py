@@ -137,17 +137,8 @@ def ours(case, metric):
         single = score_sums(case.mean, case.truth, case.climatology, weights=weights)
         more = ensemble_sums(*fields, weights=weights, energy=True)
         sums = xr.concat([single, more.transpose(*single.dims)], "statistic")
-<<<<<<< HEAD
-    return (
-        find_metric(metric)
-        .compute(mean_over_inits(area_means(sums.compute())))
-        .isel(region=0)
-        .values
-    )
-=======
     means = mean_over_inits(area_means(sums.compute()))
-    return metric_function(metric)(means).isel(region=0).values
->>>>>>> w-b
+    return find_metric(metric).compute(means).isel(region=0).values
 
 
 def over_inits(per_init):
@@ -419,14 +410,7 @@ def test_fractions_far_from_every_event_are_undefined(members):
     forecast = xr.concat(each, "number")
     single = score_sums(forecast.mean("number"), truth, weights=weights)
     more = fraction_sums(forecast, truth, event=EVENT, size=3, weights=weights)
-<<<<<<< HEAD
-    sums = xr.concat(
-        [score_sums(forecast.mean("number"), truth, weights=weights), more], "statistic"
-    ).compute()
-    value = find_metric("fss_3").compute(mean_over_inits(area_means(sums)))
-=======
     sums = xr.concat([single, more], "statistic").compute()
-    value = metric_function("fss_3")(mean_over_inits(area_means(sums)))
->>>>>>> w-b
+    value = find_metric("fss_3").compute(mean_over_inits(area_means(sums)))
     assert np.isfinite(value.sel(region="near")).all()
     assert np.isnan(value.sel(region="far")).all()
