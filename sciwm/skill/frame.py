@@ -46,11 +46,9 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
     channel, region, when, method, metric = (a.ravel() for a in np.indices(sizes))
     metrics = skill["metric"].values.astype(str)
     unitless = np.array([is_dimensionless(m) for m in metrics])
-    event = (
-        skill["event"].values.astype(str)
-        if "event" in skill.coords
-        else np.array([""] * skill.sizes["channel"])
-    )
+    event = np.array([""] * skill.sizes["channel"])
+    if "event" in skill.coords:
+        event = skill["event"].values.astype(str)
     for_events = np.array([is_event_metric(m) for m in metrics])
     frame = pd.DataFrame(
         {
@@ -61,10 +59,7 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
             column: lead[when],
             "method": skill["method"].values[method],
             "metric": metrics[metric],
-            **{
-                name: skill[name].transpose(*dims).values.ravel()
-                for name in ("value", "ci_low", "ci_high")
-            },
+            **{n: skill[n].transpose(*dims).values.ravel() for n in ("value", "ci_low", "ci_high")},
             "units": np.where(unitless[metric], "1", skill["units"].values[channel]),
             "num_init": skill["num_init"].transpose(*dims[:3]).values[channel, region, when],
         }
@@ -115,24 +110,20 @@ def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> 
     region = str(part["region"].item())
     table = Table(title=_title(part, metric) + ("" if region == "all" else f", {region}"))
     table.add_column("method", no_wrap=True)
+    unit = column.removeprefix("lead_")
     for lead in leads:
-        table.add_column(
-            f"{lead / 24:g} d" if in_days else f"{lead:g} {column.removeprefix('lead_')}",
-            justify="right",
-            no_wrap=True,
-        )
+        head = f"{lead / 24:g} d" if in_days else f"{lead:g} {unit}"
+        table.add_column(head, justify="right", no_wrap=True)
     for row, method in enumerate(part["method"].values):
         cells = []
         for k in range(len(leads)):
             v, a, b = value[row, k], low[row, k], high[row, k]
             text = f"{v:.{digits}f}" if np.isfinite(v) else "–"
-            best = np.isfinite(small[row, k]) and small[row, k] <= np.nanmin(small[:, k])
-            interval = (
-                f"\n[dim]{a:.{digits}f}–{b:.{digits}f}[/dim]"
-                if np.isfinite(a) and np.isfinite(b)
-                else ""
-            )
-            cells.append((f"[bold]{text}[/bold]" if best else text) + interval)
+            if np.isfinite(small[row, k]) and small[row, k] <= np.nanmin(small[:, k]):
+                text = f"[bold]{text}[/bold]"
+            if np.isfinite(a) and np.isfinite(b):
+                text += f"\n[dim]{a:.{digits}f}–{b:.{digits}f}[/dim]"
+            cells.append(text)
         table.add_row(str(method), *cells)
     return table
 
