@@ -97,7 +97,7 @@ def test_steps_below_a_day_keep_the_damping_time():
 
 
 def test_periodic_grid_closes():
-    ds = small_climate(years=4, periodic=True, longitudes=24)
+    ds = small_climate(years=4, periodic=True, grid=(8, 24))
     assert float(ds.longitude[-1] + ds.longitude[1] - ds.longitude[0]) == 360
     assert abs(float(ds.latitude.sum())) < 1e-9
     x = ds.z500.isel(latitude=4)
