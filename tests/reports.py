@@ -10,15 +10,8 @@ import xarray as xr
 
 from sciwm.report.page import write_report
 
-METHODS = (
-    "jepa",
-    "jepa_latent",
-    "random_encoder",
-    "climatology",
-    "persistence",
-    "damped_persistence",
-    "lim",
-)
+BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
+METHODS = ("jepa", "jepa_latent", "random_encoder", *BASELINES)
 
 
 def skill_table(
@@ -31,7 +24,7 @@ def skill_table(
     metrics=("rmse", "mae", "bias", "acc"),
     seed=0,
 ):
-    """Skill that saturates at climatology; the JEPA best at the first two leads, the LIM afterwards."""
+    """Skill that saturates at climatology; the JEPA best at the first two leads, then the LIM."""
     rng = np.random.default_rng(seed)
     lead = np.arange(1, len(lead_time[1]) + 1) / len(lead_time[1])
     scale = np.array([{"m": 110.0, "K": 3.8, "Pa": 800.0}.get(u, 1.0) for u in units])
@@ -51,11 +44,16 @@ def skill_table(
     value = value * (1 + 0.01 * rng.standard_normal(shape))
     half = 0.05 * np.abs(value) + 1e-3
     dims = ("method", "channel", "region", "lead_time", "metric")
-    return xr.Dataset(
-        {"value": (dims, value), "ci_low": (dims, value - half), "ci_high": (dims, value + half), "num_init": (dims, np.full(shape, 355))},
-        {"method": list(methods), "channel": list(channels), "region": list(regions), "lead_time": lead_time, "metric": list(metrics),
-         "units": ("channel", list(units))},
-    )  # fmt: skip
+    names = (methods, channels, regions, lead_time, metrics)
+    coords = {d: n if d == "lead_time" else list(n) for d, n in zip(dims, names, strict=True)}
+    coords["units"] = ("channel", list(units))
+    table = {
+        "value": (dims, value),
+        "ci_low": (dims, value - half),
+        "ci_high": (dims, value + half),
+        "num_init": (dims, np.full(shape, 355)),
+    }
+    return xr.Dataset(table, coords)
 
 
 def _rmse(method, lead):
@@ -72,26 +70,22 @@ def _rmse(method, lead):
 
 
 def hour_leads(*days):
-    return (
-        "lead_time",
-        np.array([round(24 * d) for d in days], "timedelta64[h]").astype("timedelta64[ns]"),
-    )
+    hours = np.array([round(24 * d) for d in days], "timedelta64[h]")
+    return "lead_time", hours.astype("timedelta64[ns]")
 
 
 def grid_forecast():
-    """Forecasts whose error grows from the first initial time to the last; two fields, 30 days, 4 leads."""
+    """Forecasts whose error grows from the first initial time to the last.
+
+    Two fields, 30 days, 4 leads.
+    """
     rng = np.random.default_rng(1)
     latitude, longitude = np.arange(30, 60.1, 1.5), np.arange(-20, 14.6, 1.5)
     time = pd.date_range("2008-01-01T12", periods=40, freq="D")
-    wave = (
-        np.sin(np.deg2rad(6 * longitude)[None, None] + 0.4 * np.arange(40)[:, None, None])
-        * np.cos(np.deg2rad(3 * latitude))[:, None]
-    )
-    height = (
-        (5600 - 12 * (latitude - 45))[None, :, None]
-        + 120 * wave
-        + 8 * rng.standard_normal((40, 21, 24))
-    )
+    phase = np.deg2rad(6 * longitude)[None, None] + 0.4 * np.arange(40)[:, None, None]
+    wave = np.sin(phase) * np.cos(np.deg2rad(3 * latitude))[:, None]
+    slope = (5600 - 12 * (latitude - 45))[None, :, None]
+    height = slope + 120 * wave + 8 * rng.standard_normal((40, 21, 24))
     dims = ("time", "latitude", "longitude")
     coords = {"time": time, "latitude": latitude, "longitude": longitude}
     observed = xr.Dataset(
@@ -145,25 +139,11 @@ def training_log(steps=500):
             "prediction": 0.3 + 0.8 * fall,
             "regularizer": 0.01 + 0.5 * fall**3,
         }
-        rows.append(
-            row
-            | {
-                "effective_rank": 60 * (1 - fall),
-                "smallest_std": 0.4 * (1 - fall),
-                "probe_r2": None,
-                "seconds": 0.1 * step,
-            }
-        )
+        health = {"effective_rank": 60 * (1 - fall), "smallest_std": 0.4 * (1 - fall)}
+        rows.append(row | health | {"probe_r2": None, "seconds": 0.1 * step})
         if step % 100 == 0:
-            rows.append(
-                row
-                | {
-                    "split": "validation",
-                    "loss": row["loss"] + 0.05,
-                    "probe_r2": 0.7 - 0.6 * fall,
-                    "effective_rank": 55 * (1 - fall),
-                }
-            )
+            health = {"effective_rank": 55 * (1 - fall), "probe_r2": 0.7 - 0.6 * fall}
+            rows.append(row | health | {"split": "validation", "loss": row["loss"] + 0.05})
     return rows
 
 
@@ -209,9 +189,8 @@ def leads_of(unit, values):
 
 def tiny_skill(values, *, metric="rmse", half=0.01, channels=("z500",)):
     """Skill from ``{method: values by lead}``, the same for each channel."""
-    value = np.array([[v] * len(channels) for v in values.values()], dtype=float)[
-        :, :, None, :, None
-    ]
+    value = np.array([[v] * len(channels) for v in values.values()], dtype=float)
+    value = value[:, :, None, :, None]
     dims = ("method", "channel", "region", "lead_time", "metric")
     leads = hour_leads(*range(1, value.shape[3] + 1))
     coords = {
@@ -242,30 +221,20 @@ def diagnostics_table(methods=("jepa", "lim", "members"), *, seed=4):
     if "members" in methods:
         counts = rng.uniform(0.5, 2.0, (2, 3, 6))
         ranks[methods.index("members")] = counts / counts.mean(axis=-1, keepdims=True)
-    first = ("method", "channel", "lead_time")
-    return xr.Dataset(
-        {
-            "rmse": ((*first, *globe), rng.uniform(0.5, 2.0, maps)),
-            "bias": ((*first, *globe), rng.normal(0, 0.3, maps)),
-            "spectrum": (
-                (*first, "zonal_wavenumber"),
-                wave * rng.uniform(0.3, 1.0, (len(methods), 2, 3, 7)),
-            ),
-            "observed_spectrum": (
-                (*first[1:], "zonal_wavenumber"),
-                wave * rng.uniform(0.9, 1.1, (2, 3, 7)),
-            ),
-            "rank_frequency": ((*first, "rank"), ranks),
-        },
-        coords
-        | globe
-        | {
-            "zonal_wavenumber": np.arange(7),
-            "rank": np.arange(6),
-            "units": ("channel", ["K", "m s-1"]),
-        },
-        {"num_init": 90, "cells_per_box": 1},
-    )
+    first, spectral = ("method", "channel", "lead_time"), "zonal_wavenumber"
+    rmse, bias = rng.uniform(0.5, 2.0, maps), rng.normal(0, 0.3, maps)
+    spectrum = wave * rng.uniform(0.3, 1.0, (len(methods), 2, 3, 7))
+    observed = wave * rng.uniform(0.9, 1.1, (2, 3, 7))
+    table = {
+        "rmse": ((*first, *globe), rmse),
+        "bias": ((*first, *globe), bias),
+        "spectrum": ((*first, spectral), spectrum),
+        "observed_spectrum": ((*first[1:], spectral), observed),
+        "rank_frequency": ((*first, "rank"), ranks),
+    }
+    coords |= globe | {"zonal_wavenumber": np.arange(7), "rank": np.arange(6)}
+    coords["units"] = ("channel", ["K", "m s-1"])
+    return xr.Dataset(table, coords, {"num_init": 90, "cells_per_box": 1})
 
 
 def decoded(text):

@@ -203,6 +203,6 @@ def test_impossible_requests_are_refused():
         qg.make(save_every_hours=3, progress=False)
     with pytest.raises(ValueError, match="expected them to end before 2261"):
         qg.make(num_members=300, progress=False)
+    flow = qg.Flow(time_step=86400.0)
     with pytest.raises(FloatingPointError, match="expected a shorter `time_step`"):
-        flow = qg.Flow(time_step=86400.0)
         qg.make(num_members=1, num_times=60, spinup_days=0, flow=flow, progress=False)
