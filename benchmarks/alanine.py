@@ -49,9 +49,8 @@ def main() -> None:
     for region in ("all", "phi", "psi"):
         one = scores[scores["region"] == region]
         print(f"\nnMSE, {region}, mean of {FOLDS} left-out trajectories, by lag in ps")
-        print(
-            one.pivot_table(index="method", columns="lead_ps", values="value").round(3).to_string()
-        )
+        means = one.pivot_table(index="method", columns="lead_ps", values="value")
+        print(means.round(3).to_string())
 
 
 if __name__ == "__main__":

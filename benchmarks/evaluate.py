@@ -1,10 +1,11 @@
-"""Speed and memory of scoring ten years of global daily forecasts, beside the same scores through xskillscore.
+"""Speed and memory of scoring ten years of global daily forecasts, beside xskillscore's.
 
-python benchmarks/evaluate.py --data DIR            # 3650 initial times × 10 leads × 121×240 × 3 variables: 12.7 GB in memory
-python benchmarks/evaluate.py --data DIR --inits 200
+    python benchmarks/evaluate.py --data DIR
+    python benchmarks/evaluate.py --data DIR --inits 200
 
-The stores are written once, a block at a time. Every measurement is a process of its own; ways take
-turns, ratios are medians over the rounds. Both ways get the same lazily computed climatology at the
+The first has 3650 initial times × 10 leads × 121×240 × 3 variables: 12.7 GB in memory. The stores
+are written once, a block at a time. Every measurement is a process of its own; ways take turns,
+ratios are medians over the rounds. Both ways get the same lazily computed climatology at the
 valid times, and compute RMSE, bias and anomaly correlation in one call. xskillscore's correlation
 is centred and taken day by day, so only RMSE and bias are compared digit by digit.
 """
@@ -30,7 +31,10 @@ LEADS, GRID, TRAIN, BLOCK = 10, (121, 240), 730, 10
 
 
 def write_stores(folder: Path, inits: int) -> tuple[Path, Path]:
-    """Observations (two years to train on, then what is scored) and forecasts: their values with noise that grows with the lead."""
+    """Observations (two years to train on, then what is scored) and forecasts.
+
+    Forecasts are the observed values with noise that grows with the lead.
+    """
     truth, forecast = folder / f"truth_{inits}.zarr", folder / f"forecast_{inits}.zarr"
     if forecast.exists():
         return truth, forecast
@@ -39,26 +43,24 @@ def write_stores(folder: Path, inits: int) -> tuple[Path, Path]:
     space = {"latitude": np.linspace(90, -90, GRID[0]), "longitude": np.arange(GRID[1]) * 1.5}
     lead = (np.arange(LEADS) + 1).astype("timedelta64[D]").astype("timedelta64[ns]")
     start = {"time": time_axis[TRAIN : TRAIN + inits], "prediction_timedelta": lead, **space}
-    part = folder / "part.zarr"
+    unfinished = folder / "part.zarr"
     observed = _create(truth, {"time": time_axis, **space}, (64, *GRID))
-    made = _create(part, start, (BLOCK, LEADS, *GRID))
+    made = _create(unfinished, start, (BLOCK, LEADS, *GRID))
     rng = np.random.default_rng(0)
     season = np.cos(2 * np.pi * np.arange(days) / 365.25).astype("f4")[:, None, None]
     for name in NAMES:
         for first in range(0, days, 64):
+            part = slice(first, first + 64)
             noise = rng.standard_normal((min(64, days - first), *GRID), dtype="f4")
-            observed[name][first : first + 64] = _rounded(
-                280 + 10 * season[first : first + 64] + 5 * noise
-            )
+            observed[name][part] = _rounded(280 + 10 * season[part] + 5 * noise)
         growth = np.sqrt(np.arange(1, LEADS + 1, dtype="f4"))[:, None, None]
         for first in range(0, inits, BLOCK):
             values = observed[name][TRAIN + first + 1 : TRAIN + first + BLOCK + LEADS]
             count = min(BLOCK, inits - first)
             windows = np.stack([values[i : i + LEADS] for i in range(count)])
-            made[name][first : first + count] = _rounded(
-                windows + 0.1 + growth * rng.standard_normal((1, *GRID), dtype="f4")
-            )
-    part.rename(forecast)
+            noise = growth * rng.standard_normal((1, *GRID), dtype="f4")
+            made[name][first : first + count] = _rounded(windows + 0.1 + noise)
+    unfinished.rename(forecast)
     return truth, forecast
 
 
@@ -89,14 +91,8 @@ def score(way: str, truth: Path, forecast: Path) -> dict[str, object]:
     began = time.perf_counter()
     if way == "sciwm":
         metrics = ["rmse", "bias", "acc"]
-        skill = sciwm.skill.evaluate(
-            {"model": ours},
-            observed,
-            reference=reference,
-            baselines=(),
-            metrics=metrics,
-            resamples=0,
-        )
+        options = {"baselines": (), "metrics": metrics, "resamples": 0}
+        skill = sciwm.skill.evaluate({"model": ours}, observed, reference=reference, **options)
         value = skill["value"].isel(method=0, region=0)
         scores = {m: value.sel(metric=m).to_pandas().to_dict("index") for m in metrics}
     else:
@@ -119,13 +115,11 @@ def _xskillscore(
     init, lead = ours["init_time"], ours["lead_time"]
     days = (lead.values / np.timedelta64(1, "D")).astype(int)
     place = np.searchsorted(observed["time"].values, init.values)[:, None] + days
-    at_valid = observed.isel(time=xr.DataArray(place, dims=("init_time", "lead_time"))).drop_vars(
-        ["time", "segment"], errors="ignore"
-    )
+    at_valid = observed.isel(time=xr.DataArray(place, dims=("init_time", "lead_time")))
+    at_valid = at_valid.drop_vars(["time", "segment"], errors="ignore")
     at_valid = at_valid.assign_coords(init_time=init, lead_time=lead).chunk(init_time=BLOCK)
-    normal = sciwm.skill.climatology_forecast(reference, observed, init.values, lead.values).chunk(
-        init_time=BLOCK
-    )
+    normal = sciwm.skill.climatology_forecast(reference, observed, init.values, lead.values)
+    normal = normal.chunk(init_time=BLOCK)
     weights = np.cos(np.deg2rad(observed["latitude"])) * xr.ones_like(observed["longitude"])
     space = ["latitude", "longitude"]
     rmse = xs.rmse(ours, at_valid, dim=space, weights=weights)
@@ -138,6 +132,15 @@ def _xskillscore(
     return {
         m: {name: dict(enumerate(ds[name].values)) for name in NAMES} for m, ds in found.items()
     }
+
+
+def measure(way: str, folder: Path, inits: int) -> dict[str, object]:
+    """`score` in a process of its own."""
+    options = ["--data", str(folder), "--inits", str(inits), "--way", way]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, *options]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(out.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -157,48 +160,23 @@ def main() -> None:
     seen: dict[str, list[dict[str, object]]] = {"sciwm": [], "xskillscore": []}
     for number in range(options.rounds):
         for way, found in seen.items():
-            command = [
-                sys.executable,
-                __file__,
-                "--data",
-                str(options.data),
-                "--inits",
-                str(options.inits),
-                "--way",
-                way,
-            ]
-            out = subprocess.run(
-                command,
-                check=True,
-                capture_output=True,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-            found.append(json.loads(out.stdout.splitlines()[-1]))
-            print(
-                f"round {number + 1}: {way} {found[-1]['seconds']:.0f} s,"
-                f" {found[-1]['peak']:.2f} GiB",
-                flush=True,
-            )
+            found.append(measure(way, options.data, options.inits))
+            took, peak = found[-1]["seconds"], found[-1]["peak"]
+            print(f"round {number + 1}: {way} {took:.0f} s, {peak:.2f} GiB", flush=True)
     for metric in ("rmse", "bias"):
         for name in NAMES:
             a, b = (np.array(seen[w][0]["scores"][metric][name]) for w in seen)
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     size = options.inits * LEADS * np.prod(GRID) * 4 * len(NAMES) / 1e9
-    print(
-        f"\n{options.inits} initial times × {LEADS} leads × {GRID[0]}×{GRID[1]} × {len(NAMES)}"
-        f" variables: {size:.1f} GB of float32\n"
-    )
+    what = f"{options.inits} initial times × {LEADS} leads × {GRID[0]}×{GRID[1]}"
+    print(f"\n{what} × {len(NAMES)} variables: {size:.1f} GB of float32\n")
     print("| way | seconds | GB/s | peak memory, GiB | time to sciwm's |\n|---|---|---|---|---|")
     for way, found in seen.items():
         seconds = statistics.median(f["seconds"] for f in found)
-        ratio = statistics.median(
-            f["seconds"] / s["seconds"] for f, s in zip(found, seen["sciwm"], strict=True)
-        )
-        print(
-            f"| {way} | {seconds:.0f} | {size / seconds:.2f} | {max(f['peak'] for f in found):.2f}"
-            f" | {ratio:.2f} |"
-        )
+        pairs = zip(found, seen["sciwm"], strict=True)
+        ratio = statistics.median(f["seconds"] / s["seconds"] for f, s in pairs)
+        peak = max(f["peak"] for f in found)
+        print(f"| {way} | {seconds:.0f} | {size / seconds:.2f} | {peak:.2f} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,5 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
     models = [value.strip() for key, _, value in lines if key.strip() == "model name"]
-    return (
-        f"{len(models) or os.cpu_count()} cores of {models[0] if models else platform.processor()}"
-    )
+    name = models[0] if models else platform.processor()
+    return f"{len(models) or os.cpu_count()} cores of {name}"

@@ -1,10 +1,11 @@
-"""Speed and memory of `sciwm prepare`, beside reading alone and beside the same steps in plain xarray and Dask.
+"""Speed and memory of `sciwm prepare`, beside reading alone and plain xarray and Dask.
 
-python benchmarks/prepare.py            # two synthetic sources of about 400 MB: chunks of 32 times, and of one time
-python benchmarks/prepare.py --memory   # peak memory for a source, and for one five times as long
+    python benchmarks/prepare.py            # speed
+    python benchmarks/prepare.py --memory   # peak for a source, and for one five times as long
 
-Ways take turns within a repetition, so that a busy machine slows all of them; ratios are medians
-over the repetitions.
+Speed is for two synthetic sources of about 400 MB: chunks of 32 times, and of one time. Ways take
+turns within a repetition, so that a busy machine slows all of them; ratios are medians over the
+repetitions.
 """
 
 import argparse
@@ -34,7 +35,7 @@ SPLIT = {"train": [0, 0.8], "validation": [0.8, 0.9], "test": [0.9, 1.0]}
 
 
 def write_source(path: Path, times: int, lats: int, lons: int, chunk: int) -> None:
-    """Ten variables that compress like daily fields: an annual cycle, smooth waves, and noise in the last bits."""
+    """Ten variables that compress like daily fields: annual cycle, smooth waves, noise."""
     rng = np.random.default_rng(0)
     latitude, longitude = np.linspace(-87, 87, lats), np.arange(lons) * 360 / lons
     coords = {
@@ -65,9 +66,8 @@ def write_source(path: Path, times: int, lats: int, lons: int, chunk: int) -> No
         for start in range(0, times, 512):
             part = slice(start, start + 512)
             smooth = np.tensordot(amplitude[part], waves, axes=1) + 3 * season[part]
-            array[part] = (5e4 * (number < 2) + 10 * smooth + rng.normal(size=smooth.shape)).astype(
-                "float32"
-            )
+            values = 5e4 * (number < 2) + 10 * smooth + rng.normal(size=smooth.shape)
+            array[part] = values.astype("float32")
 
 
 def split_of(ds: xr.Dataset) -> dict[str, list[int]]:
@@ -92,9 +92,8 @@ def plain_xarray(source: Path, out: Path) -> None:
     """The same climatology, scale and layout, in what a user of xarray would write."""
     from zarr.codecs import BloscCodec
 
-    ds = xr.open_zarr(
-        source, consolidated=False, chunks={"time": 480}
-    )  # that of the store makes 200,000 tasks
+    # The chunks of the store would make 200,000 tasks.
+    ds = xr.open_zarr(source, consolidated=False, chunks={"time": 480})
     train = ds.isel(time=slice(*split_of(ds)["train"]))
     phase = 2 * np.pi * (ds.time.dt.dayofyear - 1) / 365.25
     basis = xr.concat(
@@ -105,31 +104,19 @@ def plain_xarray(source: Path, out: Path) -> None:
     inverse = xr.DataArray(np.linalg.inv(own.values @ own.values.T), dims=("coefficient", "other"))
     cross = train.map(lambda x: xr.dot(own.rename(coefficient="other"), x, dim="time"))
     coefficients = cross.map(lambda c: xr.dot(inverse, c, dim="other")).compute()
-    lazy_basis = basis.chunk(time=480)
-    climatology = sum(
-        lazy_basis[k] * coefficients.isel(coefficient=k) for k in range(basis.sizes["coefficient"])
-    )  # xr.dot is slower
+    lazy_basis, count = basis.chunk(time=480), basis.sizes["coefficient"]
+    # xr.dot is slower.
+    climatology = sum(lazy_basis[k] * coefficients.isel(coefficient=k) for k in range(count))
     weights = np.cos(np.deg2rad(ds.latitude))
     std = ((train - climatology) ** 2).weighted(weights).mean().compute() ** 0.5
-    state = (
-        ((ds - climatology) / std)
-        .astype("float32")
-        .to_array("channel")
-        .transpose("time", "channel", ...)
-        .rename("state")
-    )
+    state = ((ds - climatology) / std).astype("float32").to_array("channel").rename("state")
+    state = state.transpose("time", "channel", ...)
     size = state.isel(time=0).size
     chunks = (min(32, max(1, 2**20 // size)), *state.shape[1:])
-    encoding = {
-        "chunks": chunks,
-        "compressors": BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="bitshuffle"),
-    }
-    lazy = (
-        state.reset_coords(drop=True)
-        .drop_encoding()
-        .chunk({d: 480 if d == "time" else -1 for d in state.dims})
-        .to_dataset()
-    )
+    codec = BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="bitshuffle")
+    encoding = {"chunks": chunks, "compressors": codec}
+    lazy = state.reset_coords(drop=True).drop_encoding()
+    lazy = lazy.chunk({d: 480 if d == "time" else -1 for d in state.dims}).to_dataset()
     lazy.to_zarr(out, zarr_format=3, encoding={"state": encoding}, consolidated=False)
 
 
@@ -145,10 +132,8 @@ def seconds(way: str, source: Path, folder: Path) -> float:
 
 
 def speed(folder: Path, repeats: int) -> None:
-    print(
-        "| source | way | s | MB/s | time against prepare | … reading alone"
-        " |\n|---|---|---|---|---|---|"
-    )
+    print("| source | way | s | MB/s | time against prepare | … reading alone |")
+    print("|---|---|---|---|---|---|")
     for label, shape in SOURCES.items():
         source = folder / f"source{shape[-1]}.zarr"
         write_source(source, *shape)
@@ -156,15 +141,12 @@ def speed(folder: Path, repeats: int) -> None:
         times = [{way: seconds(way, source, folder) for way in WAYS} for _ in range(repeats)]
         for way in WAYS:
             median = statistics.median(t[way] for t in times)
-            ratios = [
+            ours, least = (
                 statistics.median(t[way] / t[other] for t in times)
                 for other in ("sciwm prepare", "reading alone")
-            ]
-            print(
-                f"| {label} | {way} | {median:.2f} | {megabytes / median:.0f} | {ratios[0]:.2f} |"
-                f" {ratios[1]:.2f} |",
-                flush=True,
             )
+            cells = f"{median:.2f} | {megabytes / median:.0f} | {ours:.2f} | {least:.2f}"
+            print(f"| {label} | {way} | {cells} |", flush=True)
 
 
 def memory(folder: Path) -> None:
@@ -172,16 +154,10 @@ def memory(folder: Path) -> None:
     for times in (1000, 5000):
         source = folder / f"long{times}.zarr"
         write_source(source, times, 64, 128, 32)
-        done = subprocess.run(
-            [sys.executable, __file__, "--once", source, folder / "out.zarr"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        print(
-            f"| {times} | {4e-6 * len(NAMES) * times * 64 * 128:.0f} | {done.stdout.strip()} |",
-            flush=True,
-        )
+        command = [sys.executable, __file__, "--once", source, folder / "out.zarr"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        size = 4e-6 * len(NAMES) * times * 64 * 128
+        print(f"| {times} | {size:.0f} | {done.stdout.strip()} |", flush=True)
 
 
 def main() -> None:

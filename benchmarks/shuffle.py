@@ -1,30 +1,31 @@
-"""Does training on block-shuffled windows cost accuracy? Orders of `sciwm.streams.windows.plan_epoch` against a global shuffle.
+"""Does training on block-shuffled windows cost accuracy? Many orders against a global shuffle.
 
     python benchmarks/shuffle.py --seeds 5 --out shuffle.md
 
-Block mode shuffles windows among the few blocks of times that fit in memory. This trains the same
-small network on the same record in many orders and compares the errors on a second record, which no
-order has seen.
+Block mode shuffles windows among the few blocks of times that fit in memory
+(`sciwm.streams.windows.plan_epoch`). This trains the same small network on the same record in many
+orders and compares the errors on a second record, which no order has seen.
 
-*Record.* Lorenz's 1996 model with slowly varying forcing stands for 20,000 six-hourly states, 13.7 years: weather that decorrelates
-within days, an annual cycle, regimes that last about a season, and a drift over the whole record.
-Neighbouring windows are alike in their weather and come from the same season, regime and decade,
-which is what makes bad shuffles hurt. Windows have 6 states; a network of two hidden layers sees
-the first two and forecasts the last. The validation record has the same annual cycle and drift,
-other weather and other regimes, like a second member of an ensemble.
+*Record.* Lorenz's 1996 model with slowly varying forcing stands for 20,000 six-hourly states, 13.7
+years: weather that decorrelates within days, an annual cycle, regimes that last about a season, and
+a drift over the whole record. Neighbouring windows are alike in their weather and come from the
+same season, regime and decade, which is what makes bad shuffles hurt. Windows have 6 states; a
+network of two hidden layers sees the first two and forecasts the last. The validation record has
+the same annual cycle and drift, other weather and other regimes, like a second member of an
+ensemble.
 
-*Training.* Every seed has its own record, first weights and order. Of a seed, all orders share record and first weights, and all
-orders have the same number of steps, the same batch size (so they see equally many windows), and
-the same AdamW with the warm-up and cosine decay of `sciwm.train`. The learning rate was chosen for
-the global shuffle (`--tune` repeats that search; `RATES` has its log). `--schedule constant` is the
-hard case: no decay averages over the last windows seen, so that the order shows most. Models of all
-orders and seeds are trained side by side, as one stack of weights, which changes nothing but the
-speed.
+*Training.* Every seed has its own record, first weights and order. Of a seed, all orders share
+record and first weights. All orders have the same number of steps, the same batch size (so they see
+equally many windows), and the same AdamW with the warm-up and cosine decay of `sciwm.train`. The
+learning rate was chosen for the global shuffle (`--tune` repeats that search; `RATES` has its log).
+`--schedule constant` is the hard case: no decay averages over the last windows seen, so that the
+order shows most. Models of all orders and seeds are trained side by side, as one stack of weights,
+which changes nothing but the speed.
 
-*Effective batch size.* n_eff = Σ Var(single window) / Σ Var(batch mean), sums over the five leading principal components of the
-windows' first states, variances over all windows of the record and all batches of the run: the
-number of independent draws whose mean scatters as much. It is n for a global shuffle, and n / (1 +
-(n − 1) ρ) if windows of a batch have correlation ρ.
+*Effective batch size.* n_eff = Σ Var(single window) / Σ Var(batch mean). Sums are over the five
+leading principal components of the windows' first states, variances over all windows of the record
+and all batches of the run. It is the number of independent draws whose mean scatters as much: n for
+a global shuffle, and n / (1 + (n − 1) ρ) if windows of a batch have correlation ρ.
 """
 
 import argparse
@@ -41,11 +42,11 @@ from rich.progress import track
 from rich.table import Table
 
 from sciwm.streams.sizes import CHOICES
-from sciwm.streams.windows import Order, Windows, find_windows, plan_epoch
+from sciwm.streams.windows import Ordering, Rules, Windows, find_windows, plan_epoch
 
 Schedule = Literal["cosine", "constant"]
 
-# As in sciwm/streams/open.py: times per block, blocks mixed, times per chunk of the store.
+# As in sciwm/streams/sizes.py: times per block, blocks mixed, times per chunk of the store.
 (BLOCK, POOL), CHUNK = CHOICES[0], 32
 WINDOW = 6
 BATCH = 32
@@ -62,7 +63,7 @@ LIMIT = 1.5  # per cent that the default may lose
 class Draw:
     """One way to order windows: a row of the table."""
 
-    order: Order
+    order: Ordering
     stride: int
     block: int = BLOCK
     pool: int = POOL
@@ -79,7 +80,10 @@ class Draw:
 
     @property
     def read(self) -> float:
-        """Times decoded per time of the record: a block is read with the windows that reach beyond it, in whole chunks."""
+        """Times decoded per time of the record.
+
+        A block is read with the windows that reach beyond it, in whole chunks.
+        """
         return -(-(self.block + WINDOW - 1) // CHUNK) * CHUNK / self.block
 
 
@@ -125,15 +129,17 @@ class Result:
     num_times: int
 
     def excess(self, draw: Draw, reference: Draw = REFERENCE) -> tuple[float, float]:
-        """Loss relative to another order's, minus 1: ratio of the means over seeds, and standard deviation of the seeds' own ratios."""
+        """Loss relative to another order's, minus 1.
+
+        Ratio of the means over seeds, and standard deviation of the seeds' own ratios.
+        """
         loss, base = self.loss[self.draws.index(draw)], self.loss[self.draws.index(reference)]
-        return loss.mean() / base.mean() - 1, (
-            float((loss / base).std(ddof=1)) if len(loss) > 1 else math.nan
-        )
+        spread = float((loss / base).std(ddof=1)) if len(loss) > 1 else math.nan
+        return loss.mean() / base.mean() - 1, spread
 
 
 def slow_forcing(num_times: int, rng: np.random.Generator, members: int) -> np.ndarray:
-    """Forcing ``[time, member, cell]``: annual cycle and drift the same for all members, regimes their own."""
+    """Forcing ``[time, member, cell]``: members share annual cycle and drift, not regimes."""
     place = 2 * np.pi * np.arange(CELLS) / CELLS
     time = np.arange(num_times)[:, None]
     annual = 4 * np.cos(2 * np.pi * time / YEAR - place)
@@ -146,9 +152,11 @@ def slow_forcing(num_times: int, rng: np.random.Generator, members: int) -> np.n
     last = np.maximum.accumulate(np.where(shift, time, 0))
     regime = patterns[np.take_along_axis(rng.integers(6, size=(num_times, members)), last, axis=0)]
     kernel = np.hanning(16) / np.hanning(16).sum()
-    regime = np.apply_along_axis(
-        lambda x: np.convolve(np.pad(x, (8, 7), mode="edge"), kernel, mode="valid"), 0, regime
-    )
+
+    def smooth(x: np.ndarray) -> np.ndarray:
+        return np.convolve(np.pad(x, (8, 7), mode="edge"), kernel, mode="valid")
+
+    regime = np.apply_along_axis(smooth, 0, regime)
     return 8 + (annual + drift)[:, None] + regime
 
 
@@ -177,18 +185,14 @@ def make_records(num_times: int, seed: int) -> np.ndarray:
 
 
 def draw_starts(draw: Draw, windows: Windows, seed: int, num: int) -> np.ndarray:
-    """First times of the first ``num`` windows, over as many epochs as it takes; as in the loader, every epoch ends with a whole batch."""
+    """First times of the first ``num`` windows, over as many epochs as it takes.
+
+    As in the loader, every epoch ends with a whole batch.
+    """
     parts: list[np.ndarray] = []
+    rules = Rules(seed, draw.order, draw.block, draw.pool, every=draw.stride)
     while sum(map(len, parts)) < num:
-        plan = plan_epoch(
-            windows,
-            seed=seed,
-            epoch=len(parts),
-            order=draw.order,
-            block=draw.block,
-            pool=draw.pool,
-            every=draw.stride,
-        )
+        plan = plan_epoch(windows, rules, epoch=len(parts))
         parts.append(plan.starts[: len(plan) // BATCH * BATCH])
     return np.concatenate(parts)[:num]
 
@@ -203,7 +207,10 @@ def effective_batch(states: np.ndarray, starts: np.ndarray) -> float:
 
 
 def examples(states: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs ``[start, 2 · cell]``, the first two states, and targets ``[start, cell]``, the change from the first to the last."""
+    """Inputs ``[start, 2 · cell]`` and targets ``[start, cell]`` of all windows.
+
+    Inputs are the first two states, targets the change from the first to the last.
+    """
     n = len(states) - WINDOW + 1
     inputs = np.concatenate([states[:n], 4 * (states[1 : n + 1] - states[:n])], axis=1)
     return torch.from_numpy(inputs), torch.from_numpy(states[WINDOW - 1 :] - states[:n])
@@ -229,16 +236,15 @@ def forward(weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 
 def pace(step: int, steps: int, schedule: Schedule) -> float:
-    """Learning rate relative to the largest: warm-up over a twentieth of the steps, then a half cosine or no change."""
+    """Learning rate relative to the largest.
+
+    Warm-up over a twentieth of the steps, then a half cosine or no change.
+    """
     warm = max(1, steps // 20)
-    return min(
-        (step + 1) / warm,
-        (
-            1.0
-            if schedule == "constant"
-            else 1e-3 + 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm)))
-        ),
-    )
+    if schedule == "constant":
+        return min((step + 1) / warm, 1.0)
+    part = max(0, step - warm) / max(1, steps - warm)
+    return min((step + 1) / warm, 1e-3 + 0.5 * (1 + math.cos(math.pi * part)))
 
 
 def train(
@@ -274,14 +280,11 @@ def train(
     pairs = [examples(r[0]) for r in records]
     inputs, targets = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
     offset = np.arange(num_seeds)[:, None] * len(pairs[0][0])
-    rows = torch.from_numpy(
-        (starts + offset).reshape(-1, steps, BATCH).swapaxes(0, 1).reshape(steps, -1).copy()
-    )
+    by_step = (starts + offset).reshape(-1, steps, BATCH).swapaxes(0, 1)
+    rows = torch.from_numpy(by_step.reshape(steps, -1).copy())
     nets = [first_weights(s, [2 * CELLS, hidden, hidden, CELLS]) for s in range(num_seeds)]
-    weights = [
-        torch.stack(w * num_draws).requires_grad_()
-        for w in (list(w) for w in zip(*nets, strict=True))
-    ]
+    layers = zip(*nets, strict=True)
+    weights = [torch.stack(list(w) * num_draws).requires_grad_() for w in layers]
     optimizer = torch.optim.AdamW(
         weights, lr=rate, betas=(0.9, 0.95), weight_decay=1e-2, fused=True
     )
@@ -299,16 +302,18 @@ def train(
 
 @torch.no_grad()
 def validate(weights: list[torch.Tensor], records: list[np.ndarray], num_draws: int) -> np.ndarray:
-    """Loss ``[draw, seed]`` over every window of the validation records, relative to the variance of the target."""
+    """Loss ``[draw, seed]`` over every window of the validation records.
+
+    Relative to the variance of the target.
+    """
     loss = np.empty((num_draws, len(records)))
     for seed, record in enumerate(records):
         inputs, targets = examples(record[1])
         scale = targets.var(0, correction=0).mean()
         for draw in range(num_draws):
             one = [w[draw * len(records) + seed].unsqueeze(0) for w in weights]
-            loss[draw, seed] = float(
-                (forward(one, inputs.unsqueeze(0))[0] - targets).square().mean() / scale
-            )
+            error = forward(one, inputs.unsqueeze(0))[0] - targets
+            loss[draw, seed] = float(error.square().mean() / scale)
     return loss
 
 
@@ -329,39 +334,24 @@ def compare(
     starts = np.stack(
         [[draw_starts(d, windows, s, steps * BATCH) for s in range(seeds)] for d in draws]
     )
-    effective = np.array(
-        [
-            [effective_batch(records[s][0], starts[d, s]) for s in range(seeds)]
-            for d in range(len(draws))
-        ]
-    )
-    return Result(
-        draws, train(records, starts, schedule=schedule, rate=rate), effective, steps, num_times
-    )
+    states = [record[0] for record in records]
+    effective = [list(map(effective_batch, states, of_draw)) for of_draw in starts]
+    loss = train(records, starts, schedule=schedule, rate=rate)
+    return Result(draws, loss, np.array(effective), steps, num_times)
 
 
 def tune(schedule: Schedule, *, seeds: int, steps: int, num_times: int) -> None:
     """Print the loss of the global shuffle for several learning rates."""
+    same = {"seeds": seeds, "steps": steps, "num_times": num_times, "schedule": schedule}
     for rate in (1e-3, 3e-3, 1e-2, 1.5e-2, 2e-2, 3e-2):
-        result = compare(
-            [REFERENCE], seeds=seeds, steps=steps, num_times=num_times, schedule=schedule, rate=rate
-        )
+        result = compare([REFERENCE], rate=rate, **same)
         print(f"{rate:g}: {result.loss.mean():.4f}")
 
 
 def rows(result: Result) -> list[list[str]]:
     """Cells of the table, heading first."""
-    table = [
-        [
-            "order",
-            "stride",
-            "loss",
-            "to global, stride 1",
-            "to global, own stride",
-            f"n_eff of {BATCH}",
-            "read",
-        ]
-    ]
+    to_global = ["to global, stride 1", "to global, own stride"]
+    table = [["order", "stride", "loss", *to_global, f"n_eff of {BATCH}", "read"]]
     for number, draw in enumerate(result.draws):
         cells = [draw.name, str(draw.stride), f"{result.loss[number].mean():.4f}"]
         for base in (REFERENCE, REFERENCE if draw.stride == 1 else FAIR):
@@ -390,12 +380,8 @@ def show(result: Result, console: Console) -> None:
     """The table on the terminal, and what the default costs."""
     head, *body = rows(result)
     seeds = result.loss.shape[1]
-    table = Table(
-        title=(
-            f"{result.num_times} times, windows of {WINDOW}, {result.steps} steps of {BATCH},"
-            f" {seeds} seeds"
-        )
-    )
+    steps = f"{result.steps} steps of {BATCH}, {seeds} seeds"
+    table = Table(title=f"{result.num_times} times, windows of {WINDOW}, {steps}")
     for number, name in enumerate(head):
         table.add_column(name, no_wrap=number == 0)
     for row in body:
@@ -434,16 +420,12 @@ def main() -> None:
     if options.tune:
         tune(options.schedule, seeds=options.seeds, steps=options.steps, num_times=20_000)
         return
+    schedule = options.schedule
     if options.quick:
-        result = compare(QUICK, schedule=options.schedule, seeds=2, steps=300, num_times=3000)
+        result = compare(QUICK, schedule=schedule, seeds=2, steps=300, num_times=3000)
     else:
-        result = compare(
-            DRAWS,
-            schedule=options.schedule,
-            seeds=options.seeds,
-            steps=options.steps,
-            num_times=20_000,
-        )
+        size = {"seeds": options.seeds, "steps": options.steps, "num_times": 20_000}
+        result = compare(DRAWS, schedule=schedule, **size)
     show(result, Console())
     if options.out:
         options.out.write_text(markdown(result), encoding="utf-8")

@@ -1,12 +1,12 @@
-"""Batches of windows per second: `sciwm.stream` beside xbatcher, xarray and the limit of the machine, in one run.
+"""Batches of windows per second: `sciwm.stream` beside xbatcher, xarray and the machine's limit.
 
     pip install 'sciwm[bench]'
     python benchmarks/stream.py --data DIR --out table.md
 
 writes its data to DIR (2.5 GB, kept and used again) and prints one table; about 10 minutes on two
-cores. Every round measures all designs once, in changing order; a ratio is the median over the
-rounds of the ratio to the best reference of the same round, so that other work on the machine
-counts for both. The first windows of every design are compared with the store. Interrupted
+cores. Every round measures all designs once, in changing order, and takes the ratio to the best
+reference of the same round, so that other work on the machine counts for both. Medians over the
+rounds are printed. The first windows of every design are compared with the store. Interrupted
 (Ctrl-C), it prints what the whole rounds gave. How the limit is measured is described in
 `stream_designs.limit`.
 """
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def run_rounds(sections: list[Section], rounds: int, began: float) -> int:
-    """Measure everything so many times, or until interrupted; returns the number of whole rounds."""
+    """Measure everything so many times, or until interrupted; return the number of whole rounds."""
     for number in range(rounds):
         try:
             for section in sections:
@@ -111,7 +111,10 @@ def _say(word: str, began: float) -> None:
 
 
 def measure(section: Section, number: int) -> None:
-    """Measure every design of a section once, starting with another one each round, and check the values of the first windows."""
+    """Measure every design of a section once, and check the values of the first windows.
+
+    Each round starts with another design.
+    """
     first = number % len(section.designs)
     for design in section.designs[first:] + section.designs[:first]:
         if design.failed:
@@ -123,9 +126,8 @@ def measure(section: Section, number: int) -> None:
             continue
         if section.truth is not None and found.index is not None:
             expected = section.truth(found.index)
-            if not np.allclose(
-                found.values, expected, rtol=1e-5, atol=1e-5 * float(np.abs(expected).max())
-            ):
+            tolerance = 1e-5 * float(np.abs(expected).max())
+            if not np.allclose(found.values, expected, rtol=1e-5, atol=tolerance):
                 raise AssertionError(
                     f"{design.name} in '{section.title}' returned wrong values in round {number}"
                 )
@@ -139,9 +141,8 @@ def section_rows(section: Section) -> Iterator[Row]:
     limits = next((d.rates() for d in section.designs if d.role == "limit"), None)
     for design in section.designs:
         if design.failed:
-            yield Row(
-                section.title, (design.name, section.reuse, "failed: " + design.failed, *[""] * 5)
-            )
+            cells = (design.name, section.reuse, "failed: " + design.failed, *[""] * 5)
+            yield Row(section.title, cells)
             continue
         rates = design.rates()
         if section.steps:
@@ -156,25 +157,14 @@ def section_rows(section: Section) -> Iterator[Row]:
         share = ""
         if limits is not None and design.role != "limit":
             part = float(np.median(rates / limits))
-            share = f"{part:.2f}" + (
-                "" if design.limit_bar is None else f" ({_bar(part, design.limit_bar, '≥', '')})"
-            )
+            share = f"{part:.2f}"
+            if design.limit_bar is not None:
+                share += f" ({_bar(part, design.limit_bar, '≥', '')})"
         cpu = f"{np.median([1000 * m.cpu / m.windows for m in design.seen]):.3g}"
         firsts = [m.first for m in design.seen if m.first is not None]
         first = f"{np.median(firsts):.2f} s" if firsts else ""
-        yield Row(
-            section.title,
-            (
-                design.name,
-                section.reuse,
-                f"{np.median(rates):,.0f} /s",
-                ratio,
-                bar,
-                share,
-                cpu,
-                first,
-            ),
-        )
+        rate = f"{np.median(rates):,.0f} /s"
+        yield Row(section.title, (design.name, section.reuse, rate, ratio, bar, share, cpu, first))
 
 
 def memory_rows(stores: Stores, *, quick: bool) -> Iterator[Row]:
@@ -186,21 +176,16 @@ def memory_rows(stores: Stores, *, quick: bool) -> Iterator[Row]:
         return
     for limit in (256, 512, 1024):
         used = stream_memory.peak(stores.fields, memory_limit=limit * mebi, stride=6, batches=400)
-        bar = _bar(used / limit, 1.2, "≤", "×")
         name = f"stream(path), memory_limit {limit} MiB"
-        yield Row(
-            title, (name, "1", f"{used:.0f} MiB", f"{used / limit:.2f}× the limit", bar, *[""] * 3)
-        )
+        ratio, bar = f"{used / limit:.2f}× the limit", _bar(used / limit, 1.2, "≤", "×")
+        yield Row(title, (name, "1", f"{used:.0f} MiB", ratio, bar, *[""] * 3))
     longer = stream_memory.peak(stores.longer, memory_limit=limit * mebi, stride=6, batches=400)
-    bar = _bar(longer / used, 1.1, "≤", "×")
     name = f"the same with {limit} MiB, store 10 times as long"
-    yield Row(
-        title, (name, "1", f"{longer:.0f} MiB", f"{longer / used:.2f}× the shorter", bar, *[""] * 3)
-    )
+    ratio, bar = f"{longer / used:.2f}× the shorter", _bar(longer / used, 1.1, "≤", "×")
+    yield Row(title, (name, "1", f"{longer:.0f} MiB", ratio, bar, *[""] * 3))
     if _version("xbatcher"):
-        used = stream_memory.peak(
-            stores.fields, memory_limit=0, stride=6, batches=10, xbatcher=True
-        )
+        options = {"memory_limit": 0, "stride": 6, "batches": 10}
+        used = stream_memory.peak(stores.fields, **options, xbatcher=True)
         yield Row(title, ("xbatcher, 0 workers", "1", f"{used:.0f} MiB", *[""] * 5))
 
 
@@ -223,17 +208,10 @@ def _version(package: str) -> str:
 
 def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
     """What was measured, on what."""
-    packages = ", ".join(
-        f"{p} {_version(p)}"
-        for p in ("torch", "xarray", "zarr", "dask", "numcodecs", "blosc", "xbatcher")
-        if _version(p)
-    )
+    names = ("torch", "xarray", "zarr", "dask", "numcodecs", "blosc", "xbatcher")
+    packages = ", ".join(f"{p} {_version(p)}" for p in names if _version(p))
     grid, sizes = "×".join(map(str, stores.sizes.grid)), stores.sizes
-    missing = (
-        []
-        if importlib.util.find_spec("insitubatch")
-        else ["insitubatch is not installed here: it needs Python ≥ 3.12."]
-    )
+    missing = "insitubatch is not installed here: it needs Python ≥ 3.12."
     return [
         f"{processor()}, Python {platform.python_version()}, {packages}.",
         (
@@ -254,7 +232,7 @@ def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
             " shares are of the limit by numcodecs, which decodes for zarr."
         ),
         "CPU ms and value per window; the first batch counts from opening the data.",
-        *missing,
+        *([] if importlib.util.find_spec("insitubatch") else [missing]),
     ]
 
 

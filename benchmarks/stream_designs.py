@@ -1,4 +1,4 @@
-"""The ways to get batches of windows that `benchmarks/stream.py` compares; each is measured and checked."""
+"""The ways to get batches of windows that `benchmarks/stream.py` measures and checks."""
 
 import importlib.util
 import itertools
@@ -40,7 +40,7 @@ Role = Literal["reference", "ours", "limit", "other"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement; ``index [window, time]`` and ``values`` of a few of its first windows are checked against the store."""
+    """One measurement; ``index [window, time]`` and ``values`` of its first windows are checked."""
 
     windows: int
     seconds: float
@@ -67,7 +67,10 @@ class Design:
 
 
 def stack(ds: xr.Dataset) -> torch.Tensor:
-    """A loaded window as ``[time, channel, ...]``, or ``[time, ...]`` of a single variable: the cheapest way there is."""
+    """A loaded window as ``[time, channel, ...]``, or ``[time, ...]`` of a single variable.
+
+    The cheapest way there is.
+    """
     arrays = [v.values for v in ds.data_vars.values()]
     return torch.from_numpy(arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1))
 
@@ -78,10 +81,10 @@ def stack(ds: xr.Dataset) -> torch.Tensor:
 def ours(
     make: Callable[[], "sciwm.streams.open.Stream"], *, most: int | None = None
 ) -> Callable[[int], Measured]:
-    """Time the second epoch, from the last batch of the first to its own last, so that it starts and ends in the same state.
+    """Time the second epoch, from the last batch of the first to its own last.
 
-    ``make`` opens the data, so that the time to the first batch is that of a user. At most ``most``
-    batches of each epoch are used.
+    So it starts and ends in the same state. ``make`` opens the data, so that the time to the
+    first batch is that of a user. At most ``most`` batches of each epoch are used.
     """
 
     def measure(number: int) -> Measured:
@@ -108,7 +111,7 @@ def ours(
 
 
 class _Order(torch.utils.data.Sampler[int]):
-    """Windows in an order set before each round; xbatcher's own generator has them in order of time."""
+    """Windows in an order set before each round; xbatcher's own generator has that of time."""
 
     def __init__(self) -> None:
         self.windows: list[int] = []
@@ -130,9 +133,8 @@ class _WithIndex(torch.utils.data.Dataset):
         return (self.ds.sizes["time"] - self.window) // self.stride + 1
 
     def __getitem__(self, i: int) -> torch.Tensor:
-        return stack(
-            self.ds.isel(time=slice(i * self.stride, i * self.stride + self.window)).load()
-        )
+        start = i * self.stride
+        return stack(self.ds.isel(time=slice(start, start + self.window)).load())
 
 
 def from_loader(
@@ -144,11 +146,13 @@ def from_loader(
     workers: int,
     batches: int,
 ) -> Callable[[int], Measured]:
-    """Time some batches of a map-style dataset in a shuffled DataLoader; worker processes live through all rounds."""
+    """Time some batches of a map-style dataset in a shuffled DataLoader.
+
+    Worker processes live through all rounds.
+    """
     kept: list[Any] = []
-    own = next(
-        _LOADERS
-    )  # windows of its own: netCDF keeps the last chunks that anyone has read of a file
+    # Windows of its own: netCDF keeps the last chunks that anyone has read of a file.
+    own = next(_LOADERS)
 
     def measure(number: int) -> Measured:
         began, first = time.perf_counter(), None
@@ -168,31 +172,28 @@ def from_loader(
             list(loaded)
         order, loader = kept
         total = len(loader.dataset)
-        chosen = np.random.default_rng([own, number]).choice(
-            total, size=min(total, batches * batch_size), replace=False
-        )
+        size = min(total, batches * batch_size)
+        chosen = np.random.default_rng([own, number]).choice(total, size=size, replace=False)
         order.windows = chosen.tolist()
         children = _children(loader)
-        cpu, start, count, head = (
-            time.process_time() + _cpu_of(children),
-            time.perf_counter(),
-            0,
-            None,
-        )
+        cpu, start = time.process_time() + _cpu_of(children), time.perf_counter()
+        count, head = 0, None
         for batch in loader:
             head = batch[:4].numpy() if head is None else head
             count += len(batch)
         seconds, cpu = time.perf_counter() - start, time.process_time() + _cpu_of(children) - cpu
         assert head is not None
-        return Measured(
-            count, seconds, cpu, first, chosen[: len(head), None] * stride + np.arange(window), head
-        )
+        index = chosen[: len(head), None] * stride + np.arange(window)
+        return Measured(count, seconds, cpu, first, index, head)
 
     return measure
 
 
 def _forkserver() -> Any:
-    """Processes that fork from one that has imported what they need: the fastest start that is safe beside threads."""
+    """Processes that fork from one that has imported what they need.
+
+    The fastest start that is safe beside threads.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "xarray", "zarr", "dask", "netCDF4", "xbatcher"])
     return context
@@ -254,7 +255,9 @@ def xbatcher_rows(
     batch_size: int,
     transform: Callable[[xr.Dataset], torch.Tensor] = stack,
 ) -> list[Design]:
-    """xbatcher in a DataLoader; none if it is not installed. ``opened`` has what opens the data, workers and batches by name.
+    """xbatcher in a DataLoader; none if it is not installed.
+
+    ``opened`` has what opens the data, workers and batches by name.
 
     The fastest set-up it has: ``chunks=None`` (no Dask), map-style, the whole of space in
     ``input_dims`` so that nothing is stacked, a transform that copies once, worker processes that
@@ -267,9 +270,8 @@ def xbatcher_rows(
 
     def row(name: str, source: Callable[[], xr.Dataset], workers: int, batches: int) -> Design:
         dataset = partial(xbatcher_map, source, window, stride, transform)
-        return Design(
-            name, "reference", from_loader(dataset, **same, workers=workers, batches=batches)
-        )
+        measure = from_loader(dataset, **same, workers=workers, batches=batches)
+        return Design(name, "reference", measure)
 
     return [row(name, *what) for name, what in opened.items()]
 
@@ -280,10 +282,10 @@ def xbatcher_rows(
 def insitubatch(
     path: Path, names: list[str], *, window: int, batch_size: int, most: int
 ) -> Design | None:
-    """insitubatch with its defaults and windows as shifted views; stride 1 only. None where it is not installed (Python ≥ 3.12).
+    """insitubatch with its defaults and windows as shifted views; stride 1 only.
 
-    It yields one array for each variable and time of the window; these are not put together here,
-    which favours it.
+    None where it is not installed (Python ≥ 3.12). It yields one array for each variable and time
+    of the window; these are not put together here, which favours it.
     """
     if importlib.util.find_spec("insitubatch") is None:
         return None
@@ -300,11 +302,8 @@ def insitubatch(
         batch = next(batches)
         first = time.perf_counter() - began
         index = np.asarray(batch.sample_indices)[:4, None] + np.arange(window)
-        values = (
-            np.stack([[batch.arrays[f"{n}@{k}"][:4] for n in names] for k in range(window)])
-            .transpose(2, 0, 1, 3, 4)
-            .copy()
-        )
+        head = [[batch.arrays[f"{n}@{k}"][:4] for n in names] for k in range(window)]
+        values = np.stack(head).transpose(2, 0, 1, 3, 4).copy()
         for _ in batches:
             pass
         dataset.set_epoch(1)
@@ -323,7 +322,7 @@ def insitubatch(
 
 
 def by_python_blosc(raw: bytes, out: np.ndarray) -> None:
-    """Decode as a stream does, without its checks; importing sciwm has set python-blosc up for threads."""
+    """Decode as a stream does, without its checks; sciwm has set python-blosc up for threads."""
     blosc.decompress_ptr(raw, out.__array_interface__["data"][0])
 
 
@@ -366,41 +365,31 @@ def limit(
         order = np.random.default_rng(part)
         for turn in range(12):
             starts = order.integers(0, len(pool) - window, size=batch_size)
-            np.take(
-                pool,
-                (starts[:, None] + np.arange(window)).ravel(),
-                axis=0,
-                out=batches[part, turn % 4],
-                mode="clip",
-            )
+            index = (starts[:, None] + np.arange(window)).ravel()
+            np.take(pool, index, axis=0, out=batches[part, turn % 4], mode="clip")
 
     def measure(number: int) -> Measured:
         nonlocal pool, batches
         if not raw:
             key = "/".join(["{}", "c", "{}", *["0"] * (len(chunk) - 1)])
-            raw.extend(
-                [(path / key.format(name, row)).read_bytes() for name in names]
-                for row in range(rows)
-            )
+            for row in range(rows):
+                raw.append([(path / key.format(name, row)).read_bytes() for name in names])
             pool = np.random.default_rng(0).random((4096, state), np.float32)
             batches = np.ones((threads, 4, batch_size * window, state), np.float32)
-        decoding, decoding_cpu = np.median(
-            [_together(decode, threads) for _ in range(5)], axis=0
-        ) / (rows * chunk[0])
-        gathering, gathering_cpu = np.median(
-            [_together(gather, threads) for _ in range(5)], axis=0
-        ) / (12 * threads * batch_size)
-        return Measured(
-            1000,
-            1000 * (stride * decoding + gathering),
-            1000 * (stride * decoding_cpu + gathering_cpu),
-        )
+        each = np.median([_together(decode, threads) for _ in range(5)], axis=0)
+        both = stride * each / (rows * chunk[0])
+        each = np.median([_together(gather, threads) for _ in range(5)], axis=0)
+        seconds, cpu = both + each / (12 * threads * batch_size)
+        return Measured(1000, 1000 * seconds, 1000 * cpu)
 
     return measure
 
 
 def _together(work: Callable[[int], None], threads: int) -> tuple[float, float]:
-    """Wall and processor seconds of all threads at once; never the main one, where numcodecs starts threads of Blosc's own."""
+    """Wall and processor seconds of all threads at once.
+
+    Never the main one, where numcodecs starts threads of Blosc's own.
+    """
     running = [threading.Thread(target=work, args=(part,)) for part in range(threads)]
     cpu, start = time.process_time(), time.perf_counter()
     for thread in running:

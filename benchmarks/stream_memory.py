@@ -6,6 +6,7 @@ python benchmarks/stream_memory.py STORE --memory-limit 536870912 --stride 6 --b
 import argparse
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 
@@ -19,21 +20,12 @@ def peak(
     store: Path, *, memory_limit: int, stride: int, batches: int, xbatcher: bool = False
 ) -> float:
     """MiB that a fresh process takes for serving so many batches."""
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        __file__,
-        str(store),
-        "--memory-limit",
-        str(memory_limit),
-        "--stride",
-        str(stride),
-    ]
-    command += ["--batches", str(batches), *(["--xbatcher"] if xbatcher else [])]
-    return float(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-    )
+    numbers = {"--memory-limit": memory_limit, "--stride": stride, "--batches": batches}
+    command = [sys.executable, "-W", "ignore", __file__, str(store)]
+    command += [str(x) for pair in numbers.items() for x in pair]
+    command += ["--xbatcher"] if xbatcher else []
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
 
 
 def main() -> None:
@@ -58,21 +50,13 @@ def main() -> None:
     sciwm.stream  # noqa: B018 (loaded when first named)
     before = status("VmRSS")
     if options.xbatcher:
-        dataset = xbatcher_map(
-            lambda: xr.open_zarr(options.store, chunks=None), 6, options.stride, stack
-        )
+        opened = partial(xr.open_zarr, options.store, chunks=None)
+        dataset = xbatcher_map(opened, 6, options.stride, stack)
         loader = torch.utils.data.DataLoader(dataset, batch_size=32, shuffle=True)
     else:
-        limit = options.memory_limit
-        loader = sciwm.stream(
-            options.store,
-            window=6,
-            batch_size=32,
-            stride=options.stride,
-            mode="block",
-            memory_limit=limit,
-            epochs=None,
-        )
+        order = sciwm.Order(every=options.stride, epochs=None)
+        reading = sciwm.Reading(mode="block", memory_limit=options.memory_limit)
+        loader = sciwm.stream(options.store, window=6, batch_size=32, order=order, reading=reading)
     batches = iter(loader)
     for _ in range(options.batches):
         next(batches)

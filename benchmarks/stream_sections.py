@@ -27,11 +27,17 @@ __all__ = ["Section", "make_sections"]
 
 WINDOW, FRAMES = 6, 64
 STEP = 0.02
+# Also of data that would fit into memory, as these small examples do.
+BLOCKS = sciwm.Reading(mode="block")
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Windows per batch; most batches of a baseline, and of an epoch of a stream; whether there are rows with worker processes."""
+    """How much is measured.
+
+    Windows per batch; most batches of a baseline, and of an epoch of a stream; whether there are
+    rows with worker processes.
+    """
 
     batch: int = 32
     baseline: int = 1000
@@ -44,7 +50,7 @@ QUICK = Effort(batch=8, baseline=1, most=4, workers=False)
 
 @dataclass
 class Section:
-    """Designs that are compared with each other; ``reuse`` is the number of windows that share a step of the data.
+    """Designs that are compared; ``reuse`` is the number of windows that share a step of the data.
 
     Ratios are to the best design with the role "reference". ``truth`` maps times ``[window, time]``
     to the values that belong there; None: nothing is checked. ``steps``: what is timed are training
@@ -72,11 +78,18 @@ def make_sections(stores: Stores, *, quick: bool) -> list[Section]:
 
 
 def _stream(
-    data: Callable[[], object], stride: int, effort: Effort, **options: object
+    data: Callable[[], object],
+    stride: int,
+    effort: Effort,
+    *,
+    window: int = WINDOW,
+    variables: list[str] | None = None,
+    reading: sciwm.Reading = BLOCKS,
 ) -> Callable[[], "sciwm.streams.open.Stream"]:
-    """A stream in blocks even of data that would fit into memory, as these small examples do."""
-    chosen = {"window": WINDOW, "batch_size": effort.batch, "mode": "block", **options}
-    return lambda: sciwm.stream(data(), stride=stride, epochs=None, **chosen)
+    """A stream of every ``stride``-th window."""
+    order = sciwm.Order(every=stride, epochs=None)
+    windows = {"window": window, "batch_size": effort.batch, "variables": variables}
+    return lambda: sciwm.stream(data(), **windows, order=order, reading=reading)
 
 
 def _from_store(ds: xr.Dataset) -> Callable[[np.ndarray], np.ndarray]:
@@ -99,17 +112,20 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
     )
     reuse = WINDOW // stride
     dask, zarr = (50.0, 75.0) if reuse > 1 else (11.0, 18.0)
+    loop = plain(lazy, **same, batches=batches)
+    decoded = _stream(chunked, stride, effort)
     canonical = _stream(partial(sciwm.open_dataset, path), stride, effort)
+    direct = ours(_stream(lambda: path, stride, effort, variables=names), most=most)
+    limits = (
+        limit(path, names, **same),
+        limit(path, names, **same, decompress=by_python_blosc),
+    )
     rows += [
-        Design(
-            "xarray, isel and load",
-            "other" if rows else "reference",
-            plain(lazy, **same, batches=batches),
-        ),
+        Design("xarray, isel and load", "other" if rows else "reference", loop),
         Design(
             "stream(xr.open_zarr(path)), decoded without Dask",
             "ours",
-            ours(_stream(chunked, stride, effort), most=most),
+            ours(decoded, most=most),
             dask,
         ),
         Design(
@@ -118,29 +134,15 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
             ours(canonical, most=most),
             dask,
         ),
-        Design(
-            "stream(path)",
-            "ours",
-            ours(_stream(lambda: path, stride, effort, variables=names), most=most),
-            zarr,
-            limit_bar=0.7,
-        ),
-        Design(
-            "limit: decode by numcodecs + gather, 2 threads", "limit", limit(path, names, **same)
-        ),
-        Design(
-            "limit: decode by python-blosc + gather, 2 threads",
-            "other",
-            limit(path, names, **same, decompress=by_python_blosc),
-        ),
+        Design("stream(path)", "ours", direct, zarr, limit_bar=0.7),
+        Design("limit: decode by numcodecs + gather, 2 threads", "limit", limits[0]),
+        Design("limit: decode by python-blosc + gather, 2 threads", "other", limits[1]),
     ]
-    other = (
-        insitubatch(path, names, window=WINDOW, batch_size=effort.batch, most=most or 2**62)
-        if stride == 1
-        else None
-    )
+    if stride == 1:
+        size = {"window": WINDOW, "batch_size": effort.batch, "most": most or 2**62}
+        rows += [row for row in [insitubatch(path, names, **size)] if row]
     title = f"Zarr, windows of {WINDOW} at stride {stride}"
-    return Section(title, str(reuse), rows + ([other] if other else []), _from_store(lazy()))
+    return Section(title, str(reuse), rows, _from_store(lazy()))
 
 
 def _derive(ds: xr.Dataset, phase: xr.DataArray, mean: xr.Dataset, wave: xr.Dataset) -> xr.Dataset:
@@ -165,18 +167,11 @@ def _derived(stores: Stores, effort: Effort) -> Section:
     same = {"window": WINDOW, "stride": 1, "batch_size": effort.batch}
     two = {"xbatcher, 2 workers": (lazily, 2, 2 * batches)} if effort.workers else {}
     rows = xbatcher_rows({"xbatcher, 0 workers": (lazily, 0, batches)} | two, **same)
+    loop = plain(lazily, **same, batches=batches)
+    streamed = ours(_stream(lazily, 1, effort), most=most)
     rows += [
-        Design(
-            "xarray, isel and load",
-            "other" if rows else "reference",
-            plain(lazily, **same, batches=batches),
-        ),
-        Design(
-            "stream(derived Dataset), through Dask",
-            "ours",
-            ours(_stream(lazily, 1, effort), most=most),
-            25.0,
-        ),
+        Design("xarray, isel and load", "other" if rows else "reference", loop),
+        Design("stream(derived Dataset), through Dask", "ours", streamed, 25.0),
     ]
     return Section("Zarr, derived lazily: speeds, anomalies", "6", rows, _from_store(lazily()))
 
@@ -187,12 +182,9 @@ def _netcdf(stores: Stores, name: str, effort: Effort) -> Section:
     same = {"window": WINDOW, "stride": 1, "batch_size": effort.batch}
     rows = xbatcher_rows({"xbatcher, 0 workers": (opened, 0, batches)}, **same)
     stream = _stream(lambda: path, 1, effort, variables=list(opened().data_vars))
+    loop = plain(opened, **same, batches=batches)
     rows += [
-        Design(
-            "xarray, isel and load",
-            "other" if rows else "reference",
-            plain(opened, **same, batches=batches),
-        ),
+        Design("xarray, isel and load", "other" if rows else "reference", loop),
         Design("stream(path)", "ours", ours(stream, most=most), 15.0 if name == "packed" else None),
     ]
     layout = "zlib 4, chunks of 32 times" if name == "packed" else "contiguous"
@@ -204,6 +196,7 @@ def _far(stores: Stores, effort: Effort) -> Section:
     some = partial(xr.open_zarr, url)
     same = {"window": WINDOW, "stride": 1, "batch_size": 3, "batches": 1}
     first, names = {"time": slice(0, 8192)}, list(some().data_vars)
+    waiting = sciwm.Reading(mode="block", threads=16)
     rows = [
         Design("xarray, isel and load", "reference", plain(partial(some, chunks=None), **same)),
         Design("xarray on Dask, isel and load", "other", plain(some, **same)),
@@ -216,15 +209,11 @@ def _far(stores: Stores, effort: Effort) -> Section:
         Design(
             "stream(Dataset, threads=16)",
             "ours",
-            ours(_stream(lambda: some().isel(first), 1, effort, threads=16), most=most),
+            ours(_stream(lambda: some().isel(first), 1, effort, reading=waiting), most=most),
         ),
     ]
-    return Section(
-        "Zarr, 30 ms for every read",
-        "6",
-        rows,
-        _from_store(xr.open_zarr(stores.fields, chunks=None)),
-    )
+    truth = _from_store(xr.open_zarr(stores.fields, chunks=None))
+    return Section("Zarr, 30 ms for every read", "6", rows, truth)
 
 
 def _molecule(stores: Stores, stride: int, effort: Effort) -> Section:
@@ -232,7 +221,8 @@ def _molecule(stores: Stores, stride: int, effort: Effort) -> Section:
     lazy, chunked = partial(xr.open_zarr, path, chunks=None), partial(xr.open_zarr, path)
     same = {"window": FRAMES, "stride": stride, "batch_size": effort.batch, "batches": batches}
     blocks = _stream(lambda: path, stride, effort, window=FRAMES)
-    whole = _stream(lambda: path, stride, effort, window=FRAMES, mode="resident")
+    resident = sciwm.Reading(mode="resident")
+    whole = _stream(lambda: path, stride, effort, window=FRAMES, reading=resident)
     rows = [
         Design("xarray on Dask, isel and load", "reference", plain(chunked, **same)),
         Design("xarray, isel and load", "other", plain(lazy, **same)),
@@ -246,12 +236,8 @@ def _molecule(stores: Stores, stride: int, effort: Effort) -> Section:
 def _steps(stores: Stores, kind: str, effort: Effort) -> Section:
     """Steps on batches of the stream, beside the same steps on one batch that lies in memory."""
     path, count, most = stores.fields, min(100, effort.baseline), effort.most
-    shape = (
-        effort.batch,
-        WINDOW,
-        len(xr.open_zarr(path, chunks=None).data_vars),
-        *stores.sizes.grid,
-    )
+    channels = len(xr.open_zarr(path, chunks=None).data_vars)
+    shape = (effort.batch, WINDOW, channels, *stores.sizes.grid)
     step = _step(kind, shape)
 
     def fixed(number: int) -> Measured:
@@ -267,9 +253,8 @@ def _steps(stores: Stores, kind: str, effort: Effort) -> Section:
             batches = iter(stream)
             for _ in range(min(most or 2**62, stream.batches_per_epoch(0))):
                 next(batches)
-            for _ in range(
-                count
-            ):  # at the pace of the training, so that readers are as far ahead as they are throughout one
+            # At the pace of the training, so that readers are as far ahead as throughout one.
+            for _ in range(count):
                 step(next(batches).values)
             start = time.perf_counter()
             for _ in range(count):
@@ -282,12 +267,11 @@ def _steps(stores: Stores, kind: str, effort: Effort) -> Section:
 
     rows = [Design("one batch in memory", "reference", fixed)]
     rows += [Design(f"stream(path), reuse {WINDOW // s}", "ours", fed(s), 5.0) for s in (6, 1)]
-    title = (
-        "on an accelerator (the processor sleeps)"
-        if kind == "accelerator"
-        else "on one thread of the processor"
-    )
-    return Section(f"Training steps of 20 ms {title}", "–", rows, steps=True)
+    places = {
+        "accelerator": "on an accelerator (the processor sleeps)",
+        "processor": "on one thread of the processor",
+    }
+    return Section(f"Training steps of 20 ms {places[kind]}", "–", rows, steps=True)
 
 
 def _step(kind: str, shape: tuple[int, ...]) -> Callable[[torch.Tensor], None]:

@@ -1,4 +1,4 @@
-"""What `benchmarks/stream.py` reads: synthetic reanalysis as Zarr and netCDF, a trajectory, a slow store."""
+"""What `benchmarks/stream.py` reads: synthetic reanalysis, a trajectory, a slow store."""
 
 import asyncio
 import json
@@ -85,7 +85,7 @@ class Stores:
 
 
 class SlowFileSystem(AsyncFileSystem):
-    """Local files at ``slow:///path`` of which every read takes ``delay`` seconds longer, as if they were far away."""
+    """Local files at ``slow:///path``; every read takes ``delay`` seconds longer."""
 
     protocol = "slow"
     delay = 0.03
@@ -129,9 +129,8 @@ def write_stores(stores: Stores) -> Iterator[str]:
             part = path.with_name("part_" + path.name)
             shutil.rmtree(part, ignore_errors=True)
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "Consolidated metadata is currently not part", UserWarning
-                )
+                unspecified = "Consolidated metadata is currently not part"
+                warnings.filterwarnings("ignore", unspecified, UserWarning)
                 write(part, stores)
             part.rename(path)
 
@@ -145,23 +144,22 @@ def _write_fields(path: Path, stores: Stores) -> None:
         "longitude": ("longitude", np.arange(grid[1]) * (360 / grid[1]), {"units": "degrees_east"}),
     }
     for number, (name, (mean, std)) in enumerate(FIELDS.items()):
-        array = xr.DataArray(
-            _field(np.random.default_rng(number), num, grid, mean, std),
-            coords,
-            dims,
-            attrs={"units": _units(name)},
-        )
+        values = _field(np.random.default_rng(number), num, grid, mean, std)
+        array = xr.DataArray(values, coords, dims, attrs={"units": _units(name)})
         encoding = {name: {"chunks": (CHUNK, *grid), "compressors": blosc()}}
-        array.to_dataset(name=name).to_zarr(
-            path, mode="a" if number else "w", encoding=encoding, zarr_format=3, consolidated=False
-        )
+        mode = "a" if number else "w"
+        ds = array.to_dataset(name=name)
+        ds.to_zarr(path, mode=mode, encoding=encoding, zarr_format=3, consolidated=False)
     zarr.consolidate_metadata(path)
 
 
 def _field(
     rng: np.random.Generator, num: int, grid: tuple[int, int], mean: float, std: float
 ) -> np.ndarray:
-    """Twelve smooth patterns with memory of about 20 steps, white noise of a thousandth of ``std``, rounded as archives round."""
+    """Twelve smooth patterns with memory of about 20 steps, rounded as archives round.
+
+    White noise is a thousandth of ``std``.
+    """
     patterns = np.stack(
         [gaussian_filter(rng.normal(size=grid), grid[0] / 10, mode="wrap") for _ in range(12)]
     )
@@ -177,24 +175,16 @@ def _field(
 
 
 def _units(name: str) -> str:
-    by_letter = {
-        "z": "m2 s-2",
-        "t": "K",
-        "d": "K",
-        "u": "m s-1",
-        "v": "m s-1",
-        "q": "kg kg-1",
-        "m": "Pa",
-    }
+    wind, kelvin = "m s-1", "K"
+    by_letter = {"z": "m2 s-2", "q": "kg kg-1", "m": "Pa"}
+    by_letter |= {"t": kelvin, "d": kelvin, "u": wind, "v": wind}
     return by_letter[name[0]]
 
 
 def _write_packed(path: Path, stores: Stores) -> None:
-    _write_netcdf(
-        path,
-        stores,
-        {"zlib": True, "complevel": 4, "shuffle": True, "chunksizes": (CHUNK, *stores.sizes.grid)},
-    )
+    chunks = (CHUNK, *stores.sizes.grid)
+    encoding = {"zlib": True, "complevel": 4, "shuffle": True, "chunksizes": chunks}
+    _write_netcdf(path, stores, encoding)
 
 
 def _write_contiguous(path: Path, stores: Stores) -> None:
@@ -220,7 +210,10 @@ def _write_frames(path: Path, stores: Stores) -> None:
 
 
 def _write_longer(path: Path, stores: Stores) -> None:
-    """The fields ten times over, one after another: metadata of its own, chunks as hard links, so only folders take room."""
+    """The fields ten times over, one after another.
+
+    Its metadata are its own, its chunks hard links, so that only folders take room.
+    """
     whole = stores.sizes.times // CHUNK
     num = 10 * whole * CHUNK
     with xr.open_zarr(stores.fields, chunks=None) as ds:

@@ -19,6 +19,11 @@ ORDER = [
 ]
 
 
+def place(method: str) -> int:
+    """Row of a method: known ones first."""
+    return ORDER.index(method) if method in ORDER else len(ORDER)
+
+
 def markdown(table: pd.DataFrame, *, metric: str, region: str) -> str:
     """One table per variable."""
     (lead,) = [c for c in table.columns if c.startswith("lead_")]
@@ -26,21 +31,15 @@ def markdown(table: pd.DataFrame, *, metric: str, region: str) -> str:
     parts = []
     for variable, one in rows.groupby("variable", sort=False):
         leads = sorted(one[lead].unique())
+        units, count = one["units"].iloc[0], one["num_init"].iloc[0]
         lines = [
-            (
-                f"**{variable}**, {metric}, {one['units'].iloc[0]}, {region},"
-                f" {one['num_init'].iloc[0]} initial times"
-            ),
+            f"**{variable}**, {metric}, {units}, {region}, {count} initial times",
             "",
-        ]
-        lines += [
             f"| {lead} | " + " | ".join(f"{x:g}" for x in leads) + " |",
             "|---" * (len(leads) + 1) + "|",
         ]
         best = one.groupby(lead)["value"].agg("max" if metric in ("acc", "correlation") else "min")
-        for method in sorted(
-            one["method"].unique(), key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER)
-        ):
+        for method in sorted(one["method"].unique(), key=place):
             cells = []
             for x in leads:
                 row = one[(one["method"] == method) & (one[lead] == x)].iloc[0]
@@ -61,11 +60,8 @@ def main() -> None:
     parser.add_argument("--metric", default="rmse")
     parser.add_argument("--region", default="all")
     options = parser.parse_args()
-    print(
-        markdown(
-            pd.read_csv(options.run / "skill.csv"), metric=options.metric, region=options.region
-        )
-    )
+    table = pd.read_csv(options.run / "skill.csv")
+    print(markdown(table, metric=options.metric, region=options.region))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A training step of the JEPA beside a plain one, and a rollout in latent space beside one through pixels, in one run.
+"""A training step of the JEPA beside a plain one, a rollout in latent space beside one in pixels.
 
-    python benchmarks/train_step.py --out table.md                        # about 6 minutes on two cores
+    python benchmarks/train_step.py --out table.md    # about 6 minutes on two cores
     python benchmarks/train_step.py --device cuda --precision bf16 --sizes vit_b
 
 The plain step is what one would write first: `torch.nn.TransformerEncoder` for encoder and
@@ -24,6 +24,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,9 +74,8 @@ def position(size: Size) -> Tensor:
     rows, columns = size.tokens
     latitude = torch.linspace(-80, 80, rows).deg2rad().repeat_interleave(columns)
     longitude = (torch.arange(columns) * 360 / columns).deg2rad().repeat(rows)
-    return torch.stack(
-        [latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()], dim=-1
-    )
+    x, y = latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin()
+    return torch.stack([x, y, latitude.sin()], dim=-1)
 
 
 def jepa_of(size: Size) -> JEPA:
@@ -111,9 +111,8 @@ class Plain(nn.Module):
                 batch_first=True,
                 norm_first=True,
             )
-            return nn.TransformerEncoder(
-                layer, blocks, norm=nn.LayerNorm(width), enable_nested_tensor=False
-            )
+            norm = nn.LayerNorm(width)
+            return nn.TransformerEncoder(layer, blocks, norm=norm, enable_nested_tensor=False)
 
         self.embed, self.place = nn.Linear(size.cells, width), nn.Linear(3, width)
         self.encoder, self.project = encoder(size.encoder), nn.Linear(width, width)
@@ -129,26 +128,20 @@ class Plain(nn.Module):
         latents = self.project(states).view(batch, times, tokens, -1)
         history, predicted = latents[:, :HISTORY], []
         for k in range(ROLLOUT):
-            context = (
-                history
-                + self.place(self.position)
-                + self.age
-                + self.condition(condition[:, HISTORY + k])[:, None, None]
-            )
+            known = self.condition(condition[:, HISTORY + k])[:, None, None]
+            context = history + self.place(self.position) + self.age + known
             out = self.predictor(context.flatten(1, 2))[:, -tokens:]
             predicted.append(history[:, -1] + self.change(out))
             history = torch.cat([history[:, 1:], predicted[-1][:, None]], dim=1)
         error = (torch.stack(predicted, dim=1) - latents[:, HISTORY:]).square().mean()
-        penalty = torch.stack(
-            [self._sigreg(latents[:, t].flatten(0, 1).float()) for t in range(times)]
-        ).mean()
+        samples = [latents[:, t].flatten(0, 1).float() for t in range(times)]
+        penalty = torch.stack([self._sigreg(s) for s in samples]).mean()
         return error + STRENGTH * penalty
 
     @staticmethod
     def _sigreg(samples: Tensor) -> Tensor:
-        direction = nn.functional.normalize(
-            torch.randn(samples.shape[1], DIRECTIONS, device=samples.device), dim=0
-        )
+        direction = torch.randn(samples.shape[1], DIRECTIONS, device=samples.device)
+        direction = nn.functional.normalize(direction, dim=0)
         node = torch.linspace(0, 3, 17, device=samples.device)
         angle = (samples @ direction)[..., None] * node
         gauss = (-node.square() / 2).exp()
@@ -156,20 +149,21 @@ class Plain(nn.Module):
         return 2 * torch.trapezoid(distance * gauss, node, dim=-1).mean()
 
 
+def half_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Autocast to bfloat16, if that is the precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
 class Ways:
     """The training steps of one size, on the same windows."""
 
     def __init__(self, size: Size, device: torch.device, precision: str) -> None:
         self.size, self.device = size, device
-        self.autocast = torch.autocast(
-            device.type, dtype=torch.bfloat16, enabled=precision == "bf16"
-        )
-        generator = torch.Generator().manual_seed(1)
+        self.autocast = half_precision(device, precision)
+        random = partial(torch.randn, generator=torch.Generator().manual_seed(1))
         times = HISTORY + ROLLOUT
-        self.features = torch.randn(
-            size.batch, times, size.count, size.cells, generator=generator
-        ).to(device)
-        self.condition = torch.randn(size.batch, times, 4, generator=generator).to(device)
+        self.features = random(size.batch, times, size.count, size.cells).to(device)
+        self.condition = random(size.batch, times, 4).to(device)
         self.lead = torch.ones(size.batch, device=device)
         self.jepa = jepa_of(size).to(device).train()
         self.steps: dict[str, Callable[[], Tensor]] = {
@@ -182,19 +176,17 @@ class Ways:
             name = f"plain, dropout {dropout:g}"
             self.networks[name] = plain
             self.steps[name] = lambda plain=plain: plain(self.features, self.condition)
+        adamw = partial(torch.optim.AdamW, lr=1e-4, betas=(0.9, 0.95))
         self.optimizers = {
-            name: torch.optim.AdamW(
-                net.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=name.startswith("JEPA")
-            )
+            name: adamw(net.parameters(), fused=name.startswith("JEPA"))
             for name, net in self.networks.items()
         }
 
     def _jepa(self, ratio: float) -> Tensor:
         visible = None
         if ratio:
-            visible = block_mask(
-                self.jepa.position.cpu(), batch=self.size.batch * HISTORY, ratio=ratio
-            ).to(self.device)
+            places, states = self.jepa.position.cpu(), self.size.batch * HISTORY
+            visible = block_mask(places, batch=states, ratio=ratio).to(self.device)
         return self.jepa.loss(
             self.features,
             None,
@@ -225,16 +217,12 @@ class Rollouts:
     """Forecasts of `STEPS` steps, with the same weights in latent space and through pixels."""
 
     def __init__(self, size: Size, device: torch.device, precision: str) -> None:
-        self.autocast = torch.autocast(
-            device.type, dtype=torch.bfloat16, enabled=precision == "bf16"
-        )
+        self.autocast = half_precision(device, precision)
         self.twin = Twin(jepa_of(size), Objective("supervised")).to(device).eval()
-        generator = torch.Generator().manual_seed(1)
+        random = partial(torch.randn, generator=torch.Generator().manual_seed(1))
         inits = INITIAL_TIMES if size.name != "quick" else 4
-        self.context = torch.randn(inits, HISTORY, size.count, size.cells, generator=generator).to(
-            device
-        )
-        self.condition = torch.randn(inits, STEPS, 4, generator=generator).to(device)
+        self.context = random(inits, HISTORY, size.count, size.cells).to(device)
+        self.condition = random(inits, STEPS, 4).to(device)
         self.lead = torch.ones(inits, device=device)
         self.ways: dict[str, Callable[[], Tensor]] = {
             "latent space, four leads decoded": self.latent,
@@ -247,10 +235,8 @@ class Rollouts:
         """Fields at the asked leads."""
         history = self.twin.encode(self.context, None)
         rolled = self.twin.rollout(history, None, conditions=self.condition, lead_steps=self.lead)
-        return torch.stack(
-            [self.twin.head(latent) for k, latent in enumerate(rolled, start=1) if k in LEADS],
-            dim=1,
-        )
+        asked = [latent for k, latent in enumerate(rolled, start=1) if k in LEADS]
+        return torch.stack([self.twin.head(latent) for latent in asked], dim=1)
 
     @torch.no_grad()
     def pixels(self, *, both: bool) -> Tensor:
@@ -258,9 +244,8 @@ class Rollouts:
         states, out = self.context, []
         history = self.twin.encode(states, None)
         for k in range(STEPS):
-            (latent,) = self.twin.rollout(
-                history, None, conditions=self.condition[:, k : k + 1], lead_steps=self.lead
-            )
+            now = self.condition[:, k : k + 1]
+            (latent,) = self.twin.rollout(history, None, conditions=now, lead_steps=self.lead)
             field = self.twin.head(latent)
             if k + 1 in LEADS:
                 out.append(field)
@@ -337,10 +322,8 @@ def main() -> None:
         lines.append(f"| **{size.name}, batch {size.batch}** | | | | |")
         for name, times in found.items():
             took, flops = statistics.median(times), ways.flops(name)
-            lines.append(
-                f"| {name} | {1e3 * took:.1f} | {flops:.3g} | {flops / took / peak:.0%} |"
-                f" {ratio(found, name, plain)} |"
-            )
+            share, faster = f"{flops / took / peak:.0%}", ratio(found, name, plain)
+            lines.append(f"| {name} | {1e3 * took:.1f} | {flops:.3g} | {share} | {faster} |")
         print(*lines[-1 - len(found) :], sep="\n", flush=True)
     lines += [
         "",
@@ -356,11 +339,9 @@ def main() -> None:
             how = "" if name == first else ratio(found, first, [name])
             lines.append(f"| {name} | {statistics.median(times):.2f} | {how} |")
         print(*lines[-1 - len(found) :], sep="\n", flush=True)
-    machine = (
-        torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"{options.threads} threads on {processor()}"
-    )
+    machine = f"{options.threads} threads on {processor()}"
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name()
     how = f"{options.precision} bit, torch {torch.__version__}, {options.rounds} rounds"
     lines += ["", f"{machine}, {how}. One large matrix product: {peak / 1e9:,.0f} GFLOP/s."]
     print(lines[-1])

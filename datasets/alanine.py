@@ -1,7 +1,8 @@
-"""Simulated: alanine dipeptide (ACE-ALA-NME) in implicit solvent, the smallest molecule with an interesting torsion.
+"""Simulated: alanine dipeptide (ACE-ALA-NME) in implicit solvent.
 
-Heavy atoms only, centred, not rotated; int16-packed at 10⁻⁴ nm. At 450 K the torsion φ changes
-wells every 150 ps or so; at 300 K it never does within 80 ns.
+It is the smallest molecule with an interesting torsion. At 450 K the torsion φ changes wells every
+150 ps or so. At 300 K it never does within 80 ns. Heavy atoms only, centred, not rotated;
+int16-packed at 10⁻⁴ nm.
 """
 
 import random
@@ -16,40 +17,38 @@ from sciwm.catalogue import locate
 __all__ = ["make", "open"]
 
 TITLE = (
-    "alanine dipeptide, 4 trajectories at 450 K (54 ns, 1 ps) and one at 300 K (40 ns, 2 ps), 10"
-    " heavy atoms"
+    "alanine dipeptide, 4 trajectories at 450 K (54 ns, 1 ps) and one at 300 K (40 ns, 2 ps),"
+    " 10 heavy atoms"
 )
 SIZE = "5 MB, 74,332 frames"
 LICENCE = "made by this code, free to share"
 ORIGIN = (
-    "simulated with OpenMM 8.6.1: amber14 (ff14SB), OBC2 implicit solvent, LangevinMiddle 2 fs, 1"
-    " ps⁻¹"
+    "simulated with OpenMM 8.6.1: amber14 (ff14SB), OBC2 implicit solvent,"
+    " LangevinMiddle 2 fs, 1 ps⁻¹"
 )
 SIMULATED = True
 HOW_TO_GET = (
     "make it with `sciwm data make alanine` (needs `pip install sciwm[md]`; 15 ns take a few"
     " minutes on one core)"
 )
+# SHA-256 by number of the trajectory, by temperature.
+_SUMS = {
+    450: [
+        "bbcbe6f392666f3af5b431b663d4d26f51465c2401a516a3dc44f115e45b13a6",
+        "5c3b63829eca18fc3b568c29f2f9525306a052dc05cd384b6b944d6880512ed4",
+        "cd43345d728843c24f0db179108c804b2a4d6d5efc59c9dc929cbf7c9acf76d9",
+        "6640977f0345d4c4a5402d1f59801a8a4e04c6fd25ca8f7f47eeb25536f59a66",
+    ],
+    300: [
+        "5df2789c044a76c416f0a328c749798437fc937e49372bfd77ed3056474cfc4d",
+    ],
+}
 FILES = {
-    450: {
-        "alanine_dipeptide_450K_heavy_0.nc": (
-            "bbcbe6f392666f3af5b431b663d4d26f51465c2401a516a3dc44f115e45b13a6"
-        ),
-        "alanine_dipeptide_450K_heavy_1.nc": (
-            "5c3b63829eca18fc3b568c29f2f9525306a052dc05cd384b6b944d6880512ed4"
-        ),
-        "alanine_dipeptide_450K_heavy_2.nc": (
-            "cd43345d728843c24f0db179108c804b2a4d6d5efc59c9dc929cbf7c9acf76d9"
-        ),
-        "alanine_dipeptide_450K_heavy_3.nc": (
-            "6640977f0345d4c4a5402d1f59801a8a4e04c6fd25ca8f7f47eeb25536f59a66"
-        ),
-    },
-    300: {
-        "alanine_dipeptide_300K_heavy_0.nc": (
-            "5df2789c044a76c416f0a328c749798437fc937e49372bfd77ed3056474cfc4d"
-        )
-    },
+    temperature: {
+        f"alanine_dipeptide_{temperature}K_heavy_{number}.nc": checksum
+        for number, checksum in enumerate(checksums)
+    }
+    for temperature, checksums in _SUMS.items()
 }
 
 _PHI = (("ACE", "C"), ("ALA", "N"), ("ALA", "CA"), ("ALA", "C"))
@@ -118,9 +117,9 @@ def make(
 ) -> xr.Dataset:
     """Simulate one trajectory with OpenMM and return (and write) its heavy atoms.
 
-    Runs on OpenMM's Reference platform with the native generalised-Born force: for 22 atoms many
-    times faster than the CPU platform, whose threads would wait for each other. Trajectories with
-    different seeds are independent.
+    Runs on OpenMM's Reference platform with the native generalised-Born force. For 22 atoms that is
+    many times faster than the CPU platform, whose threads would wait for each other. Trajectories
+    with different seeds are independent.
 
     Parameters
     ----------
@@ -140,8 +139,9 @@ def make(
     Returns
     -------
     Dataset
-        As the reference files: ``positions`` (time, atom, xyz), nm, centred, not rotated; ``phi``,
-        ``psi`` (time,), rad; ``mass``, ``atomic_number``, ``residue``, ``bonds``; ``time`` in ps.
+        As the reference files: ``positions`` (time, atom, xyz), nm, centred, not rotated, and
+        ``phi``, ``psi`` (time,), rad. Also ``mass``, ``atomic_number``, ``residue``, ``bonds``;
+        ``time`` in ps.
 
     Raises
     ------
@@ -181,17 +181,9 @@ def make(
     trajectory = _dataset(topology, frames, save_every_ps=save_every_ps, attrs=attrs)
     if path is not None:
         chunks = (min(5000, len(frames)), len(heavy), 3)
-        packed: dict[str, Any] = {
-            "dtype": "int16",
-            "_FillValue": -32768,
-            "zlib": True,
-            "complevel": 4,
-            "shuffle": True,
-        }
-        encoding = {
-            "positions": {**packed, "scale_factor": 1e-4, "chunksizes": chunks},
-            **{name: {**packed, "scale_factor": 1e-4} for name in ("phi", "psi")},
-        }
+        packed: dict[str, Any] = {"dtype": "int16", "_FillValue": -32768, "scale_factor": 1e-4}
+        packed |= {"zlib": True, "complevel": 4, "shuffle": True}
+        encoding = {"positions": {**packed, "chunksizes": chunks}, "phi": packed, "psi": packed}
         trajectory.to_netcdf(path, encoding=encoding)
     return trajectory
 
@@ -199,7 +191,7 @@ def make(
 def _place(
     a: np.ndarray, b: np.ndarray, c: np.ndarray, length: float, angle: float, torsion: float
 ) -> np.ndarray:
-    """Position at ``length`` from c with the angle (b, c, ·) and the torsion (a, b, c, ·), degrees."""
+    """Position at ``length`` from c with the angle (b, c, ·) and torsion (a, b, c, ·), degrees."""
     theta, phi = np.radians(angle), np.radians(torsion)
     along = (c - b) / np.linalg.norm(c - b)
     normal = np.cross(b - a, along)
@@ -233,9 +225,8 @@ def _system() -> tuple[Any, np.ndarray, Any]:
     ]
     for i, j in _BONDS:
         topology.addBond(atoms[i], atoms[j])
-    modeller = app.Modeller(
-        topology, np.array([where[i] for i in range(len(_HEAVY))]) * unit.nanometer
-    )
+    positions = np.array([where[i] for i in range(len(_HEAVY))])
+    modeller = app.Modeller(topology, positions * unit.nanometer)
     field = app.ForceField("amber14-all.xml", "implicit/obc2.xml")
     state = random.getstate()
     random.seed(0)  # OpenMM draws the hydrogens' first positions from it
@@ -249,7 +240,10 @@ def _system() -> tuple[Any, np.ndarray, Any]:
 
 
 def _native_solvent(system: Any) -> None:
-    """Swap the interpreted generalised-Born force of the force field for OpenMM's native one: same energy, many times faster."""
+    """Swap the interpreted generalised-Born force of the force field for OpenMM's native one.
+
+    It has the same energy and is many times faster.
+    """
     import openmm
 
     for position in reversed(range(system.getNumForces())):
@@ -284,9 +278,8 @@ def _simulate(
     from openmm import unit
     from rich.progress import track
 
-    integrator = openmm.LangevinMiddleIntegrator(
-        temperature, _FRICTION_PER_PS, _TIME_STEP_FS / 1000
-    )
+    step = _TIME_STEP_FS / 1000
+    integrator = openmm.LangevinMiddleIntegrator(temperature, _FRICTION_PER_PS, step)
     integrator.setRandomNumberSeed(seed + 1)  # 0 would mean a random seed
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(start * unit.nanometer)
@@ -294,18 +287,11 @@ def _simulate(
     context.setVelocitiesToTemperature(temperature, seed + 1)
     integrator.step(round(_EQUILIBRATION_PS * 1000 / _TIME_STEP_FS))
     frames = np.empty((num_frames, len(heavy), 3))
-    for frame in track(
-        range(num_frames),
-        description="simulating alanine dipeptide",
-        disable=not progress,
-        transient=True,
-    ):
+    shown = {"description": "simulating alanine dipeptide", "transient": True}
+    for frame in track(range(num_frames), disable=not progress, **shown):
         integrator.step(stride)
-        frames[frame] = (
-            context.getState(getPositions=True)
-            .getPositions(asNumpy=True)
-            .value_in_unit(unit.nanometer)[heavy]
-        )
+        positions = context.getState(getPositions=True).getPositions(asNumpy=True)
+        frames[frame] = positions.value_in_unit(unit.nanometer)[heavy]
     return frames
 
 
@@ -313,11 +299,8 @@ def _torsion(atoms: np.ndarray) -> np.ndarray:
     """Torsion angle of four atoms ``[frame, 4, 3]``, rad in [−π, π]."""
     first, middle, last = np.moveaxis(np.diff(atoms, axis=1), 1, 0)
     left, right = np.cross(first, middle), np.cross(middle, last)
-    return np.asarray(
-        np.arctan2(
-            np.linalg.norm(middle, axis=-1) * (first * right).sum(-1), (left * right).sum(-1)
-        )
-    )
+    sine = np.linalg.norm(middle, axis=-1) * (first * right).sum(-1)
+    return np.asarray(np.arctan2(sine, (left * right).sum(-1)))
 
 
 def _dataset(
@@ -336,48 +319,33 @@ def _dataset(
     phi, psi = (_torsion(frames[:, [position[atom] for atom in four]]) for four in (_PHI, _PSI))
     centred = frames - frames.mean(axis=1, keepdims=True)
     note = "heavy-atom positions minus their centroid, not rotated"
+    masses = [atom.element.mass.value_in_unit(unit.dalton) for atom in atoms]
+    numbers = [atom.element.atomic_number for atom in atoms]
+    residues = [atom.residue.index for atom in atoms]
+    names = [f"{atom.residue.name}{atom.residue.index}-{atom.name}" for atom in atoms]
+    labels = {
+        "phi": {"units": "rad", "long_name": "backbone torsion phi (ACE C, ALA N, CA, C)"},
+        "psi": {"units": "rad", "long_name": "backbone torsion psi (ALA N, CA, C, NME N)"},
+    }
+    dims, labelled = ("time", "atom", "xyz"), {"units": "nm", "long_name": note}
     data = {
-        "positions": (
-            ("time", "atom", "xyz"),
-            centred.astype("float32"),
-            {"units": "nm", "long_name": note},
-        ),
-        "phi": (
-            "time",
-            phi.astype("float32"),
-            {"units": "rad", "long_name": "backbone torsion phi (ACE C, ALA N, CA, C)"},
-        ),
-        "psi": (
-            "time",
-            psi.astype("float32"),
-            {"units": "rad", "long_name": "backbone torsion psi (ALA N, CA, C, NME N)"},
-        ),
-        "mass": (
-            "atom",
-            np.array([atom.element.mass.value_in_unit(unit.dalton) for atom in atoms], "float32"),
-            {"units": "Da"},
-        ),
-        "atomic_number": (
-            "atom",
-            np.array([atom.element.atomic_number for atom in atoms], "int32"),
-        ),
-        "residue": ("atom", np.array([atom.residue.index for atom in atoms], "int32")),
+        "positions": (dims, centred.astype("float32"), labelled),
+        "phi": ("time", phi.astype("float32"), labels["phi"]),
+        "psi": ("time", psi.astype("float32"), labels["psi"]),
+        "mass": ("atom", np.array(masses, "float32"), {"units": "Da"}),
+        "atomic_number": ("atom", np.array(numbers, "int32")),
+        "residue": ("atom", np.array(residues, "int32")),
         "bonds": (("bond", "pair"), np.array(bonds, "int32")),
     }
     coords = {
         "time": ("time", (np.arange(len(frames)) + 1) * save_every_ps, {"units": "ps"}),
-        "atom": (
-            "atom",
-            np.array([f"{atom.residue.name}{atom.residue.index}-{atom.name}" for atom in atoms]),
-        ),
+        "atom": ("atom", np.array(names)),
         "xyz": ("xyz", np.array(["x", "y", "z"])),
     }
     fixed = {
         "title": "alanine dipeptide (ACE-ALA-NME), implicit solvent MD (simulated)",
-        "force_field": (
-            "amber14-all.xml (ff14SB) + implicit/obc2.xml as native GBSAOBCForce (OBC2, dielectric"
-            " 1/78.5)"
-        ),
+        "force_field": "amber14-all.xml (ff14SB) + implicit/obc2.xml as native GBSAOBCForce"
+        " (OBC2, dielectric 1/78.5)",
         "integrator": "LangevinMiddleIntegrator",
         "friction_per_ps": _FRICTION_PER_PS,
         "timestep_fs": _TIME_STEP_FS,

@@ -1,4 +1,4 @@
-"""ERA-Interim over Europe: z500, t850 and msl once a day at 12 UTC, 2000–2008, 21×24 cells of 1.5°."""
+"""ERA-Interim over Europe: z500, t850, msl once a day at 12 UTC, 2000–2008, 21×24 cells of 1.5°."""
 
 from pathlib import Path
 

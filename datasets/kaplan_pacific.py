@@ -1,7 +1,7 @@
-"""Kaplan's reconstructed sea surface temperature anomalies of the tropical Pacific, monthly 1856–1995, 12×22 cells of 5°.
+"""Kaplan's sea surface temperature anomalies of the tropical Pacific, monthly 1856–1995.
 
-Smooth by construction (an analysis in 80 EOFs) and sparsely observed before about 1950: easy to
-forecast too well.
+Reconstructed on 12×22 cells of 5°. They are smooth by construction (an analysis in 80 EOFs) and
+sparsely observed before about 1950. So they are easy to forecast too well.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from sciwm.catalogue import locate
 __all__ = ["open"]
 
 TITLE = (
-    "Kaplan extended SST v2 anomalies, tropical Pacific, monthly 1856–1995 at 5°, 30°S–30°N"
-    " 180–70°W"
+    "Kaplan extended SST v2 anomalies, tropical Pacific, monthly 1856–1995 at 5°,"
+    " 30°S–30°N 180–70°W"
 )
 SIZE = "3 MB, 1680 months, 12×22"
 LICENCE = "LDEO / NOAA PSL: name the source; may not be redistributed"

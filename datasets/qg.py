@@ -1,31 +1,30 @@
-r"""Simulated: two-layer quasi-geostrophic turbulence on a doubly periodic beta plane (Phillips' model).
+r"""Simulated: two-layer quasi-geostrophic turbulence on a doubly periodic beta plane.
 
-A sheared flow of two layers keeps producing eddies that stir, merge and drift: the simplest weather
-that nobody can forecast for ever. It is made here in seconds, without any download.
+A sheared flow of two layers keeps producing eddies that stir, merge and drift. It is the simplest
+weather that nobody can forecast for ever. It is made here in seconds, without any download.
 
 .. math::
-
     \partial_t q_i + J(\psi_i, q_i) + U_i \partial_x q_i + Q_i \partial_x \psi_i = -\delta_{i2} r
     \nabla^2 \psi_2, \qquad q_i = \nabla^2 \psi_i + F_i (\psi_{3-i} - \psi_i)
 
 with :math:`F_1 = r_d^{-2} / (1 + \delta)`, :math:`F_2 = \delta F_1`, :math:`Q_i = \beta \pm F_i
-(U_1 - U_2)`. Pseudo-spectral in space, with an exponential filter beyond 0.65 of the Nyquist
-wavenumber (it dealiases and dissipates enstrophy); third-order Adams-Bashforth in time. The model
-is that of Phillips (1954).
+(U_1 - U_2)`. The model is that of Phillips (1954). The solver is pseudo-spectral in space and
+third-order Adams-Bashforth in time. Beyond 0.65 of the Nyquist wavenumber, an exponential filter
+dealiases and dissipates enstrophy.
 
-The streamfunctions are saved rather than the vorticities: together they hold the same information
-(one is the other's linear transform), they are what a pressure chart shows, and they are smooth, so
-that a small latent state can hold them.
+The streamfunctions are saved rather than the vorticities. Each is the other's linear transform, so
+both hold the same information. Streamfunctions are what a pressure chart shows, and they are
+smooth, so that a small latent state can hold them.
 """
 
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +32,8 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
+
+from sciwm.atomic import replacing
 
 __all__ = ["Flow", "energy", "enstrophy", "integrate", "invert", "make", "potential_vorticity"]
 
@@ -43,17 +44,14 @@ SIZE = "41 MB, made in 6 to 10 s on two free cores"
 SIMULATED = True
 HOW_TO_GET = "make it with `sciwm data make qg`"
 
-_ADAMS_BASHFORTH = (
-    (1.0,),
-    (1.5, -0.5),
-    (23 / 12, -16 / 12, 5 / 12),
-)  # with no, one, two past rates
+# With no, one, two past rates.
+_ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))
 _FIRST_YEAR, _LAST_YEAR = 2001, 2261  # datetime64[ns] ends in 2262
 
 
 @dataclass(frozen=True)
 class Flow:
-    r"""Physical constants and grid of the flow; the defaults are those of an energetic ocean current.
+    r"""Physical constants and grid of the flow; by default, of an energetic ocean current.
 
     Parameters
     ----------
@@ -101,7 +99,7 @@ class _Operators(NamedTuple):
     rotated: Tensor  # [2, 1, ky, kx]: streamfunction to velocities u and v
     inverse: Tensor  # [layer, layer, ky, kx]: potential vorticity to streamfunction
     forward: Tensor  # [layer, layer, ky, kx]: streamfunction to potential vorticity
-    linear: Tensor  # [layer, layer, ky, kx]: rate of change by mean flow, mean vorticity gradients and drag
+    linear: Tensor  # [layer, layer, ky, kx]: rate by mean flow, mean vorticity gradients and drag
     damp: Tensor  # one step of the filter
 
 
@@ -115,9 +113,8 @@ def _operators(flow: Flow, dtype: torch.dtype) -> _Operators:
     determinant[0, 0] = math.inf  # the mean streamfunction is zero
     upper, lower, zero = torch.full_like(k2, f1), torch.full_like(k2, f2), torch.zeros_like(k2)
     inverse = -_matrix(k2 + f2, upper, lower, k2 + f1) / determinant
-    mean_gradient = torch.tensor(
-        [flow.beta + f1 * flow.shear, flow.beta - f2 * flow.shear], dtype=torch.float64
-    ).reshape(2, 1, 1, 1)
+    gradients = [flow.beta + f1 * flow.shear, flow.beta - f2 * flow.shear]
+    mean_gradient = torch.tensor(gradients, dtype=torch.float64).reshape(2, 1, 1, 1)
     advection = -1j * kx * (_matrix(zero + flow.shear, zero, zero, zero) + mean_gradient * inverse)
     drag = torch.stack([torch.zeros_like(inverse[0]), flow.drag * k2 * inverse[1]])
     excess = (k2.sqrt() * flow.length / n - 0.65 * math.pi).clamp(min=0)
@@ -143,7 +140,7 @@ def _mix(matrix: Tensor, spectrum: Tensor) -> Tensor:
 
 
 def _tendency(qh: Tensor, flow: Flow, ops: _Operators) -> Tensor:
-    """Rate of change of the potential vorticity: two batched transforms for all layers and members."""
+    """Rate of change of the potential vorticity: two batched transforms for everything."""
     shape = (2, *(1,) * (qh.ndim - 3), 1, *qh.shape[-2:])
     velocity = ops.rotated.reshape(shape) * _mix(ops.inverse, qh)
     fields = torch.fft.irfft2(torch.cat([velocity, qh.unsqueeze(0)]), s=(flow.nx, flow.nx))
@@ -152,13 +149,16 @@ def _tendency(qh: Tensor, flow: Flow, ops: _Operators) -> Tensor:
 
 
 def potential_vorticity(psi: Tensor, flow: Flow) -> Tensor:
-    """Potential vorticity anomalies, s⁻¹, of streamfunctions, m² s⁻¹; both ``[..., layer, y, x]``."""
+    """Potential vorticity anomalies, s⁻¹, of streamfunctions, m² s⁻¹: ``[..., layer, y, x]``."""
     ops = _operators(flow, psi.dtype)
     return torch.fft.irfft2(_mix(ops.forward, torch.fft.rfft2(psi)), s=(flow.nx, flow.nx))
 
 
 def invert(vorticity: Tensor, flow: Flow) -> Tensor:
-    """Streamfunctions with zero mean, m² s⁻¹, of potential vorticity anomalies, s⁻¹; both ``[..., layer, y, x]``."""
+    """Streamfunctions with zero mean, m² s⁻¹, of potential vorticity anomalies, s⁻¹.
+
+    Both are ``[..., layer, y, x]``.
+    """
     ops = _operators(flow, vorticity.dtype)
     return torch.fft.irfft2(_mix(ops.inverse, torch.fft.rfft2(vorticity)), s=(flow.nx, flow.nx))
 
@@ -170,20 +170,22 @@ def _weights(flow: Flow, like: Tensor) -> Tensor:
 
 
 def energy(psi: Tensor, flow: Flow) -> Tensor:
-    r"""Kinetic plus available potential energy per unit mass, m² s⁻², of ``psi [..., layer, y, x]``.
+    r"""Kinetic and available potential energy per unit mass, m² s⁻², of ``psi [..., layer, y, x]``.
 
     .. math:: E = -\tfrac12 \langle \textstyle\sum_i h_i \psi_i q_i \rangle
 
     with the layers' fractions :math:`h_i` of the depth. Conserved by the flow without shear, drag
     and filter.
     """
-    return -0.5 * (_weights(flow, psi) * psi * potential_vorticity(psi, flow)).sum(-3).mean(
-        (-1, -2)
-    )
+    product = _weights(flow, psi) * psi * potential_vorticity(psi, flow)
+    return -0.5 * product.sum(-3).mean((-1, -2))
 
 
 def enstrophy(psi: Tensor, flow: Flow) -> Tensor:
-    r"""Potential enstrophy, s⁻²: :math:`\tfrac12 \langle \sum_i h_i q_i^2 \rangle` of ``psi [..., layer, y, x]``."""
+    r"""Potential enstrophy, s⁻², of ``psi [..., layer, y, x]``.
+
+    .. math:: Z = \tfrac12 \langle \textstyle\sum_i h_i q_i^2 \rangle
+    """
     return 0.5 * (_weights(flow, psi) * potential_vorticity(psi, flow) ** 2).sum(-3).mean((-1, -2))
 
 
@@ -211,9 +213,8 @@ def integrate(psi: Tensor, flow: Flow, *, num_steps: int, save_every: int) -> It
     for step in range(1, num_steps + 1):
         rate = _tendency(qh, flow, ops)
         rates = [rate, *past]
-        change = sum(
-            weight * r for weight, r in zip(_ADAMS_BASHFORTH[len(past)], rates, strict=True)
-        )
+        weighted = zip(_ADAMS_BASHFORTH[len(past)], rates, strict=True)
+        change = sum(weight * r for weight, r in weighted)
         past = rates[:2]
         qh = (qh + flow.time_step * change) * ops.damp
         if step % save_every == 0:
@@ -227,22 +228,23 @@ def integrate(psi: Tensor, flow: Flow, *, num_steps: int, save_every: int) -> It
 
 
 def _initial(flow: Flow, seeds: list[int]) -> Tensor:
-    """Random equivalent-barotropic eddies near the equilibrium's size and strength, ``[member, layer, y, x]``."""
+    """Random equivalent-barotropic eddies ``[member, layer, y, x]``.
+
+    They are near the equilibrium's size and strength.
+    """
     n = flow.nx
-    noise = torch.stack(
-        [torch.randn(n, n, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noise = torch.stack([torch.randn(n, n, generator=g) for g in generators])
     k2 = -(_operators(flow, torch.float32).gradient ** 2).real.sum((0, 1))
-    upper = torch.fft.irfft2(
-        torch.fft.rfft2(noise) * torch.exp(-k2 * (flow.deformation_radius / 0.65) ** 2), s=(n, n)
-    )
+    smooth = torch.exp(-k2 * (flow.deformation_radius / 0.65) ** 2)
+    upper = torch.fft.irfft2(torch.fft.rfft2(noise) * smooth, s=(n, n))
     upper = upper - upper.mean((-1, -2), keepdim=True)
     upper = upper * (6.0 * flow.deformation_radius * flow.shear / upper.std((-1, -2), keepdim=True))
     return torch.stack([upper, 0.3 * upper], dim=1)
 
 
 def _dates(member: int, num_times: int, save_every_hours: int) -> np.ndarray:
-    """Return the times of one member: from a 1 January after the previous member's end, so that all times differ."""
+    """Times of one member, from a 1 January after the previous one's end: all times differ."""
     years = math.ceil((num_times + 1) * save_every_hours / (24 * 365))
     first = _FIRST_YEAR + member * years
     if first + years > _LAST_YEAR:
@@ -251,18 +253,16 @@ def _dates(member: int, num_times: int, save_every_hours: int) -> np.ndarray:
             f" expected them to end before {_LAST_YEAR}, because each has its own years; ask for"
             " fewer members or times"
         )
-    start = np.datetime64(f"{first}-01-01", "ns")
-    return np.asarray(
-        start
-        + (np.arange(num_times) * save_every_hours)
-        .astype("timedelta64[h]")
-        .astype("timedelta64[ns]")
-    )
+    hours = (np.arange(num_times) * save_every_hours).astype("timedelta64[h]")
+    return np.asarray(np.datetime64(f"{first}-01-01", "ns") + hours.astype("timedelta64[ns]"))
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Single-threaded tensor operations: members are shared out over Python threads instead, which never wait for each other."""
+    """Single-threaded tensor operations.
+
+    Members are shared out over Python threads instead, which never wait for each other.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -282,10 +282,9 @@ def _simulate(
 ) -> np.ndarray:
     """Streamfunctions of some members, ``[member, time, layer, y, x]``."""
     out = np.empty((len(seeds), num_times, 2, flow.nx, flow.nx), "float32")
+    steps = every * (num_times + spinup)
     with torch.no_grad():
-        saves = integrate(
-            _initial(flow, seeds), flow, num_steps=every * (num_times + spinup), save_every=every
-        )
+        saves = integrate(_initial(flow, seeds), flow, num_steps=steps, save_every=every)
         for position, psi in enumerate(saves):
             tick()
             if position >= spinup:
@@ -302,16 +301,17 @@ def make(
     spinup_days: int = 100,
     seed: int = 0,
     flow: Flow | None = None,
-    workers: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Simulate independent members and return (and write) them, labelled.
 
-    Every member starts from its own random eddies, drawn from ``(seed, member)``, and is a segment
-    of its own, dated in years of its own; use some for training, others for scoring. The plane is
-    Cartesian and doubly periodic; it is labelled as a channel around the equator: longitude 0…360
-    (periodic), latitude within one degree, so that cosine weights equal 1 to within 0.02 %. Nothing
-    tells the model that the northern edge meets the southern one.
+    Every member starts from its own random eddies, drawn from ``(seed, member)``. It is a segment
+    of its own, dated in years of its own; use some for training, others for scoring. Python
+    threads, one for each core, share the members.
+
+    The plane is Cartesian and doubly periodic. It is labelled as a channel around the equator:
+    longitude 0…360 (periodic), latitude within one degree. So cosine weights equal 1 to within
+    0.02 %. Nothing tells the model that the northern edge meets the southern one.
 
     Parameters
     ----------
@@ -327,8 +327,6 @@ def make(
         Seed of all members.
     flow : Flow, optional
         Physical constants and grid.
-    workers : int, optional
-        Python threads that share the members; all cores by default. Does not change the result.
     progress : bool
         Show a progress bar.
 
@@ -365,58 +363,30 @@ def make(
             f"got save_every_hours={save_every_hours}, expected a whole number of time steps of"
             f" {flow.time_step:g} s"
         )
-    time = np.concatenate(
-        [_dates(member, num_times, save_every_hours) for member in range(num_members)]
-    )
-    seeds = [
-        int(np.random.SeedSequence((seed, member)).generate_state(1)[0])
-        for member in range(num_members)
-    ]
-    workers = min(workers or os.cpu_count() or 1, num_members)
-    shards = [list(shard) for shard in np.array_split(seeds, workers)]
+    members = range(num_members)
+    time = np.concatenate([_dates(member, num_times, save_every_hours) for member in members])
+    seeds = [np.random.SeedSequence((seed, member)).generate_state(1)[0] for member in members]
+    threads = min(os.cpu_count() or 1, num_members)
+    shards = [shard.tolist() for shard in np.array_split(seeds, threads)]
     spinup = math.ceil(spinup_days * 24 / save_every_hours)
+    length = {"num_times": num_times, "every": every, "spinup": spinup}
     with (
         Progress(disable=not progress, transient=True) as bar,
-        ThreadPoolExecutor(workers) as pool,
+        ThreadPoolExecutor(threads) as pool,
         _one_thread_each(),
     ):
-        task = bar.add_task("simulating turbulence", total=(num_times + spinup) * workers)
-        jobs = [
-            pool.submit(
-                _simulate,
-                flow,
-                [int(s) for s in shard],
-                num_times=num_times,
-                every=every,
-                spinup=spinup,
-                tick=lambda: bar.advance(task),
-            )
-            for shard in shards
-        ]
+        task = bar.add_task("simulating turbulence", total=(num_times + spinup) * threads)
+        tick = partial(bar.advance, task)
+        jobs = [pool.submit(_simulate, flow, shard, **length, tick=tick) for shard in shards]
         psi = np.concatenate([job.result() for job in jobs])
     world = _dataset(psi, time, flow=flow, seed=seed, spinup_days=spinup_days)
     if path is not None:
-        _write(world, Path(path))
+        with replacing(Path(path)) as unfinished:
+            if unfinished.suffix == ".zarr":
+                world.to_zarr(unfinished, consolidated=False)
+            else:
+                world.to_netcdf(unfinished)
     return world
-
-
-def _write(world: xr.Dataset, path: Path) -> None:
-    """Write under a hidden name first, so that nothing unfinished lies under ``path``."""
-    partial = path.with_name(f".{path.name}.partial")
-    _remove(partial)
-    try:
-        (
-            world.to_zarr(partial, consolidated=False)
-            if path.suffix == ".zarr"
-            else world.to_netcdf(partial)
-        )
-        partial.rename(path)
-    finally:
-        _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _dataset(
@@ -426,33 +396,21 @@ def _dataset(
     members, times, _, n, _ = psi.shape
     dims = ("time", "latitude", "longitude")
     note = (
-        "label only: the plane is Cartesian and doubly periodic, see length_m in the attributes of"
-        " the Dataset"
+        "label only: the plane is Cartesian and doubly periodic, see length_m in the attributes"
+        " of the Dataset"
     )
 
     def variable(layer: int, name: str) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
         field = psi[:, :, layer].reshape(members * times, n, n)
         return dims, field, {"units": "m2 s-1", "long_name": f"streamfunction of the {name} layer"}
 
+    apart = "dates only tell members apart; there are no seasons"
+    north = {"units": "degrees_north", "standard_name": "latitude", "note": note}
+    east = {"units": "degrees_east", "standard_name": "longitude", "note": note}
     coords = {
-        "time": (
-            "time",
-            time,
-            {
-                "standard_name": "time",
-                "note": "dates only tell members apart; there are no seasons",
-            },
-        ),
-        "latitude": (
-            "latitude",
-            (np.arange(n) + 0.5) * 2 / n - 1,
-            {"units": "degrees_north", "standard_name": "latitude", "note": note},
-        ),
-        "longitude": (
-            "longitude",
-            np.arange(n) * 360 / n,
-            {"units": "degrees_east", "standard_name": "longitude", "note": note},
-        ),
+        "time": ("time", time, {"standard_name": "time", "note": apart}),
+        "latitude": ("latitude", (np.arange(n) + 0.5) * 2 / n - 1, north),
+        "longitude": ("longitude", np.arange(n) * 360 / n, east),
     }
     attrs = {
         "title": f"SIMULATED (not observed): {TITLE.split(',')[0]}",
@@ -465,9 +423,6 @@ def _dataset(
         "flow": json.dumps(asdict(flow)),
     }
     data = {"psi1": variable(0, "upper"), "psi2": variable(1, "lower")}
-    segment = (
-        "time",
-        np.repeat(np.arange(members, dtype="int32"), times),
-        {"long_name": "ensemble member"},
-    )
+    numbers = np.repeat(np.arange(members, dtype="int32"), times)
+    segment = ("time", numbers, {"long_name": "ensemble member"})
     return xr.Dataset(data, coords, attrs).chunk({"time": times}).assign_coords(segment=segment)

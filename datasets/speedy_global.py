@@ -1,4 +1,4 @@
-"""Simulated: the global atmosphere of a simple circulation model (SPEEDY physics, T31L8), six-hourly, 24×48 cells of 7.5°."""
+"""Simulated: global atmosphere with SPEEDY physics (T31L8), six-hourly, 24×48 cells of 7.5°."""
 
 from pathlib import Path
 

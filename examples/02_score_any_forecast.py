@@ -1,7 +1,7 @@
-"""Score forecasts that sciwm did not make: anything in the WeatherBench 2 layout, or with init_time and lead_time.
+"""Score forecasts that sciwm did not make.
 
-Here the forecast is damped persistence by hand; the linear inverse model and the other baselines
-come along.
+They may have the WeatherBench 2 layout, or `init_time` and `lead_time`. Here the forecast is damped
+persistence by hand; the linear inverse model and the other baselines come along.
 """
 
 import numpy as np
@@ -18,13 +18,10 @@ init = np.arange(1800, 2100, 2)
 leads = np.array([1, 2, 4])
 start = ds.isel(time=init).drop_vars("segment").rename(time="init_time") - mean
 forecast = xr.concat([mean + 0.8**lead * start for lead in leads], dim="lead_time")
-forecast = forecast.assign_coords(
-    lead_time=(leads * 24).astype("timedelta64[h]").astype("timedelta64[ns]")
-)
+lead_times = (leads * 24).astype("timedelta64[h]").astype("timedelta64[ns]")
+forecast = forecast.assign_coords(lead_time=lead_times)
 
 reference = sciwm.skill.fit_reference(ds, train=train.values)
-skill = sciwm.skill.evaluate(
-    {"by_hand": forecast}, ds, reference=reference, resamples=200
-)
+skill = sciwm.skill.evaluate({"by_hand": forecast}, ds, reference=reference, resamples=200)
 sciwm.skill.render(skill)
 print(sciwm.skill.to_frame(skill).head())

@@ -34,7 +34,5 @@ for step, batch in enumerate(batches):
     if step % 25 == 0:
         persistence = (now - later).square().mean()
         print(f"step {step}: {loss.item():.3f}, persistence {persistence.item():.3f}")
-state = (
-    batches.state_dict()
-)  # keep it with your checkpoint: `load_state_dict` goes on at the next batch
-print(state)
+# Keep this with your checkpoint: `load_state_dict` goes on at the next batch.
+print(batches.state_dict())

@@ -24,10 +24,8 @@ _VERBS = {
     "probe": ("fit the readouts of fields and indices", "sciwm probe runs/erai"),
     "forecast": (
         "forecast the test block, or any other store",
-        (
-            "sciwm forecast runs/erai --store era_2015.nc --init 2015-01-01:2015-12-31:1day --out"
-            " fc.zarr"
-        ),
+        "sciwm forecast runs/erai --store era_2015.nc --init 2015-01-01:2015-12-31:1day"
+        " --out fc.zarr",
     ),
     "evaluate": (
         "score a run, or forecast stores, against baselines",
@@ -35,10 +33,8 @@ _VERBS = {
     ),
     "baselines": (
         "forecast with climatology, persistence and linear models",
-        (
-            "sciwm baselines era.nc --train 2000:2006 --init 2008-01-01:2008-12-31 --lead-times '1"
-            " day, 3 days' --out baselines"
-        ),
+        "sciwm baselines era.nc --train 2000:2006 --init 2008-01-01:2008-12-31"
+        " --lead-times '1 day, 3 days' --out baselines",
     ),
     "report": ("write report.html: skill, maps, curves", "sciwm report runs/erai"),
     "run": (
@@ -51,30 +47,16 @@ _VERBS = {
     ),
     "data": ("list the data sets of sciwm, make or get one", "sciwm data list"),
 }
-TAKES_OVERRIDES = {
-    "check",
-    "prepare",
-    "train",
-    "probe",
-    "forecast",
-    "evaluate",
-    "report",
-    "run",
-    "compare",
-}
+TAKES_OVERRIDES = set(_VERBS) - {"demo", "baselines", "data"}
 _TIME = r"[+-]?\d+(?:\.\d+)?(?:-\d{1,2}(?:-\d{1,2})?)?(?:[T ]\d{2}(?::\d{2}(?::\d{2})?)?)?"
 _INIT = re.compile(rf"\s*({_TIME})\s*:\s*({_TIME})\s*(?::\s*(\d+(?:\.\d+)?\s*[A-Za-z]+)\s*)?")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of all verbs; overrides of the configuration are split off before (`split_overrides`)."""
+    """Build the parser of all verbs; `split_overrides` takes out flags of the configuration."""
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    common.add_argument(
-        "--traceback",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="show where in the code an error arose",
-    )
+    where = "show where in the code an error arose"
+    common.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=where)
     parser = argparse.ArgumentParser(
         prog="sciwm",
         description=sciwm.__doc__ and sciwm.__doc__.splitlines()[0],
@@ -87,10 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, (line, example) in _VERBS.items():
         epilog = f"example:\n  {example}"
         if verb in TAKES_OVERRIDES:
-            epilog += (
-                "\n\nAny value of the configuration can be given as a flag: --section.key=value,"
-                " --seed=1."
-            )
+            flags = "--section.key=value, --seed=1"
+            epilog += f"\n\nAny value of the configuration can be given as a flag: {flags}."
         one = verbs.add_parser(
             verb,
             help=line,
@@ -100,195 +80,151 @@ def build_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
             parents=[common],
         )
-        _add_arguments(one, verb)
+        _OWN.get(verb, _of_a_run)(one)
+        if verb in ("check", "run", "evaluate"):
+            _add_leakage(one)
+        if verb in ("prepare", "run", "evaluate", "baselines"):
+            _add_workers(one, "prepare" if verb in ("prepare", "run") else "compute")
     return parser
 
 
-def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    config = "a YAML file, or the name of one that comes with sciwm (see `sciwm data list`)"
-    if verb == "demo":
-        folders = "run directory (default: runs/demo, or runs/demo_quick with --quick)"
-        parser.add_argument("--out", type=Path, metavar="DIR", help=folders)
-        parser.add_argument(
-            "--quick", action="store_true", help="a minute's worth of it, to see that all works"
-        )
-    elif verb == "check":
-        parser.add_argument("target", metavar="CONFIG", help=config)
-    elif verb == "compare":
-        parser.add_argument("target", metavar="CONFIG", help=config)
-        parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2 (the default)")
-        known = "jepa,supervised,masked_autoencoder,autoencoder,random"
-        parser.add_argument("--methods", default=known, help=f"some of {known} (default: all)")
-        scored = "block to score: validation to choose by, test (the default) for the result"
-        parser.add_argument("--split", choices=["validation", "test"], default="test", help=scored)
-        parser.add_argument(
-            "--out",
-            type=Path,
-            metavar="DIR",
-            help="folder (default: runs/NAME_compare, after the configuration's name)",
-        )
-    elif verb == "data":
-        parser.add_argument(
-            "action",
-            choices=["list", "make", "get"],
-            help="make simulates a data set, get says where one comes from",
-        )
-        parser.add_argument("name", nargs="?", help="which data set, for make and get")
-        parser.add_argument(
-            "--out",
-            type=Path,
-            metavar="FILE",
-            help="for make: where to write it (default: NAME.nc)",
-        )
-    elif verb == "forecast":
-        parser.add_argument("target", metavar="RUN", help=f"a run directory, or {config}")
-        parser.add_argument(
-            "--store",
-            nargs="+",
-            help="forecast from these data instead of the run's test block: paths, globs or URLs",
-        )
-        parser.add_argument(
-            "--init",
-            help="initial times START:END[:STEP], ends included; START/END[/STEP] says the same",
-        )
-        parser.add_argument(
-            "--lead-times",
-            metavar="LEADS",
-            help="such as '1 day, 5 days' (default: those of the run)",
-        )
-        parser.add_argument(
-            "--members",
-            type=int,
-            default=0,
-            metavar="N",
-            help="an ensemble of N, of a model trained with model.noise_dim",
-        )
-        parser.add_argument(
-            "--out",
-            type=Path,
-            help="with --store: the forecast store to write; else the run directory",
-        )
-    elif verb == "evaluate":
-        parser.add_argument(
-            "target",
-            nargs="+",
-            metavar="RUN-or-STORE",
-            help="one run, or forecast stores in WeatherBench 2 layout",
-        )
-        parser.add_argument(
-            "--truth", nargs="+", metavar="STORE", help="the observed data: paths, globs or URLs"
-        )
-        parser.add_argument(
-            "--reference",
-            type=Path,
-            metavar="RUN",
-            help="with --truth: run whose training years give climatology and baselines",
-        )
-        _add_fit(parser, "with --truth: ")
-        parser.add_argument("--metrics", help="with --truth: such as rmse,acc")
-        parser.add_argument(
-            "--regions",
-            help=(
-                "with --truth: such as tropics;north:20,90,0,360; a box is NAME:S,N,W,E, and ';'"
-                " separates"
-            ),
-        )
-        parser.add_argument(
-            "--events",
-            help=(
-                "with --truth: such as 't850>285;tp>0.001', for Brier scores and ROC areas; ';'"
-                " separates"
-            ),
-        )
-        parser.add_argument(
-            "--mask",
-            metavar="STORE",
-            help=(
-                "with --truth: land-sea mask for the regions land and ocean (default: the truth's)"
-            ),
-        )
-        parser.add_argument("--baselines", help="with --truth: such as persistence,lim")
-        regrid = (
-            "with --truth: bring forecasts onto its grid first (default without: refuse other"
-            " grids); linear if no method is named"
-        )
-        parser.add_argument(
-            "--regrid", nargs="?", const="linear", choices=["linear", "conservative"], help=regrid
-        )
-        parser.add_argument(
-            "--report",
-            type=Path,
-            metavar="FILE",
-            help="with --truth: a page with figures, such as report.html",
-        )
-        parser.add_argument(
-            "--out",
-            type=Path,
-            help="with --truth: the table to write (default: skill.csv); else the run directory",
-        )
-    elif verb == "baselines":
-        parser.add_argument(
-            "target", nargs="+", metavar="STORE", help="the observed data: paths, globs or URLs"
-        )
-        _add_fit(parser, "")
-        parser.add_argument("--init", help="initial times START:END[:STEP], ends included")
-        parser.add_argument("--lead-times", metavar="LEADS", help="such as '1 day, 5 days'")
-        parser.add_argument(
-            "--methods",
-            help=(
-                "some of climatology,persistence,damped_persistence,lim (these by"
-                " default),cslim,analogs"
-            ),
-        )
-        parser.add_argument("--out", type=Path, metavar="DIR", help="folder for METHOD.zarr")
-    else:
-        parser.add_argument("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {config}")
-        parser.add_argument(
-            "--out",
-            type=Path,
-            metavar="DIR",
-            help="run directory (default: runs/NAME, after the configuration's name)",
-        )
-    if verb == "train":
-        parser.add_argument(
-            "--profile",
-            action="store_true",
-            help="measure a step on this machine instead of training",
-        )
-    if verb in ("check", "run", "evaluate"):
-        seen = (
-            "go on where scored times were seen before (in training, by the climatology, in"
-            " choices), and mark the scores"
-        )
-        parser.add_argument("--allow-leakage", action="store_true", help=seen)
-    if verb in ("prepare", "run", "evaluate", "baselines"):
-        what = "compute" if verb in ("evaluate", "baselines") else "prepare"
-        where = parser.add_mutually_exclusive_group()
-        where.add_argument(
-            "--scheduler",
-            metavar="ADDRESS",
-            help=f"{what} on the Dask cluster at this address, such as tcp://10.0.0.1:8786",
-        )
-        where.add_argument(
-            "--workers",
-            type=_positive,
-            default=0,
-            metavar="N",
-            help=f"{what} in N processes of this machine",
-        )
+_CONFIG = "a YAML file, or the name of one that comes with sciwm (see `sciwm data list`)"
+_TRUTH = "the observed data: paths, globs or URLs"
+
+
+def _of_a_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", metavar="CONFIG-or-RUN", help=f"a run directory, or {_CONFIG}")
+    folder = "run directory (default: runs/NAME, after the configuration's name)"
+    add("--out", type=Path, metavar="DIR", help=folder)
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    _of_a_run(parser)
+    instead = "measure a step on this machine instead of training"
+    parser.add_argument("--profile", action="store_true", help=instead)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    folders = "run directory (default: runs/demo, or runs/demo_quick with --quick)"
+    add("--out", type=Path, metavar="DIR", help=folders)
+    add("--quick", action="store_true", help="a minute's worth of it, to see that all works")
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="CONFIG", help=_CONFIG)
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", metavar="CONFIG", help=_CONFIG)
+    add("--seeds", default="0,1,2", help="such as 0,1,2 (the default)")
+    known = "jepa,supervised,masked_autoencoder,autoencoder,random"
+    add("--methods", default=known, help=f"some of {known} (default: all)")
+    scored = "block to score: validation to choose by, test (the default) for the result"
+    add("--split", choices=["validation", "test"], default="test", help=scored)
+    folder = "folder (default: runs/NAME_compare, after the configuration's name)"
+    add("--out", type=Path, metavar="DIR", help=folder)
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    actions = "make simulates a data set, get says where one comes from"
+    add("action", choices=["list", "make", "get"], help=actions)
+    add("name", nargs="?", help="which data set, for make and get")
+    file = "for make: where to write it (default: NAME.nc)"
+    add("--out", type=Path, metavar="FILE", help=file)
+
+
+def _forecast(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", metavar="RUN", help=f"a run directory, or {_CONFIG}")
+    data = "forecast from these data instead of the run's test block: paths, globs or URLs"
+    add("--store", nargs="+", help=data)
+    times = "initial times START:END[:STEP], ends included; START/END[/STEP] says the same"
+    add("--init", help=times)
+    leads = "such as '1 day, 5 days' (default: those of the run)"
+    add("--lead-times", metavar="LEADS", help=leads)
+    ensemble = "an ensemble of N, of a model trained with model.noise_dim"
+    add("--members", type=int, default=0, metavar="N", help=ensemble)
+    out = "with --store: the forecast store to write; else the run directory"
+    add("--out", type=Path, help=out)
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    target = "one run, or forecast stores in WeatherBench 2 layout"
+    add("target", nargs="+", metavar="RUN-or-STORE", help=target)
+    add("--truth", nargs="+", metavar="STORE", help=_TRUTH)
+    run = "run whose training years give climatology and baselines"
+    add("--reference", type=Path, metavar="RUN", help=f"with --truth: {run}")
+    _add_fit(parser, "with --truth: ")
+    add("--metrics", help="with --truth: such as rmse,acc")
+    regions = "such as tropics;north:20,90,0,360; a box is NAME:S,N,W,E, and ';' separates"
+    add("--regions", help=f"with --truth: {regions}")
+    events = "such as 't850>285;tp>0.001', for Brier scores and ROC areas; ';' separates"
+    add("--events", help=f"with --truth: {events}")
+    mask = "land-sea mask for the regions land and ocean (default: the truth's)"
+    add("--mask", metavar="STORE", help=f"with --truth: {mask}")
+    add("--baselines", help="with --truth: such as persistence,lim")
+    regrid = (
+        "with --truth: bring forecasts onto its grid first (default without: refuse other grids);"
+        " linear if no method is named"
+    )
+    methods = ["linear", "conservative"]
+    add("--regrid", nargs="?", const="linear", choices=methods, help=regrid)
+    page = "with --truth: a page with figures, such as report.html"
+    add("--report", type=Path, metavar="FILE", help=page)
+    table = "with --truth: the table to write (default: skill.csv); else the run directory"
+    add("--out", type=Path, help=table)
+
+
+def _baselines(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", nargs="+", metavar="STORE", help=_TRUTH)
+    _add_fit(parser, "")
+    add("--init", help="initial times START:END[:STEP], ends included")
+    add("--lead-times", metavar="LEADS", help="such as '1 day, 5 days'")
+    default = "climatology,persistence,damped_persistence,lim (these by default)"
+    add("--methods", help=f"some of {default},cslim,analogs")
+    add("--out", type=Path, metavar="DIR", help="folder for METHOD.zarr")
+
+
+_OWN = {
+    "demo": _demo,
+    "check": _check,
+    "train": _train,
+    "forecast": _forecast,
+    "evaluate": _evaluate,
+    "baselines": _baselines,
+    "compare": _compare,
+    "data": _data,
+}
+
+
+def _add_leakage(parser: argparse.ArgumentParser) -> None:
+    leakage = (
+        "go on where scored times were seen before (in training, by the climatology, in choices),"
+        " and mark the scores"
+    )
+    parser.add_argument("--allow-leakage", action="store_true", help=leakage)
+
+
+def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
+    add = parser.add_mutually_exclusive_group().add_argument
+    cluster = f"{what} on the Dask cluster at this address, such as tcp://10.0.0.1:8786"
+    add("--scheduler", metavar="ADDRESS", help=cluster)
+    processes = f"{what} in N processes of this machine"
+    add("--workers", type=_positive, default=0, metavar="N", help=processes)
 
 
 def _add_fit(parser: argparse.ArgumentParser, when: str) -> None:
-    parser.add_argument(
-        "--train",
-        metavar="START:END",
-        help=f"{when}times to fit climatology and baselines on, ends included",
-    )
-    parser.add_argument(
-        "--validation",
-        metavar="START:END",
-        help=f"{when}times to choose the LIM with (default: blocks of --train in turn)",
-    )
+    add = parser.add_argument
+    fitted = f"{when}times to fit climatology and baselines on, ends included"
+    add("--train", metavar="START:END", help=fitted)
+    chosen = f"{when}times to choose the LIM with (default: blocks of --train in turn)"
+    add("--validation", metavar="START:END", help=chosen)
 
 
 def _positive(text: str) -> int:
@@ -337,7 +273,7 @@ def parse_init(text: str, option: str = "--init") -> tuple[str, str, str | None]
     Raises
     ------
     ValueError
-        If it is not of this form, names a date of no calendar, or a step that is not positive.
+        If it is not of this form, or names a date of no calendar or a step of 0.
     """
     start, end, every = _init_parts(text, option)
     for time in (start, end):
@@ -395,10 +331,9 @@ def _init_parts(text: str, option: str) -> tuple[str, str, str | None]:
 def _check_date(text: str, time: str, option: str) -> None:
     """Refuse what is in no calendar; 30 February is, in that of 360 days."""
     date, *clock = re.split("[T ]", time)
-    month, day = [*(int(part) for part in date.lstrip("+-").split("-")[1:]), 1, 1][:2]
-    hour, minute, second = [*(int(part) for part in ":".join(clock).split(":") if part), 0, 0, 0][
-        :3
-    ]
+    month, day = [*map(int, date.lstrip("+-").split("-")[1:]), 1, 1][:2]
+    given = [int(part) for part in ":".join(clock).split(":") if part]
+    hour, minute, second = [*given, 0, 0, 0][:3]
     days = 31 if month in (1, 3, 5, 7, 8, 10, 12) else 30
     if not (1 <= month <= 12 and 1 <= day <= days and hour < 24 and minute < 60 and second < 60):
         raise ValueError(

@@ -67,29 +67,21 @@ class Batch:
 
     def head(self, times: int) -> "Batch":
         """The first ``times`` states of every window: views."""
+        if times >= self.values.shape[1]:
+            return self
         per_time = ("values", "valid", "time", "index", "condition")
-        return (
-            self
-            if times >= self.values.shape[1]
-            else replace(self, **{name: getattr(self, name)[:, :times] for name in per_time})
-        )
+        return replace(self, **{name: getattr(self, name)[:, :times] for name in per_time})
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
-        return replace(
-            self,
-            **{f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)},
-        )
+        moved = {f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}
+        return replace(self, **moved)
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, for asynchronous copies to a GPU."""
-        return replace(
-            self,
-            **{
-                f.name: t if _constant(t := getattr(self, f.name)) else t.pin_memory()
-                for f in fields(self)
-            },
-        )
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        pinned = {n: t if _constant(t) else t.pin_memory() for n, t in tensors.items()}
+        return replace(self, **pinned)
 
     def __len__(self) -> int:
         return int(self.values.shape[0])

@@ -1,4 +1,4 @@
-"""What the package brings along: the data sets of ``datasets/`` and the configurations of ``configs/``.
+"""What the package brings along: data sets of ``datasets/``, configurations of ``configs/``.
 
 Both folders stand beside ``sciwm/`` in a checkout and inside it once installed. Data sets are plain
 files with constants (``TITLE``, ``SIZE``, ``LICENCE``, ``ORIGIN``, ``SIMULATED``, ``HOW_TO_GET``)
@@ -105,7 +105,7 @@ def table() -> list[dict[str, Any]]:
     >>> [row["verbs"] for row in table() if row["name"] == "qg"]
     [['make']]
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names():
         tree = ast.parse((_folder("datasets") / f"{name}.py").read_text(encoding="utf-8"))
         constants = {
@@ -116,11 +116,9 @@ def table() -> list[dict[str, Any]]:
             and node.targets[0].id in _COLUMNS.values()
         }
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        row: dict[str, Any] = {
-            "name": name,
-            **{column: constants[constant] for column, constant in _COLUMNS.items()},
-        }
-        rows.append({**row, "verbs": [verb for verb in ("open", "make") if verb in functions]})
+        said = {column: constants[constant] for column, constant in _COLUMNS.items()}
+        verbs = [verb for verb in ("open", "make") if verb in functions]
+        rows.append({"name": name, **said, "verbs": verbs})
     return rows
 
 

@@ -19,18 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_WITH_TRUTH = (
-    "reference",
-    "train",
-    "validation",
-    "metrics",
-    "regions",
-    "events",
-    "baselines",
-    "mask",
-    "regrid",
-    "report",
-)
+# Options of `evaluate` that mean nothing without --truth.
+_WITH_TRUTH = ["reference", "train", "validation", "metrics", "regions", "events", "baselines"]
+_WITH_TRUTH += ["mask", "regrid", "report"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,10 +89,8 @@ def _open(
     if options.out is not None and Path(target).is_dir():
         stores = {
             "forecast": "; --out belongs with --store, to forecast from other data",
-            "evaluate": (
-                f"; the table is {Path(target) / 'skill.csv'}, and --out belongs with --truth, to"
-                " score forecast stores"
-            ),
+            "evaluate": f"; the table is {Path(target) / 'skill.csv'}, and --out belongs with"
+            " --truth, to score forecast stores",
         }
         raise ValueError(
             f"got --out {options.out} with the run {target}, expected no --out, because a run keeps"
@@ -139,10 +128,8 @@ def _profile(options: argparse.Namespace, overrides: list[str]) -> int:
 def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
     from sciwm.run import verbs
 
-    verbs.demo(
-        options.out or Path("runs/demo_quick" if options.quick else "runs/demo"),
-        quick=options.quick,
-    )
+    folder = options.out or Path("runs/demo_quick" if options.quick else "runs/demo")
+    verbs.demo(folder, quick=options.quick)
     return 0
 
 
@@ -180,24 +167,22 @@ def _forecast(options: argparse.Namespace, overrides: list[str]) -> int:
     from sciwm.run import verbs
     from sciwm.run.directory import resolve_run
 
-    data = {
-        "store": _one_or_many(options.store),
-        "init": init,
-        "lead_times": leads,
-        "members": options.members,
-    }
-    verbs.forecast_store(resolve_run(options.target), out=options.out, **data)
+    verbs.forecast_store(
+        resolve_run(options.target),
+        store=_one_or_many(options.store),
+        init=init,
+        lead_times=leads,
+        members=options.members,
+        out=options.out,
+    )
     return 0
 
 
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.truth is None:
-        given = [f"--{n.replace('_', '-')}" for n in _WITH_TRUTH if getattr(options, n)]
-        if (
-            len(options.target) > 1
-            or given
-            or options.target[0].rstrip("/").endswith((".zarr", ".nc"))
-        ):
+        given = [_flag(name) for name in _WITH_TRUTH if getattr(options, name)]
+        store = options.target[0].rstrip("/").endswith((".zarr", ".nc"))
+        if given or store or len(options.target) > 1:
             raise ValueError(
                 f"got {' and '.join(given) or 'forecast stores'} without --truth, expected forecast"
                 " stores with --truth STORE (and --train START:END or --reference RUN), or one run"
@@ -255,11 +240,8 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _baselines(options: argparse.Namespace, overrides: list[str]) -> int:
-    absent = [
-        f"--{n.replace('_', '-')}"
-        for n in ("train", "init", "lead_times", "out")
-        if not getattr(options, n)
-    ]
+    needed = ("train", "init", "lead_times", "out")
+    absent = [_flag(name) for name in needed if not getattr(options, name)]
     if absent:
         raise ValueError(
             f"got no {' and no '.join(absent)}, expected e.g. --train 2000:2006 --init"
@@ -268,13 +250,14 @@ def _baselines(options: argparse.Namespace, overrides: list[str]) -> int:
     init, periods = parse_init(options.init), _periods(options)
     from sciwm import verify
 
-    chosen: dict[str, Any] = {
-        "lead_times": _names(options.lead_times),
-        "methods": _names(options.methods),
-    }
     with _workers(options):
         verify.write_baselines(
-            _one_or_many(options.target), init=init, out=options.out, **chosen, **periods
+            _one_or_many(options.target),
+            init=init,
+            lead_times=_names(options.lead_times),
+            methods=_names(options.methods),
+            out=options.out,
+            **periods,
         )
     return 0
 
@@ -307,14 +290,13 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from sciwm.run.compare import compare
 
     out = options.out or folder.with_name(f"{folder.name}_compare")
-    compare(
-        config,
-        out=out,
-        seeds=[int(seed) for seed in seeds],
-        methods=_names(options.methods),
-        split=options.split,
-    )
+    numbers, methods = [int(seed) for seed in seeds], _names(options.methods)
+    compare(config, out=out, seeds=numbers, methods=methods, split=options.split)
     return 0
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _names(text: str | None, *, by: str = ",") -> list[str]:
@@ -334,10 +316,8 @@ def _data(options: argparse.Namespace, overrides: list[str]) -> int:
         )
     row = rows[options.name]
     if options.action == "get":
-        print(
-            f"{row['what']}\n{row['how_to_get']}\norigin: {row['origin']}\nlicence:"
-            f" {row['licence']}"
-        )
+        print(row["what"], row["how_to_get"], sep="\n")
+        print(f"origin: {row['origin']}\nlicence: {row['licence']}")
         return 0
     if "make" not in row["verbs"]:
         raise ValueError(
@@ -382,9 +362,8 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _interrupted(argv: Sequence[str]) -> int:
-    _complain(
-        f"interrupted; what is finished is kept, continue with: {shlex.join(['sciwm', *argv])}"
-    )
+    command = shlex.join(["sciwm", *argv])
+    _complain(f"interrupted; what is finished is kept, continue with: {command}")
     return 130
 
 

@@ -1,6 +1,6 @@
 """The mean annual cycle: fitted once on training times, evaluated at any time of the same calendar.
 
-One pass over the data accumulates normal equations per block of time (`sciwm.moments`); blocks
+One pass over the data accumulates normal equations per block of time (`sciwm.moments`). Blocks
 merge, so that chunked equals whole and memory stays bounded by a few states.
 """
 
@@ -20,16 +20,16 @@ Kind = Literal["harmonic", "monthly", "constant"]
 
 _SLAB_CELLS = 2**15
 _MOST_STRETCHES = 100
-_SMALLEST_EIGENVALUE = (
-    0.02  # of the mean normal matrix; 0.5 for whole years, 0 for an undetermined cycle
-)
+# Of the mean normal matrix; 0.5 for whole years, 0 for an undetermined cycle.
+_SMALLEST_EIGENVALUE = 0.02
 
 
 @dataclass(frozen=True)
 class Climatology:
     r"""Mean state as a function of the calendar.
 
-    .. math:: c(t) = a_0 + \sum_k a_k \sin 2\pi k\varphi + b_k \cos 2\pi k\varphi \;[+ \text{first diurnal harmonic}]
+    .. math:: c(t) = a_0 + \sum_k a_k \sin 2\pi k\varphi + b_k \cos 2\pi k\varphi
+        \;[+ \text{first diurnal harmonic}]
 
     with the phase of the year φ from `sciwm.times.calendar_fields`; or one mean per calendar month;
     or one mean.
@@ -58,7 +58,10 @@ class Climatology:
     fitted: tuple[tuple[str, str], ...] = ()
 
     def design(self, time: xr.DataArray) -> xr.DataArray:
-        """Values of the basis functions at ``time``: dims of ``time`` and ``coefficient``; lazy if ``time`` is."""
+        """Values of the basis functions at ``time``, lazy if it is.
+
+        Dims are those of ``time``, and ``coefficient``.
+        """
         count = self.coefficients.sizes["coefficient"]
         out: xr.DataArray = xr.apply_ufunc(
             _design,
@@ -123,28 +126,21 @@ class Climatology:
                 "got a Dataset without the attribute 'climatology', expected what"
                 " Climatology.to_dataset returns"
             )
-        kind, harmonics, diurnal = (
-            attrs.pop("climatology"),
-            int(attrs.pop("harmonics")),
-            bool(attrs.pop("diurnal")),
-        )
-        stretches = [
-            part.split("/") for part in attrs.pop("fitted", "").split("; ") if part
-        ]  # absent in files of older versions
+        kind, harmonics = attrs.pop("climatology"), int(attrs.pop("harmonics"))
+        diurnal = bool(attrs.pop("diurnal"))
+        stretches = attrs.pop("fitted", "").split("; ")  # absent in files of older versions
+        pairs = (part.split("/") for part in stretches if part)
+        fitted = tuple((first, last) for first, last in pairs)
         coefficients = ds.copy()
         coefficients.attrs = attrs
-        return cls(
-            kind,
-            coefficients,
-            harmonics,
-            diurnal,
-            tuple((first, last) for first, last in stretches),
-        )
+        return cls(kind, coefficients, harmonics, diurnal, fitted)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What is left when the climatology is taken away; Datasets of the same variables over the dims of a state.
+    """What is left when the climatology is taken away.
+
+    Datasets have the variables of the data, over the dims of a state.
 
     Parameters
     ----------
@@ -155,7 +151,7 @@ class Spread:
     first_missing : Dataset
         Position of the first missing time; the number of times if none is.
     num_times : int
-        Number of times seen.
+        Number of times, observed or not.
     """
 
     squares: xr.Dataset
@@ -168,7 +164,7 @@ def fit_climatology(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int =
     """Least-squares climatology of every variable of ``ds`` with a time dimension.
 
     Hand in training times only: whatever is scored later must not have been seen here. Missing
-    values are left out cell by cell; a cell never observed gets NaN, one observed in a small part
+    values are left out cell by cell. A cell never observed gets NaN, one observed in a small part
     of the year its plain mean.
 
     Parameters
@@ -176,8 +172,8 @@ def fit_climatology(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int =
     ds : Dataset
         Variables ``(time, ...)``, lazy or not; read once, in blocks of time.
     kind : {"harmonic", "monthly", "constant"}
-        Harmonics of the year (and the first of the day when steps are below a day), calendar-month
-        means, or the mean.
+        Harmonics of the year, calendar-month means, or the mean. When steps are below a day, the
+        first harmonic of the day comes with those of the year.
     harmonics : int
         Annual harmonics of the first kind.
 
@@ -189,8 +185,8 @@ def fit_climatology(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int =
     Raises
     ------
     ValueError
-        If the times do not determine the cycle: less than about a year, or a calendar month that
-        never occurs.
+        If the times do not determine the cycle. They last less than about a year, or a calendar
+        month never occurs.
 
     Examples
     --------
@@ -222,33 +218,22 @@ def fit_climatology_and_spread(
             f"got variables {list(ds.data_vars)}, expected at least one with a time dimension"
         )
     blocks = accumulate(ds[names], design)
+    annual, total = 1 + 2 * harmonics, time.size
     fields: dict[str, dict[Hashable, xr.DataArray]] = {
-        "coefficients": {},
-        "squares": {},
-        "count": {},
-        "first_missing": {},
+        key: {} for key in ("coefficients", "squares", "count", "first_missing")
     }
     for name in names:
         template = ds[name].isel(time=0, drop=True)
-        for key, values in _solve_blocks(
-            blocks[name], kind=kind, annual=1 + 2 * harmonics, num_times=time.size
-        ).items():
+        coords = {k: c for k, c in template.coords.items() if c.ndim}
+        solved = _solve_blocks(blocks[name], kind=kind, annual=annual, num_times=total)
+        for key, values in solved.items():
             dims = ("coefficient", *template.dims) if key == "coefficients" else template.dims
-            coords = {
-                k: c for k, c in template.coords.items() if set(c.dims) <= set(dims) and c.ndim
-            }
             attrs = template.attrs if key == "coefficients" else {}
             fields[key][name] = xr.DataArray(values, dims=dims, coords=coords, attrs=attrs)
-    climatology = Climatology(
-        kind,
-        xr.Dataset(fields["coefficients"], attrs=ds.attrs),
-        harmonics,
-        diurnal,
-        _stretches(time.values),
-    )
+    coefficients = xr.Dataset(fields["coefficients"], attrs=ds.attrs)
+    climatology = Climatology(kind, coefficients, harmonics, diurnal, _stretches(time.values))
     squares, count, first = (xr.Dataset(fields[k]) for k in ("squares", "count", "first_missing"))
-    spread = Spread(squares, count, first, num_times=time.size)
-    return climatology, spread
+    return climatology, Spread(squares, count, first, num_times=total)
 
 
 def check_kind(kind: str) -> None:
@@ -260,8 +245,8 @@ def check_kind(kind: str) -> None:
 def evaluate_design(
     design: np.ndarray, coefficients: np.ndarray, *, monthly: bool = False
 ) -> np.ndarray:
-    """Contract basis values ``[..., coefficient]`` with ``[coefficient, ...state]``; months are looked up, not summed."""
-    if monthly:  # a NaN of another month must not enter
+    """Contract basis values ``[..., coefficient]`` with ``[coefficient, ...state]``."""
+    if monthly:  # looked up, not summed: a NaN of another month must not enter
         return np.asarray(coefficients[design.argmax(-1)])
     return np.tensordot(design, coefficients, axes=(-1, 0))
 
@@ -283,7 +268,9 @@ def _stretches(time: np.ndarray) -> tuple[tuple[str, str], ...]:
 
 
 def _is_subdaily(time: np.ndarray) -> bool:
-    return time.size > 1 and 0 < float(np.median(np.abs(np.diff(numeric_time(time))))) < 24.0 - 1e-6
+    if time.size < 2:
+        return False
+    return 0 < float(np.median(np.abs(np.diff(numeric_time(time))))) < 24.0 - 1e-6
 
 
 def _design(time: np.ndarray, *, kind: Kind, harmonics: int, diurnal: bool) -> np.ndarray:
@@ -295,12 +282,10 @@ def _design(time: np.ndarray, *, kind: Kind, harmonics: int, diurnal: bool) -> n
         raise ValueError(f"{error}; choose climatology 'constant'") from None
     if kind == "monthly":
         return np.asarray(month[..., None] == np.arange(1, 13), dtype=np.float64)
-    angles = [2 * np.pi * k * year for k in range(1, harmonics + 1)] + (
-        [2 * np.pi * day] if diurnal else []
-    )
-    return np.stack(
-        [np.ones(time.shape), *(f(a) for a in angles for f in (np.sin, np.cos))], axis=-1
-    )
+    angles = [2 * np.pi * k * year for k in range(1, harmonics + 1)]
+    angles += [2 * np.pi * day] if diurnal else []
+    waves = [f(a) for a in angles for f in (np.sin, np.cos)]
+    return np.stack([np.ones(time.shape), *waves], axis=-1)
 
 
 def _check_determined(gram: np.ndarray, time: xr.DataArray, *, kind: Kind, harmonics: int) -> None:
@@ -312,11 +297,10 @@ def _check_determined(gram: np.ndarray, time: xr.DataArray, *, kind: Kind, harmo
             " expected all twelve, because a monthly climatology needs each; lengthen the training"
             " block or choose climatology 'constant'"
         )
+    if kind != "harmonic":
+        return
     annual = 1 + 2 * harmonics
-    if (
-        kind == "harmonic"
-        and np.linalg.eigvalsh(gram[:annual, :annual] / count)[0] < _SMALLEST_EIGENVALUE
-    ):
+    if np.linalg.eigvalsh(gram[:annual, :annual] / count)[0] < _SMALLEST_EIGENVALUE:
         raise ValueError(
             f"got {count} training times from {first} to {last}, expected at least about a year of"
             f" regular times, because they do not determine {harmonics} annual harmonics; lengthen"
@@ -327,8 +311,7 @@ def _check_determined(gram: np.ndarray, time: xr.DataArray, *, kind: Kind, harmo
 def _solve_blocks(blocks: Any, *, kind: Kind, annual: int, num_times: int) -> dict[str, np.ndarray]:
     if isinstance(blocks, list):
         solved = [_solve_blocks(b, kind=kind, annual=annual, num_times=num_times) for b in blocks]
-        # nesting depth tells the axis: the innermost lists run along the last dimension of the
-        # state
+        # Nesting depth tells the axis: the innermost lists run along the state's last dimension.
         depth, inner = 1, blocks[0]
         while isinstance(inner, list):
             depth, inner = depth + 1, inner[0]
@@ -338,35 +321,30 @@ def _solve_blocks(blocks: Any, *, kind: Kind, annual: int, num_times: int) -> di
 
 
 def _solve(found: Moments, *, kind: Kind, annual: int, num_times: int) -> dict[str, np.ndarray]:
-    # about the mean of each cell, so that the result does not depend on how the record was cut
+    # About the mean of each cell, so that the result does not depend on how the record was cut.
     m = found.about(found.shift + found.sums / np.maximum(found.count, 1))
     if kind == "harmonic":
-        # the pseudo-inverse, because e.g. 12-hourly times do not determine both diurnal
-        # coefficients
+        # The pseudo-inverse: e.g. 12-hourly times do not determine both diurnal coefficients.
         inverse = np.linalg.pinv(m.normal, rcond=1e-9, hermitian=True)
-        seen = np.maximum(m.normal[:, 0, 0], 1.0)
-        smallest = np.linalg.eigvalsh(m.normal[:, :annual, :annual] / seen[:, None, None])[:, 0]
+        count = np.maximum(m.normal[:, 0, 0], 1.0)
+        smallest = np.linalg.eigvalsh(m.normal[:, :annual, :annual] / count[:, None, None])[:, 0]
         poor = smallest < _SMALLEST_EIGENVALUE
         inverse[poor] = 0.0
-        inverse[poor, 0, 0] = 1.0 / seen[poor]
+        inverse[poor, 0, 0] = 1.0 / count[poor]
     else:
-        diagonal = np.diagonal(m.normal, axis1=1, axis2=2)
+        one, diagonal = np.eye(m.normal.shape[1]), np.diagonal(m.normal, axis1=1, axis2=2)
         with np.errstate(divide="ignore"):
-            inverse = np.where(diagonal > 0, 1.0 / diagonal, np.nan)[:, :, None] * np.eye(
-                m.normal.shape[1]
-            )
-        inverse[..., ~np.eye(m.normal.shape[1], dtype=bool)] = 0.0
+            inverse = np.where(diagonal > 0, 1.0 / diagonal, np.nan)[:, :, None] * one
+        inverse[..., one == 0] = 0.0
     coefficients = np.empty_like(m.cross)
     for start in range(0, m.cross.shape[1], _SLAB_CELLS):
         cells = slice(start, start + _SLAB_CELLS)
-        coefficients[:, cells] = np.einsum(
-            "cij,jc->ic", inverse[m.pattern[cells]], m.cross[:, cells]
-        )
-    # for a least-squares fit the squared residuals are the squares less the part explained
-    squares = np.maximum(
-        m.squares - np.einsum("ic,ic->c", np.nan_to_num(coefficients), m.cross), 0.0
-    )
-    # months add up to one, and so does the first of the other basis functions alone
+        own = inverse[m.pattern[cells]]
+        coefficients[:, cells] = np.einsum("cij,jc->ic", own, m.cross[:, cells])
+    # For a least-squares fit the squared residuals are the squares less the part explained.
+    explained = np.einsum("ic,ic->c", np.nan_to_num(coefficients), m.cross)
+    squares = np.maximum(m.squares - explained, 0.0)
+    # Months add up to one, and so does the first of the other basis functions alone.
     coefficients[slice(None) if kind == "monthly" else slice(1)] += m.shift
     coefficients[:, m.count == 0] = np.nan
     return {

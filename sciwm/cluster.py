@@ -1,4 +1,4 @@
-"""Where Dask works: the threads of this process, worker processes for the time of a command, or a cluster that is there already."""
+"""Where Dask works: threads of this process, worker processes of a command, or a cluster."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _PATIENCE = 10.0  # seconds
 
 @contextmanager
 def dask_workers(*, scheduler: str | None = None, workers: int = 0) -> Iterator[Any]:
-    """Let Dask compute on a cluster inside a ``with`` block; without arguments, on the threads of this process as before.
+    """Let Dask compute on a cluster inside a ``with`` block; by default, on threads as before.
 
     Parameters
     ----------
@@ -56,17 +56,15 @@ def dask_workers(*, scheduler: str | None = None, workers: int = 0) -> Iterator[
         if scheduler is not None:
             client = stack.enter_context(_connect(distributed, scheduler))
         else:
-            cluster = stack.enter_context(
-                distributed.LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:0")
-            )
+            local = distributed.LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:0")
+            cluster = stack.enter_context(local)
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
         try:
             with client.as_current():
                 yield client
         except KeyboardInterrupt:
-            stack.enter_context(
-                _silence("asyncio", "distributed")
-            )  # every task that was waited for would complain
+            # Every task that was waited for would complain.
+            stack.enter_context(_silence("asyncio", "distributed"))
             client.close()
             raise
 
@@ -89,9 +87,8 @@ def _silence(*names: str) -> Iterator[None]:
 
 def _connect(distributed: Any, scheduler: str) -> Any:
     try:
-        client = distributed.Client(
-            scheduler, timeout=_PATIENCE, set_as_default=False
-        )  # one that fails would stay the default
+        # Not the default: one that fails would stay it.
+        client = distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)
     except Exception as error:  # whatever answers there, if anything does
         raise ConnectionError(
             f"got scheduler {scheduler!r}, which does not answer ({error or type(error).__name__}),"

@@ -1,7 +1,7 @@
 """One frozen dataclass tree (`sciwm.sections`), one YAML file: everything a run depends on.
 
-Only this module (and `sciwm.cli`) reads YAML. Unknown keys are refused with the nearest known one,
-values of a wrong type or out of range with what was expected.
+Only this module (and `sciwm.cli`) reads YAML. It refuses unknown keys and names the nearest known
+one. It refuses values of a wrong type or out of range and says what was expected.
 """
 
 import difflib
@@ -73,8 +73,8 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     Parameters
     ----------
     source : str or Path
-        A YAML file, or YAML text (anything with a line break or ``key: value`` in it; the empty
-        text means all defaults).
+        A YAML file, or YAML text: anything with a line break or ``key: value`` in it. The empty
+        text means all defaults.
     overrides : sequence of str
         Flags with dotted keys: ``--train.steps=200``, ``--train.steps 200`` as two items,
         ``--objective.lead_steps=[1,4]``.
@@ -92,7 +92,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     8
     >>> load_config("train: {step: 100}")
     Traceback (most recent call last):
-    sciwm.sections.ConfigError: got key 'train.step', expected one of steps, ...; did you mean 'train.steps'?
+    sciwm.sections.ConfigError: got key 'train.step', expected one of steps, ...; did you mean ...
     """
     values = _parse_yaml(source)
     _refuse_unknown(values, Config, "")
@@ -101,9 +101,8 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     parser = _parser()
     try:
         parsed = parser.parse_object(values)
-        parsed = parser.parse_args(
-            [f"--{key}={value}" for key, value in flags.items()], namespace=parsed
-        )
+        arguments = [f"--{key}={value}" for key, value in flags.items()]
+        parsed = parser.parse_args(arguments, namespace=parsed)
     except ArgumentError as error:
         found = re.search(r'key "([\w.]+)"', str(error))
         if not found:
@@ -123,11 +122,10 @@ def dump_config(config: Config) -> str:
     >>> load_config(dump_config(Config(seed=3))) == Config(seed=3)
     True
     """
-    return str(
-        yaml.safe_dump(
-            asdict(config), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
-        )
+    text = yaml.safe_dump(
+        asdict(config), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
     )
+    return str(text)
 
 
 def flatten_config(config: Config | Mapping[str, Any]) -> dict[str, Any]:
@@ -172,9 +170,8 @@ def _parse_yaml(source: str | Path) -> dict[str, Any]:
             " below them"
         )
     sections = {entry.name for entry in fields(Config) if is_dataclass(entry.type)}
-    return {
-        key: {} if value is None and key in sections else value for key, value in values.items()
-    }
+    empty = {key for key, value in values.items() if value is None and key in sections}
+    return {key: {} if key in empty else value for key, value in values.items()}
 
 
 def _leaves(section: Any = Config, prefix: str = "") -> dict[str, Any]:
@@ -239,18 +236,15 @@ def _describe(kind: Any) -> str:
     """One type in the words of the documentation."""
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(kind.__args__)
-    return (
-        kind.__name__
-        if isinstance(kind, type) and not get_origin(kind)
-        else str(kind).replace(" | ", " or ")
-    )
+    if isinstance(kind, type) and not get_origin(kind):
+        return kind.__name__
+    return str(kind).replace(" | ", " or ")
 
 
 def _build(section: Any, values: Mapping[str, Any]) -> Any:
     kinds = {entry.name: entry.type for entry in fields(section)}
-    return section(
-        **{
-            name: _build(kinds[name], value) if is_dataclass(kinds[name]) else value
-            for name, value in values.items()
-        }
-    )
+    built = {
+        name: _build(kinds[name], value) if is_dataclass(kinds[name]) else value
+        for name, value in values.items()
+    }
+    return section(**built)

@@ -1,9 +1,9 @@
-"""Sums over time that least-squares climatologies and variances are made of, mergeable over blocks of time.
+"""Sums over time that least-squares climatologies and variances are made of.
 
-Every cell has a shift of its own, a value observed in it, that is taken away before anything is
-summed in float64: a geopotential of 50,000 ± 1 loses no digit to its offset. Cells with missing
-values get normal equations of their own, one set per distinct pattern of missing times, so that a
-land mask costs next to nothing.
+Sums of blocks of time merge into those of the record. Before anything is summed in float64, every
+cell's shift, a value observed in it, is taken away. So a geopotential of 50,000 ± 1 loses no digit
+to its offset. Cells with missing values get normal equations of their own. One set serves each
+distinct pattern of missing times, so that a land mask costs next to nothing.
 """
 
 from collections.abc import Hashable
@@ -17,15 +17,13 @@ import xarray as xr
 __all__ = ["Moments", "accumulate", "merge", "moments"]
 
 _BLOCK_BYTES = 2**25
-_PIECE_TIMES, _PIECE_SIZE = (
-    64,
-    2**20,
-)  # of a product: in cache, and below what BLAS splits over threads, which changes last bits
+# Of a product: in cache, and below what BLAS splits over threads, which changes last bits.
+_PIECE_TIMES, _PIECE_SIZE = 64, 2**20
 
 
 @dataclass(frozen=True)
 class Moments:
-    r"""Sums over the times a cell was observed at, of deviations from its shift, with the basis values d(t) of the times.
+    r"""Sums over the times at which a cell was observed, with the times' basis values d(t).
 
     Parameters
     ----------
@@ -82,21 +80,16 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
     start : int
         Position of its first time in the record.
     """
-    # an array that came from another process may lie unaligned, which keeps numpy from BLAS and
-    # changes last bits
-    x, design = (
-        np.require(block, requirements=("C", "A")).reshape(len(block), -1),
-        np.require(design, requirements=("C", "A")),
-    )
+    # An array that came from another process may lie unaligned, which keeps numpy from BLAS and
+    # changes last bits.
+    block, design = (np.require(a, requirements=("C", "A")) for a in (block, design))
+    x = block.reshape(len(block), -1)
     num, width = x.shape[1], design.shape[1]
     missing = np.isnan(x)
     cells = np.flatnonzero(missing.any(axis=0))
     count, first = np.full(num, len(x), dtype=np.int64), np.full(num, np.iinfo(np.int64).max)
-    pattern, normal, total = (
-        np.zeros(num, dtype=np.int64),
-        (design.T @ design)[None],
-        design.sum(axis=0)[None],
-    )
+    pattern = np.zeros(num, dtype=np.int64)
+    normal, total = (design.T @ design)[None], design.sum(axis=0)[None]
     shift = x[0].astype(np.float64)
     if cells.size:
         gone = missing[:, cells]
@@ -104,14 +97,12 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
         first[cells] = start + gone.argmax(axis=0)
         shift[cells] = np.where(count[cells] > 0, x[(~gone).argmax(axis=0), cells], 0.0)
         packed = np.ascontiguousarray(np.packbits(gone, axis=0).T)
-        _, one, inverse = np.unique(
-            packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True
-        )
+        names = packed.view(f"V{packed.shape[1]}").ravel()
+        _, one, inverse = np.unique(names, return_index=True, return_inverse=True)
         pattern[cells] = inverse + 1
         outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
-        normal = np.concatenate(
-            [normal, normal - (gone[:, one].T @ outer).reshape(-1, width, width)]
-        )
+        lost = (gone[:, one].T @ outer).reshape(-1, width, width)
+        normal = np.concatenate([normal, normal - lost])
         total = np.concatenate([total, total - gone[:, one].T @ design])
     products, squares = np.zeros((width + 1, num)), np.zeros(num)
     columns = np.ones((len(design), width + 1))
@@ -128,22 +119,13 @@ def moments(block: np.ndarray, design: np.ndarray, start: int) -> Moments:
                 piece[missing[rows, own]] = 0.0
             products[:, own] += columns[rows].T @ piece
             squares[own] += np.einsum("tc,tc->c", piece, piece)
-    return Moments(
-        shift,
-        products[:-1],
-        products[-1],
-        squares,
-        count,
-        first,
-        pattern,
-        normal,
-        total,
-        block.shape[1:],
-    )
+    cross, sums = products[:-1], products[-1]
+    rest = (count, first, pattern, normal, total, block.shape[1:])
+    return Moments(shift, cross, sums, squares, *rest)
 
 
 def merge(*parts: Moments) -> Moments:
-    """Sums over the times of all parts, which must be of the same cells and have no time in common."""
+    """Sums over the times of all parts: the same cells, and no time in common."""
     whole = parts[0]
     for part in parts[1:]:
         shift = np.where(whole.count > 0, whole.shift, part.shift)
@@ -169,7 +151,9 @@ def merge(*parts: Moments) -> Moments:
 
 
 def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
-    """Moments of every variable as nested lists over its blocks of cells, from one pass through Dask that reads each chunk once.
+    """Moments of every variable as nested lists over its blocks of cells.
+
+    One pass through Dask reads each chunk once.
 
     Parameters
     ----------
@@ -186,22 +170,16 @@ def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
     lazy: dict[Hashable, Any] = {}
     for name, variable in ds.data_vars.items():
         x = variable.transpose("time", ...).data
-        x = (
-            x
-            if isinstance(x, da.Array)
-            else da.from_array(x, chunks=(len(x), *x.shape[1:]), name=False)
-        )  # type: ignore[no-untyped-call]
+        if not isinstance(x, da.Array):
+            x = da.from_array(x, chunks=x.shape, name=False)  # type: ignore[no-untyped-call]
         x = x.rechunk({0: _block_times(x)})
-        starts = np.concatenate([[0], np.cumsum(x.chunks[0])])
-        # optimized, every variable would get its own reading tasks, and levels of one array read
-        # each chunk once per level
+        spans = list(pairwise(np.cumsum([0, *x.chunks[0]]).tolist()))
+        # Optimized, every variable would get its own reading tasks, and levels of one array read
+        # each chunk once per level.
         blocks = x.to_delayed(optimize_graph=False)
         out = np.empty(blocks.shape[1:], dtype=object)
         for place in np.ndindex(*out.shape):
-            parts = [
-                one(blocks[i, *place], design[s:e], int(s))
-                for i, (s, e) in enumerate(pairwise(starts))
-            ]
+            parts = [one(blocks[i, *place], design[s:e], s) for i, (s, e) in enumerate(spans)]
             while len(parts) > 1:
                 parts = [several(*parts[i : i + 8]) for i in range(0, len(parts), 8)]
             out[place] = parts[0]
@@ -210,7 +188,7 @@ def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
 
 
 def _block_times(x: Any) -> int:
-    """Times per block: whole chunks when they are small, pieces of them when they are large, about 32 MiB in float64."""
+    """Times per block of about 32 MiB in float64: some small chunks, or a piece of a large one."""
     cells = int(np.prod([max(c) for c in x.chunks[1:]], dtype=np.int64))
     times = max(1, min(x.shape[0], _BLOCK_BYTES // (8 * max(cells, 1))))
     chunk = max(x.chunks[0])

@@ -63,7 +63,9 @@ _NUMBER = r"\s*([-+]?[0-9.]+)\s*"
 
 
 def parse_region(text: str) -> Region | None:
-    """Read a region from its name or from ``"name:south,north,west,east"``; None for another plain name.
+    """Read a region from its name or from ``"name:south,north,west,east"``.
+
+    Another plain name gives None.
 
     Examples
     --------
@@ -90,7 +92,7 @@ def _edges(centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fraction(centre: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Tell the share of each cell of a 1-D axis inside [low, high]; a lone cell counts by its centre."""
+    """Share of each cell of a 1-D axis inside [low, high]; a lone cell counts by its centre."""
     if len(centre) == 1:
         return ((centre >= low) & (centre <= high)).astype(float)
     left, right = _edges(centre)
@@ -98,13 +100,13 @@ def _fraction(centre: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.asarray(np.clip(overlap / (right - left), 0.0, 1.0))
 
 
-def _box(latitude: np.ndarray, longitude: np.ndarray, region: Region) -> np.ndarray:
+def _box(field: xr.DataArray, region: Region) -> np.ndarray:
+    """Share of each cell of a field inside a region."""
+    latitude, longitude = (field[d].values.astype(float) for d in ("latitude", "longitude"))
     width = (region.east - region.west) % 360.0 or 360.0
     west = region.west % 360.0
-    turns = [
-        _fraction(longitude, west + turn, west + turn + width)
-        for turn in (-720.0, -360.0, 0.0, 360.0)
-    ]
+    starts = [west + turn for turn in (-720.0, -360.0, 0.0, 360.0)]
+    turns = [_fraction(longitude, start, start + width) for start in starts]
     across = np.minimum(np.sum(turns, axis=0), 1.0)
     return np.asarray(_fraction(latitude, region.south, region.north)[:, None] * across[None, :])
 
@@ -115,8 +117,8 @@ def land_fraction(static: xr.Dataset) -> xr.DataArray | None:
     Parameters
     ----------
     static : Dataset
-        With a field called ``lsm``, ``land_sea_mask`` or ``sftlf``, or of such a standard name; of
-        one with times the first is taken.
+        With a field called ``lsm``, ``land_sea_mask`` or ``sftlf``, or of such a standard name. Of
+        several times the first is taken.
 
     Returns
     -------
@@ -135,11 +137,8 @@ def land_fraction(static: xr.Dataset) -> xr.DataArray | None:
     ... ).values
     array([[0.  , 0.25, 1.  ]])
     """
-    found = [
-        v
-        for n, v in static.data_vars.items()
-        if n in _MASKS or v.attrs.get("standard_name") in _MASK_NAMES
-    ]
+    named = static.data_vars.items()
+    found = [v for n, v in named if n in _MASKS or v.attrs.get("standard_name") in _MASK_NAMES]
     found = [v.isel(time=0, drop=True) if "time" in v.dims else v for v in found]
     found = [v for v in found if set(v.dims) == {"latitude", "longitude"}]
     if not found:
@@ -170,8 +169,8 @@ def region_weights(
         Anything with the field's space dims and coordinates, e.g. one variable of the observations.
     regions : sequence of str
         Names (`NAMED_REGIONS`), boxes ``"name:south,north,west,east"``, ``"all"`` (also called
-        ``domain``, ``global``), ``"land"``, ``"ocean"``, or a prefix of component names: ``"phi"``
-        takes ``phi_sin`` and ``phi_cos``. Empty means ``all``.
+        ``domain``, ``global``), ``"land"`` or ``"ocean"``. Or a prefix of component names:
+        ``"phi"`` takes ``phi_sin`` and ``phi_cos``. Empty means ``all``.
     land : DataArray, optional
         Share of land in each cell, from `land_fraction`; only ``land`` and ``ocean`` need it.
         Coasts count in part for both.
@@ -206,16 +205,7 @@ def region_weights(
             layers.append(area * (share if text == "land" else 1.0 - share))
         elif region is not None:
             names.append(region.name)
-            inside = (
-                _box(
-                    field["latitude"].values.astype(float),
-                    field["longitude"].values.astype(float),
-                    region,
-                )
-                if grid
-                else 0.0
-            )
-            layers.append(area * inside)
+            layers.append(area * _box(field, region) if grid else np.zeros(shape))
         else:
             names.append(text)
             chosen = np.zeros(shape)

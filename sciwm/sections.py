@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from sciwm.times import parse_lead
@@ -22,8 +23,8 @@ __all__ = [
     "TrainConfig",
 ]
 
-# Of a key that came after runs existed: at its default, which must mean what was done without it,
-# it does not make them out of date.
+# Keys added later. At its default, which means what was done without it, such a key leaves old runs
+# up to date.
 ADDED_LATER = {"later": True}
 
 
@@ -36,10 +37,14 @@ def _require(good: bool, key: str, value: object, expected: str) -> None:
         raise ConfigError(f"got {key} = {value!r}, expected {expected}")
 
 
-def _require_counts(section: str, config: object, names: str, least: int) -> None:
+def _need(section: str, config: object, name: str, good: object, expected: str) -> None:
+    _require(bool(good), f"{section}.{name}", getattr(config, name), expected)
+
+
+def _need_counts(section: str, config: object, names: str, least: int) -> None:
     for name in names.split():
-        value = getattr(config, name)
-        _require(value >= least, f"{section}.{name}", value, f"a whole number of at least {least}")
+        good = getattr(config, name) >= least
+        _need(section, config, name, good, f"a whole number of at least {least}")
 
 
 @dataclass(frozen=True)
@@ -62,26 +67,18 @@ class SplitConfig:
     test: list[str | int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        need = partial(_need, "data.split", self)
         for name in ("train", "validation", "test"):
-            block, key = getattr(self, name), f"data.split.{name}"
+            block = getattr(self, name)
+            numbers = all(isinstance(n, int) for n in block)
             if self.by == "time":
-                _require(
-                    len(block) in (0, 2), key, block, "[first, last], two dates, both included"
-                )
+                need(name, len(block) in (0, 2), "[first, last], two dates, both included")
             elif self.by == "step":
-                good = not block or (
-                    len(block) == 2
-                    and all(isinstance(n, int) for n in block)
-                    and 0 <= block[0] < block[1]
-                )
-                _require(good, key, block, "[start, stop], two positions with 0 ≤ start < stop")
+                good = not block or (len(block) == 2 and numbers and 0 <= block[0] < block[1])
+                need(name, good, "[start, stop], two positions with 0 ≤ start < stop")
             else:
-                _require(
-                    all(isinstance(n, int) and n >= 0 for n in block),
-                    key,
-                    block,
-                    "a list of segment numbers, counted from 0",
-                )
+                good = numbers and all(n >= 0 for n in block)
+                need(name, good, "a list of segment numbers, counted from 0")
 
 
 @dataclass(frozen=True)
@@ -120,10 +117,9 @@ class DataConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
-        _require(
-            bool(self.store), "data.store", self.store, "a path, glob or URL, or a list of them"
-        )
-        _require_counts("data", self, "harmonics", 1)
+        need = partial(_need, "data", self)
+        need("store", self.store, "a path, glob or URL, or a list of them")
+        _need_counts("data", self, "harmonics", 1)
 
 
 @dataclass(frozen=True)
@@ -163,26 +159,17 @@ class ModelConfig:
     noise_dim: int = 0
 
     def __post_init__(self) -> None:
+        need = partial(_need, "model", self)
         good = len(self.patch_size) == 2 and all(n > 0 for n in self.patch_size)
-        _require(
-            good,
-            "model.patch_size",
-            self.patch_size,
-            "[latitude, longitude], two positive counts of cells",
-        )
-        _require_counts(
+        need("patch_size", good, "[latitude, longitude], two positive counts of cells")
+        _need_counts(
             "model", self, "token_dim encoder_blocks predictor_blocks num_heads history", 1
         )
-        _require_counts("model", self, "noise_dim", 0)
+        _need_counts("model", self, "noise_dim", 0)
         divides = self.token_dim % self.num_heads == 0
-        _require(
-            divides,
-            "model.num_heads",
-            self.num_heads,
-            f"a divisor of model.token_dim = {self.token_dim}",
-        )
-        _require(self.mlp_ratio > 0, "model.mlp_ratio", self.mlp_ratio, "a positive number")
-        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a fraction in [0, 1)")
+        need("num_heads", divides, f"a divisor of model.token_dim = {self.token_dim}")
+        need("mlp_ratio", self.mlp_ratio > 0, "a positive number")
+        need("dropout", 0 <= self.dropout < 1, "a fraction in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -192,8 +179,8 @@ class ObjectiveConfig:
     Parameters
     ----------
     kind : {"sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"}
-        Of a JEPA, what keeps the latents from collapsing; or the pixel-trained twin that takes its
-        place (`sciwm.model.twins`), for which ``strength`` to ``ema_decay`` mean nothing.
+        What keeps the latents of a JEPA from collapsing, or the pixel-trained twin that takes its
+        place (`sciwm.model.twins`). For a twin, ``strength`` to ``ema_decay`` mean nothing.
     strength : float
         Weight of the regulariser. For SIGReg it is the product of its weight and the sample count;
         40 served every data set here.
@@ -204,20 +191,20 @@ class ObjectiveConfig:
     rollout : int
         States predicted in sequence from one context.
     curriculum : float
-        Fraction of the training over which the number of states predicted in sequence grows from 1
-        to ``rollout``, in stages of equal length; 0 predicts all of them from the start. The masked
-        autoencoder, which predicts none, knows no stages.
+        Over this fraction of the training, the number of states predicted in sequence grows from 1
+        to ``rollout``. Its stages are of equal length; 0 predicts all states from the start. The
+        masked autoencoder, which predicts none, knows no stages.
     lead_steps : list of int
         Strides, in time steps, drawn for each window; the lead of one prediction.
     mask_ratio : float
-        Fraction of context tokens dropped before the encoder, in spatial blocks; of the masked
-        autoencoder, fraction of the tokens of every state, each drawn on its own.
+        Fraction of context tokens dropped before the encoder, in spatial blocks. For the masked
+        autoencoder: fraction of the tokens of every state, each drawn on its own.
     input_noise, latent_noise : float
         Standard deviation of the noise added to the standardized states / to predicted latents fed
         back.
     anchor : float
-        Weight of the squared error of the cells that one linear head gives from predicted latents,
-        beside the error in latent space; 0 learns from latents alone. A twin has none.
+        Weight, beside the error in latent space, of the squared error of cells. One linear head
+        gives them from predicted latents. 0 learns from latents alone; a twin has none.
     """
 
     kind: Literal["sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"] = (
@@ -235,40 +222,18 @@ class ObjectiveConfig:
     curriculum: float = field(default=0.0, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
-        _require_counts("objective", self, "num_directions rollout", 1)
+        need = partial(_need, "objective", self)
+        _need_counts("objective", self, "num_directions rollout", 1)
         for name in ("strength", "input_noise", "latent_noise", "anchor"):
-            _require(
-                getattr(self, name) >= 0,
-                f"objective.{name}",
-                getattr(self, name),
-                "a number of at least 0",
-            )
-        _require(
-            0 <= self.ema_decay < 1, "objective.ema_decay", self.ema_decay, "a fraction in [0, 1)"
-        )
-        _require(
-            0 <= self.curriculum <= 1,
-            "objective.curriculum",
-            self.curriculum,
-            "a fraction in [0, 1]",
-        )
-        _require(
-            0 <= self.mask_ratio < 1,
-            "objective.mask_ratio",
-            self.mask_ratio,
-            "a fraction in [0, 1)",
-        )
+            need(name, getattr(self, name) >= 0, "a number of at least 0")
+        need("ema_decay", 0 <= self.ema_decay < 1, "a fraction in [0, 1)")
+        need("curriculum", 0 <= self.curriculum <= 1, "a fraction in [0, 1]")
+        need("mask_ratio", 0 <= self.mask_ratio < 1, "a fraction in [0, 1)")
         hides = self.mask_ratio > 0 or self.kind != "masked_autoencoder"
-        _require(
-            hides,
-            "objective.mask_ratio",
-            self.mask_ratio,
-            "a positive fraction, such as 0.75, for a masked autoencoder",
-        )
-        good = bool(self.lead_steps) and all(n > 0 for n in self.lead_steps)
-        _require(
-            good, "objective.lead_steps", self.lead_steps, "a list of positive counts of time steps"
-        )
+        masked = "a positive fraction, such as 0.75, for a masked autoencoder"
+        need("mask_ratio", hides, masked)
+        good = self.lead_steps and all(n > 0 for n in self.lead_steps)
+        need("lead_steps", good, "a list of positive counts of time steps")
 
 
 @dataclass(frozen=True)
@@ -311,27 +276,14 @@ class TrainConfig:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        _require_counts(
-            "train", self, "steps batch_size validate_every checkpoint_every devices", 1
-        )
-        _require_counts("train", self, "threads", 0)
+        need = partial(_need, "train", self)
+        _need_counts("train", self, "steps batch_size validate_every checkpoint_every devices", 1)
+        _need_counts("train", self, "threads", 0)
         for name in ("learning_rate", "clip"):
-            _require(
-                getattr(self, name) > 0, f"train.{name}", getattr(self, name), "a positive number"
-            )
-        _require(
-            self.weight_decay >= 0,
-            "train.weight_decay",
-            self.weight_decay,
-            "a number of at least 0",
-        )
+            need(name, getattr(self, name) > 0, "a positive number")
+        need("weight_decay", self.weight_decay >= 0, "a number of at least 0")
         for name in ("warmup", "average_decay"):
-            _require(
-                0 <= getattr(self, name) < 1,
-                f"train.{name}",
-                getattr(self, name),
-                "a fraction in [0, 1)",
-            )
+            need(name, 0 <= getattr(self, name) < 1, "a fraction in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -363,10 +315,11 @@ class ProbeConfig:
     targets: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        good = bool(self.strengths) and all(n > 0 for n in self.strengths)
-        _require(good, "probe.strengths", self.strengths, "a list of positive numbers")
-        _require_counts("probe", self, "halo", 0)
-        _require(0 < self.fraction <= 1, "probe.fraction", self.fraction, "a fraction in (0, 1]")
+        need = partial(_need, "probe", self)
+        good = self.strengths and all(n > 0 for n in self.strengths)
+        need("strengths", good, "a list of positive numbers")
+        _need_counts("probe", self, "halo", 0)
+        need("fraction", 0 < self.fraction <= 1, "a fraction in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -389,33 +342,21 @@ class ForecastConfig:
     members: int = 0
 
     def __post_init__(self) -> None:
-        _require(
-            bool(self.lead_times),
-            "forecast.lead_times",
-            self.lead_times,
-            "at least one lead time, such as '24 hours'",
-        )
+        need = partial(_need, "forecast", self)
+        need("lead_times", self.lead_times, "at least one lead time, such as '24 hours'")
         for text in self.lead_times:
             try:
                 amount, unit = parse_lead(text)
             except ValueError as error:
                 raise ConfigError(f"{error}, in forecast.lead_times") from None
             _require(amount > 0, "forecast.lead_times", text, f"a positive number of {unit}")
-        units = {parse_lead(text)[1] for text in self.lead_times}
-        _require(
-            len(units) == 1,
-            "forecast.lead_times",
-            self.lead_times,
-            "lead times of one kind: hours and days, months, or ps",
-        )
-        _require_counts("forecast", self, "init_every", 1)
-        _require(
-            self.members != 1,
-            "forecast.members",
-            self.members,
-            "0, or at least 2, because one member has no spread",
-        )
-        _require_counts("forecast", self, "members", 0)
+        one_kind = len({parse_lead(text)[1] for text in self.lead_times}) == 1
+        kinds = "lead times of one kind: hours and days, months, or ps"
+        need("lead_times", one_kind, kinds)
+        _need_counts("forecast", self, "init_every", 1)
+        alone = self.members == 1
+        need("members", not alone, "0, or at least 2, because one member has no spread")
+        _need_counts("forecast", self, "members", 0)
 
 
 @dataclass(frozen=True)
@@ -447,12 +388,11 @@ class SkillConfig:
     allow_leakage: bool = False
 
     def __post_init__(self) -> None:
-        _require(
-            bool(self.metrics), "skill.metrics", self.metrics, "at least one metric, such as 'rmse'"
-        )
-        good = bool(self.lim_eofs) and all(n > 0 for n in self.lim_eofs)
-        _require(good, "skill.lim_eofs", self.lim_eofs, "a list of positive counts")
-        _require_counts("skill", self, "resamples", 1)
+        need = partial(_need, "skill", self)
+        need("metrics", self.metrics, "at least one metric, such as 'rmse'")
+        good = self.lim_eofs and all(n > 0 for n in self.lim_eofs)
+        need("lim_eofs", good, "a list of positive counts")
+        _need_counts("skill", self, "resamples", 1)
 
 
 @dataclass(frozen=True)
@@ -479,15 +419,7 @@ class Config:
     def __post_init__(self) -> None:
         noise, kind, members = self.model.noise_dim, self.objective.kind, self.forecast.members
         trainable = not noise or kind in ("sigreg", "ema", "vicreg")
-        _require(
-            trainable,
-            "model.noise_dim",
-            noise,
-            f"0 with objective.kind = {kind!r}, because only a JEPA is trained with noise",
-        )
-        _require(
-            noise > 0 or not members,
-            "forecast.members",
-            members,
-            "0 with model.noise_dim = 0, or a model.noise_dim such as 32",
-        )
+        none = f"0 with objective.kind = {kind!r}, because only a JEPA is trained with noise"
+        _require(trainable, "model.noise_dim", noise, none)
+        without = "0 with model.noise_dim = 0, or a model.noise_dim such as 32"
+        _require(noise > 0 or not members, "forecast.members", members, without)

@@ -1,8 +1,8 @@
 """Small synthetic worlds with known answers: for our tests and our users'.
 
 They have the canonical form that `sciwm.open_dataset` returns and are made in well under a second.
-Their best possible forecast is known in closed form, so that a test can ask not only whether a
-method runs but whether it is right.
+Their best possible forecast is known in closed form. So a test can ask not only whether a method
+runs but whether it is right.
 """
 
 import json
@@ -37,8 +37,7 @@ def small_climate(
     *,
     years: int = 3,
     calendar: str = "standard",
-    latitudes: int = 8,
-    longitudes: int = 12,
+    grid: tuple[int, int] = (8, 12),
     variables: tuple[str, ...] = ("z500", "t850"),
     seed: int = 0,
     missing: bool = False,
@@ -48,10 +47,10 @@ def small_climate(
     r"""Make a small climate: an annual cycle plus damped travelling waves driven by white noise.
 
     Every wave's complex amplitude obeys :math:`a(t+\Delta) = e^{-\Delta/T - i\omega\Delta} a(t) +
-    \epsilon`; the same waves, shifted in phase, make all variables. The waves move, so a linear
-    model beats damped persistence by far; the best possible forecast of the anomalies has the
-    normalised mean squared error :math:`1 - e^{-2\tau/T}` (plus 0.25 % of noise) at lead
-    :math:`\tau`, with :math:`T` = `DAMPING_DAYS`.
+    \epsilon`, with :math:`T` = `DAMPING_DAYS`. The same waves, shifted in phase, make all
+    variables. The waves move, so a linear model beats damped persistence by far. At lead
+    :math:`\tau`, the best possible forecast of the anomalies has the normalised mean squared error
+    :math:`1 - e^{-2\tau/T}`. Noise adds 0.25 %.
 
     Parameters
     ----------
@@ -59,8 +58,8 @@ def small_climate(
         Whole years from 1 January 2001.
     calendar : str
         ``standard`` gives ``datetime64``; ``noleap``, ``360_day``, … give ``cftime``.
-    latitudes, longitudes : int
-        Size of the grid.
+    grid : (int, int)
+        Latitudes and longitudes.
     variables : tuple of str
         Any of z500, gh500, t850, t2m, msl, u850, v850, sst, ssta.
     seed : int
@@ -85,22 +84,19 @@ def small_climate(
     ({'time': 365, 'latitude': 8, 'longitude': 12}, ['z500', 't850'])
     """
     rng = np.random.default_rng(seed)
-    time = _dates(f"{2001:04d}-01-01", f"{2001 + years:04d}-01-01", f"{step_hours}h", calendar)
+    latitudes, longitudes = grid
+    time = _dates("2001-01-01", f"{2001 + years:04d}-01-01", f"{step_hours}h", calendar)
     if periodic:
         south, west, height, width = -90 + 90 / latitudes, 0.0, 180 / latitudes, 360 / longitudes
     else:
         south, west, height, width = 30.0, -20.0, 3.0, 3.0
-    latitude, longitude = (
-        south + height * np.arange(latitudes),
-        west + width * np.arange(longitudes),
-    )
+    latitude = south + height * np.arange(latitudes)
+    longitude = west + width * np.arange(longitudes)
     x = 2 * np.pi * np.arange(longitudes) / longitudes
     y = np.pi * (np.arange(latitudes) + 0.5) / latitudes
     zonal, meridional = (part.ravel() for part in np.meshgrid([1, 2, 3], [0, 1, 2], indexing="ij"))
-    step_days = step_hours / 24
-    turn = np.exp(
-        -step_days * (1 / DAMPING_DAYS + 1j * 2 * np.pi * zonal / 12)
-    )  # a wave passes the domain in 12 days
+    # A wave passes the domain in 12 days.
+    turn = np.exp(-step_hours / 24 * (1 / DAMPING_DAYS + 1j * 2 * np.pi * zonal / 12))
     amplitude = _autoregression(rng, turn, len(time)) / (1 + meridional)
     pattern = np.cos(meridional[:, None, None] * y[:, None]) * np.exp(1j * zonal[:, None, None] * x)
     annual = np.cos(2 * np.pi * (_year_phase(time) - 0.55))
@@ -115,22 +111,22 @@ def small_climate(
 def small_months(
     *,
     years: int = 40,
-    latitudes: int = 6,
-    longitudes: int = 10,
+    grid: tuple[int, int] = (6, 10),
     variable: str = "sst",
     seed: int = 0,
 ) -> xr.Dataset:
-    r"""Make a monthly record of sea surface temperature with land: slow standing and moving waves of four to two years' period.
+    r"""Make a monthly record of sea surface temperature with land.
 
-    Built like `small_climate`: the best possible forecast of the anomalies has the normalised mean
-    squared error :math:`1 - e^{-2\tau/T}` with :math:`T` = `DAMPING_MONTHS`.
+    It has slow standing and moving waves of four to two years' period. Built like `small_climate`:
+    the best possible forecast of the anomalies has the normalised mean squared error
+    :math:`1 - e^{-2\tau/T}` with :math:`T` = `DAMPING_MONTHS`.
 
     Parameters
     ----------
     years : int
         Whole years from January 1951.
-    latitudes, longitudes : int
-        Size of the grid, which lies in steps of 5° around the equator, from 180°.
+    grid : (int, int)
+        Latitudes and longitudes, in steps of 5° around the equator and from 180°.
     variable : {"sst", "ssta"}
         With an annual cycle, or without.
     seed : int
@@ -139,8 +135,8 @@ def small_months(
     Returns
     -------
     Dataset
-        One variable (time, latitude, longitude), K, float32, dask-backed; NaN over land (the
-        north-eastern corner); times are the first days of the months.
+        One variable (time, latitude, longitude), K, float32, dask-backed. NaN over land, which is
+        the north-eastern corner; times are the first days of the months.
 
     Examples
     --------
@@ -149,33 +145,27 @@ def small_months(
     4
     """
     rng = np.random.default_rng(seed)
+    latitudes, longitudes = grid
     time = _dates("1951-01-01", f"{1951 + years}-01-01", "MS", "standard")
-    latitude, longitude = (
-        5.0 * (np.arange(latitudes) - (latitudes - 1) / 2),
-        180.0 + 5 * np.arange(longitudes),
-    )
-    x, y = (
-        np.pi * (np.arange(longitudes) + 0.5) / longitudes,
-        np.pi * (np.arange(latitudes) + 0.5) / latitudes,
-    )
+    latitude = 5.0 * (np.arange(latitudes) - (latitudes - 1) / 2)
+    longitude = 180.0 + 5 * np.arange(longitudes)
+    x, y = (np.pi * (np.arange(n) + 0.5) / n for n in (longitudes, latitudes))
     zonal, meridional = (part.ravel() for part in np.meshgrid([1, 2], [0, 1], indexing="ij"))
     turn = np.exp(-1 / DAMPING_MONTHS - 1j * 2 * np.pi * zonal / 48)
     amplitude = _autoregression(rng, turn, len(time)) / (1 + meridional)
     pattern = np.cos(meridional[:, None, None] * y[:, None]) * np.exp(1j * zonal[:, None, None] * x)
-    fields = _fields(
-        rng, amplitude, pattern, np.cos(2 * np.pi * (_year_phase(time) - 0.2)), (variable,)
-    )
+    annual = np.cos(2 * np.pi * (_year_phase(time) - 0.2))
+    fields = _fields(rng, amplitude, pattern, annual, (variable,))
     fields[variable][:, -max(1, latitudes // 3) :, -max(1, longitudes // 4) :] = np.nan
     return _canonical(fields, time, latitude, longitude, title="synthetic ocean (simulated)")
 
 
 def _dates(start: str, end: str, freq: str, calendar: str) -> np.ndarray:
-    standard = calendar == "standard"
-    return np.asarray(
-        xr.date_range(
-            start, end, freq=freq, calendar=calendar, use_cftime=not standard, inclusive="left"
-        ).values
+    cftime = calendar != "standard"
+    dates = xr.date_range(
+        start, end, freq=freq, calendar=calendar, use_cftime=cftime, inclusive="left"
     )
+    return np.asarray(dates.values)
 
 
 def _year_phase(time: np.ndarray) -> np.ndarray:
@@ -185,11 +175,9 @@ def _year_phase(time: np.ndarray) -> np.ndarray:
 
 
 def _autoregression(rng: np.random.Generator, turn: np.ndarray, num_times: int) -> np.ndarray:
-    """Complex first-order autoregressions of unit variance, ``[time, wave]``, statistically steady from the start."""
-    noise = (
-        rng.standard_normal((num_times, len(turn)))
-        + 1j * rng.standard_normal((num_times, len(turn)))
-    ) / np.sqrt(2)
+    """Complex first-order autoregressions of unit variance, ``[time, wave]``, steady at once."""
+    real, imaginary = (rng.standard_normal((num_times, len(turn))) for _ in range(2))
+    noise = (real + 1j * imaginary) / np.sqrt(2)
     kick = np.sqrt(1 - np.abs(turn) ** 2)
     out: np.ndarray = noise.copy()
     for i in range(1, num_times):
@@ -204,25 +192,21 @@ def _fields(
     annual: np.ndarray,
     variables: tuple[str, ...],
 ) -> dict[str, np.ndarray]:
-    """Physical fields: mean + annual cycle + waves (each variable with its own phase) + white noise."""
+    """Physical fields: mean, annual cycle, waves with a phase by variable, white noise."""
     unknown = [name for name in variables if name not in _VARIABLES]
     if unknown:
         raise ValueError(f"got variables {unknown}, expected some of {', '.join(_VARIABLES)}")
-    size = np.sqrt(
-        0.5 * (np.var(amplitude, axis=0)[:, None, None] * np.abs(pattern) ** 2).sum(0).mean()
-    )
+    power = np.var(amplitude, axis=0)[:, None, None] * np.abs(pattern) ** 2
+    size = np.sqrt(0.5 * power.sum(0).mean())
     out = {}
     for position, name in enumerate(variables):
         _, _, mean, cycle, spread = _VARIABLES[name]
-        waves = (
-            np.einsum("tw,wyx->tyx", amplitude * np.exp(-1j * position * np.pi / 3), pattern).real
-            / size
-        )
+        turned = amplitude * np.exp(-1j * position * np.pi / 3)
+        waves = np.einsum("tw,wyx->tyx", turned, pattern).real / size
         waves += _NOISE * rng.standard_normal(waves.shape)
         poleward = np.linspace(0.5, 1.0, pattern.shape[1])[:, None]
-        out[name] = (mean + cycle * annual[:, None, None] * poleward + spread * waves).astype(
-            "float32"
-        )
+        field = mean + cycle * annual[:, None, None] * poleward + spread * waves
+        out[name] = field.astype("float32")
     return out
 
 
@@ -239,49 +223,25 @@ def _canonical(
     for name, field in fields.items():
         units, standard_name = _VARIABLES[name][:2]
         attrs = {"units": units, "standard_name": standard_name}
-        data[name] = (
-            dims,
-            field,
-            {
-                **attrs,
-                "original": json.dumps(
-                    {"name": name, "attrs": attrs, "dims": dims, "difference": name == "ssta"}
-                ),
-            },
-        )
+        original = {"name": name, "attrs": attrs, "dims": dims, "difference": name == "ssta"}
+        data[name] = (dims, field, {**attrs, "original": json.dumps(original)})
+    north = {"units": "degrees_north", "standard_name": "latitude"}
+    east = {"units": "degrees_east", "standard_name": "longitude"}
     coords: dict[str, Any] = {
         "time": ("time", time, {"standard_name": "time"}),
-        "latitude": ("latitude", latitude, {"units": "degrees_north", "standard_name": "latitude"}),
-        "longitude": (
-            "longitude",
-            longitude,
-            {"units": "degrees_east", "standard_name": "longitude"},
-        ),
+        "latitude": ("latitude", latitude, north),
+        "longitude": ("longitude", longitude, east),
     }
-    grid = {
-        name: {
-            "dim": name,
-            "coordinate": name,
-            "attrs": coords[name][2],
-            "dtype": str(values.dtype),
-            "descending": False,
-        }
-        for name, values in {"latitude": latitude, "longitude": longitude}.items()
-    }
-    grid["longitude"] |= {
-        "west": float(longitude[0]),
-        "first": float(longitude[0]),
-        "cyclic": False,
-    }
-    grid["time"] = {
-        "dim": "time",
-        "coordinate": "time",
-        "attrs": coords["time"][2],
-        "dtype": str(time.dtype),
-    }
-    ds = xr.Dataset(
-        data, coords, {"title": title, "simulated": "true", "original_grid": json.dumps(grid)}
-    ).chunk({"time": 256})
+    # What `sciwm.open_dataset` keeps of a grid.
+    grid = {}
+    for name in ("latitude", "longitude", "time"):
+        _, values, attrs = coords[name]
+        grid[name] = {"dim": name, "coordinate": name, "attrs": attrs, "dtype": str(values.dtype)}
+    west = float(longitude[0])
+    grid["latitude"] |= {"descending": False}
+    grid["longitude"] |= {"descending": False, "west": west, "first": west, "cyclic": False}
+    about = {"title": title, "simulated": "true", "original_grid": json.dumps(grid)}
+    ds = xr.Dataset(data, coords, about).chunk({"time": 256})
     return ds.assign_coords(segment=("time", np.zeros(len(time), "int32")))
 
 
@@ -294,10 +254,10 @@ _LENGTHS, _ANGLES = (0.1335, 0.1449, 0.1522, 0.1335), np.radians([121.9, 110.3, 
 def double_well(
     *, num_trajectories: int = 3, num_frames: int = 2000, step_ps: float = 1.0, seed: int = 0
 ) -> xr.Dataset:
-    r"""Make molecule-like trajectories: a chain of five atoms whose torsion φ hops between two wells.
+    r"""Make molecule-like trajectories: five atoms in a chain, whose torsion φ hops between wells.
 
     φ and ψ follow overdamped Langevin dynamics in :math:`U(\phi, \psi) / kT = 2 \cos 2\phi + 0.5
-    \sin\phi - 1.5 \cos(\psi - 2)`: φ stays tens of ps in the wells at −90° (the deeper) and 90°; ψ
+    \sin\phi - 1.5 \cos(\psi - 2)`. φ stays tens of ps in the wells at −90° (the deeper) and 90°. ψ
     forgets within a few ps. Bond lengths and angles jitter, the molecule tumbles as a whole, and
     its centroid is at the origin.
 
@@ -313,8 +273,8 @@ def double_well(
     Returns
     -------
     Dataset
-        ``positions`` (time, atom, xyz), float32 nm; ``phi``, ``psi`` (time,), rad in [−π, π],
-        computed from the exact positions; ``mass``, ``atomic_number``, ``residue``, ``bonds``;
+        ``positions`` (time, atom, xyz), float32 nm. ``phi``, ``psi`` (time,), rad in [−π, π],
+        computed from the exact positions. Also ``mass``, ``atomic_number``, ``residue``, ``bonds``;
         ``time`` in ps starts anew in every segment.
 
     Examples
@@ -327,46 +287,30 @@ def double_well(
     torsions = _langevin(rng, num_trajectories, num_frames, step_ps)
     positions = _chain(rng, torsions)
     positions -= positions.mean(axis=-2, keepdims=True)
-    positions = np.einsum(
-        "stij,staj->stai", _tumbling(rng, num_trajectories, num_frames, step_ps), positions
-    )
+    turns = _tumbling(rng, num_trajectories, num_frames, step_ps)
+    positions = np.einsum("stij,staj->stai", turns, positions)
     positions = positions.reshape(-1, len(_ATOMS), 3)
-    phi, psi = _torsion(positions[:, :4]), _torsion(positions[:, 1:])
-    data = {
-        "positions": (
-            ("time", "atom", "xyz"),
-            positions.astype("float32"),
-            {"units": "nm", "long_name": "atom positions, centred"},
-        ),
-        "phi": (
-            "time",
-            phi.astype("float32"),
-            {"units": "rad", "long_name": "torsion of the first four atoms"},
-        ),
-        "psi": (
-            "time",
-            psi.astype("float32"),
-            {"units": "rad", "long_name": "torsion of the last four atoms"},
-        ),
+    dims, labels = ("time", "atom", "xyz"), {"units": "nm", "long_name": "atom positions, centred"}
+    data: dict[str, Any] = {"positions": (dims, positions.astype("float32"), labels)}
+    for name, four, which in (("phi", slice(4), "first"), ("psi", slice(1, None), "last")):
+        angle = _torsion(positions[:, four]).astype("float32")
+        labels = {"units": "rad", "long_name": f"torsion of the {which} four atoms"}
+        data[name] = ("time", angle, labels)
+    data |= {
         "mass": ("atom", np.array(_MASSES, "float32"), {"units": "Da"}),
         "atomic_number": ("atom", np.array(_NUMBERS, "int32")),
         "residue": ("atom", np.array([0, 1, 1, 1, 2], "int32")),
         "bonds": (("bond", "pair"), np.array([[0, 1], [1, 2], [2, 3], [3, 4]], "int32")),
     }
+    frames = step_ps * (1 + np.arange(num_frames, dtype="float64"))
     coords = {
-        "time": (
-            "time",
-            np.tile(step_ps * (1 + np.arange(num_frames, dtype="float64")), num_trajectories),
-            {"units": "ps"},
-        ),
+        "time": ("time", np.tile(frames, num_trajectories), {"units": "ps"}),
         "atom": ("atom", np.array(_ATOMS)),
         "xyz": ("xyz", np.array(["x", "y", "z"])),
     }
-    ds = xr.Dataset(
-        data,
-        coords,
-        {"title": "synthetic double well (simulated)", "simulated": "true", "temperature_K": 300.0},
-    )
+    title = "synthetic double well (simulated)"
+    about = {"title": title, "simulated": "true", "temperature_K": 300.0}
+    ds = xr.Dataset(data, coords, about)
     segment = np.repeat(np.arange(num_trajectories, dtype="int32"), num_frames)
     return ds.chunk({"time": num_frames}).assign_coords(segment=("time", segment))
 
@@ -378,10 +322,8 @@ def _langevin(
     substeps = max(1, int(np.ceil(step_ps / 0.1)))
     drift = _DIFFUSION * step_ps / substeps
     kicks = np.sqrt(2 * drift) * rng.standard_normal((num_frames, substeps, 2, num_trajectories))
-    phi, psi = (
-        np.where(rng.random(num_trajectories) < 0.5, -np.pi / 2, np.pi / 2),
-        np.full(num_trajectories, 2.0),
-    )
+    phi = np.where(rng.random(num_trajectories) < 0.5, -np.pi / 2, np.pi / 2)
+    psi = np.full(num_trajectories, 2.0)
     out = np.empty((num_trajectories, num_frames, 2))
     for frame in range(num_frames):
         for kick_phi, kick_psi in kicks[frame]:
@@ -392,7 +334,10 @@ def _langevin(
 
 
 def _chain(rng: np.random.Generator, torsions: np.ndarray) -> np.ndarray:
-    """Positions of the chain, ``[trajectory, frame, atom, 3]``: each atom from the three before it (NeRF)."""
+    """Positions of the chain, ``[trajectory, frame, atom, 3]``.
+
+    Each atom is placed from the three before it (NeRF).
+    """
     shape = torsions.shape[:2]
     length = np.array(_LENGTHS) * (1 + 0.02 * rng.standard_normal((*shape, 4)))
     angle = _ANGLES + 0.03 * rng.standard_normal((*shape, 3))
@@ -418,14 +363,12 @@ def _tumbling(
     """Rotation matrices of a molecule that tumbles at random, ``[trajectory, frame, 3, 3]``."""
     out = np.empty((num_trajectories, num_frames, 3, 3))
     out[:, 0] = np.linalg.qr(rng.standard_normal((num_trajectories, 3, 3)))[0]
-    out[:, 0] *= np.linalg.det(out[:, 0])[
-        :, None, None
-    ]  # a rotation, not a reflection: chirality stays
+    # A rotation, not a reflection: chirality stays.
+    out[:, 0] *= np.linalg.det(out[:, 0])[:, None, None]
     spin = 0.2 * np.sqrt(step_ps) * rng.standard_normal((num_trajectories, num_frames, 3))
     half = np.cross(np.eye(3), spin[:, :, None, :]) / 2
-    turn = np.linalg.solve(
-        np.eye(3) - half, np.eye(3) + half
-    )  # Cayley transform: an exact rotation
+    # Cayley transform: an exact rotation.
+    turn = np.linalg.solve(np.eye(3) - half, np.eye(3) + half)
     for frame in range(1, num_frames):
         out[:, frame] = turn[:, frame] @ out[:, frame - 1]
     return out

@@ -1,9 +1,9 @@
 """Time steps, lead times and calendars: what every labelled array of the project agrees on.
 
 Three kinds of time axis exist. Weather and simulations step by a fixed number of *hours*
-(``datetime64`` or ``cftime``), climate records step by calendar *months*, molecular trajectories
-step by *picoseconds* (plain numbers). `Step` hides the difference: it turns a count of steps into a
-lead time, and an initial time plus a lead into a valid time.
+(``datetime64`` or ``cftime``). Climate records step by calendar *months*, molecular trajectories by
+*picoseconds* (plain numbers). `Step` hides the difference. Steps become lead times; initial times
+and leads become valid times.
 """
 
 import re
@@ -70,16 +70,15 @@ class Step:
 
     @property
     def column(self) -> str:
-        """Name of the lead-time column in tables: ``lead_hours``, ``lead_months`` or ``lead_ps``."""
+        """Lead-time column of tables: ``lead_hours``, ``lead_months`` or ``lead_ps``."""
         return f"lead_{self.unit}"
 
     def lead_times(self, steps: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Lead-time coordinate for counts of steps: ``timedelta64[ns]``, or months (int), or ps (float)."""
+        """Lead times of so many steps: ``timedelta64[ns]``, or months (int), or ps (float)."""
         amount = np.asarray(steps, dtype=float) * self.value
         if self.unit == "hours":
-            return (np.round(amount * 3600.0).astype("int64") * 1_000_000_000).astype(
-                "timedelta64[ns]"
-            )
+            nanoseconds = np.round(amount * 3600.0).astype("int64") * 1_000_000_000
+            return nanoseconds.astype("timedelta64[ns]")
         return amount.astype("int64") if self.unit == "months" else amount
 
     def amounts(self, lead_times: Any) -> np.ndarray:
@@ -95,7 +94,9 @@ class Step:
         return lead.astype(float)
 
     def steps(self, lead_time: Any) -> Any:
-        """Counts of steps for lead times: a text such as ``"5 days"``, or an array as `lead_times` returns.
+        """Counts of steps for lead times.
+
+        These are a text such as ``"5 days"``, or an array as `lead_times` returns.
 
         Raises
         ------
@@ -122,9 +123,9 @@ class Step:
                 f"got lead time {text!r}, expected it in {self.unit}, because the data's step is"
                 f" {self}"
             )
-        return (
-            self.lead_times(np.array([amount / self.value]))[0] if self.unit == "hours" else amount
-        )
+        if self.unit != "hours":
+            return amount
+        return self.lead_times(np.array([amount / self.value]))[0]
 
     def add(self, time: Any, steps: Any) -> np.ndarray:
         """Valid times: ``time`` shifted by ``steps``, broadcast against each other (numpy rules).
@@ -136,9 +137,8 @@ class Step:
         if self.unit == "ps":
             return np.asarray(time.astype(float) + steps * self.value)
         if self.unit == "hours" and np.issubdtype(time.dtype, np.datetime64):
-            return np.asarray(
-                time.astype("datetime64[ns]") + self.lead_times(steps.ravel()).reshape(steps.shape)
-            )
+            lead = self.lead_times(steps.ravel()).reshape(steps.shape)
+            return np.asarray(time.astype("datetime64[ns]") + lead)
         if self.unit == "hours":
             import datetime
 
@@ -148,9 +148,8 @@ class Step:
             start = time.astype("datetime64[M]")
             day = time.astype("datetime64[ns]") - start.astype("datetime64[ns]")
             moved = start + months.astype("timedelta64[M]")
-            last = (moved + np.timedelta64(1, "M")).astype("datetime64[ns]") - np.timedelta64(
-                1, "D"
-            )
+            month_later = (moved + np.timedelta64(1, "M")).astype("datetime64[ns]")
+            last = month_later - np.timedelta64(1, "D")
             whole = day.astype("timedelta64[D]").astype("timedelta64[ns]")
             month_end = last + (day - whole)
             return np.asarray(np.minimum(moved.astype("datetime64[ns]") + day, month_end))
@@ -191,19 +190,18 @@ def infer_step(time: xr.DataArray) -> Step:
     ----------
     time : DataArray
         1-D ``datetime64``, ``cftime``, or plain numbers with ``units`` fs, ps or ns (molecular
-        dynamics); an optional integer coordinate ``segment`` marks pieces between which the axis
+        dynamics). Between pieces, marked by an optional integer coordinate ``segment``, the axis
         may jump.
 
     Raises
     ------
     ValueError
-        If fewer than two times lie in one segment, or the axis is neither regular in hours nor in
-        calendar months.
+        If fewer than two times lie in one segment. Or if the axis is regular neither in hours nor
+        in calendar months.
     """
-    values = time.values
-    segment = (
-        time.coords["segment"].values if "segment" in time.coords else np.zeros(len(values), int)
-    )
+    values, segment = time.values, np.zeros(time.size, int)
+    if "segment" in time.coords:
+        segment = time.coords["segment"].values
     same = segment[1:] == segment[:-1]
     if not same.any():
         raise ValueError(
@@ -217,9 +215,8 @@ def infer_step(time: xr.DataArray) -> Step:
             )
         frames = np.diff(values.astype(float))[same] * unit[1]
         # Six digits: differences of large times carry rounding errors, and steps are compared.
-        return _regular(
-            values, frames, same, step=float(f"{np.median(frames):.6g}"), unit="ps", tolerance=0.01
-        )
+        step = float(f"{np.median(frames):.6g}")
+        return _regular(values, frames, same, step=step, unit="ps", tolerance=0.01)
     months = np.array([t.year * 12 + t.month for t in values]) if values.dtype.kind == "O" else None
     months = values.astype("datetime64[M]").astype("int64") if months is None else months
     hours = np.diff(numeric_time(values))[same]
@@ -229,9 +226,8 @@ def infer_step(time: xr.DataArray) -> Step:
     if 27.9 * 24 < float(np.median(hours)) < 31.1 * 24 and np.all(stride == 1):
         return Step(1.0, "months")
     step = float(np.median(hours))
-    return _regular(
-        values, hours, same, step=step, unit="hours", tolerance=1e-6 * max(1.0, 1 / step)
-    )
+    tolerance = 1e-6 * max(1.0, 1 / step)
+    return _regular(values, hours, same, step=step, unit="hours", tolerance=tolerance)
 
 
 def _regular(
@@ -262,16 +258,15 @@ def numeric_time(time: Any) -> np.ndarray:
     if np.issubdtype(values.dtype, np.datetime64):
         return (values.astype("datetime64[ns]") - np.datetime64("1970-01-01", "ns")) / _HOUR
     calendar = values.ravel()[0].calendar
-    return np.asarray(
-        cftime.date2num(values, "hours since 1970-01-01", calendar=calendar), dtype="float64"
-    )
+    hours = cftime.date2num(values, "hours since 1970-01-01", calendar=calendar)
+    return np.asarray(hours, dtype="float64")
 
 
 def calendar_fields(time: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Phase of the year and of the day, both in [0, 1), and month 1–12, of ``datetime64`` or ``cftime`` times.
+    """Phase of the year and of the day, both in [0, 1), and month 1–12, of calendar times.
 
-    The year's phase divides by the length of that very year in its own calendar, so that 1 March of
-    a leap year and of a common year differ by less than a day.
+    Times are ``datetime64`` or ``cftime``. The year's phase divides by the length of that very year
+    in its own calendar. So 1 March of a leap year and of a common year differ by less than a day.
     """
     values = np.asarray(time)
     flat = values.ravel()
@@ -298,16 +293,16 @@ def calendar_fields(time: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"got times of type {flat.dtype}, expected datetime64 or cftime, because only they have"
             " seasons"
         )
+    year_phase, day_phase = hours / length, hours / 24.0 % 1.0
     shape = values.shape
-    return (
-        (hours / length).reshape(shape),
-        (hours / 24.0 % 1.0).reshape(shape),
-        month.reshape(shape),
-    )
+    return year_phase.reshape(shape), day_phase.reshape(shape), month.reshape(shape)
 
 
 def times_between(time: xr.DataArray, start: str, end: str) -> np.ndarray:
-    """Positions of the times from ``start`` to ``end``, both included: dates as text, or picoseconds."""
+    """Positions of the times from ``start`` to ``end``, both included.
+
+    These are dates as text, or picoseconds.
+    """
     if time.dtype.kind in "iuf":
         return np.flatnonzero((time.values >= float(start)) & (time.values <= float(end)))
     index = time.to_index()

@@ -10,25 +10,11 @@ import shutil
 import signal
 import time
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-FLAGS = (
-    *(
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-    ),
-    *(
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--disable-dev-shm-usage",
-    ),
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS += ["--hide-scrollbars", "--disable-dev-shm-usage"]
 
 
 class Chromium:
@@ -39,8 +25,7 @@ class Chromium:
         self.number, self.buffer, self.events, self.session = 0, b"", [], None
 
     def __enter__(self):
-        # the browser reads commands from descriptor 3 and answers on 4; ours are moved out of the
-        # way
+        # The browser reads commands from descriptor 3 and answers on 4; ours are moved away.
         ends = [
             fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10)
             for pair in (os.pipe(), os.pipe())
@@ -49,20 +34,14 @@ class Chromium:
         there, self.out, self.into, back = ends
         quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
         moved = [(os.POSIX_SPAWN_DUP2, there, 3), (os.POSIX_SPAWN_DUP2, back, 4)]
-        command = [
-            CHROMIUM,
-            *FLAGS,
-            "--remote-debugging-pipe",
-            f"--user-data-dir={self.folder / 'profile'}",
-            "about:blank",
-        ]
+        profile = f"--user-data-dir={self.folder / 'profile'}"
+        command = [CHROMIUM, *FLAGS, "--remote-debugging-pipe", profile, "about:blank"]
         self.process = os.posix_spawn(CHROMIUM, command, os.environ, file_actions=[*quiet, *moved])
         os.close(there)
         os.close(back)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
-            "sessionId"
-        ]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         return self
@@ -88,9 +67,9 @@ class Chromium:
     def call(self, method, **params):
         """Send a command and wait for its answer; events on the way are kept."""
         self.number += 1
-        message = {"id": self.number, "method": method, "params": params} | (
-            {"sessionId": self.session} if self.session else {}
-        )
+        message = {"id": self.number, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
         data = json.dumps(message).encode() + b"\0"
         while data:
             data = data[os.write(self.out, data) :]
@@ -121,41 +100,28 @@ class Chromium:
         return json.loads(line)
 
     def open(self, path, *, width=1440, height=900, dark=False):
-        """Show a file in a window of a given size, on a screen whose pixels are doubled below 600."""
-        scale = 2 if width < 600 else 1
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=scale,
-            mobile=width < 600,
-        )
-        self.call(
-            "Emulation.setEmulatedMedia",
-            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
-        )
+        """Show a file in a window of a given size; below 600, the screen's pixels are doubled."""
+        phone = {"mobile": width < 600, "deviceScaleFactor": 2 if width < 600 else 1}
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, **phone)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events = [e for e in self.events if e.get("method") != "Page.loadEventFired"]
         self.call("Page.navigate", url=path.as_uri())
         self.wait_for("Page.loadEventFired")
 
     def run(self, script):
         """Value of a JavaScript expression."""
-        done = self.call(
-            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
-        )
+        options = {"returnByValue": True, "awaitPromise": True}
+        done = self.call("Runtime.evaluate", expression=script, **options)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
     def press(self, key):
         """Press a key, as a user would."""
+        number = {"ArrowLeft": 37, "ArrowRight": 39}[key]
+        names = {"key": key, "code": key, "windowsVirtualKeyCode": number}
         for kind in ("rawKeyDown", "keyUp"):
-            self.call(
-                "Input.dispatchKeyEvent",
-                type=kind,
-                key=key,
-                code=key,
-                windowsVirtualKeyCode={"ArrowLeft": 37, "ArrowRight": 39}[key],
-            )
+            self.call("Input.dispatchKeyEvent", type=kind, **names)
 
     def complaints(self):
         """What the page wrote to the console, and its exceptions."""
@@ -167,16 +133,10 @@ class Chromium:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         x, y, width, height = clip or (0, 0, size["width"], size["height"])
         area = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
-        path.write_bytes(
-            base64.b64decode(
-                self.call("Page.captureScreenshot", clip=area, captureBeyondViewport=True)["data"]
-            )
-        )
+        made = self.call("Page.captureScreenshot", clip=area, captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(made["data"]))
 
     def print_pdf(self, path):
         """The page on A4, as the print dialogue makes it without backgrounds."""
-        path.write_bytes(
-            base64.b64decode(
-                self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"]
-            )
-        )
+        made = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
+        path.write_bytes(base64.b64decode(made["data"]))

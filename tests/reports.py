@@ -10,15 +10,8 @@ import xarray as xr
 
 from sciwm.report.page import About, write_report
 
-METHODS = (
-    "jepa",
-    "jepa_latent",
-    "random_encoder",
-    "climatology",
-    "persistence",
-    "damped_persistence",
-    "lim",
-)
+BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
+METHODS = ("jepa", "jepa_latent", "random_encoder", *BASELINES)
 
 
 def skill_table(

@@ -17,10 +17,8 @@ def test_crps_is_the_integral_of_its_definition(departure, spread):
     def squared(x):
         return (stats.norm.cdf(x, departure, spread) - (x >= 0)) ** 2
 
-    expected = (
-        integrate.quad(squared, departure - 12 * spread, 0)[0]
-        + integrate.quad(squared, 0, departure + 12 * spread)[0]
-    )
+    ends = (departure - 12 * spread, 0), (0, departure + 12 * spread)
+    expected = sum(integrate.quad(squared, *both)[0] for both in ends)
     found = module.normal_crps(xr.DataArray(departure), xr.DataArray(spread))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -29,9 +27,7 @@ def test_errors_are_those_that_the_run_scored(finished_run):
     module = load_benchmark("dressed")
     error = module.errors(finished_run, "test")
     table = pd.read_csv(finished_run / "skill.csv")
-    rows = table[
-        (table["method"] == "jepa") & (table["metric"] == "rmse") & (table["region"] == "all")
-    ]
+    rows = table.query("method == 'jepa' and metric == 'rmse' and region == 'all'")
     assert len(rows)
     for name, one in rows.groupby("variable"):
         weights = region_weights(error[name]).isel(region=0)

@@ -1,4 +1,4 @@
-"""The experiment on orders of training: it runs, it can tell a bad order, and its measures are what it says."""
+"""The experiment on orders of training runs, tells a bad order, and measures what it says."""
 
 import sys
 
@@ -43,16 +43,12 @@ def test_effective_batch_size_is_that_of_independent_draws(shuffle):
     n, last = shuffle.BATCH, 5000 - shuffle.WINDOW + 1
     free = rng.integers(last, size=(4000, n))
     assert shuffle.effective_batch(states, free.ravel()) == pytest.approx(n, rel=0.05)
-    for copies in (
-        2,
-        8,
-        n,
-    ):  # batches of n / copies different windows: correlation (copies − 1) / (n − 1)
+    # Batches of n / copies different windows have correlation (copies − 1) / (n − 1).
+    for copies in (2, 8, n):
         few = np.repeat(free[:, : n // copies], copies, axis=1)
         rho = (copies - 1) / (n - 1)
-        assert shuffle.effective_batch(states, few.ravel()) == pytest.approx(
-            n / (1 + (n - 1) * rho), rel=0.05
-        )
+        expected = n / (1 + (n - 1) * rho)
+        assert shuffle.effective_batch(states, few.ravel()) == pytest.approx(expected, rel=0.05)
 
 
 def test_all_orders_see_equally_many_windows_equally_often(shuffle, windows):
@@ -68,28 +64,26 @@ def test_all_orders_see_equally_many_windows_equally_often(shuffle, windows):
 
 def test_models_in_one_stack_train_as_if_alone(shuffle, windows):
     records = [shuffle.make_records(3000, seed) for seed in range(2)]
+    num = 20 * shuffle.BATCH
     starts = np.stack(
         [
-            [shuffle.draw_starts(d, windows, s, 20 * shuffle.BATCH) for s in range(2)]
-            for d in shuffle.QUICK[1:3]
+            [shuffle.draw_starts(draw, windows, seed, num) for seed in range(2)]
+            for draw in shuffle.QUICK[1:3]
         ]
     )
     together = shuffle.train(records, starts, hidden=16)
     assert together.shape == (2, 2)
     for draw in range(2):
-        np.testing.assert_allclose(
-            shuffle.train(records, starts[draw : draw + 1], hidden=16)[0], together[draw], rtol=1e-4
-        )
-    np.testing.assert_allclose(
-        shuffle.train(records[:1], starts[:, :1], hidden=16)[:, 0], together[:, 0], rtol=1e-4
-    )
+        alone = shuffle.train(records, starts[draw : draw + 1], hidden=16)
+        np.testing.assert_allclose(alone[0], together[draw], rtol=1e-4)
+    alone = shuffle.train(records[:1], starts[:, :1], hidden=16)
+    np.testing.assert_allclose(alone[:, 0], together[:, 0], rtol=1e-4)
 
 
 def test_the_record_has_weather_and_seasons(shuffle):
     train, validation = shuffle.make_records(4000, 0)
-    np.testing.assert_allclose(
-        [train.mean(0), train.var(0)], [np.zeros(16), np.ones(16)], atol=1e-3
-    )
+    np.testing.assert_allclose(train.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(train.var(0), 1, atol=1e-3)
     alike = {lag: np.mean(train[lag:] * train[:-lag]) for lag in (1, 20, shuffle.YEAR // 2)}
     assert alike[1] > 0.95  # neighbours nearly the same
     assert 0.2 < alike[20] < 0.8  # weather forgotten, season not
@@ -98,9 +92,8 @@ def test_the_record_has_weather_and_seasons(shuffle):
 
 
 def test_losses_are_compared_by_pairs(shuffle):
-    result = shuffle.Result(
-        shuffle.QUICK[:2], np.array([[1.0, 3.0], [1.1, 3.6]]), np.ones((2, 2)), 1, 10
-    )
+    loss = np.array([[1.0, 3.0], [1.1, 3.6]])
+    result = shuffle.Result(shuffle.QUICK[:2], loss, np.ones((2, 2)), 1, 10)
     mean, spread = result.excess(shuffle.FAIR)
     assert mean == pytest.approx(4.7 / 4 - 1)
     assert spread == pytest.approx(np.std([1.1, 1.2], ddof=1))

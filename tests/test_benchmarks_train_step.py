@@ -16,26 +16,11 @@ def benchmark():
 def test_the_script_runs(benchmark, tmp_path, monkeypatch, capsys):
     out = tmp_path / "table.md"
     threads = torch.get_num_threads()
-    arguments = [
-        "--sizes",
-        "quick",
-        "--rounds",
-        "2",
-        "--repeat",
-        "1",
-        "--threads",
-        str(threads),
-        "--out",
-        str(out),
-    ]
-    monkeypatch.setattr(sys, "argv", ["train_step.py", *arguments])
+    arguments = f"--sizes quick --rounds 2 --repeat 1 --threads {threads} --out".split()
+    monkeypatch.setattr(sys, "argv", ["train_step.py", *arguments, str(out)])
     benchmark.main()
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in out.read_text().splitlines()
-        if line.startswith("| ")
-    ]
-    names = [row[0] for row in rows]
+    rows = [line for line in out.read_text().splitlines() if line.startswith("| ")]
+    names = [row.split("|")[1].strip() for row in rows]
     assert [n for n in names if n.startswith(("JEPA", "plain"))] == [
         "JEPA, 50% of the context's tokens dropped",
         "JEPA, every token",
@@ -47,7 +32,10 @@ def test_the_script_runs(benchmark, tmp_path, monkeypatch, capsys):
 
 
 def test_both_steps_do_the_same_work(benchmark):
-    """The plain network has the JEPA's matrices, but for the modulation by conditions; dropping tokens saves arithmetic."""
+    """The plain network has the JEPA's matrices, but for the modulation by conditions.
+
+    Dropping tokens saves arithmetic.
+    """
     size = benchmark.SIZES["quick"]
     ways = benchmark.Ways(size, torch.device("cpu"), "32")
     dropped, every, plain, _ = (ways.flops(name) for name in ways.steps)
@@ -56,14 +44,15 @@ def test_both_steps_do_the_same_work(benchmark):
     for name in ways.steps:
         before = [p.clone() for p in ways.networks[name].parameters()]
         ways.step(name)
-        assert any(
-            not torch.equal(a, b)
-            for a, b in zip(before, ways.networks[name].parameters(), strict=True)
-        )
+        pairs = zip(before, ways.networks[name].parameters(), strict=True)
+        assert any(not torch.equal(a, b) for a, b in pairs)
 
 
 def test_rollouts_start_alike(benchmark):
-    """At the first lead nothing has been encoded again; later they differ, because fields hold less than latents."""
+    """At the first lead nothing has been encoded again.
+
+    Later they differ, because fields hold less than latents.
+    """
     rollouts = benchmark.Rollouts(benchmark.SIZES["quick"], torch.device("cpu"), "32")
     for parameter in rollouts.twin.parameters():
         if not parameter.any():

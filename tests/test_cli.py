@@ -1,4 +1,7 @@
-"""The command line: what reaches the verbs, how errors and Ctrl-C are told. The verbs themselves are replaced."""
+"""The command line: what reaches the verbs, how errors and Ctrl-C are told.
+
+The verbs themselves are replaced.
+"""
 
 import importlib
 import inspect
@@ -18,20 +21,13 @@ from sciwm.config import load_config
 from sciwm.run.directory import RunDir, open_run
 from sciwm.verify import Asked
 
-VERBS = [
-    "demo",
-    "check",
-    "prepare",
-    "train",
-    "probe",
-    "forecast",
-    "evaluate",
-    "baselines",
-    "report",
-    "run",
-    "compare",
-    "data",
-]
+VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines"]
+VERBS += ["report", "run", "compare", "data"]
+
+
+def called(line):
+    """The command line of a command as one writes it."""
+    return main(shlex.split(line))
 
 
 class Recorder(ModuleType):
@@ -73,26 +69,10 @@ def catalogue(monkeypatch, tmp_path):
     shipped = tmp_path / "shipped" / "tiny.yaml"
     shipped.parent.mkdir()
     shipped.write_text("train: {steps: 5}\n")
-    module.table = lambda: [
-        {
-            "name": "era",
-            "what": "reanalysis",
-            "size": "8 MB",
-            "licence": "ECMWF",
-            "origin": "ECMWF",
-            "how_to_get": "from ECMWF",
-            "verbs": ["open"],
-        },
-        {
-            "name": "qg",
-            "what": "turbulence",
-            "size": "41 MB",
-            "licence": "free",
-            "origin": "here",
-            "how_to_get": "make it",
-            "verbs": ["make"],
-        },
-    ]
+    columns = ("name", "what", "size", "licence", "origin", "how_to_get", "verbs")
+    era = ("era", "reanalysis", "8 MB", "ECMWF", "ECMWF", "from ECMWF", ["open"])
+    qg = ("qg", "turbulence", "41 MB", "free", "here", "make it", ["make"])
+    module.table = lambda: [dict(zip(columns, row, strict=True)) for row in (era, qg)]
 
     def config_path(name):
         if name != "tiny":
@@ -115,13 +95,8 @@ def era(verbs, catalogue, tmp_path):
 
 def test_the_overview_lists_every_verb(capsys):
     assert main([]) == 0
-    text = capsys.readouterr().out
-    lines = [
-        line.split()[0]
-        for line in text.partition("VERB\n")[2].splitlines()
-        if line.startswith("    ")
-    ]
-    assert lines == VERBS
+    lines = capsys.readouterr().out.partition("VERB\n")[2].splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("    ")] == VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -137,15 +112,13 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
 
 
 @pytest.mark.parametrize(
-    ("verb", "name"),
-    [("run", "run_all")]
-    + [(v, v) for v in ["prepare", "train", "probe", "forecast", "evaluate", "report"]],
+    "verb", ["prepare", "train", "probe", "forecast", "evaluate", "report", "run"]
 )
-def test_a_stage_gets_the_run_and_its_configuration(verb, name, verbs, catalogue, tmp_path):
+def test_a_stage_gets_the_run_and_its_configuration(verb, verbs, catalogue, tmp_path):
     Path("mine.yaml").write_text("train: {clip: 2.0}\n")
     assert main([verb, "--train.steps", "7", "mine.yaml", "--seed=3"]) == 0
-    ((called, (run, config), _),) = verbs.calls
-    assert (called, run) == (name, RunDir(Path("runs/mine")))
+    ((name, (run, config), _),) = verbs.calls
+    assert (name, run) == ("run_all" if verb == "run" else verb, RunDir(Path("runs/mine")))
     assert (config.train.steps, config.train.clip, config.seed) == (7, 2.0, 3)
     assert run.read_config() == config
 
@@ -154,11 +127,8 @@ def test_a_profile_instead_of_a_training(era, verbs):
     before = (era.path / "config.yaml").read_text()
     assert main(["train", "runs/era", "--profile", "--train.batch_size=128"]) == 0
     ((name, (run, config), _),) = verbs.calls
-    assert (name, run, config.train.batch_size) == (
-        "profile",
-        era,
-        128,
-    )  # other settings than the run's
+    # Other settings than the run's.
+    assert (name, run, config.train.batch_size) == ("profile", era, 128)
     assert (era.path / "config.yaml").read_text() == before
 
 
@@ -201,90 +171,50 @@ def test_a_run_of_another_configuration_is_refused(era, verbs, capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
+    ("line", "message"),
     [
-        (["run", "tiny", "--train.step=3"], "did you mean 'train.steps'?"),
-        (["run", "tiny", "--steps=3"], "did you mean 'train.steps'?"),
-        (["run", "tiny", "--train.steps", "--out", "x"], "got --train.steps without a value"),
-        (["run", "nowhere"], "expected a file or one of tiny: 'nowhere'"),
-        (["train", "shipped"], "a folder with tiny.yaml in it, expected a run"),
-        (["forecast", "runs/era", "--init", "2008:2009"], "without --store"),
+        ("run tiny --train.step=3", "did you mean 'train.steps'?"),
+        ("run tiny --steps=3", "did you mean 'train.steps'?"),
+        ("run tiny --train.steps --out x", "got --train.steps without a value"),
+        ("run nowhere", "expected a file or one of tiny: 'nowhere'"),
+        ("train shipped", "a folder with tiny.yaml in it, expected a run"),
+        ("forecast runs/era --init 2008:2009", "without --store"),
         (
-            ["forecast", "runs/era", "--members", "16"],
+            "forecast runs/era --members 16",
             "members of a run's own forecasts are --forecast.members",
         ),
-        (["forecast", "runs/era", "--store", "a.nc"], "got --store without --init or --out"),
+        ("forecast runs/era --store a.nc", "got --store without --init or --out"),
+        ("forecast runs/era --store a.nc --init soon --out fc.zarr", "got --init 'soon'"),
+        ("forecast runs/era --store a.nc --init 2008:2009 --out fc.zarr --seed=2", "expected none"),
         (
-            ["forecast", "runs/era", "--store", "a.nc", "--init", "soon", "--out", "fc.zarr"],
-            "got --init 'soon'",
-        ),
-        (
-            [
-                "forecast",
-                "runs/era",
-                "--store",
-                "a.nc",
-                "--init",
-                "2008:2009",
-                "--out",
-                "fc.zarr",
-                "--seed=2",
-            ],
-            "expected none",
-        ),
-        (
-            ["evaluate", "runs/era", "--out", "skill.csv"],
+            "evaluate runs/era --out skill.csv",
             "the table is runs/era/skill.csv, and --out belongs with --truth",
         ),
-        (["forecast", "runs/era", "--out", "fc.zarr"], "--out belongs with --store"),
+        ("forecast runs/era --out fc.zarr", "--out belongs with --store"),
+        ("train runs/era --out x", "of the same configuration, give runs/era/config.yaml"),
+        ("evaluate fc.zarr", "without --truth"),
+        ("evaluate runs/era more", "without --truth"),
+        ("evaluate runs/era --regrid", "got --regrid without --truth"),
+        ("train runs/era --allow-leakage", "got key 'allow-leakage'"),
         (
-            ["train", "runs/era", "--out", "x"],
-            "of the same configuration, give runs/era/config.yaml",
-        ),
-        (["evaluate", "fc.zarr"], "without --truth"),
-        (["evaluate", "runs/era", "more"], "without --truth"),
-        (["evaluate", "runs/era", "--regrid"], "got --regrid without --truth"),
-        (["train", "runs/era", "--allow-leakage"], "got key 'allow-leakage'"),
-        (
-            [
-                "evaluate",
-                "fc.zarr",
-                "--truth",
-                "a.nc",
-                "--reference",
-                "runs/era",
-                "--train",
-                "2000:2001",
-            ],
+            "evaluate fc.zarr --truth a.nc --reference runs/era --train 2000:2001",
             "expected one of them",
         ),
-        (["evaluate", "fc.zarr", "--truth", "a.nc", "--skill.resamples=1"], "say --metrics"),
+        ("evaluate fc.zarr --truth a.nc --skill.resamples=1", "say --metrics"),
         (
-            [
-                "evaluate",
-                "fc.zarr",
-                "--truth",
-                "a.nc",
-                "--reference",
-                "runs/era",
-                "--report",
-                "r.html",
-            ],
+            "evaluate fc.zarr --truth a.nc --reference runs/era --report r.html",
             "got --report with --reference",
         ),
-        (["evaluate", "fc.zarr", "--truth", "a.nc", "--train", "2000:2001:1 day"], "with a step"),
-        (["evaluate", "fc.zarr", "--truth", "a.nc", "--train", "summer"], "got --train 'summer'"),
-        (
-            ["baselines", "a.nc", "--train", "2000:2001"],
-            "got no --init and no --lead-times and no --out",
-        ),
-        (["data", "get"], "got data set None to get, expected one of era, qg"),
-        (["data", "make", "qq"], "got data set 'qq' to make, expected one of era, qg"),
-        (["data", "make", "era"], "not simulated here: from ECMWF"),
+        ("evaluate fc.zarr --truth a.nc --train '2000:2001:1 day'", "with a step"),
+        ("evaluate fc.zarr --truth a.nc --train summer", "got --train 'summer'"),
+        ("baselines a.nc --train 2000:2001", "got no --init and no --lead-times and no --out"),
+        ("data get", "got data set None to get, expected one of era, qg"),
+        ("data make qq", "got data set 'qq' to make, expected one of era, qg"),
+        ("data make era", "not simulated here: from ECMWF"),
     ],
 )
-def test_wrong_requests_are_one_message_and_exit_2(argv, message, era, verbs, capsys):
-    assert main(argv) == 2
+def test_wrong_requests_are_one_message_and_exit_2(line, message, era, verbs, capsys):
+    assert called(line) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -304,17 +234,8 @@ def test_abbreviated_options_are_refused(era, verbs, capsys):
 
 
 def test_forecasting_another_store(era, verbs):
-    argv = [
-        "forecast",
-        "runs/era",
-        "--store",
-        "a.nc",
-        "--init",
-        "2008-01-01:2008-02-01:5 days",
-        "--out",
-        "fc.zarr",
-    ]
-    assert main(argv) == 0
+    line = "forecast runs/era --store a.nc --init '2008-01-01:2008-02-01:5 days' --out fc.zarr"
+    assert called(line) == 0
     expected = {
         "store": "a.nc",
         "init": ("2008-01-01", "2008-02-01", "5 days"),
@@ -323,10 +244,8 @@ def test_forecasting_another_store(era, verbs):
         "members": 0,
     }
     assert verbs.calls.pop() == ("forecast_store", (era,), expected)
-    assert (
-        main([*argv, "--lead-times", "1 day, 5 days", "--store", "a.nc", "b.nc", "--members", "16"])
-        == 0
-    )
+    more = "--lead-times '1 day, 5 days' --store a.nc b.nc --members 16"
+    assert called(f"{line} {more}") == 0
     assert verbs.calls.pop()[2] == expected | {
         "store": ["a.nc", "b.nc"],
         "lead_times": ["1 day", "5 days"],
@@ -335,7 +254,7 @@ def test_forecasting_another_store(era, verbs):
 
 
 def test_evaluating_stores(era, verbs, monkeypatch):
-    assert main(["evaluate", "a.zarr", "b.zarr", "--truth", "t.nc", "--reference", "runs/era"]) == 0
+    assert called("evaluate a.zarr b.zarr --truth t.nc --reference runs/era") == 0
     common = {
         "truth": "t.nc",
         "out": Path("skill.csv"),
@@ -350,7 +269,7 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "sciwm.verify.evaluate_forecasts",
         lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)),
     )
-    assert main(["evaluate", "a.zarr", "--truth", "t.nc"]) == 0
+    assert called("evaluate a.zarr --truth t.nc") == 0
     assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common | {"report": None})
     for flags, method in ((["--regrid"], "linear"), (["--regrid", "conservative"], "conservative")):
         for more, rest in (
@@ -409,17 +328,8 @@ def test_evaluating_stores(era, verbs, monkeypatch):
 def test_baselines(monkeypatch):
     calls = []
     monkeypatch.setattr("sciwm.verify.write_baselines", lambda *a, **k: calls.append((a, k)))
-    options = [
-        "--train",
-        "2000:2006",
-        "--init",
-        "2008-01-01:2008-12-31:5 days",
-        "--lead-times",
-        "1 day, 3 days",
-        "--out",
-        "b",
-    ]
-    assert main(["baselines", "t.nc", *options, "--methods", "lim"]) == 0
+    times = "--train 2000:2006 --init '2008-01-01:2008-12-31:5 days' --lead-times '1 day, 3 days'"
+    assert called(f"baselines t.nc {times} --out b --methods lim") == 0
     expected = {
         "train": ("2000", "2006"),
         "init": ("2008-01-01", "2008-12-31", "5 days"),
@@ -447,11 +357,8 @@ def test_demo_and_check(era, verbs, capsys):
 
 def test_leakage_that_is_allowed_is_kept_in_the_configuration_of_a_run(era, verbs):
     assert main(["evaluate", "runs/era", "--allow-leakage"]) == 0
-    assert verbs.calls[-1] == (
-        "evaluate",
-        (era, load_config("train: {steps: 20}\nskill: {allow_leakage: true}\n")),
-        {},
-    )
+    config = load_config("train: {steps: 20}\nskill: {allow_leakage: true}\n")
+    assert verbs.calls[-1] == ("evaluate", (era, config), {})
     for verb in ("check", "run"):
         verbs.answers["check"] = []
         assert main([verb, "tiny", "--allow-leakage"]) == 0
@@ -472,23 +379,8 @@ def test_comparing(era, verbs, monkeypatch, capsys):
     }
     assert main(["compare", "tiny", "--train.steps=3"]) == 0
     assert calls.pop() == ((load_config("train: {steps: 3}\n"),), asked)
-    assert (
-        main(
-            [
-                "compare",
-                "tiny",
-                "--seeds",
-                "4, 2",
-                "--methods",
-                "jepa,random",
-                "--split",
-                "validation",
-                "--out",
-                "c",
-            ]
-        )
-        == 0
-    )
+    options = "--seeds '4, 2' --methods jepa,random --split validation --out c"
+    assert called(f"compare tiny {options}") == 0
     assert calls.pop()[1] == {
         "out": Path("c"),
         "seeds": [4, 2],
@@ -541,9 +433,8 @@ def test_errors_of_others_keep_their_traceback(era, verbs):
 def test_a_flow_that_blows_up_is_told_plainly(verbs, capsys):
     qg = importlib.import_module("sciwm.catalogue").load("qg")
     fast = qg.Flow(time_step=86400.0)
-    verbs.answers["demo"] = lambda: qg.make(
-        num_members=1, num_times=60, spinup_days=0, flow=fast, progress=False
-    )
+    short = {"num_members": 1, "num_times": 60, "spinup_days": 0, "progress": False}
+    verbs.answers["demo"] = lambda: qg.make(flow=fast, **short)
     assert main(["demo"]) == 2
     error = capsys.readouterr().err
     assert "expected a shorter `time_step`" in error
@@ -557,20 +448,15 @@ def test_file_errors_of_libraries_are_told_plainly(era, verbs, capsys):
 
 
 def test_traceback_on_request(era, verbs):
-    for argv in (
-        ["train", "runs/era", "--seed=9", "--traceback"],
-        ["--traceback", "train", "runs/era", "--seed=9"],
-    ):
+    for line in ("train runs/era --seed=9 --traceback", "--traceback train runs/era --seed=9"):
         with pytest.raises(ValueError, match="seed = 9"):
-            main(argv)
+            called(line)
 
 
 def test_messages_keep_brackets_and_length(era, verbs, capsys):
     assert main(["train", "runs/era", "--objective.lead_steps=[0]"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "got objective.lead_steps = [0], expected a list of positive counts of time steps\n"
-    )
+    message = "got objective.lead_steps = [0], expected a list of positive counts of time steps\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize(
@@ -603,17 +489,7 @@ def test_initial_times(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "2008-01-01",
-        "2008-01-01:",
-        "a:b",
-        "2008-01-01:2009-01-01:5",
-        "a/b",
-        "2008/2009/5",
-        "2008/2009/1 d/3",
-    ],
+    "text", ["", "2008-01-01", "2008-01-01:", "a:b", "a/b", "2008:2009:5", "2008/2009/1 d/3"]
 )
 def test_initial_times_that_cannot_be_read(text):
     with pytest.raises(ValueError, match=r"expected START:END or START:END:STEP"):
@@ -649,15 +525,16 @@ def test_python_dash_m(monkeypatch, capsys):
 
 def test_the_verbs_take_what_the_command_line_gives():
     module = pytest.importorskip("sciwm.run.verbs")
+
+    def takes(name, *args, **kwargs):
+        inspect.signature(getattr(module, name)).bind(*args, **kwargs)
+
     for name in ("prepare", "run_all"):
-        inspect.signature(getattr(module, name)).bind(
-            "run", "config", scheduler="tcp://h:1", workers=0
-        )
+        takes(name, "run", "config", scheduler="tcp://h:1", workers=0)
     for name in ("prepare", "train", "probe", "forecast", "evaluate", "report", "run_all"):
-        inspect.signature(getattr(module, name)).bind("run", "config")
-    inspect.signature(module.check).bind("config")
-    inspect.signature(module.demo).bind("out", quick=True)
-    inspect.signature(module.forecast_store).bind(
-        "run", store="s", init=("a", "b", None), out="o", lead_times=None, members=0
-    )
-    inspect.signature(module.evaluate_store).bind(["fc"], truth="t", reference="r", out="o")
+        takes(name, "run", "config")
+    takes("check", "config")
+    takes("demo", "out", quick=True)
+    data = {"store": "s", "init": ("a", "b", None), "out": "o"}
+    takes("forecast_store", "run", **data, lead_times=None, members=0)
+    takes("evaluate_store", ["fc"], truth="t", reference="r", out="o")

@@ -12,11 +12,8 @@ def make(time, *, lat=3, lon=4, seed=0, chunks=None, nan=0.0):
     rng = np.random.default_rng(seed)
     year, day, _ = calendar_fields(time)
     cycle = 5 * np.sin(2 * np.pi * year) + 2 * np.cos(4 * np.pi * year) + np.cos(2 * np.pi * day)
-    values = (
-        5000.0
-        + cycle[:, None, None] * rng.normal(size=(lat, lon))
-        + rng.normal(size=(len(time), lat, lon))
-    )
+    season = cycle[:, None, None] * rng.normal(size=(lat, lon))
+    values = 5000.0 + season + rng.normal(size=(len(time), lat, lon))
     values[rng.random(values.shape) < nan] = np.nan
     coords = {"time": time, "latitude": np.arange(lat) * 1.0, "longitude": np.arange(lon) * 1.0}
     ds = xr.Dataset(
@@ -76,14 +73,13 @@ def test_missing_values_are_left_out_cell_by_cell():
     assert (c[1:, 0, 1] == 0).all()
     for i, j in [(0, 2), (1, 1), (2, 3)]:
         x = ds.z500.values[:, i, j]
-        ok = ~np.isnan(x)
-        expected = np.linalg.lstsq(design[ok], x[ok], rcond=None)[0]
+        valid = ~np.isnan(x)
+        expected = np.linalg.lstsq(design[valid], x[valid], rcond=None)[0]
         np.testing.assert_allclose(c[:, i, j], expected, rtol=1e-9, atol=1e-9)
-        assert spread.count.z500[i, j] == ok.sum()
-        assert spread.first_missing.z500[i, j] == np.argmin(ok)
-        np.testing.assert_allclose(
-            spread.squares.z500[i, j], ((x - design @ expected)[ok] ** 2).sum(), rtol=1e-6
-        )
+        assert spread.count.z500[i, j] == valid.sum()
+        assert spread.first_missing.z500[i, j] == np.argmin(valid)
+        squares = ((x - design @ expected)[valid] ** 2).sum()
+        np.testing.assert_allclose(spread.squares.z500[i, j], squares, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["harmonic", "monthly", "constant"])
@@ -97,8 +93,8 @@ def test_chunked_equals_whole(kind, nan):
         {"time": -1, "longitude": 5},
     ):
         parts, two = fit_climatology_and_spread(ds.chunk(chunks), kind=kind, harmonics=2)
-        # coefficients of the cycle are sums of terms of both signs: measured by the size of the
-        # anomalies, about 5
+        # Coefficients of the cycle are sums of terms of both signs: measured by the size of the
+        # anomalies, about 5.
         xr.testing.assert_allclose(parts.coefficients, whole.coefficients, rtol=1e-12, atol=1e-12)
         xr.testing.assert_identical(two.count, one.count)
         xr.testing.assert_identical(two.first_missing, one.first_missing)
@@ -111,29 +107,22 @@ def test_a_large_offset_loses_nothing(kind, nan):
     time = daily(periods=1500)
     ds = make(time, lat=4, lon=5, nan=nan)
     ds["z500"] = ds.z500 - 5000.0
-    # multiples of 2⁻²⁰ stay exact when 50,000 or ten million is added: any difference comes from
-    # the sums
+    # Multiples of 2⁻²⁰ stay exact when 50,000 or ten million is added: any difference comes from
+    # the sums.
     ds["z500"] = (ds.z500 * 2.0**20).round() / 2.0**20
     plain, one = fit_climatology_and_spread(ds, kind=kind, harmonics=2)
+    means, waves = slice(None) if kind == "monthly" else slice(1), slice(1, None)
     for offset in (5e4, 1e7):
         for chunks in ({"time": -1}, {"time": 97, "latitude": 3}):
-            shifted, two = fit_climatology_and_spread(
-                (ds + offset).chunk(chunks), kind=kind, harmonics=2
-            )
+            data = (ds + offset).chunk(chunks)
+            shifted, two = fit_climatology_and_spread(data, kind=kind, harmonics=2)
             xr.testing.assert_allclose(two.squares, one.squares, rtol=1e-12)
-            cycle = (
-                shifted.coefficients[{"coefficient": slice(None) if kind == "monthly" else 0}]
-                - offset
-            )
-            expected = plain.coefficients[{"coefficient": slice(None) if kind == "monthly" else 0}]
-            xr.testing.assert_allclose(cycle, expected, rtol=0, atol=2 * np.spacing(offset))
+            found, expected = (c.coefficients.isel(coefficient=means) for c in (shifted, plain))
+            atol = 2 * np.spacing(offset)
+            xr.testing.assert_allclose(found - offset, expected, rtol=0, atol=atol)
             if kind == "harmonic":
-                xr.testing.assert_allclose(
-                    shifted.coefficients[{"coefficient": slice(1, None)}],
-                    plain.coefficients[{"coefficient": slice(1, None)}],
-                    rtol=0,
-                    atol=1e-12,
-                )
+                found, expected = (c.coefficients.isel(coefficient=waves) for c in (shifted, plain))
+                xr.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_parts_of_the_record_may_never_see_a_cell():

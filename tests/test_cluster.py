@@ -17,7 +17,10 @@ from sciwm.testing import small_climate
 distributed = pytest.importorskip("distributed")
 
 CONFIG = """
-data: {store: STORE, harmonics: 1, split: {train: [Y0, Y1], validation: [Y2-01, Y2-06], test: [Y2-07, Y2-12]}}
+data:
+  store: STORE
+  harmonics: 1
+  split: {train: [Y0, Y1], validation: [Y2-01, Y2-06], test: [Y2-07, Y2-12]}
 forecast: {lead_times: [1 day]}
 """
 
@@ -57,10 +60,9 @@ def test_without_distributed_the_extra_is_named(monkeypatch):
 def test_an_address_where_nobody_answers_is_named_soon(monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 1.0)
     start = time.monotonic()
+    silent = r"scheduler 'tcp://127.0.0.1:1', which does not answer"
     with (
-        pytest.raises(
-            ConnectionError, match=r"scheduler 'tcp://127.0.0.1:1', which does not answer"
-        ),
+        pytest.raises(ConnectionError, match=silent),
         dask_workers(scheduler="tcp://127.0.0.1:1"),
     ):
         pass
@@ -85,17 +87,12 @@ def test_a_scheduler_without_workers_is_refused(monkeypatch):
 
 def test_the_verb_prepares_on_a_cluster_and_lets_go_of_it(config, capsys):
     assert main(["prepare", config, "--out", "threads"]) == 0
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-    ) as cluster:
-        assert (
-            main(["prepare", config, "--out", "cluster", "--scheduler", cluster.scheduler_address])
-            == 0
-        )
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(processes=False, **settings) as cluster:
+        there = ["--out", "cluster", "--scheduler", cluster.scheduler_address]
+        assert main(["prepare", config, *there]) == 0
         assert "workers: 2, dashboard: http://" in capsys.readouterr().out
-        assert not cluster.scheduler.clients or all(
-            c == "fire-and-forget" for c in cluster.scheduler.clients
-        )
+        assert set(cluster.scheduler.clients) <= {"fire-and-forget"}
     stores = [open_training_store(f"{out}/train.zarr").load() for out in ("threads", "cluster")]
     xr.testing.assert_identical(*stores)
     assert np.isfinite(stores[0].state.values).all()

@@ -12,15 +12,8 @@ from sciwm.arguments import build_parser, split_overrides
 from sciwm.config import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    page
-    for page in [
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        *sorted((ROOT / "docs").rglob("*.md")),
-    ]
-    if page.exists()
-]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if page.exists()]
 SHELL = {"bash", "console", "sh", "shell"}
 
 
@@ -32,11 +25,9 @@ class Block(NamedTuple):
 
 def blocks(text: str) -> list[Block]:
     """Fenced code blocks, but those after a comment ``<!-- not run: why -->``."""
-    pattern = re.compile(
-        r"(?P<skip><!-- not"
-        r" run:[^>]*-->\s*\n)?^(?P<fence>```+)(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)\s*$",
-        re.M | re.S,
-    )
+    skip = r"(?P<skip><!-- not run:[^>]*-->\s*\n)?"
+    fence = r"^(?P<fence>```+)(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)\s*$"
+    pattern = re.compile(skip + fence, re.M | re.S)
     return [
         Block(match["language"], match["code"], text.count("\n", 0, match.start("code")) + 1)
         for match in pattern.finditer(text)
@@ -45,7 +36,10 @@ def blocks(text: str) -> list[Block]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Words of each ``sciwm`` and ``make`` command in shell blocks; prompts, variables and comments taken off."""
+    """Words of each ``sciwm`` and ``make`` command in shell blocks.
+
+    Prompts, variables and comments are taken off.
+    """
     found = []
     for block in blocks(text):
         if block.language not in SHELL:
@@ -81,30 +75,27 @@ def complaint(words: list[str]) -> str | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_blocks_run(page, tmp_path, monkeypatch, request):
-    """In order, in one namespace, in a folder that is empty but for a finished run where a page asks for ``runs/demo``."""
+    """In order, in one namespace, in an empty folder.
+
+    Where a page asks for ``runs/demo``, the folder has a finished run.
+    """
     monkeypatch.chdir(tmp_path)
-    if "runs/demo" in "".join(
-        block.code
-        for block in blocks(page.read_text(encoding="utf-8"))
-        if block.language == "python"
-    ):
+    all_blocks = blocks(page.read_text(encoding="utf-8"))
+    python = [block for block in all_blocks if block.language == "python"]
+    if any("runs/demo" in block.code for block in python):
         (tmp_path / "runs").mkdir()
         (tmp_path / "runs" / "demo").symlink_to(request.getfixturevalue("finished_run"))
     namespace = {"__name__": "__readme__"}
-    for block in blocks(page.read_text(encoding="utf-8")):
-        if block.language == "python":
-            source = "\n" * (block.line - 1) + block.code
-            exec(compile(source, str(page), "exec"), namespace)
+    for block in python:
+        source = "\n" * (block.line - 1) + block.code
+        exec(compile(source, str(page), "exec"), namespace)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_sessions_print_what_they_show(page):
     """Blocks of ``>>>`` lines, errors included."""
-    result = doctest.testfile(
-        str(page),
-        module_relative=False,
-        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
-    )
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testfile(str(page), module_relative=False, optionflags=flags)
     assert result.failed == 0
 
 

@@ -108,36 +108,29 @@ def test_a_box_of_ones_own_is_an_index():
     forecast = forecast_of(observed, range(500, 600), np.array([2]), noise=2.0)
     reference = fit_reference(observed, train=slice("2000", "2000"), harmonics=1)
     options = {"reference": reference, "baselines": (), "metrics": ("correlation",), "resamples": 0}
-    skill = evaluate(
-        forecast, observed, regions=("mine:35,51,-2.5,7.5",), **options
-    )  # the middle row and what is south of it, two columns
+    # The middle row and what is south of it, two columns.
+    skill = evaluate(forecast, observed, regions=("mine:35,51,-2.5,7.5",), **options)
     area = np.cos(np.deg2rad(observed.latitude.values[:2]))
     normal = reference.climatology.at(observed.time[502:602]).t850.values
     fields = forecast.t850[:, 0].values, observed.t850.values[502:602]
-    index = [
-        np.average((f - normal)[:, :2, :2].mean(axis=2), axis=1, weights=area * [1.0, 0.6])
-        for f in fields
-    ]
+    means = [(f - normal)[:, :2, :2].mean(axis=2) for f in fields]
+    index = [np.average(mean, axis=1, weights=area * [1.0, 0.6]) for mean in means]
     assert skill.value.item() == pytest.approx(np.corrcoef(*index)[0, 1])
 
 
 def coast(observed):
     """Two columns of sea, one of half land, one of land."""
-    share = np.broadcast_to([0.0, 0.0, 0.5, 1.0], (3, 4))
-    return xr.DataArray(
-        share, {d: observed[d] for d in ("latitude", "longitude")}, ("latitude", "longitude")
-    )
+    share, dims = np.broadcast_to([0.0, 0.0, 0.5, 1.0], (3, 4)), ("latitude", "longitude")
+    return xr.DataArray(share, {d: observed[d] for d in dims}, dims)
 
 
 def test_land_and_ocean_share_the_coast():
     observed = weather(20)
-    weights = region_weights(observed.t850, ["all", "land", "ocean"], land=coast(observed))
-    np.testing.assert_allclose(
-        weights.sel(region="land") + weights.sel(region="ocean"), weights.sel(region="all")
+    everywhere, land, ocean = region_weights(
+        observed.t850, ["all", "land", "ocean"], land=coast(observed)
     )
-    np.testing.assert_allclose(
-        (weights.sel(region="land") / weights.sel(region="all"))[0], [0, 0, 0.5, 1]
-    )
+    np.testing.assert_allclose(land + ocean, everywhere)
+    np.testing.assert_allclose((land / everywhere)[0], [0, 0, 0.5, 1])
     assert region_weights(xr.DataArray([1.0, 2.0], dims="time"), ["land"]).values.tolist() == [0.0]
 
 
@@ -153,23 +146,13 @@ def test_land_is_found_beside_the_observations_or_given():
     area = np.cos(np.deg2rad(observed.latitude.values))[:, None] * coast(observed).values
     expected = np.sqrt((error * area).sum() / area.sum() / 60)
     assert given.value.sel(region="land").item() == pytest.approx(expected)
-    with pytest.raises(
-        ValueError, match=r"got region 'land' without a land–sea mask, expected .* --mask STORE"
-    ):
+    none = r"got region 'land' without a land–sea mask, expected .* --mask STORE"
+    with pytest.raises(ValueError, match=none):
         evaluate(forecast, observed, **options)
-    with pytest.raises(
-        ValueError,
-        match=(
-            "got a land–sea mask with 4 of longitude from 1 to 16, expected those of the"
-            " observations"
-        ),
-    ):
-        evaluate(
-            forecast,
-            observed,
-            mask=coast(observed).assign_coords(longitude=observed.longitude + 1),
-            **options,
-        )
+    other = "mask with 4 of longitude from 1 to 16, expected those of the observations"
+    moved = coast(observed).assign_coords(longitude=observed.longitude + 1)
+    with pytest.raises(ValueError, match=other):
+        evaluate(forecast, observed, mask=moved, **options)
     with pytest.raises(ValueError, match=r"values from 0 to 2, expected 0 \(sea\) to 1 \(land\)"):
         evaluate(forecast, observed, mask=2 * coast(observed), **options)
     assert land_fraction(observed) is None

@@ -26,7 +26,10 @@ def anomalies(field, harmonics=2):
 
 
 def errors(x, lead, rank):
-    """Normalised squared errors of a linear model in EOFs, of damped persistence and of persistence, on the later third."""
+    """Normalised squared errors on the later third of the record.
+
+    They are those of a linear model in EOFs, of damped persistence and of persistence.
+    """
     cut = 2 * len(x) // 3
     train, test = x[:cut], x[cut:]
     eofs = np.linalg.svd(train, full_matrices=False)[2][:rank].T
@@ -97,7 +100,7 @@ def test_steps_below_a_day_keep_the_damping_time():
 
 
 def test_periodic_grid_closes():
-    ds = small_climate(years=4, periodic=True, longitudes=24)
+    ds = small_climate(years=4, periodic=True, grid=(8, 24))
     assert float(ds.longitude[-1] + ds.longitude[1] - ds.longitude[0]) == 360
     assert abs(float(ds.latitude.sum())) < 1e-9
     x = ds.z500.isel(latitude=4)
@@ -135,7 +138,7 @@ def test_unknown_variable_is_refused_with_the_known_ones():
 
 
 def dihedral_by_projection(a, b, c, d):
-    """Torsion by projecting onto the plane normal to the middle bond: independent of the package's formula."""
+    """Torsion by projecting onto the plane normal to the middle bond: another way than ours."""
     axis = (c - b) / np.linalg.norm(c - b, axis=-1, keepdims=True)
     u = (a - b) - ((a - b) * axis).sum(-1, keepdims=True) * axis
     v = (d - c) - ((d - c) * axis).sum(-1, keepdims=True) * axis
@@ -155,10 +158,7 @@ def test_torsions_agree_with_positions():
 
 def test_phi_has_two_wells_with_boltzmann_weights_and_psi_is_fast():
     ds = double_well(num_trajectories=20, num_frames=2000)
-    phi, psi = (
-        ds.phi.values.reshape(20, -1).astype(float),
-        ds.psi.values.reshape(20, -1).astype(float),
-    )
+    phi, psi = (ds[name].values.reshape(20, -1).astype(float) for name in ("phi", "psi"))
     grid = np.linspace(-np.pi, np.pi, 2001)
     weight = np.exp(-(2 * np.cos(2 * grid) + 0.5 * np.sin(grid)))
     assert (phi > 0).mean() == pytest.approx(weight[grid > 0].sum() / weight.sum(), abs=0.06)
@@ -194,8 +194,6 @@ def test_examples_in_docstrings():
 
 
 def test_torch_is_not_imported():
-    code = (
-        "import sys, sciwm.testing as t; t.small_months(years=1); t.double_well(num_frames=3);"
-        " sys.exit('torch' in sys.modules)"
-    )
+    work = "t.small_months(years=1); t.double_well(num_frames=3)"
+    code = f"import sys, sciwm.testing as t; {work}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

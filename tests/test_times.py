@@ -80,9 +80,8 @@ def test_steps_of_words():
     assert MONTH.lead_value("3 months") == 3
     with pytest.raises(ValueError, match="expected a multiple of the data's step, 24 hours"):
         DAY.steps("36 hours")
-    with pytest.raises(
-        ValueError, match="expected it in months, because the data's step is 1 months"
-    ):
+    in_months = "expected it in months, because the data's step is 1 months"
+    with pytest.raises(ValueError, match=in_months):
         MONTH.steps("30 days")
     with pytest.raises(ValueError, match="expected plain months"):
         MONTH.steps(np.array([1], "timedelta64[D]"))
@@ -100,14 +99,11 @@ def test_impossible_steps(value, unit):
 
 @given(st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1)), st.integers(-60, 60))
 def test_adding_months_as_pandas_does(date, months):
-    start = np.array([date], "datetime64[ns]")
-    assert MONTH.add(start, months)[0] == np.datetime64(
-        pd.Timestamp(date) + pd.DateOffset(months=months)
-    )
-    clock = start + np.timedelta64(7, "h")
-    assert MONTH.add(clock, months)[0] == np.datetime64(
-        pd.Timestamp(date) + pd.DateOffset(months=months, hours=7)
-    )
+    start, expected = np.array([date], "datetime64[ns]"), pd.Timestamp(date)
+    expected += pd.DateOffset(months=months)
+    assert MONTH.add(start, months)[0] == np.datetime64(expected)
+    hours = np.timedelta64(7, "h")
+    assert MONTH.add(start + hours, months)[0] == np.datetime64(expected) + hours
 
 
 def test_adding_months_in_other_calendars():
@@ -126,15 +122,15 @@ def test_adding_hours_and_picoseconds():
         ["2004-02-28", "2004-02-29", "2004-03-01"],
         ["2005-02-28", "2005-03-01", "2005-03-02"],
     ]
-    assert DAY.add(np.array([noleap(2004, 2, 28)], dtype=object), 1).tolist() == [
-        noleap(2004, 3, 1)
-    ]
-    assert Step(6.0, "hours").add(np.array([noleap(2004, 2, 28)], dtype=object), 5).tolist() == [
-        noleap(2004, 3, 1, 6)
-    ]
-    np.testing.assert_allclose(
-        FRAME.add(np.array([1.0, 2.0])[:, None], [1, 4]), [[1.5, 3.0], [2.5, 4.0]]
-    )
+    start = np.array([noleap(2004, 2, 28)], dtype=object)
+    assert DAY.add(start, 1).tolist() == [noleap(2004, 3, 1)]
+    assert Step(6.0, "hours").add(start, 5).tolist() == [noleap(2004, 3, 1, 6)]
+    frames = FRAME.add(np.array([1.0, 2.0])[:, None], [1, 4])
+    np.testing.assert_allclose(frames, [[1.5, 3.0], [2.5, 4.0]])
+
+
+def other(calendar, **axis):
+    return xr.date_range("2000-01-01", calendar=calendar, use_cftime=True, **axis).values
 
 
 @pytest.mark.parametrize(
@@ -148,30 +144,10 @@ def test_adding_hours_and_picoseconds():
         (pd.date_range("2000-01-15", periods=5, freq="QS").values, Step(3.0, "months")),
         (pd.date_range("2000-07-01", periods=2, freq="MS").values, MONTH),
         (pd.date_range("2001-02-01", periods=5, freq="28D").values, Step(672.0, "hours")),
-        (
-            xr.date_range(
-                "2000-01-01", periods=40, freq="D", calendar="noleap", use_cftime=True
-            ).values,
-            DAY,
-        ),
-        (
-            xr.date_range(
-                "2000-01-01", periods=14, freq="MS", calendar="noleap", use_cftime=True
-            ).values,
-            MONTH,
-        ),
-        (
-            xr.date_range(
-                "2000-01-01", periods=14, freq="MS", calendar="360_day", use_cftime=True
-            ).values,
-            MONTH,
-        ),
-        (
-            xr.date_range(
-                "2000-01-01", periods=5, freq="12h", calendar="360_day", use_cftime=True
-            ).values,
-            Step(12.0, "hours"),
-        ),
+        (other("noleap", periods=40, freq="D"), DAY),
+        (other("noleap", periods=14, freq="MS"), MONTH),
+        (other("360_day", periods=14, freq="MS"), MONTH),
+        (other("360_day", periods=5, freq="12h"), Step(12.0, "hours")),
     ],
 )
 def test_steps_are_inferred(values, expected):
@@ -187,20 +163,12 @@ def test_frames(units, value):
 
 
 def test_segments_may_jump():
-    time = np.concatenate(
-        [pd.date_range("2000", periods=3).values, pd.date_range("2005", periods=3).values]
-    )
+    time = np.concatenate([pd.date_range(year, periods=3).values for year in ("2000", "2005")])
     assert infer_step(axis(time, segment=[0, 0, 0, 1, 1, 1])) == DAY
-    assert infer_step(axis(np.tile([1.0, 3.0], 2), segment=[0, 0, 1, 1], units="ps")) == Step(
-        2.0, "ps"
-    )
-    with pytest.raises(
-        ValueError,
-        match=(
-            r"irregular time axis: 2000-01-03.* is followed by 2005-01-01.*expected steps of 24"
-            r" hours"
-        ),
-    ):
+    frames = axis(np.tile([1.0, 3.0], 2), segment=[0, 0, 1, 1], units="ps")
+    assert infer_step(frames) == Step(2.0, "ps")
+    jump = r"2000-01-03.* is followed by 2005-01-01.*expected steps of 24 hours"
+    with pytest.raises(ValueError, match=f"irregular time axis: {jump}"):
         infer_step(axis(time))
 
 
@@ -230,10 +198,8 @@ def test_axes_without_a_step(time, message):
 
 
 def test_numeric_time():
-    assert numeric_time(np.array(["1970-01-02T06", "1969-12-31"], "datetime64[h]")).tolist() == [
-        30.0,
-        -24.0,
-    ]
+    times = np.array(["1970-01-02T06", "1969-12-31"], "datetime64[h]")
+    assert numeric_time(times).tolist() == [30.0, -24.0]
     assert numeric_time(np.array([noleap(1971, 1, 1)], dtype=object)).tolist() == [8760.0]
     assert numeric_time(np.array([[1.5], [2]])).tolist() == [[1.5], [2]]
 
@@ -242,13 +208,8 @@ def test_numeric_time():
     ("calendar", "length"), [("standard", 366), ("noleap", 365), ("360_day", 360)]
 )
 def test_phases(calendar, length):
-    time = xr.date_range(
-        "2004-01-01",
-        periods=length * 4,
-        freq="6h",
-        calendar=calendar,
-        use_cftime=calendar != "standard",
-    ).values
+    kind = {"calendar": calendar, "use_cftime": calendar != "standard"}
+    time = xr.date_range("2004-01-01", periods=length * 4, freq="6h", **kind).values
     year, day, month = calendar_fields(time)
     np.testing.assert_allclose(year, np.arange(length * 4) / (length * 4), atol=1e-9)
     np.testing.assert_allclose(day, np.tile([0, 0.25, 0.5, 0.75], length), atol=1e-9)

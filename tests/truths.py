@@ -19,18 +19,14 @@ def grid(values, *, time, name="t850", units="K", latitude=None, longitude=None)
     _, rows, columns = values.shape
     latitude = np.linspace(40.0, 60.0, rows) if latitude is None else latitude
     longitude = np.arange(columns) * 5.0 if longitude is None else longitude
-    array = xr.DataArray(
-        values,
-        dims=("time", "latitude", "longitude"),
-        coords={
-            "time": time,
-            "latitude": latitude,
-            "longitude": longitude,
-            "segment": ("time", np.zeros(len(time), "int32")),
-        },
-        attrs={"units": units},
-    )
-    return array.to_dataset(name=name)
+    coords = {
+        "time": time,
+        "latitude": latitude,
+        "longitude": longitude,
+        "segment": ("time", np.zeros(len(time), "int32")),
+    }
+    dims = ("time", "latitude", "longitude")
+    return xr.Dataset({name: (dims, values, {"units": units})}, coords)
 
 
 def autoregressive(count, *, phi, cells, seed=0):
@@ -47,9 +43,8 @@ def weather(count=1200, *, phi=0.8, rows=3, columns=4, seed=0, name="t850"):
     """Annual cycle plus AR(1) noise in every cell."""
     time = days(count)
     season = 10.0 * np.cos(2 * np.pi * np.arange(count) / 365.25)
-    noise = autoregressive(count, phi=phi, cells=rows * columns, seed=seed).reshape(
-        count, rows, columns
-    )
+    noise = autoregressive(count, phi=phi, cells=rows * columns, seed=seed)
+    noise = noise.reshape(count, rows, columns)
     return grid(280.0 + season[:, None, None] + noise, time=time, name=name)
 
 
@@ -60,13 +55,11 @@ def forecast_of(observed, init, leads, *, noise=0.5, seed=1, step=DAY):
     out = {}
     for name, field in observed.data_vars.items():
         values = field.values[positions]
-        out[name] = (
-            ("init_time", "lead_time", *field.dims[1:]),
-            values + noise * random.standard_normal(values.shape),
-        )
-    lead_time = np.asarray(leads) * step
-    coords = {
-        d: observed[d].variable for d in observed.dims if d != "time" and d in observed.coords
+        values = values + noise * random.standard_normal(values.shape)
+        out[name] = (("init_time", "lead_time", *field.dims[1:]), values)
+    times = {
+        "init_time": observed.time.values[np.asarray(init)],
+        "lead_time": np.asarray(leads) * step,
     }
     return xr.Dataset(
         out,

@@ -156,12 +156,9 @@ def open_training_store(path: str | Path) -> xr.Dataset:
     """
     path = Path(path)
     if not path.exists():
-        partial = path.with_name(f".{path.name}.partial")
-        hint = (
-            "an unfinished one lies beside it, `sciwm prepare` goes on with it"
-            if partial.exists()
-            else "write one with `sciwm prepare`"
-        )
+        hint = "write one with `sciwm prepare`"
+        if path.with_name(f".{path.name}.partial").exists():
+            hint = "an unfinished one lies beside it, `sciwm prepare` goes on with it"
         raise FileNotFoundError(f"got no training store at {path}; {hint}")
     if not is_training_store(path):
         raise ValueError(
@@ -169,9 +166,8 @@ def open_training_store(path: str | Path) -> xr.Dataset:
             " attribute 'complete' is not set"
         )
     store: xr.Dataset = xr.open_zarr(path, chunks={}, consolidated=True)
-    return store.assign_coords(
-        {n: c.astype(object) for n, c in store.coords.items() if c.dtype.kind == "T"}
-    )
+    texts = {n: c.astype(object) for n, c in store.coords.items() if c.dtype.kind == "T"}
+    return store.assign_coords(texts)
 
 
 def load_statistics(path: str | Path) -> Statistics:

@@ -11,7 +11,7 @@ from sciwm.streams.batches import Stream
 from sciwm.streams.choices import Order, Reading
 from sciwm.streams.sizes import choose_sizes
 from sciwm.streams.source import Source, open_source
-from sciwm.streams.windows import Windows, find_windows
+from sciwm.streams.windows import Ordering, Windows, find_windows
 
 __all__ = ["Order", "Reading", "Stream", "stream"]
 
@@ -39,7 +39,7 @@ def stream(
     ----------
     data : path, glob, URL, Dataset, or a list of these
         A training store as `sciwm.store.prepare` writes it, any Zarr store, a netCDF file, or a
-        Dataset, also one backed by Dask. Of several, pieces that follow one another in time make
+        Dataset, lazy or not. Of several, pieces that follow one another in time make
         one record, others are segments. No window crosses from one segment into another, or a gap
         in time. A dim ``time`` is needed.
     window : int
@@ -91,7 +91,7 @@ def stream(
     mode, sizes = choose_sizes(
         source, windows, batch_size=batch_size, every=order.every, reading=reading
     )
-    shuffled = "global" if mode == "resident" else "block"
+    shuffled: Ordering = "global" if mode == "resident" else "block"
     rank, world_size = order.place()
     return Stream(
         source=source,

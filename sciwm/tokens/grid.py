@@ -15,10 +15,10 @@ __all__ = ["GridTokenizer"]
 class GridTokenizer(nn.Module):
     """Cut states into patches of ``patch_size`` cells.
 
-    Grids that do not divide are padded at the end (north, east) with missing cells, or, where the
-    longitudes close on themselves, are refused unless they divide: a padded seam would part
-    neighbours. Each token carries the values of its cells, 0 where missing, and per channel the
-    fraction that was observed.
+    Grids that do not divide are padded at the end (north, east) with missing cells. Where
+    longitudes close on themselves they must divide: a padded seam would part neighbours. Each token
+    carries the values of its cells, 0 where missing, and per channel the fraction that was
+    observed.
 
     Parameters
     ----------
@@ -66,30 +66,21 @@ class GridTokenizer(nn.Module):
                 f"got patch_size {patch_size} for {self.shape[1]} periodic longitudes, expected a"
                 f" divisor of {self.shape[1]}, because padding would part the two sides of the seam"
             )
-        self.grid = (
-            math.ceil(self.shape[0] / patch_size[0]),
-            math.ceil(self.shape[1] / patch_size[1]),
-        )
-        self.num_tokens = self.grid[0] * self.grid[1]
+        rows, columns = (math.ceil(n / p) for n, p in zip(self.shape, patch_size, strict=True))
+        self.grid = (rows, columns)
+        self.num_tokens = rows * columns
         self.cells = num_channels * patch_size[0] * patch_size[1]
         self.feature_dim = self.cells + num_channels
         cosine = np.cos(np.deg2rad(np.asarray(latitude, float)))
-        point = torch.from_numpy(
-            unit_sphere(np.asarray(latitude)[:, None], np.asarray(longitude)[None, :])
-        ).float()
-        weight = (
-            torch.from_numpy(np.repeat(cosine[:, None], self.shape[1], axis=1))
-            .float()
-            .clamp_min(1e-4)
-        )
-        sums = (
-            self._split(torch.cat([point.permute(2, 0, 1) * weight, weight[None]]), 4)
-            .reshape(self.num_tokens, 4, -1)
-            .sum(-1)
-        )
-        self.register_buffer(
-            "position", nn.functional.normalize(sums[:, :3], dim=-1), persistent=False
-        )
+        point = unit_sphere(np.asarray(latitude)[:, None], np.asarray(longitude)[None, :])
+        weight = np.repeat(cosine[:, None], self.shape[1], axis=1)
+        # In float32: a pole counts a little, lest a token there have no direction.
+        area = torch.from_numpy(weight).float().clamp_min(1e-4)
+        moment = torch.from_numpy(point).float().permute(2, 0, 1) * area
+        parts = self._split(torch.cat([moment, area[None]]), 4)
+        sums = parts.reshape(self.num_tokens, 4, -1).sum(-1)
+        position = nn.functional.normalize(sums[:, :3], dim=-1)
+        self.register_buffer("position", position, persistent=False)
         self.register_buffer("area", sums[:, 3] / sums[:, 3].sum(), persistent=False)
 
     def _split(
@@ -110,9 +101,8 @@ class GridTokenizer(nn.Module):
         valid: Bool[Tensor, "*lead channel latitude longitude"],
     ) -> tuple[Float[Tensor, "*lead token feature"], Bool[Tensor, "*lead token"]]:
         """Token features, and which tokens hold at least one observed cell."""
-        cells = self.patches(values)
-        observed = self._split(valid.to(values.dtype), self.num_channels)
-        fraction = observed.reshape(*observed.shape[:-1], self.num_channels, -1).mean(-1)
+        cells, valid_cells = self.patches(values), self.patches(valid.to(values.dtype))
+        fraction = valid_cells.reshape(*cells.shape[:-1], self.num_channels, -1).mean(-1)
         return torch.cat([cells, fraction], dim=-1), fraction.amax(-1) > 0
 
     def patches(
@@ -129,15 +119,17 @@ class GridTokenizer(nn.Module):
         lead = patches.shape[:-2]
         split = patches.reshape(*lead, rows, columns, self.num_channels, height, width)
         order = (*range(len(lead)), *(len(lead) + i for i in (2, 0, 3, 1, 4)))
-        whole = split.permute(order).reshape(
-            *lead, self.num_channels, rows * height, columns * width
-        )
+        shape = (*lead, self.num_channels, rows * height, columns * width)
+        whole = split.permute(order).reshape(shape)
         return whole[..., : self.shape[0], : self.shape[1]]
 
     def surroundings(
         self, values: Float[Tensor, "*lead channel latitude longitude"], halo: int
     ) -> Float[Tensor, "*lead token feature"]:
-        """Values of each token's cells and of ``halo`` cells around them; 0 beyond the domain, wrapped where periodic."""
+        """Values of each token's cells and of ``halo`` cells around them.
+
+        0 beyond the domain, wrapped where periodic.
+        """
         if halo == 0:
             return self.patches(values)
         (rows, columns), (height, width) = self.grid, self.patch_size

@@ -17,7 +17,7 @@ def block_mask(
 ) -> Int[Tensor, "batch visible"]:
     """Indices of the tokens that stay visible when compact blocks are dropped.
 
-    Blocks grow around random tokens until ``ratio`` of all tokens is gone; nearness is measured
+    Blocks grow around random tokens until ``ratio`` of all tokens is gone. Nearness is measured
     between positions, so the same rule serves a grid, the globe and a molecule. Single dropped
     tokens could be filled in from their neighbours; blocks cannot.
 
@@ -56,7 +56,7 @@ def block_mask(
 def random_mask(
     tokens: int, *, batch: int, ratio: float, generator: torch.Generator | None = None
 ) -> Int[Tensor, "batch visible"]:
-    """Indices of the tokens that stay visible when single tokens are dropped, each as likely as any other.
+    """Indices of the tokens that stay visible when single tokens are dropped at random.
 
     Parameters
     ----------

@@ -24,8 +24,8 @@ def fit_distances(positions: np.ndarray, *, block: int = 4096) -> tuple[np.ndarr
     Returns
     -------
     mean, spread : ndarray, ``[atom, atom]``
-        In nm. Distances that never change (bonds under constraint) have their spread floored at
-        1e-3 nm, so that rounding is not blown up into a signal.
+        In nm. The spread is at least 1e-3 nm. So rounding is not blown up into a signal where
+        distances never change (bonds under constraint).
 
     Raises
     ------
@@ -51,9 +51,9 @@ def fit_distances(positions: np.ndarray, *, block: int = 4096) -> tuple[np.ndarr
 class MoleculeTokenizer(nn.Module):
     """Rows of the matrix of interatomic distances, standardized pair by pair.
 
-    Distances ignore where the molecule is and how it is turned: linear models on raw laboratory
-    coordinates measure drift and tumbling. They also ignore mirror images, which is harmless for a
-    molecule that keeps its chirality.
+    Distances ignore where the molecule is and how it is turned. Linear models on raw laboratory
+    coordinates measure drift and tumbling instead. Distances also ignore mirror images, which is
+    harmless for a molecule that keeps its chirality.
 
     Parameters
     ----------
@@ -69,15 +69,12 @@ class MoleculeTokenizer(nn.Module):
     def __init__(self, *, mean: np.ndarray, spread: np.ndarray) -> None:
         super().__init__()
         self.num_tokens = self.feature_dim = self.cells = mean.shape[0]
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer(
-            "spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False
-        )
+        self.register_buffer("mean", torch.as_tensor(mean).float(), persistent=False)
+        self.register_buffer("spread", torch.as_tensor(spread).float(), persistent=False)
         # Atoms are told apart by what they are, not where: one-hot "positions".
         self.register_buffer("position", torch.eye(self.num_tokens), persistent=False)
-        self.register_buffer(
-            "area", torch.full((self.num_tokens,), 1 / self.num_tokens), persistent=False
-        )
+        area = torch.full((self.num_tokens,), 1 / self.num_tokens)
+        self.register_buffer("area", area, persistent=False)
 
     def forward(
         self, values: Float[Tensor, "*lead atom 3"], valid: Bool[Tensor, "*lead atom 3"]

@@ -11,7 +11,7 @@ __all__ = ["fourier_features", "is_periodic", "solar_elevation", "unit_sphere"]
 def unit_sphere(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     """Cartesian points on the unit sphere.
 
-    Longitudes that differ by 360 degrees give the same point, so nothing downstream needs to know
+    Longitudes that differ by 360 degrees give the same point. So nothing downstream needs to know
     whether the grid is periodic.
 
     Parameters
@@ -52,8 +52,8 @@ def fourier_features(
 ) -> Float[Tensor, "token feature"]:
     """Sines and cosines of positions at doubling frequencies, beside the positions themselves.
 
-    Every axis is first stretched to [-1, 1] over the tokens at hand, so that a region of a few
-    degrees is resolved as well as the globe.
+    Every axis is first stretched to [-1, 1] over the tokens at hand. So a region of a few degrees
+    is resolved as well as the globe.
     """
     centre = (position.amax(0) + position.amin(0)) / 2
     half = ((position.amax(0) - position.amin(0)) / 2).clamp_min(1e-6)
@@ -69,7 +69,8 @@ def solar_elevation(
 ) -> Float[Tensor, "... token"]:
     r"""Sine of the sun's elevation above each token, in [-1, 1].
 
-    .. math:: \sin h = \sin\varphi \sin\delta + \cos\varphi \cos\delta \cos H, \qquad \delta = -23.44^\circ \cos(2\pi(y + 10/365))
+    .. math:: \sin h = \sin\varphi \sin\delta + \cos\varphi \cos\delta \cos H, \qquad
+        \delta = -23.44^\circ \cos(2\pi(y + 10/365))
 
     Parameters
     ----------

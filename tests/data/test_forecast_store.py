@@ -11,7 +11,7 @@ from sciwm.data.open import open_dataset, open_forecast
 
 def forecast(num=7, *, hours=24, calendar="standard", seed=0):
     """Forecasts with as many initial times, drawn at random."""
-    ds = open_dataset(testing.small_climate(years=1, calendar=calendar, latitudes=3, longitudes=4))
+    ds = open_dataset(testing.small_climate(years=1, calendar=calendar, grid=(3, 4)))
     rng = np.random.default_rng(seed)
     dates = {"calendar": calendar, "use_cftime": calendar != "standard"}
     start = xr.date_range("2001-03-01", periods=num, freq=f"{hours}h", **dates)

@@ -37,7 +37,7 @@ def settings(folder, *, steps=6):
     """A configuration of a tiny climate, and its file."""
     path = folder / "climate.nc"
     if not path.exists():
-        small_climate(years=4, latitudes=8, longitudes=12).to_netcdf(path)
+        small_climate(years=4).to_netcdf(path)
     with xr.open_dataset(path) as ds:
         first = int(ds["time"].dt.year[0])
     overrides = [

@@ -147,7 +147,7 @@ def test_another_configuration_is_refused(finished_run, capsys):
 
 def test_other_latitudes_and_longitudes_give_the_same_scores(tmp_path):
     """A store turned upside down, with longitudes on 0…360, is forecast and scored like the original."""
-    ds = small_climate(years=4, latitudes=8, longitudes=12)
+    ds = small_climate(years=4)
     first = int(ds["time"].dt.year[0])
     ds.to_netcdf(tmp_path / "a.nc")
     turned = ds.sortby("latitude", ascending=False)
@@ -267,7 +267,7 @@ def test_check_says_what_is_wrong(tmp_path, capsys):
 
 def gapped_config(folder: Path, *, missing: int, test: str = "[2]") -> list[str]:
     """Three pieces of one record, `missing` days between them, that train, choose and are scored."""
-    ds = small_climate(years=4, latitudes=8, longitudes=12).drop_vars("segment")
+    ds = small_climate(years=4).drop_vars("segment")
     starts = [800, 1100]
     keep = np.ones(ds.sizes["time"], bool)
     for start in starts:
@@ -312,7 +312,7 @@ def test_pieces_of_one_record_need_a_gap(tmp_path, capsys):
 def test_pieces_far_apart_and_members_need_none(tmp_path):
     overrides = gapped_config(tmp_path, missing=10)
     assert verbs.check(load_config("", overrides)) == []
-    members = small_climate(years=2, latitudes=8, longitudes=12)
+    members = small_climate(years=2)
     for number in range(3):
         members.drop_vars("segment").to_netcdf(tmp_path / f"m{number}.nc")
     assert verbs.check(load_config("", [*overrides, f"--data.store={tmp_path / 'm*.nc'}"])) == []

@@ -281,9 +281,8 @@ def test_other_arguments_start_over(tmp_path, monkeypatch):
     prepare(ds, out, blocks=SPLIT, fit=Fit(climatology="monthly"), progress=False)
     assert calls == [1]
     assert load_statistics(out).climatology.kind == "monthly"
-    prepare(
-        ds, out, blocks=SPLIT, fit=Fit(climatology="constant"), progress=False
-    )  # replaces the older store
+    # Replaces the older store.
+    prepare(ds, out, blocks=SPLIT, fit=Fit(climatology="constant"), progress=False)
     assert load_statistics(out).climatology.kind == "constant"
     assert [p.name for p in tmp_path.iterdir()] == ["train.zarr"]
 
@@ -333,8 +332,8 @@ def test_infinite_values_are_refused_even_where_missing_ones_are_masked(tmp_path
     assert not (tmp_path / "train.zarr").exists()
     broken = molecule()
     broken.positions[5, 0, 0] = np.inf
+    fit = Fit(missing=missing)
     with pytest.raises(ValueError, match=r"1 infinite values.*'positions' at time 5\.0"):
-        fit = Fit(missing=missing)
         prepare(broken, tmp_path / "m.zarr", blocks=WHOLE, fit=fit, progress=False)
 
 
@@ -532,14 +531,11 @@ def test_a_cluster_that_loses_its_work_leaves_something_to_go_on_with(tmp_path, 
         monkeypatch.context() as patch,
     ):
         patch.setattr(write, "record_progress", restart)
-        with pytest.raises(
-            OSError, match=r"the cluster lost its work on times .* what was written before is kept"
-        ):
+        lost = r"the cluster lost its work on times .* what was written before is kept"
+        with pytest.raises(OSError, match=lost):
             prepare(ds, out, blocks=SPLIT, fit=FIT, progress=False)
-        assert (
-            json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())["done"]
-            == 240
-        )
+        record = json.loads((tmp_path / ".train.zarr.partial" / "progress.json").read_text())
+        assert record["done"] == 240
     monkeypatch.setattr(module, "fit_statistics", None)  # not fitted a second time
     prepare(ds, out, blocks=SPLIT, fit=FIT, progress=False)
     np.testing.assert_array_equal(

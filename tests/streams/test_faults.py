@@ -1,4 +1,4 @@
-"""What becomes of damage and of servers that fail: an error that names the chunk, or the right values after all; never a hang."""
+"""Damage and servers that fail: an error that names the chunk, or right values; never a hang."""
 
 import gc
 import http.server
@@ -63,9 +63,8 @@ def test_a_damaged_chunk_is_named_or_skipped_and_counted(store, values, mode, ha
     if harm == "missing":
         chunk.unlink()
     else:
-        chunk.write_bytes(
-            {"truncated": whole[: len(whole) // 2], "empty": b"", "noise": bytes(len(whole))}[harm]
-        )
+        half = whole[: len(whole) // 2]
+        chunk.write_bytes({"truncated": half, "empty": b"", "noise": bytes(len(whole))}[harm])
     options = BLOCKS | {"mode": mode, "memory_limit": 200_000 if mode == "block" else 2**30}
     with pytest.raises(OSError, match=r"could not read the states of times 2000-01-1.*u/c/3/0/0"):
         list(loader(store, **options))
@@ -84,9 +83,8 @@ def test_a_store_that_is_deleted_in_the_middle_of_an_epoch(store):
     batches = iter(loader(store, **BLOCKS | {"every": 1}, epochs=None))
     next(batches)
     shutil.rmtree(store)
-    with pytest.raises(
-        OSError, match=r"could not read the states of times .*u/c/\d+/0/0.*no such key"
-    ):
+    message = r"could not read the states of times .*u/c/\d+/0/0.*no such key"
+    with pytest.raises(OSError, match=message):
         for _ in batches:
             pass
     assert not readers()
@@ -95,8 +93,12 @@ def test_a_store_that_is_deleted_in_the_middle_of_an_epoch(store):
 # ---- a server that speaks enough of S3
 
 
+def complaint(code, message):
+    return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+
+
 class Bucket:
-    """Serves a folder as S3 does; ``faults[key]`` lists what happens to the next requests for a key."""
+    """Serves a folder as S3 does; ``faults[key]``: what happens to the next requests for a key."""
 
     def __init__(self, folder):
         self.folder, self.faults, self.requests = folder, defaultdict(list), defaultdict(int)
@@ -128,24 +130,15 @@ class Bucket:
             self.stopped.wait(30 if fault == "timeout" else 0)
             handler.close_connection = True
         elif fault == "500":
-            self.send(
-                handler,
-                500,
-                b"<Error><Code>InternalError</Code><Message>We encountered an internal"
-                b" error.</Message></Error>",
-                body=body,
-            )
-        elif "list-type" in urlsplit(handler.path).query or not path.is_file():
-            absent = (
-                b"<Error><Code>NoSuchKey</Code><Message>The specified key does not"
-                b" exist.</Message></Error>"
-            )
-            listing = b"<ListBucketResult><Name>bucket</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
-            self.send(
-                handler,
-                *((200, listing) if "list-type" in handler.path else (404, absent)),
-                body=body,
-            )
+            message = "We encountered an internal error."
+            self.send(handler, 500, complaint("InternalError", message), body=body)
+        elif "list-type" in urlsplit(handler.path).query:
+            listing = "<Name>bucket</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated>"
+            listing = f"<ListBucketResult>{listing}</ListBucketResult>".encode()
+            self.send(handler, 200, listing, body=body)
+        elif not path.is_file():
+            message = "The specified key does not exist."
+            self.send(handler, 404, complaint("NoSuchKey", message), body=body)
         else:
             self.send(handler, 200, path.read_bytes(), body=body, cut=fault == "truncated")
 
@@ -169,25 +162,20 @@ class Bucket:
 def bucket(store, tmp_path, monkeypatch):
     pytest.importorskip("s3fs")
     served = Bucket(tmp_path)
+    # One attempt and a short wait for the client: what sciwm does about faults is seen, and soon.
+    config = {"retries": {"total_max_attempts": 1}, "connect_timeout": 2, "read_timeout": 0.5}
     options = {
         "key": "user",
         "secret": "word",
         "endpoint_url": served.url,
-        # One attempt and a short wait for the client, so that what sciwm does about faults is seen,
-        # and soon.
-        "config_kwargs": {
-            "retries": {"total_max_attempts": 1},
-            "connect_timeout": 2,
-            "read_timeout": 0.5,
-            "region_name": "us-east-1",
-        },
+        "config_kwargs": config | {"region_name": "us-east-1"},
     }
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setitem(fsspec.config.conf, "s3", options)
     monkeypatch.setattr(fetch, "_FIRST_WAIT", 0.02)
     yield served
     served.close()
-    gc.collect()  # streams that errors have kept alive, and with them the threads that ask the server
+    gc.collect()  # streams that errors have kept alive, and their threads that ask the server
 
 
 KEY = "bucket/u.zarr/u/c/{}/0/0"
@@ -209,9 +197,8 @@ def test_s3_faults_that_pass_are_retried(bucket, values, fault):
 def test_s3_faults_that_stay_are_errors_that_name_the_chunk(bucket, fault):
     bucket.faults[KEY.format(7)] = [fault] * 10_000
     started = time.monotonic()
-    with pytest.raises(
-        OSError, match=r"could not read the states of times .*u/c/7/0/0.*in 5 attempts"
-    ):
+    message = r"could not read the states of times .*u/c/7/0/0.*in 5 attempts"
+    with pytest.raises(OSError, match=message):
         list(loader(URL, **BLOCKS))
     assert time.monotonic() - started < 30
     assert not readers()

@@ -576,7 +576,7 @@ def test_refusals(path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
 def test_readers_let_the_training_go_first(path, monkeypatch):
-    """Reader threads are nicer than the thread that takes the batches; their work is ahead of it."""
+    """Reader threads are nicer than the one that takes the batches; their work is ahead of it."""
     mine, seen = os.getpriority(os.PRIO_PROCESS, 0), []
     batches = loader(path, **OPTIONS, **SMALL)
     kind = type(batches.source.reader)

@@ -1,4 +1,4 @@
-"""Every kind of store gives the states that xarray reads from it, with segments where windows must not cross."""
+"""Every kind of store gives the states that xarray reads from it, and segments."""
 
 import gc
 import threading
@@ -147,9 +147,8 @@ def test_dask_reads_plain_zarr_arrays_without_zarr(zarr_path, monkeypatch, name)
     opened = xr.open_zarr(zarr_path, consolidated=False)[["u", "v"]]  # in any order otherwise
     expected = stacked(DERIVED[name](opened.compute()), list(DERIVED[name](opened)))
     source = open_source(DERIVED[name](opened))
-    monkeypatch.setattr(
-        "xarray.backends.zarr.ZarrArrayWrapper.__getitem__", None
-    )  # whoever calls it fails
+    # Whoever calls it fails.
+    monkeypatch.setattr("xarray.backends.zarr.ZarrArrayWrapper.__getitem__", None)
     if name == "every second":  # asks for single steps of chunks, which are left to zarr
         with pytest.raises(AssertionError):
             read(source)

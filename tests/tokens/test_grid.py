@@ -136,11 +136,9 @@ def test_impossible_patch_sizes_are_refused(patch):
 def test_a_periodic_grid_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="divisor of 10, because padding would part"):
         tokenizer_of((4, 10), (2, 4), globe=True)
-    assert tokenizer_of((4, 10), (2, 4)).grid == (2, 3)  # a region is padded
-    assert tokenizer_of((5, 10), (2, 5), globe=True).grid == (
-        3,
-        2,
-    )  # latitudes may be padded anywhere
+    # A region is padded; latitudes may be padded anywhere.
+    assert tokenizer_of((4, 10), (2, 4)).grid == (2, 3)
+    assert tokenizer_of((5, 10), (2, 5), globe=True).grid == (3, 2)
 
 
 @settings(max_examples=40)

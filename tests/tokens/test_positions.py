@@ -60,9 +60,8 @@ def test_periodic_axes(longitude, expected):
 def test_sun():
     assert elevation(EQUINOX, 0.5, 0, 0) == pytest.approx(1, abs=1e-3)
     assert elevation(EQUINOX, 0.0, 0, 0) == pytest.approx(-1, abs=1e-3)
-    assert elevation(EQUINOX, 0.75, 0, -90) == pytest.approx(
-        1, abs=1e-3
-    )  # noon in the west comes later
+    # Noon in the west comes later.
+    assert elevation(EQUINOX, 0.75, 0, -90) == pytest.approx(1, abs=1e-3)
     assert elevation(EQUINOX, 0.25, 0, 90) == pytest.approx(1, abs=1e-3)
     assert elevation(JUNE, 0.5, 23.44, 0) == pytest.approx(1, abs=1e-3)
     assert elevation(DECEMBER, 0.5, -23.44, 0) == pytest.approx(1, abs=1e-3)
