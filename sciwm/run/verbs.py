@@ -346,27 +346,15 @@ def report(run: RunDir, config: Config) -> None:
     if is_fresh(run, "report", inputs):
         return
     world = load_world(run.path)
-    split = {
-        f"{name} block": " – ".join(t.removesuffix(".000000000") for t in block)
-        for name, block in world.about["split"].items()
-    }
-    facts = {
-        k: str(v)
-        for k, v in (
-            world.about["provenance"]
-            | split
-            | {
-                "seed": config.seed,
-                "data": world.about["fingerprint"],
-            }
-        ).items()
-    }
+    facts = {name: str(value) for name, value in world.about["provenance"].items()}
+    for name, block in world.about["split"].items():
+        facts[f"{name} block"] = " – ".join(t.removesuffix(".000000000") for t in block)
+    facts |= {"seed": str(config.seed), "data": world.about["fingerprint"]}
     observed = observations(config, open_data(config, run))
-    diagnostics = (
-        xr.load_dataset(run.diagnostics_file) if run.diagnostics_file.exists() else None
-    )  # of an older version
+    diagnostics = None  # an older version made none
+    if run.diagnostics_file.exists():
+        diagnostics = xr.load_dataset(run.diagnostics_file)
     with xr.open_dataset(run.skill_file) as skill:
-        num_weights = sum(weight.numel() for weight in world.network.parameters())
         about = About(
             title=run.name,
             provenance=facts,
@@ -394,14 +382,14 @@ def _methods(
     """Paragraphs for the methods section of a paper: data, model, verification."""
     atoms = 0 if world.statistics is not None else world.tokenizer.num_tokens
     record = OBJECTIVES[config.objective.kind]
-    ahead = describe_rollout(config)
+    predictions = describe_rollout(config)
     return [
         describe_data(config, observed, world.about["split"], atoms=atoms),
         describe_model(
             config,
             sum(weight.numel() for weight in world.network.parameters()),
             noun=record.noun,
-            minimised=record.describe(world.network.objective, ahead=ahead),
+            minimised=record.describe(world.network.objective, predictions=predictions),
             atoms=atoms,
         ),
         describe_scores(skill, truth="the data", variables=variable_names(observed)),

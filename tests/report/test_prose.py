@@ -171,6 +171,6 @@ def test_a_masked_autoencoder_and_a_molecule_have_sentences_of_their_own():
 def described(config, parameters, *, atoms=0):
     """Paragraph on the model, with the words of its objective."""
     record, objective = OBJECTIVES[config.objective.kind], objective_of(config)
-    minimised = record.describe(objective, ahead=describe_rollout(config))
+    minimised = record.describe(objective, predictions=describe_rollout(config))
     words = {"noun": record.noun, "minimised": minimised}
     return describe_model(config, parameters, **words, atoms=atoms)
