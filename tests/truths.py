@@ -19,18 +19,10 @@ def grid(values, *, time, name="t850", units="K", latitude=None, longitude=None)
     _, rows, columns = values.shape
     latitude = np.linspace(40.0, 60.0, rows) if latitude is None else latitude
     longitude = np.arange(columns) * 5.0 if longitude is None else longitude
-    array = xr.DataArray(
-        values,
-        dims=("time", "latitude", "longitude"),
-        coords={
-            "time": time,
-            "latitude": latitude,
-            "longitude": longitude,
-            "segment": ("time", np.zeros(len(time), "int32")),
-        },
-        attrs={"units": units},
-    )
-    return array.to_dataset(name=name)
+    coords = {"time": time, "latitude": latitude, "longitude": longitude}
+    segment = ("time", np.zeros(len(time), "int32"))
+    array = xr.DataArray(values, coords | {"segment": segment}, tuple(coords))
+    return array.assign_attrs(units=units).to_dataset(name=name)
 
 
 def autoregressive(count, *, phi, cells, seed=0):
@@ -47,10 +39,9 @@ def weather(count=1200, *, phi=0.8, rows=3, columns=4, seed=0, name="t850"):
     """Annual cycle plus AR(1) noise in every cell."""
     time = days(count)
     season = 10.0 * np.cos(2 * np.pi * np.arange(count) / 365.25)
-    noise = autoregressive(count, phi=phi, cells=rows * columns, seed=seed).reshape(
-        count, rows, columns
-    )
-    return grid(280.0 + season[:, None, None] + noise, time=time, name=name)
+    noise = autoregressive(count, phi=phi, cells=rows * columns, seed=seed)
+    values = 280.0 + season[:, None, None] + noise.reshape(count, rows, columns)
+    return grid(values, time=time, name=name)
 
 
 def forecast_of(observed, init, leads, *, noise=0.5, seed=1, step=DAY):
@@ -60,22 +51,12 @@ def forecast_of(observed, init, leads, *, noise=0.5, seed=1, step=DAY):
     out = {}
     for name, field in observed.data_vars.items():
         values = field.values[positions]
-        out[name] = (
-            ("init_time", "lead_time", *field.dims[1:]),
-            values + noise * random.standard_normal(values.shape),
-        )
-    lead_time = np.asarray(leads) * step
-    coords = {
-        d: observed[d].variable for d in observed.dims if d != "time" and d in observed.coords
-    }
-    return xr.Dataset(
-        out,
-        coords={
-            "init_time": observed.time.values[np.asarray(init)],
-            "lead_time": lead_time,
-            **coords,
-        },
-    )
+        dims = ("init_time", "lead_time", *field.dims[1:])
+        out[name] = (dims, values + noise * random.standard_normal(values.shape))
+    coords = {"init_time": observed.time.values[np.asarray(init)]}
+    coords["lead_time"] = np.asarray(leads) * step
+    space = [d for d in observed.dims if d != "time" and d in observed.coords]
+    return xr.Dataset(out, coords | {d: observed[d].variable for d in space})
 
 
 def scored(forecasts, observed, *, train=None, resamples=1000, seed=0, against="lim", **options):
