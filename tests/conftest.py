@@ -14,7 +14,7 @@ hypothesis.settings.load_profile("unhurried")
 
 
 def tiny_run(folder: Path) -> Path:
-    """Simulate four short members of turbulence and take them through every stage, with three training steps."""
+    """Short members of turbulence taken through every stage, with three training steps."""
     from sciwm import catalogue
     from sciwm.config import load_config
     from sciwm.run import verbs

@@ -1,4 +1,7 @@
-"""What the verbs of the terminal do: every stage from data to report, each resumable, each telling what it wrote."""
+"""What the verbs of the terminal do: stages from data to report, each resumable.
+
+Each tells what it wrote.
+"""
 
 import json
 import shutil
@@ -82,7 +85,10 @@ __all__ = [
 
 
 def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
-    """Write the training store: with threads, on the Dask cluster at an address, or in processes started for it."""
+    """Write the training store.
+
+    With threads, on the Dask cluster at an address, or in processes started for it.
+    """
     ds = open_data(config, run)
     if problems := config_problems(config, ds):
         raise ValueError("; ".join(problems))
@@ -305,9 +311,9 @@ def evaluate_store(
     out: Path,
     asked: Asked | None = None,
 ) -> None:
-    """Score any forecast stores against any truth, with the baselines, metrics and regions of a run.
+    """Score any forecast stores against any truth, with baselines, metrics and regions of a run.
 
-    Baselines are learnt in the training years of the run; what is ``asked`` for takes the place of
+    Baselines are learnt in the training years of the run. What is ``asked`` for takes the place of
     what its configuration says.
     """
     config = reference.read_config()
@@ -397,7 +403,7 @@ def _methods(
 
 
 def run_all(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
-    """All stages, skipping what is up to date; the first one on Dask's cluster or processes, as `prepare`."""
+    """All stages, skipping what is up to date; scheduler and workers as of `prepare`."""
     prepare(run, config, scheduler=scheduler, workers=workers)
     for stage in (train, probe, forecast, evaluate, report):
         stage(run, config)
