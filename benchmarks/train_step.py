@@ -32,6 +32,7 @@ from machine import processor
 from torch import Tensor, nn
 
 from sciwm.model.jepa import JEPA
+from sciwm.model.settings import Inputs, Objective, Sizes
 from sciwm.model.twins import Twin
 from sciwm.tokens.masks import block_mask
 from sciwm.train.flops import count_flops
@@ -80,20 +81,16 @@ def position(size: Size) -> Tensor:
 def jepa_of(size: Size) -> JEPA:
     """The network as `sciwm train` builds it."""
     torch.manual_seed(0)
-    return JEPA(
-        position=position(size),
-        feature_dim=size.cells,
-        condition_dim=4,
-        local_dim=0,
+    inputs = Inputs(position(size), size.cells, condition_dim=4, local_dim=0, cells=size.cells)
+    sizes = Sizes(
         token_dim=size.width,
         encoder_blocks=size.encoder,
         predictor_blocks=size.predictor,
         num_heads=size.heads,
         dropout=size.dropout,
         history=HISTORY,
-        strength=STRENGTH,
-        num_directions=DIRECTIONS,
     )
+    return JEPA(inputs, sizes, Objective(strength=STRENGTH, num_directions=DIRECTIONS))
 
 
 class Plain(nn.Module):
@@ -221,7 +218,7 @@ class Rollouts:
 
     def __init__(self, size: Size, device: torch.device, precision: str) -> None:
         self.autocast = half_precision(device, precision)
-        self.twin = Twin(jepa_of(size), kind="supervised", cells=size.cells).to(device).eval()
+        self.twin = Twin(jepa_of(size), Objective("supervised")).to(device).eval()
         random = partial(torch.randn, generator=torch.Generator().manual_seed(1))
         inits = INITIAL_TIMES if size.name != "quick" else 4
         self.context = random(inits, HISTORY, size.count, size.cells).to(device)

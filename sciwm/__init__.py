@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from sciwm.data.open import open_dataset, open_forecast
     from sciwm.streams.choices import Order, Reading
     from sciwm.streams.open import stream
-    from sciwm.world.files import load
-    from sciwm.world.model import WorldModel
+    from sciwm.world.model import WorldModel, load
 else:
     # By hand: with lazy_loader 0.6 an unknown name gives "No sciwm attribute open_datset", without
     # the names there are; its `attach` hides the names from mypy, and its `attach_stub` needs a
@@ -36,7 +35,7 @@ else:
         "Order": "sciwm.streams.choices",
         "Reading": "sciwm.streams.choices",
         "WorldModel": "sciwm.world.model",
-        "load": "sciwm.world.files",
+        "load": "sciwm.world.model",
         "open_dataset": "sciwm.data.open",
         "open_forecast": "sciwm.data.open",
         "stream": "sciwm.streams.open",

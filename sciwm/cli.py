@@ -204,16 +204,22 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
             "got --reference and --train or --validation, expected one of them: a run has its own"
             " training years"
         )
-    common = {
+    from sciwm import verify
+
+    given = options.baselines
+    asked = verify.Asked(
+        metrics=tuple(_names(options.metrics)),
+        regions=tuple(_names(options.regions, by=";")),
+        events=tuple(_names(options.events, by=";")),
+        baselines=None if given is None else tuple(_names(given)),
+        mask=options.mask,
+        regrid=options.regrid,
+        allow_leakage=options.allow_leakage,
+    )
+    common: dict[str, Any] = {
         "truth": _one_or_many(options.truth),
         "out": options.out or Path("skill.csv"),
-        "metrics": _names(options.metrics),
-        "regions": _names(options.regions, by=";"),
-        "events": _names(options.events, by=";"),
-        "baselines": None if options.baselines is None else _names(options.baselines),
-        "mask": options.mask,
-        "regrid": options.regrid,
-        "allow_leakage": options.allow_leakage,
+        "asked": asked,
     }
     if options.reference is not None and options.report is not None:
         raise ValueError(
@@ -227,8 +233,6 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
         with _workers(options):
             verbs.evaluate_store(options.target, reference=resolve_run(options.reference), **common)
         return 0
-    from sciwm import verify
-
     periods = _periods(options)
     with _workers(options):
         verify.evaluate_forecasts(options.target, **periods, **common, report=options.report)

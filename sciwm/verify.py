@@ -1,7 +1,9 @@
 """Verification without a model: scores of any forecast stores, and baselines as stores of the same layout. Needs no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,23 +14,25 @@ from sciwm.atomic import write_atomically
 from sciwm.data.forecast_store import write_forecast
 from sciwm.data.open import open_dataset, open_forecast, open_static
 from sciwm.regions import land_fraction
-from sciwm.report.page import write_report
+from sciwm.report.page import About, write_report
 from sciwm.report.prose import describe_grid, describe_scores, variable_names
 from sciwm.skill.alignment import locate
-from sciwm.skill.baselines.by_name import ALL_BASELINES, BASELINES, fit_baseline
+from sciwm.skill.baselines.by_name import ALL_BASELINES, BASELINES, LIM_EOFS, fit_baseline
 from sciwm.skill.baselines.simple import Reference, fit_reference
-from sciwm.skill.diagnostics import diagnose
 from sciwm.skill.frame import render, to_frame
-from sciwm.skill.lineup import line_up
+from sciwm.skill.lineup import Lineup, line_up
+from sciwm.skill.metrics import is_event_metric
 from sciwm.skill.regrid import RegridMethod, regrid_forecast
-from sciwm.skill.scores import is_event_metric
-from sciwm.skill.table import score_lineup
+from sciwm.skill.table import assess, score_lineup
 from sciwm.times import times_between
 
 __all__ = [
+    "Asked",
     "check_table",
     "evaluate_forecasts",
+    "line_up_stores",
     "method_names",
+    "open_named",
     "read_mask",
     "report_notes",
     "write_baselines",
@@ -41,6 +45,35 @@ _console = Console()
 Period = tuple[str, str]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is computed of forecast stores; empty fields mean the default.
+
+    Parameters
+    ----------
+    metrics, regions, events : tuple of str
+        As `sciwm.skill.evaluate` takes them.
+    baselines : tuple of str, optional
+        None means every baseline that can be made and is not among the forecasts.
+    mask : str, optional
+        Store with a land–sea mask, for the regions ``land`` and ``ocean``; by default that of the
+        truth, if it has one.
+    regrid : {"linear", "conservative"}, optional
+        Bring forecasts on other grids onto that of the truth, as `sciwm.skill.regrid_forecast`
+        does, and say so.
+    allow_leakage : bool
+        Score times that were seen before, too, and say so.
+    """
+
+    metrics: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    baselines: tuple[str, ...] | None = None
+    mask: str | None = None
+    regrid: RegridMethod | None = None
+    allow_leakage: bool = False
+
+
 def evaluate_forecasts(
     forecasts: Sequence[str],
     *,
@@ -48,13 +81,7 @@ def evaluate_forecasts(
     out: str | Path,
     train: Period | None = None,
     validation: Period | None = None,
-    metrics: Sequence[str] = (),
-    regions: Sequence[str] = (),
-    events: Sequence[str] = (),
-    baselines: Sequence[str] | None = None,
-    mask: str | None = None,
-    regrid: RegridMethod | None = None,
-    allow_leakage: bool = False,
+    asked: Asked | None = None,
     report: str | Path | None = None,
 ) -> xr.Dataset:
     """Score forecast stores against a truth store, write the table and print it.
@@ -70,18 +97,10 @@ def evaluate_forecasts(
     train, validation : (first, last), optional
         Times of ``truth``, both included, to fit climatology and baselines on, and to choose the
         LIM's truncation with.
-    metrics, regions, events, baselines : sequence of str
-        As `sciwm.skill.evaluate` takes them. By default the errors and, with ``train``, the anomaly
-        correlation; and every baseline that can be made and is not among the forecasts: without
-        ``train`` that is persistence.
-    mask : path, optional
-        Store with a land–sea mask, for the regions ``land`` and ``ocean``; by default that of
-        ``truth``, if it has one.
-    regrid : {"linear", "conservative"}, optional
-        Bring forecasts on other grids onto that of the truth, as `sciwm.skill.regrid_forecast`
-        does, and say so.
-    allow_leakage : bool
-        Score times that were seen before, too, and say so.
+    asked : Asked, optional
+        Metrics, regions, events, baselines and how they are made. By default the errors and, with
+        ``train``, the anomaly correlation, and every baseline that can be made: without ``train``
+        that is persistence.
     report : path, optional
         Page to write with figures of the scores, and of a typical forecast of the first store.
 
@@ -106,30 +125,28 @@ def evaluate_forecasts(
         raise ValueError(
             f"got --report {page}, expected a name that ends in .html, because a page is written"
         )
-    opened = [open_forecast(store) for store in forecasts]
-    names = method_names(forecasts, opened)
-    observed = _shared_levels(open_dataset(truth), opened)
-    opened = [regrid_forecast(ds, observed, method=regrid) for ds in opened] if regrid else opened
+    asked = asked or Asked()
+    named = open_named(forecasts)
+    first = next(iter(named.values()))
+    observed = _shared_levels(open_dataset(truth), list(named.values()))
     reference = _fit(observed, train, validation)
+    baselines = asked.baselines
     if baselines is None:
-        started = (
-            (locate(observed["time"], opened[0]["init_time"].values) >= 0).all()
-            if reference is None
-            else True
-        )
+        started = (locate(observed["time"], first["init_time"].values) >= 0).all()
         able = BASELINES if reference is not None else ("persistence",) if started else ()
-        baselines = [b for b in able if b not in names]
-    metrics = metrics or ("rmse", "mae", "bias", *(["acc"] if reference is not None else []))
-    lineup = line_up(
-        dict(zip(names, opened, strict=True)),
-        observed,
-        reference=reference,
-        baselines=baselines,
-        metrics=metrics,
-        allow_leakage=allow_leakage,
-        mask=None if mask is None else read_mask(mask),
-    )
-    skill = score_lineup(lineup, metrics=metrics, regions=regions, events=events)
+        baselines = tuple(b for b in able if b not in named)
+    default = ("rmse", "mae", "bias", *(["acc"] if reference is not None else []))
+    asked = replace(asked, baselines=baselines, metrics=asked.metrics or default)
+    lineup = line_up_stores(named, observed, reference, asked)
+    wanted: dict[str, Any] = {
+        "metrics": asked.metrics,
+        "regions": asked.regions,
+        "events": asked.events,
+    }
+    if page is None:
+        skill, diagnostics = score_lineup(lineup, **wanted), None
+    else:
+        skill, diagnostics = assess(lineup, **wanted)
     write_table(skill, out)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -138,29 +155,73 @@ def evaluate_forecasts(
             for name, block in (("training block", train), ("validation block", validation))
             if block
         }
-        write_report(
-            page,
-            title=f"Forecasts of {', '.join(names)}",
-            skill=skill,
-            forecast=opened[0],
-            observed=observed,
-            log=None,
-            config="",
-            diagnostics=diagnose(lineup),
-            notes=report_notes(skill),
-            methods=[_methods(skill, observed, truth, train, validation)],
+        about = About(
+            title=f"Forecasts of {', '.join(named)}",
             provenance={
                 "forecasts": ", ".join(forecasts),
                 "truth": str(truth),
                 **periods,
                 "sciwm": sciwm.__version__,
             },
+            notes=report_notes(skill),
+            methods=[_methods(skill, observed, truth, train, validation)],
             skill_csv=out.read_text(encoding="utf-8"),
+        )
+        write_report(
+            page,
+            about=about,
+            skill=skill,
+            forecast=_on_grid(first, observed, asked.regrid),
+            observed=observed,
+            diagnostics=diagnostics,
         )
         _console.print(
             f"[bold]{page}[/bold]: open it in a browser", highlight=False, soft_wrap=True
         )
     return skill
+
+
+def open_named(stores: Sequence[str | Path]) -> dict[str, xr.Dataset]:
+    """Open forecast stores; what they are called in a table is their key."""
+    opened = [open_forecast(str(store)) for store in stores]
+    return dict(zip(method_names(stores, opened), opened, strict=True))
+
+
+def line_up_stores(
+    forecasts: Mapping[str, xr.Dataset],
+    observed: xr.Dataset,
+    reference: Reference | None,
+    asked: Asked,
+    *,
+    lim_eofs: Sequence[int] = LIM_EOFS,
+) -> Lineup:
+    """Bring stored forecasts together with observations and baselines, of a run or not.
+
+    Parameters
+    ----------
+    forecasts : mapping of str to Dataset
+        From `open_named`.
+    observed : Dataset
+    reference : Reference or None
+    asked : Asked
+        Its baselines, metrics, mask, regridding and leakage.
+    lim_eofs : sequence of int
+        Truncations that the linear inverse model chooses from.
+    """
+    return line_up(
+        {name: _on_grid(ds, observed, asked.regrid) for name, ds in forecasts.items()},
+        observed,
+        reference=reference,
+        baselines=asked.baselines or (),
+        metrics=asked.metrics,
+        lim_eofs=lim_eofs,
+        allow_leakage=asked.allow_leakage,
+        mask=None if asked.mask is None else read_mask(asked.mask),
+    )
+
+
+def _on_grid(ds: xr.Dataset, observed: xr.Dataset, regrid: RegridMethod | None) -> xr.Dataset:
+    return ds if regrid is None else regrid_forecast(ds, observed, method=regrid)
 
 
 def _methods(

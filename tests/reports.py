@@ -8,10 +8,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sciwm.report.page import write_report
+from sciwm.report.page import About, write_report
 
-BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
-METHODS = ("jepa", "jepa_latent", "random_encoder", *BASELINES)
+METHODS = (
+    "jepa",
+    "jepa_latent",
+    "random_encoder",
+    "climatology",
+    "persistence",
+    "damped_persistence",
+    "lim",
+)
 
 
 def skill_table(
@@ -24,7 +31,7 @@ def skill_table(
     metrics=("rmse", "mae", "bias", "acc"),
     seed=0,
 ):
-    """Skill that saturates at climatology; the JEPA best at the first two leads, then the LIM."""
+    """Skill that saturates at climatology; the JEPA is best at two leads, the LIM afterwards."""
     rng = np.random.default_rng(seed)
     lead = np.arange(1, len(lead_time[1]) + 1) / len(lead_time[1])
     scale = np.array([{"m": 110.0, "K": 3.8, "Pa": 800.0}.get(u, 1.0) for u in units])
@@ -44,16 +51,17 @@ def skill_table(
     value = value * (1 + 0.01 * rng.standard_normal(shape))
     half = 0.05 * np.abs(value) + 1e-3
     dims = ("method", "channel", "region", "lead_time", "metric")
-    names = (methods, channels, regions, lead_time, metrics)
-    coords = {d: n if d == "lead_time" else list(n) for d, n in zip(dims, names, strict=True)}
-    coords["units"] = ("channel", list(units))
-    table = {
-        "value": (dims, value),
-        "ci_low": (dims, value - half),
-        "ci_high": (dims, value + half),
-        "num_init": (dims, np.full(shape, 355)),
+    fields = {"value": value, "ci_low": value - half, "ci_high": value + half}
+    fields["num_init"] = np.full(shape, 355)
+    coords = {
+        "method": list(methods),
+        "channel": list(channels),
+        "region": list(regions),
+        "lead_time": lead_time,
+        "metric": list(metrics),
+        "units": ("channel", list(units)),
     }
-    return xr.Dataset(table, coords)
+    return xr.Dataset({name: (dims, field) for name, field in fields.items()}, coords)
 
 
 def _rmse(method, lead):
@@ -75,17 +83,14 @@ def hour_leads(*days):
 
 
 def grid_forecast():
-    """Forecasts whose error grows from the first initial time to the last.
-
-    Two fields, 30 days, 4 leads.
-    """
+    """Two fields, 30 days, 4 leads; the error grows from the first initial time to the last."""
     rng = np.random.default_rng(1)
     latitude, longitude = np.arange(30, 60.1, 1.5), np.arange(-20, 14.6, 1.5)
     time = pd.date_range("2008-01-01T12", periods=40, freq="D")
     phase = np.deg2rad(6 * longitude)[None, None] + 0.4 * np.arange(40)[:, None, None]
     wave = np.sin(phase) * np.cos(np.deg2rad(3 * latitude))[:, None]
-    slope = (5600 - 12 * (latitude - 45))[None, :, None]
-    height = slope + 120 * wave + 8 * rng.standard_normal((40, 21, 24))
+    mean = (5600 - 12 * (latitude - 45))[None, :, None]
+    height = mean + 120 * wave + 8 * rng.standard_normal((40, 21, 24))
     dims = ("time", "latitude", "longitude")
     coords = {"time": time, "latitude": latitude, "longitude": longitude}
     observed = xr.Dataset(
@@ -142,8 +147,9 @@ def training_log(steps=500):
         health = {"effective_rank": 60 * (1 - fall), "smallest_std": 0.4 * (1 - fall)}
         rows.append(row | health | {"probe_r2": None, "seconds": 0.1 * step})
         if step % 100 == 0:
+            held = {"split": "validation", "loss": row["loss"] + 0.05}
             health = {"effective_rank": 55 * (1 - fall), "probe_r2": 0.7 - 0.6 * fall}
-            rows.append(row | health | {"split": "validation", "loss": row["loss"] + 0.05})
+            rows.append(row | held | health)
     return rows
 
 
@@ -157,30 +163,18 @@ PROVENANCE = {
 
 
 def make_report(
-    out,
-    skill,
-    *,
-    forecast=None,
-    observed=None,
-    log=None,
-    notes=("Simulated data & nothing else.",),
-    skill_csv="a,b\n1,<2>\n",
-    diagnostics=None,
+    out, skill, *, notes=("Simulated data & nothing else.",), skill_csv="a,b\n1,<2>\n", **data
 ):
-    return write_report(
-        out,
+    """Report of a skill table; ``data`` are forecast, observed, log and diagnostics."""
+    about = About(
         title=TITLE,
-        skill=skill,
-        forecast=forecast,
-        observed=observed,
-        log=log,
-        config=CONFIG,
         provenance=PROVENANCE,
-        diagnostics=diagnostics,
-        methods=["Everything was <done> as it is."],
         notes=notes,
+        methods=["Everything was <done> as it is."],
+        config=CONFIG,
         skill_csv=skill_csv,
     )
+    return write_report(out, about=about, skill=skill, **data)
 
 
 def leads_of(unit, values):
@@ -221,20 +215,19 @@ def diagnostics_table(methods=("jepa", "lim", "members"), *, seed=4):
     if "members" in methods:
         counts = rng.uniform(0.5, 2.0, (2, 3, 6))
         ranks[methods.index("members")] = counts / counts.mean(axis=-1, keepdims=True)
-    first, spectral = ("method", "channel", "lead_time"), "zonal_wavenumber"
-    rmse, bias = rng.uniform(0.5, 2.0, maps), rng.normal(0, 0.3, maps)
-    spectrum = wave * rng.uniform(0.3, 1.0, (len(methods), 2, 3, 7))
-    observed = wave * rng.uniform(0.9, 1.1, (2, 3, 7))
-    table = {
-        "rmse": ((*first, *globe), rmse),
-        "bias": ((*first, *globe), bias),
-        "spectrum": ((*first, spectral), spectrum),
-        "observed_spectrum": ((*first[1:], spectral), observed),
+    first = ("method", "channel", "lead_time")
+    waves = (*first, "zonal_wavenumber")
+    fields = {
+        "rmse": ((*first, *globe), rng.uniform(0.5, 2.0, maps)),
+        "bias": ((*first, *globe), rng.normal(0, 0.3, maps)),
+        "spectrum": (waves, wave * rng.uniform(0.3, 1.0, (len(methods), 2, 3, 7))),
+        "observed_spectrum": (waves[1:], wave * rng.uniform(0.9, 1.1, (2, 3, 7))),
         "rank_frequency": ((*first, "rank"), ranks),
     }
-    coords |= globe | {"zonal_wavenumber": np.arange(7), "rank": np.arange(6)}
+    coords |= globe
+    coords |= {"zonal_wavenumber": np.arange(7), "rank": np.arange(6)}
     coords["units"] = ("channel", ["K", "m s-1"])
-    return xr.Dataset(table, coords, {"num_init": 90, "cells_per_box": 1})
+    return xr.Dataset(fields, coords, {"num_init": 90, "cells_per_box": 1})
 
 
 def decoded(text):

@@ -19,6 +19,7 @@ from sciwm.arguments import build_parser, parse_init, split_overrides
 from sciwm.cli import main
 from sciwm.config import load_config
 from sciwm.run.directory import RunDir, open_run
+from sciwm.verify import Asked
 
 VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines"]
 VERBS += ["report", "run", "compare", "data"]
@@ -257,13 +258,7 @@ def test_evaluating_stores(era, verbs, monkeypatch):
     common = {
         "truth": "t.nc",
         "out": Path("skill.csv"),
-        "metrics": [],
-        "regions": [],
-        "baselines": None,
-        "regrid": None,
-        "allow_leakage": False,
-        "events": [],
-        "mask": None,
+        "asked": Asked(),
     }
     stores = ["a.zarr", "b.zarr"]
     assert verbs.calls.pop() == ("evaluate_store", (stores,), common | {"reference": era})
@@ -276,7 +271,7 @@ def test_evaluating_stores(era, verbs, monkeypatch):
     for flags, method in (("--regrid", "linear"), ("--regrid conservative", "conservative")):
         for more, rest in (("", {"report": None}), ("--reference runs/era", {"reference": era})):
             assert called(f"evaluate a.zarr --truth t.nc {flags} {more}") == 0
-            assert verbs.calls.pop()[2] == common | {"regrid": method} | rest
+            assert verbs.calls.pop()[2] == common | {"asked": Asked(regrid=method)} | rest
     options = "--train 2000:2006 --validation 2007:2007 --metrics 'rmse, acc' --baselines lim"
     options += " --regions 'tropics; n:20,90,0,360' --events 't850>285; tp>0.001' --mask m.nc"
     options += " --allow-leakage --out s.csv --report r.html"
@@ -286,13 +281,14 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "out": Path("s.csv"),
         "train": ("2000", "2006"),
         "validation": ("2007", "2007"),
-        "metrics": ["rmse", "acc"],
-        "regions": ["tropics", "n:20,90,0,360"],
-        "events": ["t850>285", "tp>0.001"],
-        "mask": "m.nc",
-        "baselines": ["lim"],
-        "regrid": None,
-        "allow_leakage": True,
+        "asked": Asked(
+            metrics=("rmse", "acc"),
+            regions=("tropics", "n:20,90,0,360"),
+            events=("t850>285", "tp>0.001"),
+            mask="m.nc",
+            baselines=("lim",),
+            allow_leakage=True,
+        ),
         "report": Path("r.html"),
     }
 

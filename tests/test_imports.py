@@ -96,7 +96,7 @@ def test_the_package_keeps_the_import_rule():
         ("sciwm.skill.table", "from torch import nn"),
         ("sciwm.times", "from sciwm.data import split"),
         ("sciwm.testing", "import torch"),
-        ("sciwm.probe.ridge", "import lightning.pytorch as pl"),
+        ("sciwm.readout.ridge", "import lightning.pytorch as pl"),
         ("sciwm.streams.open", "import lightning"),
         ("sciwm.run.directory", "import yaml"),
         ("sciwm.model.jepa", "from sciwm.world.model import WorldModel"),

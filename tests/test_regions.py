@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from truths import forecast_of, weather
+from truths import scored as evaluate
 
 from sciwm.regions import Region, land_fraction, parse_region, region_weights
-from sciwm.skill import evaluate, fit_reference
+from sciwm.skill import fit_reference
 
 
 def field(latitude, longitude):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,9 @@ import xarray as xr
 
 from sciwm.cli import main
 from sciwm.data.open import open_dataset, open_forecast
-from sciwm.skill import evaluate
+from sciwm.skill import evaluate, fit_reference
 from sciwm.testing import small_climate, small_months
-from sciwm.verify import evaluate_forecasts, write_baselines
+from sciwm.verify import Asked, evaluate_forecasts, write_baselines
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,12 @@ def test_baselines_scored_as_stores_equal_those_made_by_evaluate(truth, baseline
     ]
     written = {"out": str(tmp_path / "a.csv"), "report": str(tmp_path / "a.html")}
     skill = evaluate_forecasts(
-        [str(s) for s in stores], truth=str(path), **written, baselines=(), **periods
+        [str(s) for s in stores], truth=str(path), **written, asked=Asked(baselines=()), **periods
     )
     copy = open_forecast(str(stores[0]))
-    direct = evaluate(
-        {"copy": copy}, open_dataset(path), train=_mask(path, periods["train"]), resamples=0
-    )
+    observed = open_dataset(path)
+    reference = fit_reference(observed, train=_mask(path, periods["train"]))
+    direct = evaluate({"copy": copy}, observed, reference=reference, resamples=0)
     for method in ("climatology", "persistence"):
         ours = skill.value.loc[
             {"method": method, "metric": direct.metric.values, "channel": direct.channel.values}
@@ -273,7 +274,7 @@ def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_pa
         "truth": str(path),
         "out": tmp_path / "s.csv",
         "train": (f"{year}", f"{year + 3}"),
-        "baselines": ("climatology",),
+        "asked": Asked(baselines=("climatology",)),
     }
     lim = [str(s) for s in stores if s.name == "lim.zarr"]
     with pytest.raises(
@@ -282,7 +283,8 @@ def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_pa
     ):
         evaluate_forecasts(lim, **options)
     assert not (tmp_path / "s.csv").exists()
-    skill = evaluate_forecasts(lim, **options, allow_leakage=True, report=tmp_path / "r.html")
+    allowed = options | {"asked": replace(options["asked"], allow_leakage=True)}
+    skill = evaluate_forecasts(lim, **allowed, report=tmp_path / "r.html")
     assert f"Not a fair test: {skill.attrs['leakage']}" in (tmp_path / "r.html").read_text()
     assert skill.attrs["leakage"].startswith("71 of 71 initial times")
     assert skill.attrs["leakage"] in skill.attrs["notices"]

@@ -3,6 +3,10 @@
 import numpy as np
 import xarray as xr
 
+from sciwm.skill import fit_reference, line_up, score_lineup
+from sciwm.skill.metrics import with_event_metrics
+from sciwm.skill.table import DEFAULT_METRICS
+
 DAY = np.timedelta64(24 * 3600 * 10**9, "ns")
 
 
@@ -59,3 +63,14 @@ def forecast_of(observed, init, leads, *, noise=0.5, seed=1, step=DAY):
     }
     space = [d for d in observed.dims if d != "time" and d in observed.coords]
     return xr.Dataset(out, times | {d: observed[d].variable for d in space})
+
+
+def scored(forecasts, observed, *, train=None, resamples=1000, seed=0, against="lim", **options):
+    """`line_up` and `score_lineup` with all their options; ``train`` instead of ``reference``."""
+    wanted = {name: options.pop(name) for name in ("regions", "events") if name in options}
+    metrics = with_event_metrics(options.pop("metrics", DEFAULT_METRICS), wanted.get("events", ()))
+    if train is not None:
+        options["reference"] = fit_reference(observed, train=train)
+    lineup = line_up(forecasts, observed, metrics=metrics, **options)
+    tested = {"resamples": resamples, "seed": seed, "against": against}
+    return score_lineup(lineup, metrics=metrics, **wanted, **tested)

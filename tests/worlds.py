@@ -16,9 +16,8 @@ from sciwm.config import (
     ProbeConfig,
     TrainConfig,
 )
-from sciwm.probe.readout import fit_readouts
-from sciwm.probe.samples import readout_samples
-from sciwm.probe.targets import stored_series, target_series
+from sciwm.probe.fit import fit_probes
+from sciwm.readout.targets import stored_series, target_series
 from sciwm.store.prepare import Blocks, Fit, open_training_store, prepare
 from sciwm.train.fit import build_world
 from sciwm.world.model import WorldModel
@@ -71,18 +70,9 @@ def series_climatology(path, *, kind="constant"):
     )
 
 
-def probed(world: WorldModel, path, leads) -> WorldModel:
+def probed(world: WorldModel, path, leads, settings) -> WorldModel:
     """The same world with readouts of some leads."""
-    ds = open_training_store(path)
-    readouts = fit_readouts(
-        readout_samples(world, ds, which="train", lead_steps=leads),
-        readout_samples(world, ds, which="validation", lead_steps=leads),
-        lead_steps=leads,
-        scope=world.config.probe.scope,
-        strengths=world.config.probe.strengths,
-        area=world.tokenizer.area,
-    )
-    return dataclasses.replace(world, readouts=readouts)
+    return fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=leads)
 
 
 def climate_world(
@@ -90,10 +80,10 @@ def climate_world(
 ) -> tuple[WorldModel, Path]:
     """An untrained, probed world model of a climate, and its store."""
     path = store(ds, folder, **options)
-    world = build_world(
-        settings or config(), path, series_climatology=series_climatology(path) if series else None
-    )
-    return probed(world, path, leads), path
+    settings = settings or config()
+    normal = series_climatology(path) if series else None
+    world = build_world(settings, path, series_climatology=normal)
+    return probed(world, path, leads, settings), path
 
 
 def molecule_world(folder, *, leads=(1, 5)) -> tuple[WorldModel, Path]:
@@ -102,7 +92,6 @@ def molecule_world(folder, *, leads=(1, 5)) -> tuple[WorldModel, Path]:
     targets = ["phi", "psi"]
     blocks = {"by": "segment", "train": [0, 1, 2], "validation": [3], "test": [4]}
     path = store(ds, folder, targets=target_series(ds, targets), **blocks)
-    world = build_world(
-        config(probe={"targets": targets}), path, series_climatology=series_climatology(path)
-    )
-    return probed(world, path, leads), path
+    settings = config(probe={"targets": targets})
+    world = build_world(settings, path, series_climatology=series_climatology(path))
+    return probed(world, path, leads, settings), path

@@ -20,17 +20,17 @@ _KEPT = 0.9
 class Cache:
     """Entries of bytes by name in a folder, used by any number of threads and processes.
 
-    Every entry is checked against a hash of its name and content when it is read; one that is
-    damaged is removed. When the entries pass the limit, those not used for longest are removed
-    until a tenth of the limit is free. Each process counts what it wrote itself, and looks at the
-    folder when it has written as much as was free, so with several processes writing at once the
-    folder may pass the limit by a tenth of it per process. If nothing can be written, caching stops
-    with one warning and entries already there are still read.
+    Reading checks an entry against a hash of its name and content, and removes a damaged one. When
+    the entries pass the limit, the longest unused ones are removed until a tenth of it is free.
+    Each process counts only what it wrote itself. It looks at the folder again when it has written
+    as much as was free. So several processes that write at once may pass the limit, each by a tenth
+    of it. If nothing can be written, caching stops with one warning. Entries already there are
+    still read.
 
     The cache knows nothing of stores. Names must change with what they stand for: `ChunkReader`
     takes the store's address, the array's metadata and the key. So a store rewritten with other
-    metadata (shape, chunks, type, codecs, attributes) is fetched afresh, but chunks **overwritten
-    in place under the same metadata are not noticed**: remove the folder then.
+    metadata (shape, chunks, type, codecs, attributes) is fetched afresh. Chunks **overwritten in
+    place under the same metadata are not noticed**: remove the folder then.
 
     Parameters
     ----------
@@ -55,9 +55,8 @@ class Cache:
         self._folder = Path(folder).expanduser()
         self._limit = limit
         self._lock = threading.Lock()
-        self._size: int | None = (
-            None  # Bytes in the folder as far as this process knows; None before it has looked.
-        )
+        # Bytes in the folder as far as this process knows; None before it has looked.
+        self._size: int | None = None
         self._broken = False
 
     def __contains__(self, name: str) -> bool:
@@ -126,7 +125,10 @@ class Cache:
                 self._size -= size
 
     def _entries(self) -> list[tuple[float, int, str]]:
-        """Time of last use, size and path of every entry; temporary files left by a process that died are removed."""
+        """Time of last use, size and path of every entry.
+
+        Temporary files that a dead process left are removed.
+        """
         found = []
         for folder in os.scandir(self._folder):
             if not (folder.is_dir() and len(folder.name) == 2):

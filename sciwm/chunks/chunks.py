@@ -50,7 +50,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Failure:
-    """Times [``start``, ``stop``) of the store that cannot be read because of one chunk, and why."""
+    """Times [``start``, ``stop``) that cannot be read because of one chunk, and why."""
 
     start: int
     stop: int
@@ -59,7 +59,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Found:
-    """What a read met: whether any value that could be read is NaN, and the chunks that could not be."""
+    """Whether any value that was read is NaN, and the chunks that could not be read."""
 
     missing: bool
     failed: tuple[Failure, ...]
@@ -68,12 +68,14 @@ class Found:
 class ChunkReader:
     """Reads blocks of times from Zarr arrays into states; used by several threads at once.
 
-    Chunks are asked for together, over all arrays of a store, and decoded as they arrive: into
-    their place if it is contiguous, else into a buffer of the thread and copied from there. This
-    covers Zarr 2 (no filters, C order) and Zarr 3 (bytes, then at most one of Blosc, Zstd and GZip,
-    then possibly crc32c, which is verified). Other arrays (shards, transposed, filtered) are read
-    by zarr-python, one row of chunks after the other; zarr fills chunks that are absent, so those
-    are no failure there.
+    Chunks are requested together, over all arrays of a store, and decoded as they arrive. A chunk
+    is decoded into its place if that is contiguous. If not, it is decoded into a buffer of the
+    thread and copied from there.
+
+    This covers Zarr 2 without filters, in C order, and Zarr 3 with the codec bytes. After bytes
+    there may be one of Blosc, Zstd and GZip, and then crc32c, which is verified. zarr-python reads
+    other arrays (shards, transposed, filtered), one row of chunks after the other. It fills absent
+    chunks, so those are no failure there.
 
     Parameters
     ----------
@@ -86,8 +88,8 @@ class ChunkReader:
     ----------
     chunk : int
         Times per chunk, the largest over the pieces. Blocks that start at its multiples decode no
-        chunk of such pieces twice; where pieces differ and no multiple fits, chunks of the others
-        at the ends of a block are decoded for both blocks.
+        chunk of such pieces twice. Other pieces may have chunks across the end of a block: these
+        are decoded for both blocks.
     """
 
     def __init__(self, pieces: Sequence[Piece], *, cache: Cache | None = None) -> None:
@@ -139,11 +141,8 @@ class ChunkReader:
             for fetch, plans in self._groups:
                 jobs = [job for plan in plans for job in plan.jobs(start, stop, out)]
                 keys = [job.key for job in jobs]
-                names = (
-                    [job.plan.name + job.key for job in jobs]
-                    if self._named and jobs[0].plan.name
-                    else None
-                )
+                named = self._named and jobs[0].plan.name
+                names = [job.plan.name + job.key for job in jobs] if named else None
                 with contextlib.closing(fetch.many(keys, names=names)) as arrivals:
                     for position, raw in arrivals:
                         found = self._decode(jobs[position], raw)
@@ -189,10 +188,11 @@ class ChunkReader:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One cell of the chunk grid over all dimensions but time; ``place`` and ``part`` are empty where it spans them all.
+    """One cell of the chunk grid over all dimensions but time.
 
-    The key of its chunk in a row is ``head``, the row, ``tail``: asking zarr for every key costs
-    more than all else around decoding.
+    ``place`` and ``part`` are empty where it spans them all. The key of its chunk in a row is
+    ``head``, the row, ``tail``. Asking zarr for every key would cost more than all else around
+    decoding.
     """
 
     index: tuple[int, ...]
@@ -236,12 +236,10 @@ class _Plan:
         self.fill = _typed_fill(piece.fill, self.dtype)
         self.straight = self.dtype == _FLOAT32 and not self.packed and self.fill is None
         self.chunks = tuple(int(n) for n in array.chunks)
-        self.nbytes = (
-            int(np.prod(self.chunks)) * self.dtype.itemsize if self.decode is not None else 0
-        )
-        self.columns = _columns(
-            array.shape[1:], self.chunks[1:], partial(self._key_parts, array.metadata)
-        )
+        decoded_here = self.decode is not None
+        self.nbytes = int(np.prod(self.chunks)) * self.dtype.itemsize if decoded_here else 0
+        key_parts = partial(self._key_parts, array.metadata)
+        self.columns = _columns(array.shape[1:], self.chunks[1:], key_parts)
         where = address(self.store)
         described = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
         self.name = f"{where} {hashlib.blake2b(described.encode()).hexdigest()} " if where else ""
@@ -261,10 +259,10 @@ class _Plan:
         view, step = self.view(out), self.chunks[0]
         # Asking an array for its address takes as long as all else here together.
         base, (stride, *strides) = view.ctypes.data, view.strides
-        columns = [
+        columns = [  # place may be empty
             (c, sum(p.start * n for p, n in zip(c.place, strides, strict=False)))
             for c in self.columns
-        ]  # place may be empty
+        ]
         for row in range(start // step, -(-stop // step)):
             first = row * step
             low, high = max(start, first), min(stop, first + step)
@@ -308,7 +306,10 @@ class _Plan:
         return missing or (self.dtype.kind == "f" and self.dtype != _FLOAT32 and has_nan(dest))
 
     def read_with_zarr(self, start: int, stop: int, out: np.ndarray) -> Found:
-        """Read by zarr's own pipeline: rows of shards, and where one fails its rows of chunks, to lose no more than needed."""
+        """Read by zarr's own pipeline, in rows of shards.
+
+        Where a row fails, its rows of chunks are tried, to lose no more than needed.
+        """
         view, missing, failed = self.view(out), False, list[Failure]()
         shard = int((self.array.shards or self.chunks)[0])
         pending = [(a, b) for a, b in rows(start, stop, shard)][::-1]
@@ -321,26 +322,19 @@ class _Plan:
                     pending += parts[::-1]
                     continue
                 view[a - start : b - start] = np.nan
-                failed.append(
-                    Failure(
-                        a,
-                        b,
-                        f"times {a} to {b - 1} of array {self.array.path!r} in {self.store} cannot"
-                        f" be read: {_cause(error)}",
-                    )
+                message = (
+                    f"times {a} to {b - 1} of array {self.array.path!r} in {self.store} cannot be"
+                    f" read: {_cause(error)}"
                 )
+                failed.append(Failure(a, b, message))
         return Found(missing, tuple(failed))
 
     def failure(self, job: _Job, error: Exception) -> Failure:
         """Say which times are lost, and why."""
         start = job.row * self.chunks[0]
         stop = min(start + self.chunks[0], self.array.shape[0])
-        corners = [
-            (i * n, min((i + 1) * n, size))
-            for i, n, size in zip(
-                job.column.index, self.chunks[1:], self.array.shape[1:], strict=True
-            )
-        ]
+        cells = zip(job.column.index, self.chunks[1:], self.array.shape[1:], strict=True)
+        corners = [(i * n, min((i + 1) * n, size)) for i, n, size in cells]
         positions = ", ".join(f"{a}:{b}" for a, b in [(start, stop), *corners])
         message = (
             f"chunk {job.key!r} of array {self.array.path!r} in {self.store}, positions"
@@ -350,16 +344,14 @@ class _Plan:
 
 
 def cf_packing(encoding: dict[Any, Any]) -> tuple[float, float, float | None] | None:
-    """Scale, offset and fill value of a variable as xarray opened it; None where only xarray knows how to unpack it.
+    """Scale, offset and fill value of a variable as xarray opened it.
 
-    That is unsigned numbers kept as signed ones, and several values that mean missing. A fill value
-    of NaN needs no unpacking.
+    None where only xarray can unpack it: unsigned numbers kept as signed ones, or several values
+    that mean missing. A fill value of NaN needs no unpacking.
     """
     fills = [encoding[k] for k in ("_FillValue", "missing_value") if k in encoding]
-    several = any(np.ndim(f) for f in fills) or (
-        len(fills) == 2 and not np.array_equal(fills[0], fills[1], equal_nan=True)
-    )
-    if several or "_Unsigned" in encoding:
+    differ = len(fills) == 2 and not np.array_equal(fills[0], fills[1], equal_nan=True)
+    if differ or any(np.ndim(f) for f in fills) or "_Unsigned" in encoding:
         return None
     fill = float(fills[0]) if fills and not np.isnan(fills[0]) else None
     return float(encoding.get("scale_factor", 1.0)), float(encoding.get("add_offset", 0.0)), fill
@@ -368,7 +360,7 @@ def cf_packing(encoding: dict[Any, Any]) -> tuple[float, float, float | None] | 
 def placed(
     out: np.ndarray, place: slice | None, shape: tuple[int, ...], *, name: str
 ) -> np.ndarray:
-    """The channels of ``out`` that an array of this shape fills, in its shape: a view, never a copy."""
+    """The channels of ``out`` that an array of this shape fills, as a view in its shape."""
     part = out if place is None else out[:, place]
     if part.size == np.prod(shape) and np.may_share_memory(view := part.reshape(shape), out):
         return view
@@ -379,17 +371,15 @@ def placed(
 
 
 def has_nan(values: np.ndarray) -> bool:
-    """Whether any value is NaN: the largest then is, and is found faster than all NaN are marked."""
+    """Whether any value is NaN: then the largest is, too, which is faster to find."""
     largest = np.maximum.reduce(values, axis=None)
     return bool(largest != largest)
 
 
 def _cause(error: Exception) -> str:
-    return (
-        str(error)
-        if isinstance(error, LookupError | OSError)
-        else f"{type(error).__name__}: {error}"
-    )
+    if isinstance(error, LookupError | OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def rows(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
@@ -404,24 +394,25 @@ def _columns(
     key_parts: Callable[[tuple[int, ...]], tuple[str, str]],
 ) -> list[_Column]:
     found = []
-    for index in itertools.product(
-        *(range(-(-size // n)) for size, n in zip(shape, chunks, strict=True))
-    ):
+    counts = (range(-(-size // n)) for size, n in zip(shape, chunks, strict=True))
+    for index in itertools.product(*counts):
         place = tuple(
             slice(i * n, min((i + 1) * n, size))
             for i, n, size in zip(index, chunks, shape, strict=True)
         )
         part = tuple(slice(0, s.stop - s.start) for s in place)
         whole = all(s.stop - s.start == n for s, n in zip(place, chunks, strict=True))
-        spans = whole and tuple(chunks) == tuple(shape)
-        found.append(
-            _Column(index, *key_parts(index), () if spans else place, () if spans else part, whole)
-        )
+        if whole and tuple(chunks) == tuple(shape):
+            place = part = ()
+        found.append(_Column(index, *key_parts(index), place, part, whole))
     return found
 
 
 def _typed_fill(fill: float | None, dtype: np.dtype) -> Any:
-    """The fill value in the array's type, so that comparing casts nothing; None if no stored value can equal it."""
+    """The fill value in the array's type, so that comparing casts nothing.
+
+    None if no stored value can equal it.
+    """
     if fill is None or np.isnan(fill):
         return None
     if dtype.kind == "f":

@@ -1,4 +1,7 @@
-"""Bytes of one Zarr chunk decoded into memory that is already there: by python-blosc, and by numcodecs for all but Blosc."""
+"""Bytes of one Zarr chunk decoded into memory that is already there.
+
+python-blosc decodes Blosc; numcodecs decodes all else.
+"""
 
 import struct
 from collections.abc import Callable
@@ -21,11 +24,11 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
     """Return what decodes chunks of an array, and the type of the values decoded.
 
-    The first is called with the chunk's bytes, with a contiguous array of the chunk's size in
-    bytes, and with the address of its memory. It returns an array that holds the values: the one
-    that it was given, or, for codecs that cannot decode into given memory, flat bytes of the same
-    size. It raises if the bytes are damaged or decode to another size. It is None for codecs that
-    only zarr-python handles: shards, transposing, filters.
+    The first takes the chunk's bytes, a contiguous array of the decoded size, and the address of
+    its memory. It returns the array that it was given, filled with the values. Codecs that cannot
+    decode into given memory return flat bytes of the same size. It raises if the bytes are damaged
+    or decode to another size. It is None for codecs that only zarr-python handles: shards,
+    transposing, filters.
 
     Parameters
     ----------
@@ -36,11 +39,8 @@ def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
         name = getattr(metadata.compressor, "codec_id", metadata.compressor)
         known = not metadata.filters and metadata.order == "C" and name in _DECODERS
         return (_DECODERS[name] if known else None), np.dtype(stored["dtype"])
-    native = (
-        np.dtype(stored["data_type"])
-        if isinstance(stored["data_type"], str)
-        else np.dtype(metadata.dtype)
-    )
+    named = isinstance(stored["data_type"], str)
+    native = np.dtype(stored["data_type"] if named else metadata.dtype)
     codecs = [(c["name"], c.get("configuration") or {}) for c in stored["codecs"]]
     names = [name for name, _ in codecs]
     regular = stored["chunk_grid"]["name"] == "regular"

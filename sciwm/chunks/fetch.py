@@ -1,4 +1,7 @@
-"""Raw bytes of many keys of a Zarr store at once: plain reads from a local disk, concurrent requests to any other store."""
+"""Raw bytes of many keys of a Zarr store at once.
+
+A local disk is read by plain file calls. Any other store gets concurrent requests.
+"""
 
 import asyncio
 import contextlib
@@ -18,9 +21,9 @@ from typing import Any
 
 import numpy as np
 from zarr.abc.store import Store
-from zarr.core.buffer import (
-    default_buffer_prototype,
-)  # also exported as zarr.buffer, but only since zarr 3.1
+
+# Also exported as zarr.buffer, but only since zarr 3.1.
+from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from sciwm.chunks.cache import Cache
@@ -51,7 +54,9 @@ def open_fetch(
     attempts: int = 5,
     timeout: float = _TIMEOUT,
 ) -> "Fetch":
-    """Return what fetches raw bytes from a store; nothing is requested, and no thread started, before the first key is asked for.
+    """Return what fetches raw bytes from a store.
+
+    Nothing is requested, and no thread started, before the first key is asked for.
 
     Parameters
     ----------
@@ -64,21 +69,22 @@ def open_fetch(
     requests : int
         Most requests in flight at once, over all threads that ask.
     attempts : int
-        How often a key is asked for when there are transient faults, with waits of about 0.1, 0.2,
-        0.4 … seconds between.
+        How often a key is asked for when there are transient faults. The waits between are about
+        0.1, 0.2, 0.4 … seconds.
     timeout : float
-        Seconds after which a request without an answer counts as such a fault, where the client of
-        the store does not give up before.
+        Seconds after which a request without an answer counts as such a fault. The client of the
+        store may give up before.
     """
-    if requests < 1 or attempts < 1:
-        raise ValueError(
-            f"got requests={requests} and attempts={attempts}, expected at least 1 each"
-        )
+    if min(requests, attempts) < 1:
+        raise ValueError(f"got {requests=} and {attempts=}, expected at least 1 each")
     return Fetch(store, cache, requests, attempts, timeout)
 
 
 def address(store: Store) -> str | None:
-    """Return what tells a remote store from others, in this process and later ones; None for stores in memory or on a local disk."""
+    """Return what tells a remote store from others, in this process and later ones.
+
+    None for stores in memory or on a local disk.
+    """
     if isinstance(inner := getattr(store, "_store", None), Store):
         return address(inner)
     fs, path = getattr(store, "fs", None), getattr(store, "path", None)
@@ -111,9 +117,10 @@ class Fetch:
     def many(
         self, keys: Sequence[str], *, names: Sequence[str] | None = None
     ) -> Generator[_Arrival, None, None]:
-        """Fetch the bytes of keys, and yield them as they arrive: all requested together, or read in order from a local disk.
+        """Fetch the bytes of keys, and yield them as they arrive.
 
-        Closing the generator cancels what is outstanding.
+        Keys are requested together; those of a local disk are read in order. Closing the generator
+        cancels what is outstanding.
 
         Parameters
         ----------
@@ -127,9 +134,9 @@ class Fetch:
         position : int
             Position in ``keys``.
         raw : bytes, memoryview, None or Exception
-            None if the store has no such key; the exception if fetching failed, after all attempts
-            if the fault was transient. Bytes from a local disk lie in memory of the thread that the
-            next step of the generator uses again.
+            None if the store has no such key; the exception if fetching failed. A transient fault
+            becomes one only after all attempts. Bytes from a local disk lie in memory of the thread
+            that the next step of the generator uses again.
         """
         if not self._close.alive:
             raise ValueError("got keys for a Fetch that is closed")
@@ -222,7 +229,7 @@ def _read_file(path: str, memory: _Memory, attempts: int) -> Raw | Exception | N
 
 
 def _read_into(descriptor: int, memory: memoryview) -> int:
-    """Read a file from where it stands until it ends or the memory is full; return the number of bytes."""
+    """Read on in a file until it ends or the memory is full; return the number of bytes."""
     if sys.platform != "win32":
         return os.readv(descriptor, (memory,))
     with io.FileIO(descriptor, closefd=False) as file:
@@ -288,21 +295,21 @@ class _Loop:
         with self._lock:
             if self._closed:
                 raise ValueError("got keys for a Fetch that is closed")
-            # A forked process has the loop but not its thread.
-            loop = (
-                self._loop
-                if self._loop is not None and self._process == os.getpid()
-                else self._start()
-            )
+            loop = self._running()
             loop.call_soon_threadsafe(begin)
 
         def cancel_soon() -> None:
-            with contextlib.suppress(
-                RuntimeError
-            ):  # The loop is closed, so there is nothing to cancel.
+            # If the loop is closed, there is nothing to cancel.
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(cancel)
 
         return cancel_soon
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        # A forked process has the loop but not its thread.
+        if self._loop is None or self._process != os.getpid():
+            return self._start()
+        return self._loop
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.new_event_loop()
@@ -340,9 +347,8 @@ class _Loop:
         for attempt in range(1, self._attempts + 1):
             try:
                 async with self._gate:
-                    buffer = await asyncio.wait_for(
-                        self._store.get(key, default_buffer_prototype()), self._timeout
-                    )
+                    answer = self._store.get(key, default_buffer_prototype())
+                    buffer = await asyncio.wait_for(answer, self._timeout)
                 return None if buffer is None else buffer.as_numpy_array().data
             except Exception as error:
                 if attempt == self._attempts or not _is_transient(error):
@@ -361,7 +367,10 @@ class _Loop:
 
 
 class _Arrivals:
-    """What `Fetch.many` yields from the loop: requests start with the first step, or at once if eager."""
+    """What `Fetch.many` yields from the loop.
+
+    Requests start with the first step, or at once if ``eager``.
+    """
 
     def __init__(
         self,
@@ -399,25 +408,17 @@ def _deliver(
     task: "asyncio.Task[Any]",
 ) -> None:
     tasks.discard(task)
-    error = (
-        OSError("cancelled, because the Fetch was closed") if task.cancelled() else task.exception()
-    )
-    arrived.put(
-        (
-            position,
-            (
-                task.result()
-                if error is None
-                else error
-                if isinstance(error, Exception)
-                else OSError(repr(error))
-            ),
-        )
-    )
+    if task.cancelled():
+        raw: Raw | Exception | None = OSError("cancelled, because the Fetch was closed")
+    elif (error := task.exception()) is None:
+        raw = task.result()
+    else:
+        raw = error if isinstance(error, Exception) else OSError(repr(error))
+    arrived.put((position, raw))
 
 
 def _reopened(store: Store) -> Store:
-    """Copy a store for another event loop: a filesystem of its own, opened with the same arguments."""
+    """Copy a store for another event loop, with a filesystem of its own."""
     inner = getattr(store, "_store", None)
     if isinstance(inner, Store):  # A wrapper, as zarr.storage.WrapperStore.
         if (again := _reopened(inner)) is inner:
@@ -448,8 +449,7 @@ async def _close_sessions(store: Store) -> None:
     fs: Any = getattr(store, "fs", None)
     for system in (fs, *getattr(fs, "storage_options", {}).values()):
         if getattr(system, "async_impl", False) and hasattr(system, "set_session"):
-            with contextlib.suppress(
-                Exception
-            ):  # Whatever goes wrong in closing, all bytes have been read.
+            # Whatever goes wrong in closing, all bytes have been read.
+            with contextlib.suppress(Exception):
                 session = await system.set_session()
                 await session.close()

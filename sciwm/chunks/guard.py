@@ -1,4 +1,7 @@
-"""Lazily opened variables in Dask graphs: decoded directly where they are plain Zarr arrays, with errors that say where they arose."""
+"""Lazily opened variables in Dask graphs.
+
+Plain Zarr arrays are decoded directly. Errors say where they arose.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,13 +25,19 @@ _WRAPPERS = {
 
 
 class _Direct:
-    """Decodes ranges of a Zarr array whose stored numbers are the values, several times faster than through xarray and zarr."""
+    """Decodes ranges of a Zarr array whose stored numbers are the values.
+
+    This is several times faster than through xarray and zarr.
+    """
 
     def __init__(self, array: Any) -> None:
         self._reader, self._others = ChunkReader([Piece(array, None)]), tuple(array.shape[1:])
 
     def read(self, ranges: Sequence[range]) -> np.ndarray | None:
-        """The values of contiguous ranges along every dimension; None where only xarray knows what they are."""
+        """The values of contiguous ranges along every dimension.
+
+        None where only xarray knows what they are.
+        """
         if not all(len(r) and r.step == 1 for r in ranges):
             return None
         times, *others = ranges
@@ -61,17 +70,20 @@ class _Unwrapped:
 
 
 def decode_directly(graph: dict[Any, Any]) -> dict[Any, Any]:
-    """Let the tasks of a graph that slice plain Zarr arrays opened by xarray decode their chunks directly.
+    """Let tasks that slice plain Zarr arrays opened by xarray decode their chunks directly.
 
-    Such an array stands in the graph of ``xr.open_zarr`` as a node of its own, without
-    dependencies; it is replaced by one that gives the same values. Where xarray decodes further
-    (packing, fill values), or is arranged otherwise, nothing changes.
+    Such an array stands in the graph of ``xr.open_zarr`` as a node without dependencies. It is
+    replaced by a node that gives the same values. Nothing changes where xarray decodes further
+    (packing, fill values) or arranges its arrays otherwise.
     """
     return {key: _unwrap(node) for key, node in graph.items()}
 
 
 def stored_array(array: da.Array, graph: dict[Any, Any]) -> Any | None:
-    """The Zarr array that a Dask array is, chunk by chunk and not computed from; ``graph`` went through `decode_directly`."""
+    """The Zarr array that a Dask array is, chunk by chunk; None if it is computed from one.
+
+    ``graph`` went through `decode_directly`.
+    """
     original = f"original-{array.name}"  # so `dask.array.from_array` calls what it slices
     source = getattr(graph.get(original), "value", None)
     if (
@@ -88,10 +100,8 @@ def _unwrap(node: Any) -> Any:
         return node
     inner, layers = node.value, 0
     while type(inner).__name__ in _WRAPPERS:
-        if not all(
-            isinstance(k, slice) and k == slice(None)
-            for k in getattr(getattr(inner, "key", None), "tuple", ())
-        ):
+        keys = getattr(getattr(inner, "key", None), "tuple", ())
+        if not all(isinstance(k, slice) and k == slice(None) for k in keys):
             return node
         inner, layers = inner.array, layers + 1
     if not layers or type(inner).__name__ != "ZarrArrayWrapper":
@@ -103,7 +113,7 @@ def _unwrap(node: Any) -> Any:
 
 
 class _Guarded:
-    """An array for Dask to slice: a variable of an opened store, whose reading errors say where they arose."""
+    """A variable of an opened store for Dask to slice, whose errors say where they arose."""
 
     def __init__(self, variable: xr.Variable, name: str, label: str) -> None:
         self.variable, self.name, self.label = variable, name, label
@@ -120,14 +130,14 @@ class _Guarded:
         try:
             return np.asarray(self.variable[key].values)
         except Exception as error:
+            where = self._place(self._narrow(key))
             raise OSError(
-                f"could not read {self.name!r} of {self.label}, {self._place(self._narrow(key))}:"
-                f" {error}; the store is damaged there: restore that piece from its origin and"
-                " repeat"
+                f"could not read {self.name!r} of {self.label}, {where}: {error}; the store is"
+                " damaged there: restore that piece from its origin and repeat"
             ) from error
 
     def _read_directly(self, key: Any) -> np.ndarray | None:
-        """Decode chunks in place, several times faster than through xarray and zarr; None where that is not possible."""
+        """Decode chunks in place; None where that is not possible."""
         if self._direct is None:
             import zarr
 
@@ -140,7 +150,7 @@ class _Guarded:
         return self._direct.read(ranges) if ranges else None
 
     def _narrow(self, key: Any) -> Any:
-        """The first stored chunk along the first dimension, among those asked for, that cannot be read."""
+        """The first stored chunk asked for, along the first dimension, that cannot be read."""
         stored = (self.variable.encoding.get("preferred_chunks") or {}).get(self.variable.dims[0])
         keys = key if isinstance(key, tuple) else (key,)
         if not stored or not isinstance(keys[0], slice) or keys[0].step not in (None, 1):
@@ -161,15 +171,11 @@ class _Guarded:
             range(n)[k] if isinstance(k, slice) else range(int(k), int(k) + 1)
             for k, n in zip(keys, self.shape, strict=False)
         ]
-        where = ", ".join(
-            f"{d} {r.start}…{r.stop - 1}"
-            for d, r in zip(self.variable.dims, ranges, strict=False)
-            if len(r)
-        )
+        dims = self.variable.dims
+        spans = [(d, r) for d, r in zip(dims, ranges, strict=False) if len(r)]
+        where = ", ".join(f"{d} {r.start}…{r.stop - 1}" for d, r in spans)
         stored = self.variable.encoding.get("preferred_chunks") or {}
-        sizes = [
-            int(stored.get(d, n)) or 1 for d, n in zip(self.variable.dims, self.shape, strict=True)
-        ]
+        sizes = [int(stored.get(d, n)) or 1 for d, n in zip(dims, self.shape, strict=True)]
         first = [str(r.start // s) for r, s in zip(ranges, sizes, strict=False)]
         last = [str(max(r.start, r.stop - 1) // s) for r, s in zip(ranges, sizes, strict=False)]
         chunks = "/".join(first) if first == last else f"{'/'.join(first)} … {'/'.join(last)}"
@@ -177,7 +183,10 @@ class _Guarded:
 
 
 def _is_plain_zarr(variable: xr.Variable) -> bool:
-    """Whether xarray opened it from Zarr and the stored numbers are the values: not packed, and no fill value but NaN."""
+    """Whether xarray opened it from Zarr and the stored numbers are the values.
+
+    So they are not packed, and have no fill value but NaN.
+    """
     stored = variable.encoding
     plain = _holds_values(variable.dtype, variable.shape, stored.get("chunks", (0,)))
     return "compressors" in stored and plain and cf_packing(stored) == (1.0, 0.0, None)

@@ -16,9 +16,9 @@ _POINTS = 16
 def fingerprint(ds: xr.Dataset) -> str:
     """Hash names, dims, units, coordinates, and a thinned first and last field of every variable.
 
-    Cheap: two fields are read per variable, whatever the length of the record. Computed on the
-    canonical Dataset, so that neither the latitude order nor the longitude convention nor the
-    chunks of the store change it.
+    Cheap: two fields are read per variable, whatever the length of the record. It is computed on
+    the canonical Dataset. So latitude order, longitude convention and chunks of the store do not
+    change it.
 
     Parameters
     ----------
@@ -36,25 +36,21 @@ def fingerprint(ds: xr.Dataset) -> str:
         digest.update(_bytes(ds[name].values))
     fields = _thin(ds.drop_vars(list(ds.coords))).compute()
     for name in sorted(map(str, ds.data_vars)):
-        digest.update(
-            f"{name}{ds[name].dims}{ds[name].shape}{ds[name].attrs.get('units')}".encode()
-        )
+        array = ds[name]
+        digest.update(f"{name}{array.dims}{array.shape}{array.attrs.get('units')}".encode())
         digest.update(_bytes(fields[name].values))
     return digest.hexdigest()
 
 
 def _thin(ds: xr.Dataset) -> xr.Dataset:
     ends = {d: sorted({0, ds.sizes[d] - 1}) for d in ("time", "init_time") if ds.sizes.get(d)}
-    steps = {
-        d: slice(None, None, max(1, n // _POINTS)) for d, n in ds.sizes.items() if d not in ends
-    }
-    return ds.isel(steps).isel(ends)
+    strides = {d: max(1, n // _POINTS) for d, n in ds.sizes.items() if d not in ends}
+    return ds.isel({d: slice(None, None, n) for d, n in strides.items()}).isel(ends)
 
 
 def _bytes(values: np.ndarray) -> bytes:
-    if values.dtype.kind == "M" or (
-        values.dtype.kind == "O" and values.size and not isinstance(values.flat[0], str)
-    ):
+    cftime = values.dtype.kind == "O" and values.size and not isinstance(values.flat[0], str)
+    if values.dtype.kind == "M" or cftime:
         kept: Any = np.round(numeric_time(values), 3)
     elif values.dtype.kind in "USO":
         return "\0".join(map(str, values.ravel())).encode()

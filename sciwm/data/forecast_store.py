@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from rich.progress import Progress
 
 from sciwm.data.layout import to_original
 
-__all__ = ["to_disk_layout", "write_forecast"]
+__all__ = ["to_disk_layout", "write_forecast", "write_forecasts"]
 
 
 def to_disk_layout(forecast: xr.Dataset) -> xr.Dataset:
-    """Rename ``init_time`` to ``time`` and ``lead_time`` to ``prediction_timedelta``, and give back the source's own names and units.
+    """Give a forecast the dims of the WeatherBench 2 layout and the source's names and units.
 
-    WeatherBench-X, and a plain `xarray.open_zarr`, read the result as it is.
+    ``init_time`` becomes ``time``, ``lead_time`` becomes ``prediction_timedelta``. WeatherBench-X,
+    and a plain `xarray.open_zarr`, read the result as it is.
     """
     out = to_original(forecast)
     if "segment" in forecast.coords and "init_time" in forecast["segment"].dims:
@@ -42,7 +43,7 @@ def write_forecast(
     Parameters
     ----------
     batches : iterable of Dataset
-        As `WorldModel.forecast_batches` yields them; only one is in memory at a time.
+        Forecasts of some initial times each; only one is in memory at a time.
     out : path
         A new folder, ``*.zarr``.
     total : int
@@ -61,43 +62,89 @@ def write_forecast(
     ------
     FileExistsError
         If something is there already.
+    ValueError
+        If there is no batch.
     """
-    path = Path(out)
-    if path.exists():
-        raise FileExistsError(
-            f"got {path}, which exists already, expected a new name: remove it or choose another"
-        )
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    named = ({"": batch} for batch in batches)
+    stores = {"": (Path(out), attrs or {})}
+    return write_forecasts(named, stores, total=total, progress=progress)[0]
+
+
+def write_forecasts(
+    batches: Iterable[Mapping[str, xr.Dataset]],
+    stores: Mapping[str, tuple[Path, dict[str, Any]]],
+    *,
+    total: int,
+    progress: str = "forecast",
+) -> list[Path]:
+    """Write several forecasts that are made together, each to a store of its own.
+
+    Parameters
+    ----------
+    batches : iterable of mapping of str to Dataset
+        Forecasts by name, as `WorldModel.forecast_batches` yields them.
+    stores : mapping of str to (path, attributes)
+        Where each goes, and what is added to its attributes.
+    total, progress
+        As `write_forecast` takes them.
+
+    Returns
+    -------
+    list of Path
+        In the order of ``stores``; they appear under their names when all are complete.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there already.
+    ValueError
+        If there is no batch.
+    """
+    for path, _ in stores.values():
+        if path.exists():
+            raise FileExistsError(
+                f"got {path}, which exists already, expected a new name: remove it or choose"
+                " another"
+            )
+    partial = {name: path.with_name(f".{path.name}.partial") for name, (path, _) in stores.items()}
+    for path in partial.values():
+        shutil.rmtree(path, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     first = True
     with Progress(transient=True) as bar:
         task = bar.add_task(progress, total=total)
         for batch in batches:
-            ds = to_disk_layout(batch).assign_attrs(attrs or {})
-            if first:
-                encoding: dict[str, dict[str, Any]] = {
-                    str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()
-                }
-                if ds["time"].dtype.kind in "MO":
-                    # Fixed beforehand: units found for the first batch, such as days, may not do
-                    # for the next.
-                    encoding["time"] = {
-                        "units": "seconds since 1970-01-01",
-                        "calendar": ds["time"].dt.calendar,
-                        "dtype": "int64",
-                    }
-                ds.to_zarr(partial, mode="w", encoding=encoding, zarr_format=3, consolidated=False)
-            else:
-                ds.to_zarr(partial, append_dim="time", consolidated=False)
-            bar.advance(task, batch.sizes["init_time"])
+            for name, (_, attrs) in stores.items():
+                _append(batch[name], partial[name], attrs, first=first)
+            bar.advance(task, next(iter(batch.values())).sizes["init_time"])
             first = False
     if first:
+        path = next(iter(stores.values()))[0]
         raise ValueError(f"got no forecasts to write to {path}, expected at least one initial time")
-    with warnings.catch_warnings():
-        # zarr-python warns that other readers may not know consolidated metadata; those read it
-        # array by array as before.
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(partial)
-    partial.rename(path)
-    return path
+    for name, (path, _) in stores.items():
+        with warnings.catch_warnings():
+            # zarr-python warns that other readers may not know consolidated metadata; those read
+            # it array by array as before.
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            zarr.consolidate_metadata(partial[name])
+        partial[name].rename(path)
+    return [path for path, _ in stores.values()]
+
+
+def _append(batch: xr.Dataset, path: Path, attrs: dict[str, Any], *, first: bool) -> None:
+    """Add a batch of initial times to a store that is being written."""
+    ds = to_disk_layout(batch).assign_attrs(attrs)
+    if not first:
+        ds.to_zarr(path, append_dim="time", consolidated=False)
+        return
+    encoding: dict[str, dict[str, Any]] = {
+        str(n): {"chunks": v.shape} for n, v in ds.data_vars.items()
+    }
+    if ds["time"].dtype.kind in "MO":
+        # Fixed beforehand: units found for the first batch, such as days, may not do for the next.
+        encoding["time"] = {
+            "units": "seconds since 1970-01-01",
+            "calendar": ds["time"].dt.calendar,
+            "dtype": "int64",
+        }
+    ds.to_zarr(path, mode="w", encoding=encoding, zarr_format=3, consolidated=False)

@@ -12,6 +12,8 @@ from sciwm.data.variables import canonical_variables
 
 __all__ = ["canonical_grid"]
 
+_LEVELS = ("level", "plev", "isobaricinhpa", "pressure_level", "pressure")
+
 
 def canonical_grid(
     ds: xr.Dataset, axes: dict[str, Axis], wanted: Sequence[str] | None
@@ -60,10 +62,7 @@ def canonical_grid(
 
 def _scalar_level(ds: xr.Dataset) -> float | None:
     for name in ds.coords:
-        if (
-            str(name).lower() in ("level", "plev", "isobaricinhpa", "pressure_level", "pressure")
-            and ds[name].ndim == 0
-        ):
+        if str(name).lower() in _LEVELS and ds[name].ndim == 0:
             factor = pressure_factor(ds[name])
             return None if factor is None else float(np.round(float(ds[name]) * factor, 6))
     return None

@@ -1,4 +1,4 @@
-"""Layout of a grid: the one canonical order of dimensions, latitudes, longitudes and levels, and the way back to the store's own."""
+"""Layout of a grid: the canonical order of its axes, and the way back to the store's own."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def rename_axes(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Dataset, dict
     Returns
     -------
     ds : Dataset
-        Dimension coordinates are called by their role; every other variable that had such a name is
+        Dimension coordinates are called by their role. Any other variable with such a name is
         dropped.
     record : dict
         Role to the dimension, coordinate, attributes and type it had.
@@ -65,8 +65,8 @@ def canonical_longitude(longitude: Any) -> tuple[np.ndarray, np.ndarray]:
     order : array of int
         Positions to take.
     values : array
-        Ascending and contiguous: a domain starts after the largest gap on the circle, in (−180,
-        180]; a periodic one at the smallest longitude in [0, 360).
+        Ascending and contiguous. A domain starts after the largest gap on the circle, in
+        (−180, 180]. A periodic one starts at its smallest longitude in [0, 360).
 
     Examples
     --------
@@ -76,9 +76,8 @@ def canonical_longitude(longitude: Any) -> tuple[np.ndarray, np.ndarray]:
     array([  0.,  90., 180., 270.])
     """
     given = np.asarray(longitude, dtype="float64")
-    circle = np.where(
-        (given >= 0) & (given < 360), given, np.round(np.mod(given, 360.0), 10) % 360.0
-    )
+    turned = np.round(np.mod(given, 360.0), 10) % 360.0
+    circle = np.where((given >= 0) & (given < 360), given, turned)
     _, first = np.unique(np.round(circle, 7) % 360.0, return_index=True)
     order = first[np.argsort(circle[first], kind="stable")]
     circle = circle[order]
@@ -87,11 +86,8 @@ def canonical_longitude(longitude: Any) -> tuple[np.ndarray, np.ndarray]:
         return order, circle
     start = (int(gaps.argmax()) + 1) % len(circle)
     order, circle = np.roll(order, -start), np.roll(circle, -start)
-    circle = (
-        np.where(np.arange(len(circle)) >= len(circle) - start, _shift(circle, 360.0), circle)
-        if start
-        else circle
-    )
+    beyond = np.arange(len(circle)) >= len(circle) - start
+    circle = np.where(beyond, _shift(circle, 360.0), circle)
     return order, _shift(circle, -360.0) if circle[0] > 180.0 else circle
 
 
@@ -107,7 +103,9 @@ def _as_float64(values: np.ndarray) -> np.ndarray:
 
 
 def order_grid(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
-    """Put latitude, longitude and level in canonical order and units, noting in ``record`` how they were.
+    """Put latitude, longitude and level in canonical order and units.
+
+    ``record`` notes how they were.
 
     Raises
     ------
@@ -115,11 +113,8 @@ def order_grid(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
         If a coordinate has no values, or latitudes are not monotonic or not within ±90°.
     """
     for role in ("latitude", "longitude", "level"):
-        if (
-            role in ds.dims
-            and role not in ds.coords
-            and not (role == "level" and ds.sizes[role] == 1)
-        ):
+        one_level = role == "level" and ds.sizes.get(role) == 1
+        if role in ds.dims and role not in ds.coords and not one_level:
             raise ValueError(
                 f"got dimension {record[role]['dim']!r} without values, expected a {role}"
                 " coordinate along it"
@@ -177,34 +172,28 @@ def _order_longitude(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
 
 
 def _order_level(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
-    level = ds["level"]
-    factor = pressure_factor(
-        level.rename(record["level"]["coordinate"]).assign_attrs(record["level"]["attrs"])
-    )
-    record["level"] |= {
-        "factor": factor,
-        "descending": bool(level.size > 1 and level[0] > level[-1]),
-    }
+    level, note = ds["level"], record["level"]
+    factor = pressure_factor(level.rename(note["coordinate"]).assign_attrs(note["attrs"]))
+    note |= {"factor": factor, "descending": bool(level.size > 1 and level[0] > level[-1])}
     if factor is not None:
-        ds = ds.assign_coords(
-            level=("level", np.round(_as_float64(level.values) * factor, 6), _ATTRS["level"])
-        )
-    return (
-        ds.isel(level=slice(None, None, -1))
-        if (np.diff(ds["level"].values) < 0).all()
-        else ds.sortby("level")
-    )
+        pressure = np.round(_as_float64(level.values) * factor, 6)
+        ds = ds.assign_coords(level=("level", pressure, _ATTRS["level"]))
+    if (np.diff(ds["level"].values) < 0).all():
+        return ds.isel(level=slice(None, None, -1))
+    return ds.sortby("level")
 
 
 def to_original(ds: xr.Dataset) -> xr.Dataset:
-    """Give a Dataset back the names, units, attributes, dimensions, latitude order and longitudes of the store it came from.
+    """Give a Dataset back the names, units, attributes and axes of the store it came from.
 
     Works on anything whose variables and Dataset still carry their ``original`` and
-    ``original_grid`` attributes: the Dataset itself, part of its variables or domain, a forecast
-    with ``init_time``, ``lead_time`` and ``number`` (these dimensions come first and keep their
-    names). Variables that are levels of one variable of the store (``z500``, ``z850``) become
-    levels of it again; when two variables need different levels, they are called
-    ``geopotential_500`` and so on instead, because levels nobody asked for cannot be made up.
+    ``original_grid`` attributes. That is the Dataset itself, part of its variables or domain, or a
+    forecast with ``init_time``, ``lead_time`` and ``number``. These dimensions come first and keep
+    their names.
+
+    Levels of one variable of the store (``z500``, ``z850``) become levels of it again. Variables
+    with different levels become ``geopotential_500`` and so on instead: levels nobody asked for
+    cannot be made up.
 
     Parameters
     ----------
@@ -232,9 +221,8 @@ def _unstack(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
     numbers = ds["segment"].values
     if "segment" not in grid:
         return ds if np.any(numbers) else ds.drop_vars("segment")
-    members = [
-        ds.drop_vars("segment").isel(time=np.flatnonzero(numbers == n)) for n in np.unique(numbers)
-    ]
+    plain = ds.drop_vars("segment")
+    members = [plain.isel(time=np.flatnonzero(numbers == n)) for n in np.unique(numbers)]
     times = members[0]["time"].values
     if not all(np.array_equal(times, m["time"].values) for m in members):
         return ds
@@ -252,11 +240,8 @@ def _unstack(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
 
 
 def _restore_variables(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
-    records = {
-        str(n): json.loads(v.attrs["original"])
-        for n, v in ds.data_vars.items()
-        if "original" in v.attrs
-    }
+    marked = {str(n): v for n, v in ds.data_vars.items() if "original" in v.attrs}
+    records = {n: json.loads(v.attrs["original"]) for n, v in marked.items()}
     levels: dict[str, list[tuple[float, str]]] = {}
     for name, record in records.items():
         if record.get("level") is not None:
@@ -283,9 +268,8 @@ def _restore_variables(ds: xr.Dataset, grid: dict[str, Any]) -> xr.Dataset:
             compat="override",
             combine_attrs="override",
         )
-        array = array.assign_coords(
-            level=("level", [level for level, _ in members], _ATTRS["level"])
-        )
+        pressures = [level for level, _ in members]
+        array = array.assign_coords(level=("level", pressures, _ATTRS["level"]))
         lead = [d for d in array.dims if d in (*_LEADING, "time")]
         out[name] = array.transpose(*lead, "level", ...)
     result = xr.Dataset(out, attrs=ds.attrs)
@@ -300,7 +284,8 @@ def _restore_units(
         array = convert(array, str(here), str(there), difference=bool(record.get("difference")))
     roles = {note["dim"]: role for role, note in grid.items()}
     known = [roles.get(d, d) for d in record["dims"]]
-    lead = [d for d in (*_LEADING, "time") if d in array.dims and (d not in known or d in _LEADING)]
+    lead = [d for d in _LEADING if d in array.dims]
+    lead += ["time"] if "time" in array.dims and "time" not in known else []
     rest = [d for d in known if d in array.dims and d not in lead]
     array = array.transpose(*lead, *rest, ...)
     array.attrs = dict(record["attrs"])
@@ -308,30 +293,11 @@ def _restore_units(
 
 
 def _restore_axis(ds: xr.Dataset, role: str, note: dict[str, Any]) -> xr.Dataset:
+    members = note.get("values")
     if role in ds.coords:
-        if role == "longitude" and "west" in note:
-            ds = _restore_longitude(ds, note)
-        if role == "latitude" and note.get("descending"):
-            ds = ds.isel(latitude=slice(None, None, -1))
-        if role == "level" and note.get("descending"):
-            ds = ds.sortby("level", ascending=False)
-        values = ds[role].values
-        if note.get("factor"):
-            values = np.round(values / note["factor"], 6)
-        if note["dtype"] and values.dtype.kind in "iuf":
-            if note.get("units_factor"):
-                values = values / note["units_factor"]
-            values = values.astype(note["dtype"])
-        skip = ("units", "dtype") if values.dtype.kind == "m" else ()
-        ds = ds.assign_coords(
-            {role: (role, values, {k: v for k, v in note["attrs"].items() if k not in skip})}
-        )
-    elif (
-        role == "segment"
-        and note.get("values") is not None
-        and len(note["values"]) == ds.sizes[role]
-    ):
-        ds = ds.assign_coords({role: (role, note["values"], note["attrs"])})
+        ds = _restore_values(ds, role, note)
+    elif role == "segment" and members is not None and len(members) == ds.sizes[role]:
+        ds = ds.assign_coords({role: (role, members, note["attrs"])})
     coordinate, dim = note["coordinate"], note["dim"]
     if role not in ds.coords or coordinate in (None, dim):
         return ds.rename({role: dim}) if dim != role else ds
@@ -339,22 +305,36 @@ def _restore_axis(ds: xr.Dataset, role: str, note: dict[str, Any]) -> xr.Dataset
     return ds.reset_index(coordinate).rename_dims({coordinate: dim})
 
 
+def _restore_values(ds: xr.Dataset, role: str, note: dict[str, Any]) -> xr.Dataset:
+    if role == "longitude" and "west" in note:
+        ds = _restore_longitude(ds, note)
+    if role == "latitude" and note.get("descending"):
+        ds = ds.isel(latitude=slice(None, None, -1))
+    if role == "level" and note.get("descending"):
+        ds = ds.sortby("level", ascending=False)
+    values = ds[role].values
+    if note.get("factor"):
+        values = np.round(values / note["factor"], 6)
+    if note["dtype"] and values.dtype.kind in "iuf":
+        if note.get("units_factor"):
+            values = values / note["units_factor"]
+        values = values.astype(note["dtype"])
+    skip = ("units", "dtype") if values.dtype.kind == "m" else ()
+    attrs = {k: v for k, v in note["attrs"].items() if k not in skip}
+    return ds.assign_coords({role: (role, values, attrs)})
+
+
 def _restore_longitude(ds: xr.Dataset, note: dict[str, Any]) -> xr.Dataset:
     values = ds["longitude"].values
     turns = np.floor((values - note["west"] + 1e-7) / 360.0)
     values = np.where(turns == 0, values, np.round(values - 360.0 * turns, 10))
-    key = (
-        np.mod(note["first"] - values + 1e-7, 360.0)
-        if note["descending"]
-        else np.mod(values - note["first"] + 1e-7, 360.0)
-    )
-    order = np.argsort(key, kind="stable")
+    from_first = note["first"] - values if note["descending"] else values - note["first"]
+    order = np.argsort(np.mod(from_first + 1e-7, 360.0), kind="stable")
     ds = ds.assign_coords(longitude=("longitude", values)).isel(longitude=order)
     if note["cyclic"]:
+        turn = -360.0 if note["descending"] else 360.0
         again = ds.isel(longitude=[0])
-        again = again.assign_coords(
-            longitude=again["longitude"] + (-360.0 if note["descending"] else 360.0)
-        )
+        again = again.assign_coords(longitude=again["longitude"] + turn)
         ds = xr.concat(
             [ds, again],
             "longitude",

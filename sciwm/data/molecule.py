@@ -17,10 +17,11 @@ _LEADING = ("init_time", "lead_time", "number", "segment", "time")
 
 
 def canonical_molecule(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Dataset, list[str]]:
-    """Give a trajectory its canonical names, dims and units: ``positions (time, atom, xyz)`` in nm, ``time`` in ps.
+    """Give a trajectory its canonical names, dims and units.
 
-    Series along time in degrees become radians; constants such as masses and bonds are kept as they
-    are. Forecasts of series alone are served too.
+    That is ``positions (time, atom, xyz)`` in nm, with ``time`` in ps. Series along time in degrees
+    become radians; constants such as masses and bonds are kept. Forecasts of series alone are
+    served too.
 
     Parameters
     ----------
@@ -39,8 +40,7 @@ def canonical_molecule(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Datase
     Raises
     ------
     ValueError
-        If positions or times have no units, because Å and nm, fs and ps are easily mistaken for
-        each other.
+        If positions or times have no units: Å and nm, fs and ps are easily mistaken for each other.
     """
     time = "init_time" if "init_time" in axes else "time"
     if time not in axes:
@@ -58,20 +58,14 @@ def canonical_molecule(ds: xr.Dataset, axes: dict[str, Axis]) -> tuple[xr.Datase
             "attrs": array.attrs,
             "dims": [record.get(str(d), {}).get("dim", d) for d in array.dims],
         }
+        rest = [d for d in array.dims if d not in _LEADING]
         if own == name:
             note["units"] = _length(array)
-            array = (
-                convert(array.astype("float32"), note["units"], "nm")
-                .assign_attrs(units="nm")
-                .rename("positions")
-            )
+            array = convert(array.astype("float32"), note["units"], "nm")
+            array = array.assign_attrs(units="nm").rename("positions")
+            rest = ["atom", "xyz"]
         elif time in array.dims and array.dtype.kind in "biuf":
             array = angles_to_radians(array if array.dtype.kind == "f" else array.astype("float64"))
-        rest = (
-            [d for d in ("atom", "xyz") if d in array.dims]
-            if own == name
-            else [d for d in array.dims if d not in _LEADING]
-        )
         array = array.transpose(*(d for d in _LEADING if d in array.dims), *rest)
         out[str(array.name)] = array.assign_attrs(original=array.attrs.get("original", dump(note)))
     canonical = xr.Dataset(out, coords=ds.coords, attrs=ds.attrs)
@@ -96,10 +90,10 @@ def _length(array: xr.DataArray) -> str:
     units = str(array.attrs.get("units", "")).strip()
     units = "angstrom" if units in ("A", "a") else units
     if not units:
+        here = f'ds["{array.name}"].attrs["units"]'
         raise ValueError(
             f"got {array.name!r} without units, expected nm or angstrom, because the two are easily"
-            " mistaken; set them: "
-            f'ds["{array.name}"].attrs["units"] = "nm" (mdtraj, OpenMM) or "angstrom" (MDAnalysis)'
+            f' mistaken; set them: {here} = "nm" (mdtraj, OpenMM) or "angstrom" (MDAnalysis)'
         )
     if not same_dimension(units, "nm"):
         raise ValueError(f"got {array.name!r} in {units!r}, expected a length: nm or angstrom")

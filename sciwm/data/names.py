@@ -124,66 +124,21 @@ _ALIASES = {alias: name for name, known in VARIABLES.items() for alias in (name,
 _TWINS = {"z": "gh", "gh": "z", "w": "wz", "wz": "w"}
 """Pairs that share names in the wild and are told apart by their units."""
 
-_DIMENSIONS: dict[str, tuple[str, ...]] = {
-    "latitude": ("latitude", "lat", "nav_lat", "y", "nlat", "rlat", "g0_lat_1"),
-    "longitude": ("longitude", "lon", "nav_lon", "x", "long", "nlon", "rlon", "g0_lon_2"),
-    "time": (
-        "time",
-        "valid_time",
-        "t",
-        "frame",
-        "date",
-        "datetime",
-        "snapshot",
-        "init_time",
-        "forecast_reference_time",
-        "initial_time",
-    ),
-    "level": (
-        "level",
-        "plev",
-        "pressure_level",
-        "isobaricinhpa",
-        "lev",
-        "pressure",
-        "isobaric",
-        "air_pressure",
-        "height",
-        "depth",
-    ),
-    "segment": (
-        "segment",
-        "trajectory",
-        "trajectories",
-        "member",
-        "number",
-        "realization",
-        "ensemble",
-        "ens",
-        "replica",
-        "run",
-    ),
-    "atom": ("atom", "atoms", "particle", "particles", "n_atoms", "natoms", "bead", "site"),
-    "xyz": (
-        "xyz",
-        "spatial",
-        "space",
-        "cartesian",
-        "coordinate",
-        "coord",
-        "component",
-        "dim",
-        "direction",
-    ),
-    "lead_time": (
-        "lead_time",
-        "prediction_timedelta",
-        "step",
-        "lead",
-        "leadtime",
-        "forecast_period",
-        "lag_time",
-    ),
+_DIMENSIONS = {
+    role: tuple(names.split())
+    for role, names in {
+        "latitude": "latitude lat nav_lat y nlat rlat g0_lat_1",
+        "longitude": "longitude lon nav_lon x long nlon rlon g0_lon_2",
+        "time": "time valid_time t frame date datetime snapshot init_time"
+        " forecast_reference_time initial_time",
+        "level": "level plev pressure_level isobaricinhpa lev pressure isobaric air_pressure"
+        " height depth",
+        "segment": "segment trajectory trajectories member number realization ensemble ens"
+        " replica run",
+        "atom": "atom atoms particle particles n_atoms natoms bead site",
+        "xyz": "xyz spatial space cartesian coordinate coord component dim direction",
+        "lead_time": "lead_time prediction_timedelta step lead leadtime forecast_period lag_time",
+    }.items()
 }
 _CF_KEYS = {
     "latitude": ("latitude", "Y"),
@@ -216,7 +171,9 @@ def level_suffix(name: str, level: float) -> str:
 
 
 def split_name(name: str) -> tuple[str | None, float | None]:
-    """Canonical variable and pressure level that a name means; ``(None, None)`` for a name sciwm does not know.
+    """Canonical variable and pressure level that a name means.
+
+    ``(None, None)`` for a name sciwm does not know.
 
     Examples
     --------
@@ -228,22 +185,18 @@ def split_name(name: str) -> tuple[str | None, float | None]:
         return _ALIASES[lower], None
     match = re.fullmatch(r"(.*?[a-z])_?(\d+(?:\.\d+)?)_?(?:hpa|mb)?", lower)
     base = _ALIASES.get(match[1].rstrip("_")) if match else None
-    if (
-        match is None
-        or base is None
-        or not VARIABLES[base].upper_air
-        or not 0 < float(match[2]) <= 1100
-    ):
+    if match is None or base is None or not VARIABLES[base].upper_air:
         return None, None
-    return base, float(match[2])
+    level = float(match[2])
+    return (base, level) if 0 < level <= 1100 else (None, None)
 
 
 def canonical_name(array: xr.DataArray, *, on_level: bool) -> tuple[str | None, float | None]:
-    """Tell what a variable of a store is: canonical name and level, ``(None, None)`` for a user's own variable.
+    """Canonical name and level of a variable; ``(None, None)`` for a user's own variable.
 
     Units tell geopotential from its height, and pressure velocity from vertical velocity. A
-    one-letter name without any level (``q``, ``u``) is the known variable only if its units agree,
-    since it may as well be something else.
+    one-letter name without any level (``q``, ``u``) may be something else. It is the known variable
+    only if its units agree.
 
     Parameters
     ----------
@@ -261,19 +214,16 @@ def canonical_name(array: xr.DataArray, *, on_level: bool) -> tuple[str | None, 
         return ("ssta", None) if base == "sst" else (None, None)
     if re.fullmatch(r"[uv]100", name) and re.search(r"met(re|er)", words):
         return None, None
-    units = array.attrs.get("units")
+    units = str(array.attrs.get("units") or "")
+
+    def measures(known: str) -> bool:
+        return bool(units) and same_dimension(units, VARIABLES[known].units)
+
     twin = _TWINS.get(base)
-    if (
-        twin
-        and units
-        and not same_dimension(units, VARIABLES[base].units)
-        and same_dimension(units, VARIABLES[twin].units)
-    ):
+    if twin and not measures(base) and measures(twin):
         base = twin
     alone = len(name) == 1 and level is None and not on_level
-    if alone and not (units and same_dimension(units, VARIABLES[base].units)):
-        return None, None
-    return base, level
+    return (None, None) if alone and not measures(base) else (base, level)
 
 
 class Axis(NamedTuple):
@@ -342,9 +292,8 @@ def _check_grid(ds: xr.Dataset, found: dict[str, Axis]) -> None:
                 " projected data first"
             )
     if "latitude" in found and "longitude" not in found:
-        for name in ds.cf.coordinates.get("longitude", []) or [
-            n for n in ("lon", "longitude") if n in ds.variables
-        ]:
+        named = [n for n in ("lon", "longitude") if n in ds.variables]
+        for name in ds.cf.coordinates.get("longitude", []) or named:
             if ds[name].dims == (found["latitude"].dim,):
                 raise ValueError(
                     f"got {name!r} along {found['latitude'].dim!r} (an unstructured grid), expected"
@@ -354,7 +303,7 @@ def _check_grid(ds: xr.Dataset, found: dict[str, Axis]) -> None:
 
 
 def pressure_factor(level: xr.DataArray) -> float | None:
-    """Factor from a vertical coordinate to hPa; None for one that is no pressure (model levels, depth)."""
+    """Factor from a vertical coordinate to hPa; None if it is no pressure (model levels, depth)."""
     units = str(level.attrs.get("units", ""))
     if not units or units in ("1", "level"):
         if str(level.name).lower() in ("depth", "height") or "hybrid" in str(level.attrs):

@@ -1,4 +1,4 @@
-"""Opening stores: the only place where foreign names, units, calendars and coordinate orders become canonical ones."""
+"""Opening stores: here foreign names, units, calendars and coordinate orders become canonical."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,19 +28,19 @@ def open_dataset(
 ) -> xr.Dataset:
     """Open a gridded record or molecular trajectories, lazily, in canonical form.
 
-    Grids come back with dims ``time, [level], latitude, longitude``, latitudes ascending,
-    longitudes contiguous, ECMWF short names (``z500``, ``t2m``, ``msl``…) and SI units (K, Pa, m
-    s-1, m2 s-2); molecules as ``positions (time, atom, xyz)`` in nm with ``time`` in ps and angles
-    in rad. Names sciwm does not know are kept. Missing values are not looked for.
+    Grids come back with dims ``time, [level], latitude, longitude``. Latitudes ascend, longitudes
+    are contiguous. Names are ECMWF short names (``z500``, ``t2m``, ``msl``…), units are SI (K, Pa,
+    m s-1, m2 s-2). Molecules come as ``positions (time, atom, xyz)`` in nm, with ``time`` in ps and
+    angles in rad. Names sciwm does not know are kept. Missing values are not looked for.
 
     Parameters
     ----------
     store : path, glob, URL, Dataset, or a list of these
         Zarr 2 or 3 (folder, ``.zip`` or URL), netCDF 3 or 4, or GRIB (with ``sciwm[grib]``).
-        Several are pieces of one record when their times follow one another, trajectories or
-        members when they overlap: each is then its own segment.
+        Several whose times follow one another are pieces of one record. Several that overlap are
+        trajectories or members: each is its own segment.
     variables : list of str, optional
-        Canonical names or aliases; ``z500`` is also taken out of a ``z`` with levels. Everything by
+        Canonical names or aliases. ``z500`` is also taken out of a ``z`` with levels. Everything by
         default.
     static : list of str, optional
         Fields without time to keep. By default all, or none where ``variables`` are given.
@@ -60,9 +60,9 @@ def open_dataset(
     FileNotFoundError
         If there is no such store; the message lists what is there.
     ValueError
-        If a file is damaged, coordinates are missing or two-dimensional, units measure something
-        else, a variable is not there, or times are repeated, unordered or have gaps. The message
-        names what and says what to do.
+        If a file is damaged, a variable is not there, or units measure something else. Also if
+        coordinates are missing or two-dimensional, or times are repeated, unordered or have gaps.
+        The message names what and says what to do.
 
     Examples
     --------
@@ -115,7 +115,9 @@ def _canonical(
 
 
 def open_static(store: Store) -> xr.Dataset:
-    """Open fields without time, such as a land–sea mask, in canonical form: names, units, order of coordinates as of `open_dataset`.
+    """Open fields without time, such as a land–sea mask, in canonical form.
+
+    Names, units and the order of coordinates are those of `open_dataset`.
 
     Parameters
     ----------
@@ -138,8 +140,9 @@ def open_static(store: Store) -> xr.Dataset:
     """
     (label, opened), *rest = read_pieces(store)
     if rest:
+        count = 1 + len(rest)
         raise ValueError(
-            f"got {1 + len(rest)} stores, expected one, because fields without time are of one grid"
+            f"got {count} stores, expected one, because fields without time are of one grid"
         )
     ds, _ = _canonical(opened, label, None, "auto")
     return ds.isel(time=0, drop=True) if "time" in ds.dims else ds
@@ -189,26 +192,20 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
         )
     label, ds = pieces[0]
     axes = find_dimensions(ds)
-    if missing := {"time", "lead_time"} - set(axes):
-        what = " and ".join(
-            "initial times" if role == "time" else "lead times"
-            for role in sorted(missing, reverse=True)
-        )
+    needed = {"time": "initial times", "lead_time": "lead times"}
+    if missing := [words for role, words in needed.items() if role not in axes]:
         raise ValueError(
-            f"got {label} with dimensions {sorted(map(str, ds.dims))}, expected also {what} (time,"
-            " prediction_timedelta)"
+            f"got {label} with dimensions {sorted(map(str, ds.dims))}, expected also"
+            f" {' and '.join(missing)} (time, prediction_timedelta)"
         )
     segment = ds.coords.get("segment")
     segment = segment if segment is not None and segment.dims == (axes["time"].dim,) else None
-    axes = {
-        {"time": "init_time", "segment": "number"}.get(role, role): axis
-        for role, axis in axes.items()
-    }
+    in_forecasts = {"time": "init_time", "segment": "number"}
+    axes = {in_forecasts.get(role, role): axis for role, axis in axes.items()}
     ds = chunk_lazily(ds, chunks, {role: axis.dim for role, axis in axes.items()}, label=label)
     lead, factor = canonical_lead(ds, axes["lead_time"])
-    ds, _ = (
-        canonical_molecule(ds, axes) if "latitude" not in axes else canonical_grid(ds, axes, None)
-    )
+    on_grid = "latitude" in axes
+    ds, _ = canonical_grid(ds, axes, None) if on_grid else canonical_molecule(ds, axes)
     record = json.loads(ds.attrs["original_grid"])
     if factor != 1.0:
         record["lead_time"]["units_factor"] = factor
@@ -219,9 +216,7 @@ def open_forecast(store: Store, *, chunks: str | Mapping[str, int] = "auto") -> 
     for role in ("init_time", "lead_time"):
         index = ds.get_index(role)
         if index.has_duplicates:
-            raise ValueError(
-                f"got {role} {index[index.duplicated()][0]} more than once in {label}, expected"
-                " each once"
-            )
+            twice = index[index.duplicated()][0]
+            raise ValueError(f"got {role} {twice} more than once in {label}, expected each once")
         ds = ds if index.is_monotonic_increasing else ds.sortby(role)
     return ds

@@ -1,4 +1,4 @@
-"""Reading stores lazily, whatever their format: Zarr, netCDF, GRIB; one or many; local, zipped or remote."""
+"""Reading stores lazily: Zarr, netCDF or GRIB; one or many; local, zipped or remote."""
 
 import glob
 import importlib.util
@@ -55,9 +55,8 @@ def read_pieces(store: Store) -> list[tuple[str, xr.Dataset]]:
     if not path.exists() and glob.has_magic(text):
         found = sorted(glob.glob(str(path), recursive=True))
         if not found:
-            raise FileNotFoundError(
-                f"got pattern {text!r}, which matches nothing{_neighbours(path)}"
-            )
+            near = _neighbours(path)
+            raise FileNotFoundError(f"got pattern {text!r}, which matches nothing{near}")
         return [piece for name in found for piece in read_pieces(name)]
     if not path.exists():
         raise FileNotFoundError(f"got {text!r}, which does not exist{_neighbours(path)}")
@@ -68,9 +67,8 @@ def _neighbours(path: Path) -> str:
     folder = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.is_dir())
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     missing = path.absolute().relative_to(folder).parts[0]
-    return f"; in {folder}{close_matches(missing, names[:40])}" + (
-        f" … ({len(names)} in all)" if len(names) > 40 else ""
-    )
+    more = f" … ({len(names)} in all)" if len(names) > 40 else ""
+    return f"; in {folder}{close_matches(missing, names[:40])}{more}"
 
 
 def _open_local(path: Path) -> list[xr.Dataset]:
@@ -85,11 +83,8 @@ def _open_local(path: Path) -> list[xr.Dataset]:
     with path.open("rb") as file:
         head = file.read(8)
     if head[:3] == b"CDF":
-        return [
-            _checked_netcdf3(
-                path, _open(path, engine="scipy" if head[3:4] in b"\x01\x02" else "netcdf4")
-            )
-        ]
+        engine = "scipy" if head[3:4] in b"\x01\x02" else "netcdf4"
+        return [_checked_netcdf3(path, _open(path, engine=engine))]
     if head[1:4] == b"HDF":
         # Not netCDF4: its C library takes no lock when a forgotten Dataset is closed by the garbage
         # collector, and crashes if another thread reads at that moment; h5py guards every call.
@@ -158,14 +153,12 @@ def _open_zip(path: Path) -> xr.Dataset:
 def _checked_netcdf3(path: Path, ds: xr.Dataset) -> xr.Dataset:
     # Classic files have no checksum and open even when cut short, so their size is compared with
     # what their arrays need.
-    needed = sum(
-        int(np.prod(v.shape)) * np.dtype(v.encoding.get("dtype", v.dtype)).itemsize
-        for v in ds.variables.values()
-    )
-    if path.stat().st_size < needed:
+    stored = [(v.shape, np.dtype(v.encoding.get("dtype", v.dtype))) for v in ds.variables.values()]
+    needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in stored)
+    if (size := path.stat().st_size) < needed:
         raise ValueError(
-            f"got {str(path)!r} of {path.stat().st_size} bytes, which needs at least {needed}; the"
-            " file is truncated"
+            f"got {str(path)!r} of {size} bytes, which needs at least {needed}; the file is"
+            " truncated"
         )
     return ds
 
@@ -208,8 +201,8 @@ def _open_remote(url: str) -> xr.Dataset:
 def chunk_lazily(ds: xr.Dataset, chunks: Any, names: dict[str, str], *, label: str) -> xr.Dataset:
     """Make every variable dask-backed.
 
-    ``"auto"`` takes whole stored chunks, as many along time as fit 1 MiB, so that no stored chunk
-    is decompressed twice and no task is tiny. A mapping gives sizes by canonical dimension name.
+    ``"auto"`` takes whole stored chunks, as many along time as fit 1 MiB. So no stored chunk is
+    decompressed twice, and no task is tiny. A mapping gives sizes by canonical dimension name.
 
     Parameters
     ----------
@@ -222,33 +215,22 @@ def chunk_lazily(ds: xr.Dataset, chunks: Any, names: dict[str, str], *, label: s
     label : str
         Name of the store, for reading errors.
     """
+    in_memory = label.startswith(("the Dataset", "Dataset "))
 
     def lazily(array: xr.DataArray, sizes: dict[Any, int]) -> xr.DataArray:
-        return (
-            array.chunk(sizes)
-            if label.startswith(("the Dataset", "Dataset "))
-            else chunk_guarded(array, sizes, label=label)
-        )
+        return array.chunk(sizes) if in_memory else chunk_guarded(array, sizes, label=label)
 
-    if chunks != "auto":
-        sizes = {names.get(str(d), str(d)): n for d, n in dict(chunks).items()}
-        if unknown := [d for d in chunks if names.get(str(d), str(d)) not in ds.dims]:
-            raise ValueError(f"got chunks for {unknown}, expected dimensions among {sorted(names)}")
-        wanted = {
-            d: n if sizes.get(str(d), -1) == -1 else sizes[str(d)] for d, n in ds.sizes.items()
-        }
-        return ds.assign(
-            {
-                n: v.chunk(wanted) if v.chunks is not None else lazily(v, wanted)
-                for n, v in ds.data_vars.items()
-            }
-        )
-    time = names.get("time")
+    arrays = dict(ds.data_vars)
+    if chunks == "auto":
+        time = names.get("time")
+        eager = {n: v for n, v in arrays.items() if v.chunks is None}
+        return ds.assign({n: lazily(v, _sizes(v, time)) for n, v in eager.items()})
+    sizes = {names.get(str(d), str(d)): n for d, n in dict(chunks).items()}
+    if unknown := [d for d in chunks if names.get(str(d), str(d)) not in ds.dims]:
+        raise ValueError(f"got chunks for {unknown}, expected dimensions among {sorted(names)}")
+    wanted = {d: n if sizes.get(str(d), -1) == -1 else sizes[str(d)] for d, n in ds.sizes.items()}
     return ds.assign(
-        {
-            n: v if v.chunks is not None else lazily(v, _sizes(v, time))
-            for n, v in ds.data_vars.items()
-        }
+        {n: lazily(v, wanted) if v.chunks is None else v.chunk(wanted) for n, v in arrays.items()}
     )
 
 

@@ -1,4 +1,4 @@
-"""The time axis of a record: pieces joined, members stacked as segments, and every axis checked to be regular."""
+"""The time axis of a record: pieces joined, members stacked as segments, steps checked."""
 
 import itertools
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Piece = tuple[str, xr.Dataset]
 
 
 def canonical_time(ds: xr.Dataset, record: dict[str, Any], *, role: str = "time") -> xr.Dataset:
-    """Dates in ``datetime64[ns]`` or ``cftime`` as they are; simulation times in fs, ps or ns become ps.
+    """Keep dates in ``datetime64[ns]`` or ``cftime``; turn simulation times in fs or ns into ps.
 
     Raises
     ------
@@ -38,37 +38,33 @@ def canonical_time(ds: xr.Dataset, record: dict[str, Any], *, role: str = "time"
             f" ds.assign_coords({name}=...)"
         )
     time = ds[role]
+    attrs = {k: v for k, v in time.attrs.items() if k not in ("bounds", "climatology")}
     if time.dtype.kind == "M":
-        return ds.assign_coords(
-            {role: (role, time.values.astype("datetime64[ns]"), _plain(time.attrs))}
-        )
+        return ds.assign_coords({role: (role, time.values.astype("datetime64[ns]"), attrs)})
     if time.dtype.kind == "O":
-        return ds.assign_coords({role: (role, time.values, _plain(time.attrs))})
+        return ds.assign_coords({role: (role, time.values, attrs)})
     units = str(time.attrs.get("units", ""))
     try:
         factor, _ = linear(units or "?", "ps")
     except ValueError:
         raise ValueError(
             f"got {name!r} as plain numbers in units {units!r}, expected dates or simulation time"
-            " in fs, ps or ns; set them: "
-            f'ds["{name}"].attrs["units"] = "ps"'
+            f' in fs, ps or ns; set them: ds["{name}"].attrs["units"] = "ps"'
         ) from None
     record[role]["units_factor"] = factor
     values = time.values.astype("float64")
     values = values if factor == 1.0 else np.round(values * factor, 9)
-    return ds.assign_coords({role: (role, values, {**_plain(time.attrs), "units": "ps"})})
-
-
-def _plain(attrs: dict[Any, Any]) -> dict[Any, Any]:
-    return {k: v for k, v in attrs.items() if k not in ("bounds", "climatology")}
+    return ds.assign_coords({role: (role, values, {**attrs, "units": "ps"})})
 
 
 def canonical_lead(ds: xr.Dataset, axis: Axis) -> tuple[xr.DataArray, float]:
-    """Lead times as ``timedelta64[ns]``, whole months with ``units="months"``, or picoseconds with ``units="ps"``.
+    """Lead times of a forecast store, in canonical form.
 
     Returns
     -------
     lead_time : DataArray
+        ``timedelta64[ns]``, whole numbers with ``units="months"``, or picoseconds with
+        ``units="ps"``.
     factor : float
         From the store's numbers to picoseconds; 1 for the others.
 
@@ -79,10 +75,8 @@ def canonical_lead(ds: xr.Dataset, axis: Axis) -> tuple[xr.DataArray, float]:
     """
     if axis.coordinate is None:
         raise ValueError(f"got dimension {axis.dim!r} without values, expected lead times")
-    values, units = (
-        ds[axis.coordinate].values,
-        str(ds[axis.coordinate].attrs.get("units", "")).strip(),
-    )
+    given = ds[axis.coordinate]
+    values, units = given.values, str(given.attrs.get("units", "")).strip()
     attrs, factor = {"standard_name": "forecast_period"}, 1.0
     if values.dtype.kind != "m":
         if units in ("month", "months"):
@@ -96,15 +90,18 @@ def canonical_lead(ds: xr.Dataset, axis: Axis) -> tuple[xr.DataArray, float]:
         else:
             raise ValueError(
                 f"got lead times {axis.coordinate!r} as plain numbers in units {units!r}, expected"
-                " hours, days, months or ps; set them: "
-                f'ds["{axis.coordinate}"].attrs["units"] = "hours"'
+                " hours, days, months or ps; set them:"
+                f' ds["{axis.coordinate}"].attrs["units"] = "hours"'
             )
     values = values.astype("timedelta64[ns]") if values.dtype.kind == "m" else values
     return xr.DataArray(values, dims="lead_time", attrs=attrs), factor
 
 
 def keep_coordinates(ds: xr.Dataset, roles: set[str]) -> xr.Dataset:
-    """Drop every coordinate but the dimensions' own, those of atoms and components, and a ``segment(time)`` that the store brings along."""
+    """Drop every coordinate but those of dimensions, of atoms and of components.
+
+    A ``segment(time)`` that the store brings along stays, too.
+    """
     dims = {"atom", "xyz", "component"} & set(ds.dims)
     if "segment" in ds.variables and ds["segment"].dims == ("time",):
         ds = ds.set_coords("segment")
@@ -114,28 +111,25 @@ def keep_coordinates(ds: xr.Dataset, roles: set[str]) -> xr.Dataset:
 
 
 def join_pieces(pieces: Sequence[Piece]) -> list[Piece]:
-    """Join the pieces of one record in time; overlapping pieces stay apart, as trajectories of their own.
+    """Join the pieces of one record in time.
 
-    Pieces with different variables and the same times (one file per variable) are merged.
+    Overlapping pieces stay apart, as trajectories of their own. Pieces with different variables and
+    the same times (one file per variable) are merged.
 
     Raises
     ------
     ValueError
-        If grids, atoms, calendars or variables of the pieces disagree, or they overlap only in
-        part; the message names the files.
+        If grids, atoms, calendars or variables of the pieces disagree. Also if pieces overlap only
+        in part. The message names the files.
     """
-    pieces = (
-        [next(p for p in pieces if "time" in p[1].dims)]
-        if not any(ds.data_vars for _, ds in pieces)
-        else pieces
-    )
+    if not any(ds.data_vars for _, ds in pieces):
+        pieces = [next(p for p in pieces if "time" in p[1].dims)]
     still = [ds for _, ds in pieces if "time" not in ds.dims]
     groups: dict[frozenset[str], list[Piece]] = {}
     for label, ds in pieces:
         if "time" in ds.dims:
-            groups.setdefault(
-                frozenset(str(n) for n, v in ds.data_vars.items() if "time" in v.dims), []
-            ).append((label, ds))
+            own = frozenset(str(n) for n, v in ds.data_vars.items() if "time" in v.dims)
+            groups.setdefault(own, []).append((label, ds))
     _check_same(pieces)
     names = list(groups)
     for a, b in (pair for pair in itertools.combinations(names, 2) if pair[0] & pair[1]):
@@ -146,10 +140,9 @@ def join_pieces(pieces: Sequence[Piece]) -> list[Piece]:
     joined = [_join(group) for group in groups.values()]
     records = joined[0]
     for group, others in zip(list(groups.values())[1:], joined[1:], strict=True):
-        times = [[ds["time"].values for _, ds in some] for some in (records, others)]
-        if len(records) != len(others) or not all(
-            np.array_equal(a, b) for a, b in zip(*times, strict=True)
-        ):
+        pairs = zip(records, others, strict=False)
+        same = all(np.array_equal(a[1]["time"].values, b[1]["time"].values) for a, b in pairs)
+        if len(records) != len(others) or not same:
             raise ValueError(
                 f"got other times in {group[0][0]} than in {pieces[0][0]}, expected the same,"
                 " because their variables are merged"
@@ -176,28 +169,20 @@ def _check_same(pieces: Sequence[Piece]) -> None:
                     f"got another {role} in {label} than in {first}, expected the same in all"
                     " pieces of one record"
                 )
-            if (
-                role in ds.dims
-                and role in reference.dims
-                and ds.sizes[role] != reference.sizes[role]
-            ):
+            here, there = ds.sizes.get(role), reference.sizes.get(role)
+            if here is not None and there is not None and here != there:
                 raise ValueError(
-                    f"got {ds.sizes[role]} along {role} in {label} and {reference.sizes[role]} in"
-                    f" {first}, expected the same"
+                    f"got {here} along {role} in {label} and {there} in {first}, expected the same"
                 )
-    kinds = {
-        label: _calendar(ds["time"].values)
-        for label, ds in pieces
-        if "time" in ds.dims and ds.sizes["time"]
-    }
-    if len(set(kinds.values())) > 1:
-        examples = [
-            f"{calendar} in {next(n for n, c in kinds.items() if c == calendar)}"
-            for calendar in dict.fromkeys(kinds.values())
-        ]
+    examples: dict[str, str] = {}
+    for label, ds in pieces:
+        if "time" in ds.dims and ds.sizes["time"]:
+            examples.setdefault(_calendar(ds["time"].values), label)
+    if len(examples) > 1:
+        found = ", ".join(f"{calendar} in {label}" for calendar, label in examples.items())
         raise ValueError(
-            f"got times in different calendars: {', '.join(examples)}; expected one, because their"
-            " differences have no meaning"
+            f"got times in different calendars: {found}; expected one, because their differences"
+            " have no meaning"
         )
 
 
@@ -217,7 +202,8 @@ def _join(group: list[Piece]) -> list[Piece]:
         return [(group[order[0]][0], _concat([group[i][1] for i in order]))]
     for a, b in overlaps:
         shared = np.intersect1d(spans[a], spans[b]).size
-        if len(overlaps) < len(group) - 1 or (0 < shared < 0.5 * min(len(spans[a]), len(spans[b]))):
+        in_part = 0 < shared < 0.5 * min(len(spans[a]), len(spans[b]))
+        if len(overlaps) < len(group) - 1 or in_part:
             raise ValueError(
                 f"got {group[a][0]} and {group[b][0]} overlapping in {shared} times, from"
                 f" {group[b][1]['time'].values[0]} on; expected pieces that follow one another, or"
@@ -239,25 +225,23 @@ def _concat(parts: list[xr.Dataset]) -> xr.Dataset:
         combine_attrs="override",
     )
     first = parts[0].attrs
-    out.attrs = {
-        k: v for k, v in first.items() if all(str(p.attrs.get(k)) == str(v) for p in parts)
-    }
-    return (
-        out.assign_attrs(original_grid=first["original_grid"]) if "original_grid" in first else out
-    )
+    shared = {k for k, v in first.items() if all(str(p.attrs.get(k)) == str(v) for p in parts)}
+    out.attrs = {k: v for k, v in first.items() if k in shared or k == "original_grid"}
+    return out
 
 
 def stack_segments(records: Sequence[Piece]) -> xr.Dataset:
-    """Put trajectories and members one after the other along ``time``, numbered by the coordinate ``segment(time)``."""
+    """Put trajectories and members one after the other along ``time``.
+
+    The coordinate ``segment(time)`` numbers them.
+    """
     _check_steps(records)
     parts = []
     for _, ds in records:
-        members = (
-            [ds.isel(segment=i, drop=True) for i in range(ds.sizes["segment"])]
-            if "segment" in ds.dims
-            else [ds]
-        )
-        parts += members
+        if "segment" in ds.dims:
+            parts += [ds.isel(segment=i, drop=True) for i in range(ds.sizes["segment"])]
+        else:
+            parts.append(ds)
     segment, next_one = [], 0
     for part in parts:
         own = part["segment"].values if "segment" in part.coords else np.zeros(part.sizes["time"])
@@ -274,7 +258,9 @@ def _check_steps(records: Sequence[Piece]) -> None:
         for label, ds in records
         if ds.sizes["time"] > 1
     ]
-    (least, first), (most, second) = (min(steps), max(steps)) if steps else ((1.0, ""), (1.0, ""))
+    if not steps:
+        return
+    (least, first), (most, second) = min(steps), max(steps)
     if most > 1.15 * least > 0:
         unit = "ps" if records[0][1]["time"].dtype.kind == "f" else "hours"
         raise ValueError(
@@ -284,7 +270,9 @@ def _check_steps(records: Sequence[Piece]) -> None:
 
 
 def check_times(ds: xr.Dataset, *, split: bool = False, label: str = "the store") -> xr.Dataset:
-    """Refuse times that are repeated, unordered or irregular; with ``split``, cut the record into segments at gaps.
+    """Refuse times that are repeated, unordered or irregular.
+
+    With ``split``, cut the record into segments at gaps.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""Units: parsing what stores write, and converting arrays lazily (pint, with the CF units of cf_xarray)."""
+"""Units: parsing what stores write, and converting arrays lazily.
+
+Parsing and factors are those of pint, with the CF units of cf_xarray.
+"""
 
 import functools
 import warnings
@@ -79,9 +82,8 @@ def linear(source: str, target: str, *, difference: bool = False) -> tuple[float
         return water
     if not same_dimension(source, target):
         raise ValueError(f"got units {source!r}, expected units that convert to {target!r}")
-    zero, one = (
-        registry.Quantity(x, _parse(source)).to(_parse(target)).magnitude for x in (0.0, 1.0)
-    )
+    numbers = (registry.Quantity(x, _parse(source)) for x in (0.0, 1.0))
+    zero, one = (number.to(_parse(target)).magnitude for number in numbers)
     factor = float(f"{one - zero:.12g}")
     return factor, 0.0 if difference else float(f"{zero:.12g}")
 

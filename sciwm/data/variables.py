@@ -1,4 +1,4 @@
-"""Variables of a store: canonical names and units, one level or all, and the choice of those asked for."""
+"""Variables of a store: canonical names and units, and the choice of those asked for."""
 
 import json
 import re
@@ -26,10 +26,14 @@ _GRID = (
     "longitude",
     "component",
 )
+_BOUNDS = {"bnds", "nv", "bound", "bounds"}
 
 
 def wanted_name(name: str) -> str:
-    """Canonical name for what a user asks for: ``tas`` is ``t2m``, ``geopotential_500`` is ``z500``; unknown names stay."""
+    """Canonical name for what a user asks for; unknown names stay.
+
+    ``tas`` is ``t2m``, ``geopotential_500`` is ``z500``.
+    """
     base, level = split_name(name)
     if base is None:
         return name
@@ -64,14 +68,10 @@ def canonical_variables(
     """
     out: dict[str, xr.DataArray] = {}
     named = {name: _canonical_name(ds, ds[name], scalar_level) for name in _fields(ds, wanted)}
-    taken = {new: name for name, (new, _) in reversed(named.items())} | {
-        new: name for name, (new, _) in named.items() if new == name
-    }
+    taken = {new: name for name, (new, _) in reversed(named.items())}
+    taken |= {new: name for name, (new, _) in named.items() if new == name}
     # Of two variables that mean the same, one gets the canonical name and the other keeps its own.
-    named = {
-        name: (new, base) if taken[new] == name else (name, None)
-        for name, (new, base) in named.items()
-    }
+    named |= {name: (name, None) for name, (new, _) in named.items() if taken[new] != name}
     for name, (new, base) in named.items():
         array = ds[name]
         on_levels = "level" in array.dims and ds.sizes["level"] > 1
@@ -94,9 +94,7 @@ def _fields(ds: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
     names = []
     for name in map(str, ds.data_vars):
         dims = ds[name].dims
-        bounds = name.endswith(("_bnds", "_bounds")) or {"bnds", "nv", "bound", "bounds"} & set(
-            dims
-        )
+        bounds = name.endswith(("_bnds", "_bounds")) or _BOUNDS & set(dims)
         if ds[name].dtype.kind not in "biuf" or bounds or not dims:
             continue
         if extra := [str(d) for d in dims if d not in _GRID]:
@@ -118,9 +116,8 @@ def _fields(ds: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
 def _canonical_name(
     ds: xr.Dataset, array: xr.DataArray, scalar_level: float | None
 ) -> tuple[str, str | None]:
-    in_level = (
-        "level" in array.dims and "level" in ds.coords and ds["level"].attrs.get("units") == "hPa"
-    )
+    on_level = "level" in array.dims and "level" in ds.coords
+    in_level = on_level and ds["level"].attrs.get("units") == "hPa"
     base, level = canonical_name(array, on_level=in_level or scalar_level is not None)
     if base is None:
         return str(array.name), None
@@ -151,18 +148,16 @@ def _canonical_array(
     if array.dtype not in (np.float32, np.float64):
         array = array.astype("float32" if array.dtype.itemsize <= 2 else "float64")
     if base is not None:
-        known = VARIABLES[base]
-        array = to_units(array.rename(name), known.units, difference=known.difference).rename(
-            array.name
-        )
+        known, new = VARIABLES[base], array.name
+        # A warning about its units names it as the store does.
+        array = to_units(array.rename(name), known.units, difference=known.difference).rename(new)
         note["difference"] = known.difference
         if known.standard_name:
             array = array.assign_attrs(standard_name=known.standard_name)
     array = array.transpose(*(d for d in _GRID if d in array.dims))
     drop = ("bounds", "grid_mapping", "coordinates", "cell_methods")
-    array.attrs = {
-        k: v for k, v in array.attrs.items() if k not in drop and not k.startswith("GRIB_")
-    }
+    kept = [k for k in array.attrs if k not in drop and not k.startswith("GRIB_")]
+    array.attrs = {k: array.attrs[k] for k in kept}
     array.attrs.setdefault("original", dump(note))
     return array
 
@@ -173,9 +168,10 @@ def select_variables(
     static: Sequence[str] | None,
     available: Iterable[str],
 ) -> xr.Dataset:
-    """Take the variables asked for by canonical name, single levels (``z500``) out of those with levels.
+    """Take the variables asked for by canonical name.
 
-    ``static`` fields lose a time dimension (their first time is taken).
+    Single levels (``z500``) are taken out of variables with levels. ``static`` fields lose a time
+    dimension (their first time is taken).
 
     Raises
     ------
@@ -193,9 +189,8 @@ def select_variables(
         new, array = _take(ds, name, available)
         out[new] = array.isel(time=0, drop=True) if "time" in array.dims else array
     chosen = xr.Dataset(out, attrs=ds.attrs)
-    return chosen.assign_coords(
-        {n: ds[n] for n in ds.coords if set(ds[n].dims) <= set(chosen.dims)}
-    )
+    fitting = [n for n in ds.coords if set(ds[n].dims) <= set(chosen.dims)]
+    return chosen.assign_coords({n: ds[n] for n in fitting})
 
 
 def _take(ds: xr.Dataset, asked: str, available: Iterable[str]) -> tuple[str, xr.DataArray]:
@@ -231,9 +226,6 @@ def _one_level(array: xr.DataArray, position: int, name: str) -> xr.DataArray:
 
 def angles_to_radians(array: xr.DataArray) -> xr.DataArray:
     """Turn a series in degrees into radians; anything else is unchanged."""
-    units = str(array.attrs.get("units", ""))
-    return (
-        convert(array, "degree", "rad").assign_attrs(units="rad")
-        if units.lower() in ("deg", "degree", "degrees", "°")
-        else array
-    )
+    if str(array.attrs.get("units", "")).lower() not in ("deg", "degree", "degrees", "°"):
+        return array
+    return convert(array, "degree", "rad").assign_attrs(units="rad")

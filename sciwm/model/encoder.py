@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sciwm.model.layers import Block
+from sciwm.model.settings import Inputs, Sizes
 
 __all__ = ["Encoder"]
 
@@ -14,36 +15,21 @@ class Encoder(nn.Module):
 
     Parameters
     ----------
-    feature_dim, position_dim : int
+    inputs : Inputs
         Widths of a token's features and of its position features.
-    token_dim, num_blocks, num_heads, mlp_ratio, dropout
-        Sizes of the network.
+    sizes : Sizes
     """
 
-    def __init__(
-        self,
-        *,
-        feature_dim: int,
-        position_dim: int,
-        token_dim: int,
-        num_blocks: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
-    ) -> None:
+    def __init__(self, inputs: Inputs, sizes: Sizes) -> None:
         super().__init__()
-        self.embed = nn.Linear(feature_dim, token_dim)
-        self.place = nn.Linear(position_dim, token_dim)
-        self.blocks = nn.ModuleList(
-            [
-                Block(dim=token_dim, num_heads=num_heads, ratio=mlp_ratio, dropout=dropout)
-                for _ in range(num_blocks)
-            ]
-        )
-        self.norm = nn.LayerNorm(token_dim)
+        dim = sizes.token_dim
+        self.embed = nn.Linear(inputs.feature_dim, dim)
+        self.place = nn.Linear(inputs.position.shape[1], dim)
+        self.blocks = nn.ModuleList([Block(sizes) for _ in range(sizes.encoder_blocks)])
+        self.norm = nn.LayerNorm(dim)
         # A linear map after the norm: normalised vectors alone lie on a sphere and could never be
         # Gaussian.
-        self.project = nn.Linear(token_dim, token_dim)
+        self.project = nn.Linear(dim, dim)
 
     def forward(
         self,

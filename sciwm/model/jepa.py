@@ -10,6 +10,7 @@ from sciwm.model.encoder import Encoder
 from sciwm.model.loss import energy_error, latent_error, pixel_error, sigreg, vicreg
 from sciwm.model.predictor import Predictor
 from sciwm.model.ranks import total_over_ranks
+from sciwm.model.settings import Inputs, Objective, Sizes
 from sciwm.model.teacher import moving_average, update_average
 
 __all__ = ["JEPA"]
@@ -20,76 +21,44 @@ class JEPA(nn.Module):
 
     Parameters
     ----------
-    position : Tensor, ``[token, axis]``
-        Position features of the tokens.
-    feature_dim, condition_dim, local_dim : int
-        Widths of token features, of the conditions of a time, and of the conditions of a token at a
-        time.
-    token_dim, encoder_blocks, predictor_blocks, num_heads, mlp_ratio, dropout, history, noise_dim
-        Sizes, as in `sciwm.config.ModelConfig`.
-    kind, strength, num_directions, ema_decay, latent_noise, anchor
-        The objective, as in `sciwm.config.ObjectiveConfig`.
-    cells : int
-        Values of a token, which ``anchor`` needs to know.
+    inputs : Inputs
+        What the tokens look like.
+    sizes : Sizes
+        Of encoder and predictor.
+    objective : Objective
+        ``sigreg``, ``ema`` or ``vicreg``, with its numbers. ``anchor`` adds a head of pixels.
     """
 
     position: Tensor
 
-    def __init__(
-        self,
-        *,
-        position: Float[Tensor, "token axis"],
-        feature_dim: int,
-        condition_dim: int,
-        local_dim: int,
-        token_dim: int = 96,
-        encoder_blocks: int = 2,
-        predictor_blocks: int = 2,
-        num_heads: int = 4,
-        mlp_ratio: float = 4.0,
-        dropout: float = 0.1,
-        history: int = 2,
-        noise_dim: int = 0,
-        kind: str = "sigreg",
-        strength: float = 10.0,
-        num_directions: int = 64,
-        ema_decay: float = 0.996,
-        latent_noise: float = 0.0,
-        anchor: float = 0.0,
-        cells: int = 0,
-    ) -> None:
+    def __init__(self, inputs: Inputs, sizes: Sizes, objective: Objective) -> None:
         super().__init__()
-        if kind not in ("sigreg", "ema", "vicreg"):
-            raise ValueError(f"got objective {kind!r}, expected 'sigreg', 'ema' or 'vicreg'")
-        self.kind, self.strength, self.num_directions = kind, strength, num_directions
-        self.ema_decay, self.latent_noise, self.history = ema_decay, latent_noise, history
-        self.condition_dim, self.local_dim, self.noise_dim = condition_dim, local_dim, noise_dim
-        self.register_buffer("position", position, persistent=False)
-        self.encoder = Encoder(
-            feature_dim=feature_dim,
-            position_dim=position.shape[1],
-            token_dim=token_dim,
-            num_blocks=encoder_blocks,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            dropout=dropout,
-        )
-        self.predictor = Predictor(
-            history=history,
-            position_dim=position.shape[1],
-            condition_dim=condition_dim,
-            local_dim=local_dim,
-            token_dim=token_dim,
-            num_blocks=predictor_blocks,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            dropout=dropout,
-            noise_dim=noise_dim,
-        )
-        self.hidden = nn.Parameter(torch.randn(token_dim) * 0.02)
-        self.teacher = moving_average(self.encoder) if kind == "ema" else None
-        self.anchor = anchor
-        self.head = nn.Linear(token_dim, cells) if anchor else None
+        if objective.kind not in ("sigreg", "ema", "vicreg"):
+            raise ValueError(
+                f"got objective {objective.kind!r}, expected 'sigreg', 'ema' or 'vicreg'"
+            )
+        self.inputs, self.sizes, self.objective = inputs, sizes, objective
+        self.register_buffer("position", inputs.position, persistent=False)
+        self.encoder = Encoder(inputs, sizes)
+        self.predictor = Predictor(inputs, sizes)
+        self.hidden = nn.Parameter(torch.randn(sizes.token_dim) * 0.02)
+        self.teacher = moving_average(self.encoder) if objective.kind == "ema" else None
+        self.head = nn.Linear(sizes.token_dim, inputs.cells) if objective.anchor else None
+
+    @property
+    def history(self) -> int:
+        """States in a context."""
+        return self.sizes.history
+
+    @property
+    def noise_dim(self) -> int:
+        """Random numbers of which one future is made; 0 predicts a single one."""
+        return self.sizes.noise_dim
+
+    @property
+    def rollout_dim(self) -> int:
+        """Width of the latents that `rollout` gives."""
+        return self.sizes.token_dim
 
     def train(self, mode: bool = True) -> "JEPA":
         """Set the mode of encoder and predictor; the teacher never drops anything."""
@@ -137,8 +106,8 @@ class JEPA(nn.Module):
                 noise=None if noise is None else noise[:, k],
             )
             yield latent
-            if self.training and self.latent_noise:
-                latent = latent + self.latent_noise * torch.randn_like(latent)
+            if self.training and self.objective.latent_noise:
+                latent = latent + self.objective.latent_noise * torch.randn_like(latent)
             history = torch.cat([history[:, 1:], latent[:, None]], dim=1)
 
     def loss(
@@ -146,7 +115,6 @@ class JEPA(nn.Module):
         features: Float[Tensor, "batch time token feature"],
         valid: Bool[Tensor, "batch time token"] | None,
         *,
-        target_features: Float[Tensor, "batch time token feature"],
         condition: Float[Tensor, "batch time condition"],
         lead_steps: Float[Tensor, " batch"],
         local: Float[Tensor, "batch time token local"] | None = None,
@@ -158,9 +126,8 @@ class JEPA(nn.Module):
 
         Parameters
         ----------
-        features, target_features : Tensor
-            States of a window, the first ``history`` of which are the context; ``features`` may
-            carry input noise.
+        features : Tensor
+            States of a window, the first ``history`` of which are the context.
         valid : Tensor
             Tokens that hold data; None when all do, which is faster.
         condition, local : Tensor
@@ -179,28 +146,36 @@ class JEPA(nn.Module):
             context, target = latents[:, :h], latents[:, h:]
         else:
             context = self.encode(features[:, :h], None if valid is None else valid[:, :h], visible)
-            target = self._target(target_features[:, h:], None if valid is None else valid[:, h:])
+            target = self._target(features[:, h:], None if valid is None else valid[:, h:])
             latents = target if visible is not None else torch.cat([context, target], dim=1)
-        usable, ahead = (None, None) if valid is None else (valid[:, :h].any(1), valid[:, h:])
+        valid_context, valid_target = None, None
+        if valid is not None:
+            valid_context, valid_target = valid[:, :h].any(1), valid[:, h:]
         conditions, local = condition[:, h:], None if local is None else local[:, h:]
         noise = None
-        if (
-            self.noise_dim
-        ):  # three futures of every context, as one batch: the one without noise, and two
+        if self.noise_dim:
+            # Three futures of every context, as one batch: the one without noise, and two.
             context, conditions, lead_steps = (
                 torch.cat([x, x, x]) for x in (context, conditions, lead_steps)
             )
-            usable, local = (None if x is None else torch.cat([x, x, x]) for x in (usable, local))
+            valid_context, local = (
+                None if x is None else torch.cat([x, x, x]) for x in (valid_context, local)
+            )
             noise = torch.randn(*conditions.shape[:2], self.noise_dim, device=context.device)
             noise[: len(features)] = 0
         steps = self.rollout(
-            context, usable, conditions=conditions, lead_steps=lead_steps, local=local, noise=noise
+            context,
+            valid_context,
+            conditions=conditions,
+            lead_steps=lead_steps,
+            local=local,
+            noise=noise,
         )
         predicted = torch.stack(list(steps), dim=1)
         middle, members = predicted[: len(features)], predicted[len(features) :]
-        error = latent_error(middle, target, ahead, smooth=self.teacher is not None)
+        error = latent_error(middle, target, valid_target, smooth=self.teacher is not None)
         if noise is not None:
-            error = error + energy_error(members.view(2, *middle.shape), target, ahead)
+            error = error + energy_error(members.view(2, *middle.shape), target, valid_target)
         penalty = self._penalty(latents, None if valid is None else valid[:, -latents.shape[1] :])
         losses = {
             "loss": error + penalty,
@@ -209,7 +184,7 @@ class JEPA(nn.Module):
         }
         if self.head is None or cells is None or seen is None:
             return losses
-        pixels = self.anchor * pixel_error(self.head(middle), cells[:, h:], seen[:, h:])
+        pixels = self.objective.anchor * pixel_error(self.head(middle), cells[:, h:], seen[:, h:])
         return losses | {"loss": losses["loss"] + pixels, "anchor": pixels.detach()}
 
     def _target(self, features: Tensor, valid: Tensor | None) -> Tensor:
@@ -234,17 +209,18 @@ class JEPA(nn.Module):
             count = int(total_over_ranks(len(samples), device=samples.device))
             if not count:  # nothing was observed at this time in the whole batch
                 continue
-            if self.kind == "vicreg":
+            if self.objective.kind == "vicreg":
                 values.append(vicreg(samples))
             else:
                 # strength is the product of the weight and the sample count, so the count cancels
                 # the statistic's factor.
                 values.append(
-                    sigreg(samples, num_directions=self.num_directions) * (self.strength / count)
+                    sigreg(samples, num_directions=self.objective.num_directions)
+                    * (self.objective.strength / count)
                 )
         return torch.stack(values).mean() if values else latents.new_zeros(())
 
     def update_teacher(self) -> None:
         """Move the teacher towards the encoder; call after every optimiser step."""
         if self.teacher is not None:
-            update_average(self.teacher, self.encoder, decay=self.ema_decay)
+            update_average(self.teacher, self.encoder, decay=self.objective.ema_decay)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sciwm.model.settings import Sizes
+
 __all__ = ["Attention", "Block", "ConditionedBlock", "FeedForward", "TokenDropout"]
 
 
@@ -71,13 +73,14 @@ class FeedForward(nn.Sequential):
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, *, dim: int, num_heads: int, ratio: float, dropout: float) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
+        dim = sizes.token_dim
         self.norm_attention = nn.LayerNorm(dim)
-        self.attention = Attention(dim=dim, num_heads=num_heads)
+        self.attention = Attention(dim=dim, num_heads=sizes.num_heads)
         self.norm_feed = nn.LayerNorm(dim)
-        self.feed = FeedForward(dim=dim, ratio=ratio)
-        self.dropout = TokenDropout(dropout)
+        self.feed = FeedForward(dim=dim, ratio=sizes.mlp_ratio)
+        self.dropout = TokenDropout(sizes.dropout)
 
     def forward(
         self, tokens: Float[Tensor, "batch token dim"], valid: Bool[Tensor, "batch token"] | None
@@ -94,13 +97,14 @@ class ConditionedBlock(nn.Module):
     The gates start at zero: an untrained block is the identity.
     """
 
-    def __init__(self, *, dim: int, num_heads: int, ratio: float, dropout: float) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
+        dim = sizes.token_dim
         self.norm_attention = nn.LayerNorm(dim, elementwise_affine=False)
-        self.attention = Attention(dim=dim, num_heads=num_heads)
+        self.attention = Attention(dim=dim, num_heads=sizes.num_heads)
         self.norm_feed = nn.LayerNorm(dim, elementwise_affine=False)
-        self.feed = FeedForward(dim=dim, ratio=ratio)
-        self.dropout = TokenDropout(dropout)
+        self.feed = FeedForward(dim=dim, ratio=sizes.mlp_ratio)
+        self.dropout = TokenDropout(sizes.dropout)
         self.modulate = nn.Linear(dim, 6 * dim)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)

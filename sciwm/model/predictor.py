@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sciwm.model.layers import ConditionedBlock
+from sciwm.model.settings import Inputs, Sizes
 
 __all__ = ["Predictor"]
 
@@ -24,55 +25,33 @@ class Predictor(nn.Module):
 
     Parameters
     ----------
-    history : int
-        States in the context.
-    position_dim, condition_dim, local_dim : int
-        Widths of the position features, of the conditions of a time, and of the conditions of a
-        token at a time.
-    token_dim, num_blocks, num_heads, mlp_ratio, dropout
-        Sizes of the network.
-    noise_dim : int
-        Width of the noise; without any (0) the prediction is a function of the context.
+    inputs : Inputs
+        Widths of position features and of conditions.
+    sizes : Sizes
+        Without ``noise_dim``, the prediction is a function of the context.
     """
 
-    def __init__(
-        self,
-        *,
-        history: int,
-        position_dim: int,
-        condition_dim: int,
-        local_dim: int,
-        token_dim: int,
-        num_blocks: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
-        noise_dim: int = 0,
-    ) -> None:
+    def __init__(self, inputs: Inputs, sizes: Sizes) -> None:
         super().__init__()
-        self.history = history
-        self.embed = nn.Linear(token_dim, token_dim)
-        self.place = nn.Linear(position_dim, token_dim)
-        self.local = nn.Linear(local_dim, token_dim, bias=False) if local_dim else None
-        self.age = nn.Parameter(torch.randn(history, 1, token_dim) * 0.02)
+        dim = sizes.token_dim
+        self.history = sizes.history
+        self.embed = nn.Linear(dim, dim)
+        self.place = nn.Linear(inputs.position.shape[1], dim)
+        self.local = nn.Linear(inputs.local_dim, dim, bias=False) if inputs.local_dim else None
+        self.age = nn.Parameter(torch.randn(sizes.history, 1, dim) * 0.02)
         self.condition = nn.Sequential(
-            nn.Linear(condition_dim + 2 * _LEAD_FREQUENCIES, token_dim),
+            nn.Linear(inputs.condition_dim + 2 * _LEAD_FREQUENCIES, dim),
             nn.SiLU(),
-            nn.Linear(token_dim, token_dim),
+            nn.Linear(dim, dim),
         )
         self.blocks = nn.ModuleList(
-            [
-                ConditionedBlock(
-                    dim=token_dim, num_heads=num_heads, ratio=mlp_ratio, dropout=dropout
-                )
-                for _ in range(num_blocks)
-            ]
+            [ConditionedBlock(sizes) for _ in range(sizes.predictor_blocks)]
         )
-        self.norm = nn.LayerNorm(token_dim)
-        self.change = nn.Linear(token_dim, token_dim)
+        self.norm = nn.LayerNorm(dim)
+        self.change = nn.Linear(dim, dim)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
-        self.noise = nn.Linear(noise_dim, token_dim, bias=False) if noise_dim else None
+        self.noise = nn.Linear(sizes.noise_dim, dim, bias=False) if sizes.noise_dim else None
 
     def forward(
         self,

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from sciwm.model.jepa import JEPA
 from sciwm.model.loss import pixel_error
+from sciwm.model.settings import Inputs, Objective, Sizes
 
-__all__ = ["TWINS", "Network", "Twin", "without_dynamics"]
+__all__ = ["Network", "Twin", "without_dynamics"]
 
-TWINS = ("supervised", "masked_autoencoder", "autoencoder")
+_KINDS = ("supervised", "masked_autoencoder", "autoencoder")
 
 
 class Twin(nn.Module):
@@ -28,39 +29,40 @@ class Twin(nn.Module):
     ----------
     backbone : JEPA
         Its encoder, predictor and stand-in for hidden tokens are trained; its own loss is not used.
-    kind : {"supervised", "masked_autoencoder", "autoencoder"}
-        What is learnt.
-    cells : int
-        Values of a token.
+    objective : Objective
+        ``supervised``, ``masked_autoencoder`` or ``autoencoder``: what is learnt.
     """
 
-    def __init__(self, backbone: JEPA, *, kind: str, cells: int) -> None:
+    noise_dim = 0  # a twin predicts a single future
+
+    def __init__(self, backbone: JEPA, objective: Objective) -> None:
         super().__init__()
-        if kind not in TWINS:
-            raise ValueError(f"got objective {kind!r}, expected one of {', '.join(TWINS)}")
-        self.kind = kind
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.hidden.shape[0], cells)
+        if objective.kind not in _KINDS:
+            raise ValueError(
+                f"got objective {objective.kind!r}, expected one of {', '.join(_KINDS)}"
+            )
+        self.objective, self.backbone = objective, backbone
+        self.head = nn.Linear(backbone.sizes.token_dim, backbone.inputs.cells)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the tokens look like."""
+        return self.backbone.inputs
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of encoder and predictor."""
+        return self.backbone.sizes
 
     @property
     def history(self) -> int:
         """States in a context."""
-        return self.backbone.history
-
-    @property
-    def condition_dim(self) -> int:
-        """Width of the conditions of a time."""
-        return self.backbone.condition_dim
-
-    @property
-    def local_dim(self) -> int:
-        """Width of the conditions of a token at a time."""
-        return self.backbone.local_dim
+        return self.sizes.history
 
     @property
     def has_dynamics(self) -> bool:
         """Whether there is a predictor through time."""
-        return self.kind != "masked_autoencoder"
+        return self.objective.kind != "masked_autoencoder"
 
     @property
     def rollout_dim(self) -> int:
@@ -118,7 +120,7 @@ class Twin(nn.Module):
             Tokens that the encoder sees: of the context's states or, for the masked autoencoder,
             which needs them, of all.
         """
-        if self.kind == "masked_autoencoder":
+        if self.objective.kind == "masked_autoencoder":
             if visible is None:
                 raise ValueError(
                     "got no visible tokens, expected some, because a masked autoencoder learns from"
@@ -131,20 +133,20 @@ class Twin(nn.Module):
                 "regularizer": torch.zeros_like(error),
             }
         h = self.history
-        ahead = slice(h, None if self.kind == "supervised" else h + 1)
+        predicts = slice(h, None if self.objective.kind == "supervised" else h + 1)
         context = self.encode(features[:, :h], None if valid is None else valid[:, :h], visible)
-        usable = None if valid is None else valid[:, :h].any(1)
+        valid_context = None if valid is None else valid[:, :h].any(1)
         steps = self.rollout(
             context,
-            usable,
-            conditions=condition[:, ahead],
+            valid_context,
+            conditions=condition[:, predicts],
             lead_steps=lead_steps,
-            local=None if local is None else local[:, ahead],
+            local=None if local is None else local[:, predicts],
         )
         predicted = self.head(torch.stack(list(steps), dim=1))
-        error = pixel_error(predicted, cells[:, ahead], seen[:, ahead])
+        error = pixel_error(predicted, cells[:, predicts], seen[:, predicts])
         again = torch.zeros_like(error)
-        if self.kind == "autoencoder":
+        if self.objective.kind == "autoencoder":
             shown = (
                 seen[:, :h]
                 if visible is None
@@ -183,10 +185,12 @@ Network = JEPA | Twin
 
 
 def without_dynamics(network: Network) -> Twin:
-    """The encoder of a network, seen as that of a masked autoencoder is: forecasts are read from the latents of the context."""
-    if isinstance(network, Twin):
-        return Twin(network.backbone, kind="masked_autoencoder", cells=network.head.out_features)
-    return Twin(network, kind="masked_autoencoder", cells=1)  # the head is not used
+    """The encoder alone: forecasts are read from the latents of the context.
+
+    That is how a masked autoencoder is read; its head is not used here.
+    """
+    backbone = network.backbone if isinstance(network, Twin) else network
+    return Twin(backbone, Objective(kind="masked_autoencoder"))
 
 
 def _shown(visible: Int[Tensor, "state visible"], tokens: int) -> Bool[Tensor, "state token"]:

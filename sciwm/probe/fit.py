@@ -2,16 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import xarray as xr
 from torch import nn
 
-from sciwm.config import ProbeConfig
 from sciwm.model.twins import Twin
-from sciwm.probe.readout import Readouts, fit_readouts
-from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.spread import fit_spread
+from sciwm.readout.readout import Readouts, fit_readouts
+from sciwm.readout.ridge import Ridge
+from sciwm.sections import ProbeConfig
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel
 
@@ -45,35 +46,29 @@ def fit_probes(
     progress : str
         Text beside a progress bar; none if empty.
     """
+    seen: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo}
+    chosen: dict[str, Any] = {"which": "train", "fraction": probe.fraction, "progress": progress}
     readouts = fit_readouts(
-        readout_samples(
-            world,
-            store,
-            which="train",
-            lead_steps=lead_steps,
-            fraction=probe.fraction,
-            progress=progress,
-        ),
-        readout_samples(world, store, which="validation", lead_steps=lead_steps),
+        readout_samples(world, store, **chosen, **seen),
+        readout_samples(world, store, which="validation", **seen),
         lead_steps=lead_steps,
         scope=probe.scope,
         strengths=probe.strengths,
         area=world.tokenizer.area,
     )
-    network = world.network
-    if (
-        isinstance(network, Twin)
-        and network.has_dynamics
-        and isinstance(world.tokenizer, GridTokenizer)
-    ):
-        groups = world.tokenizer.num_tokens if probe.scope == "token" else 1
+    network, tokenizer = world.network, world.tokenizer
+    forecasts_pixels = isinstance(network, Twin) and network.has_dynamics
+    if forecasts_pixels and network.head is not None and isinstance(tokenizer, GridTokenizer):
+        groups = tokenizer.num_tokens if probe.scope == "token" else 1
         fields = head_readouts(network.head, groups=groups, leads=len(lead_steps))
         readouts["decoder"] = Readouts(fields, (), tuple(lead_steps), probe.scope)
-    if world.config.model.noise_dim:
+    if world.noise_dim:
         readouts["spread"] = fit_spread(
             world, store, probe=probe, lead_steps=lead_steps, residual=readouts["residual"]
         )
-    return dataclasses.replace(world, readouts=readouts)
+    given: dict[str, Any] = {"halo": probe.halo, "targets": tuple(probe.targets)}
+    named = {kind: dataclasses.replace(each, **given) for kind, each in readouts.items()}
+    return dataclasses.replace(world, readouts=named)
 
 
 def head_readouts(head: nn.Linear, *, groups: int, leads: int) -> tuple[Ridge, ...]:

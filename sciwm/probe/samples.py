@@ -7,15 +7,17 @@ import torch
 import xarray as xr
 from rich.progress import track
 
-from sciwm.probe.features import recent_cells, recent_series
-from sciwm.probe.readout import Sample
-from sciwm.probe.targets import stored_series
+from sciwm.readout.features import recent_cells, recent_series
+from sciwm.readout.readout import Sample
+from sciwm.readout.targets import stored_series
 from sciwm.store.split import LABELS
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel
 from sciwm.world.rollout import initial_positions, predicted_latents, recent
 
 __all__ = ["readout_samples", "state_samples", "stretch"]
+
+_BATCH = 128  # initial times at once; an eighth of it beside members
 
 
 def readout_samples(
@@ -24,8 +26,8 @@ def readout_samples(
     *,
     which: str,
     lead_steps: Sequence[int],
+    halo: int = 0,
     fraction: float = 1.0,
-    batch_size: int = 128,
     members: int = 0,
     progress: str = "",
 ) -> Iterator[Sample]:
@@ -41,10 +43,10 @@ def readout_samples(
         Block; context and all leads lie inside it.
     lead_steps : sequence of int
         Leads in time steps.
+    halo : int
+        Cells around each patch that a residual readout also sees.
     fraction : float
-        Share of the block's initial times: a `stretch`, placed by the seed of the configuration.
-    batch_size : int
-        Initial times at once.
+        Share of the block's initial times: a `stretch`, placed by the seed of the model.
     members : int
         Members of an ensemble to predict beside.
     progress : str
@@ -60,8 +62,8 @@ def readout_samples(
         which=LABELS[which],
         longest=longest,
     )
-    index = stretch(index, fraction, seed=world.config.seed)
-    state = store["state"]
+    index = stretch(index, fraction, seed=world.seed)
+    state, batch_size = store["state"], _BATCH // 8 if members else _BATCH
     series = _anomalies(world, store)
     condition = torch.from_numpy(store["condition"].values)
     batches = predicted_latents(
@@ -71,20 +73,20 @@ def readout_samples(
         batches = iter(
             track(batches, description=progress, total=-(-len(index) // batch_size), transient=True)
         )
-    ahead = np.array(lead_steps)
+    leads = np.array(lead_steps)
     for initial in batches:
         count = len(initial.index)
-        begin, later_series = torch.zeros(count, 0), torch.zeros(count, len(ahead), 0)
+        begin, later_series = torch.zeros(count, 0), torch.zeros(count, len(leads), 0)
         if series is not None:
             begin = recent_series(series[recent(initial.index, world)], condition[initial.index])
-            later_series = series[initial.index[:, None] + ahead]
+            later_series = series[initial.index[:, None] + leads]
         if isinstance(world.tokenizer, GridTokenizer):
             first = int(initial.index.min())
             block = state.isel(time=slice(first, int(initial.index.max()) + longest + 1)).values
             later = torch.nan_to_num(
-                torch.from_numpy(block[initial.index[:, None] - first + ahead])
+                torch.from_numpy(block[initial.index[:, None] - first + leads])
             )
-            cells = recent_cells(world.tokenizer, initial.states, world.config.probe.halo)
+            cells = recent_cells(world.tokenizer, initial.states, halo)
             yield Sample(
                 initial.latents,
                 cells,
@@ -95,25 +97,23 @@ def readout_samples(
             )
         else:
             nothing = torch.zeros(count, world.tokenizer.num_tokens, 0)
-            later = torch.zeros(count, len(ahead), world.tokenizer.num_tokens, 0)
+            later = torch.zeros(count, len(leads), world.tokenizer.num_tokens, 0)
             yield Sample(initial.latents, nothing, later, begin, later_series, initial.members)
 
 
-def state_samples(
-    world: WorldModel, store: xr.Dataset, *, which: str, batch_size: int = 128
-) -> Iterator[Sample]:
+def state_samples(world: WorldModel, store: xr.Dataset, *, which: str) -> Iterator[Sample]:
     """Go through one block of a training store: latents of every state as it was, and the state itself, at the single lead 0.
 
     Parameters
     ----------
-    world, store, which, batch_size
+    world, store, which
         As `readout_samples` takes them.
     """
     index = np.flatnonzero(store["split"].values == LABELS[which])
     series = _anomalies(world, store)
     world.network.eval()
-    for start in range(0, len(index), batch_size):
-        part = index[start : start + batch_size]
+    for start in range(0, len(index), _BATCH):
+        part = index[start : start + _BATCH]
         values = torch.from_numpy(
             np.ascontiguousarray(store["state"].isel(time=part).values, dtype=np.float32)
         )

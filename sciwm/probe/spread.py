@@ -2,22 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from sciwm.config import ProbeConfig
-from sciwm.probe.readout import Readouts, Sample, fit_readouts
-from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples, state_samples
+from sciwm.readout.readout import Readouts, Sample, fit_readouts
+from sciwm.readout.ridge import Ridge
+from sciwm.sections import ProbeConfig
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel
 
 __all__ = ["fit_spread"]
 
-_MEMBERS, _BATCH = 16, 16
+_MEMBERS = 16
 _PRIOR = 30  # initial times that the factor of a channel is worth beside that of a cell
 
 
@@ -68,9 +69,8 @@ def fit_spread(
         for part in (decoder.fields, decoder.series)
     )
     decoder = replace(decoder, fields=fields, series=series)
-    samples = readout_samples(
-        world, store, which="validation", lead_steps=lead_steps, members=_MEMBERS, batch_size=_BATCH
-    )
+    seen: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo, "members": _MEMBERS}
+    samples = readout_samples(world, store, which="validation", **seen)
     of_fields, of_series = _gather(samples, decoder, residual, leads=len(lead_steps))
     channel, tokenizer = torch.zeros(0), world.tokenizer
     if isinstance(tokenizer, GridTokenizer):

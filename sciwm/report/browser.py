@@ -1,6 +1,7 @@
-"""Three pictures side by side that a reader leafs through: selects, buttons and arrow keys in HTML, frames as data for the page's script.
+"""Three pictures side by side that a reader leafs through.
 
-Without the script the frame that is there from the start stays.
+The controls are selects, buttons and arrow keys in HTML; the frames are data for the page's script.
+Without the script, the first frame stays.
 """
 
 import json
@@ -25,7 +26,7 @@ class Choice:
     start : int
         Option that is shown first.
     buttons : bool
-        Give it buttons for the previous and the next option; the last such choice follows the arrow
+        Give it buttons for the previous and the next option. The last such choice follows the arrow
         keys, too.
     """
 
@@ -45,7 +46,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class Frame:
-    """What is seen at one setting of all choices: pictures, a sentence on them, and which set of colour bars belongs to them."""
+    """What is seen at one setting of all choices.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+    text : str
+        A sentence on the pictures.
+    bars : int
+        Which set of colour bars belongs to them.
+    """
 
     panels: Sequence[Panel]
     text: str
@@ -68,7 +78,7 @@ def browser(
     key : str
         Unique in the page.
     label : str
-        What it is, for who cannot see it.
+        What it is, for those who cannot see it.
     maps : MapFrame
         From `map_frame`; its definition must be in the page.
     choices : sequence of Choice
@@ -81,12 +91,7 @@ def browser(
     shown = frames[start]
     controls = "".join(_control(f"{key}-{i}", choice, i) for i, choice in enumerate(choices))
     pictures = "".join(
-        f"<figure><figcaption>{escape(panel.title)}</figcaption>{maps.panel(panel.image, f'{panel.title}. {shown.text}')}"
-        + "".join(
-            f'<div data-group="{i}"{"" if i == shown.bars else " hidden"}>{group[k]}</div>'
-            for i, group in enumerate(bars)
-        )
-        + "</figure>"
+        _picture(panel, [group[k] for group in bars], shown, maps)
         for k, panel in enumerate(shown.panels)
     )
     images: dict[str, int] = {}
@@ -106,25 +111,31 @@ def browser(
     )
 
 
+def _picture(panel: Panel, bars: Sequence[str], shown: Frame, maps: MapFrame) -> str:
+    """A panel of the first frame over all its colour bars, of which one is seen."""
+    image = maps.panel(panel.image, f"{panel.title}. {shown.text}")
+    below = "".join(
+        f'<div data-group="{i}"{"" if i == shown.bars else " hidden"}>{bar}</div>'
+        for i, bar in enumerate(bars)
+    )
+    return f"<figure><figcaption>{escape(panel.title)}</figcaption>{image}{below}</figure>"
+
+
 def _control(key: str, choice: Choice, number: int) -> str:
+    name = escape(choice.name)
     if len(choice.options) < 2:
-        return (
-            f'<span class="lone">{escape(choice.name)}:'
-            f" {escape(choice.options[0])}</span>{select(key, choice, number, hidden=True)}"
-        )
-    parts = [f'<label for="{key}">{escape(choice.name)}</label>', select(key, choice, number)]
-    if choice.buttons:
-        what = escape(choice.name.lower())
-        parts.insert(
-            1,
-            f'<button type="button" data-choice="{number}" data-step="-1" aria-label="Previous'
-            f' {what}">‹</button>',
-        )
-        parts.append(
-            f'<button type="button" data-choice="{number}" data-step="1" aria-label="Next'
-            f' {what}">›</button>'
-        )
-    return f'<span class="control">{"".join(parts)}</span>'
+        alone = select(key, choice, number, hidden=True)
+        return f'<span class="lone">{name}: {escape(choice.options[0])}</span>{alone}'
+    label = f'<label for="{key}">{name}</label>'
+    chosen = select(key, choice, number)
+    if not choice.buttons:
+        return f'<span class="control">{label}{chosen}</span>'
+    back, on = (
+        f'<button type="button" data-choice="{number}" data-step="{step}"'
+        f' aria-label="{word} {name.lower()}">{sign}</button>'
+        for step, word, sign in ((-1, "Previous", "‹"), (1, "Next", "›"))
+    )
+    return f'<span class="control">{label}{back}{chosen}{on}</span>'
 
 
 def select(key: str, choice: Choice, number: int, *, hidden: bool = False) -> str:
@@ -134,9 +145,10 @@ def select(key: str, choice: Choice, number: int, *, hidden: bool = False) -> st
         for i, option in enumerate(choice.options)
     )
     keys = ' class="keys"' if choice.buttons else ""
+    unseen = " hidden" if hidden else ""
     return (
-        f'<select id="{key}" data-choice="{number}"{keys}'
-        f' autocomplete="off"{" hidden" if hidden else ""}>{options}</select>'
+        f'<select id="{key}" data-choice="{number}"{keys} autocomplete="off"{unseen}>'
+        f"{options}</select>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Forecasts beside the truth: initial times to leaf through for grids, series for molecules and indices."""
+"""Forecasts beside the truth: maps to leaf through for grids, series for molecules and indices."""
 
 from collections.abc import Sequence
 
@@ -54,10 +54,8 @@ def case_section(forecast: xr.Dataset, observed: xr.Dataset, *, method: str = ""
             parts.append(html)
         for i, f in enumerate(series[:_MOST_FIELDS]):
             picked = evenly_spread(f.forecast.sizes["lead_time"], 3)
-            parts.append(
-                '<figure class="wide"><div'
-                f' class="scroll">{series_figure(f, picked=picked, key=f"series{i}")}</div></figure>'
-            )
+            svg = series_figure(f, picked=picked, key=f"series{i}")
+            parts.append(f'<figure class="wide"><div class="scroll">{svg}</div></figure>')
     except ValueError as error:  # a drawing that cannot be made is no reason to withhold the scores
         return f"<p>No forecast is drawn: {error}.</p>"
     if series:
@@ -73,8 +71,8 @@ def pick_cases(
 ) -> list[int]:
     """Initial times to look at: a dozen or more, evenly spread, and the typical one.
 
-    Of 12 to 16 the number that meets the most seasons: even steps of a whole year would show one
-    season only.
+    Of the numbers from 12 to 16, that which meets the most seasons is taken. Even steps of a whole
+    year would show one season only.
 
     Parameters
     ----------
@@ -102,13 +100,9 @@ def pick_cases(
 def _seasons(times: np.ndarray) -> set[int]:
     if times.dtype.kind == "M":
         return set((times.astype("datetime64[M]").astype(int) % 12 // 3).tolist())
-    return (
-        {(t.month - 1) // 3 for t in times}
-        if times.dtype == object
-        else {0}
-        if len(times)
-        else set()
-    )
+    if times.dtype == object:
+        return {(t.month - 1) // 3 for t in times}
+    return {0} if len(times) else set()
 
 
 def _map_browser(
@@ -119,16 +113,11 @@ def _map_browser(
     typical = typical_case(first)
     leads = lead_axis(first.forecast["lead_time"])
     if typical is None:
-        return (
-            "No forecast has its truth in the observed data at every lead, so no maps are drawn.",
-            "",
-        )
+        text = "No forecast has its truth in the observed data at every lead, so no maps are drawn."
+        return text, ""
     positions = truth_at(first.observed, first.forecast["init_time"], first.forecast["lead_time"])
-    cases = pick_cases(
-        first.forecast["init_time"].values,
-        np.flatnonzero((positions >= 0).all(axis=1)),
-        typical=typical,
-    )
+    complete = np.flatnonzero((positions >= 0).all(axis=1))
+    cases = pick_cases(first.forecast["init_time"].values, complete, typical=typical)
     shown = evenly_spread(len(leads.values), _MOST_LEADS)
     latitude, longitude = (
         first.forecast[d].values.astype(float) for d in ("latitude", "longitude")
@@ -141,18 +130,10 @@ def _map_browser(
     bars = []
     for i, field in enumerate(fields):
         scales, found = _field_frames(field, i, cases=cases, shown=shown, frame=frame, leads=leads)
-        units = pretty_units(field.units)
-        names = (
-            f"{field.name}, forecast and truth",
-            f"{field.name}, forecast and truth",
-            f"{field.name}, forecast − truth",
-        )
-        bars.append(
-            [
-                color_bar(scale, f"{name} ({units})" if units else name)
-                for scale, name in zip(scales, names, strict=True)
-            ]
-        )
+        tail = f" ({units})" if (units := pretty_units(field.units)) else ""
+        both, difference = f"{field.name}, forecast and truth", f"{field.name}, forecast − truth"
+        names = (both, both, difference)
+        bars.append([color_bar(s, n + tail) for s, n in zip(scales, names, strict=True)])
         frames |= {(i, *position): one for position, one in found.items()}
     stamps = [stamp(t, leads.unit) for t in first.forecast["init_time"].values[cases]]
     choices = [
@@ -190,39 +171,32 @@ def _field_frames(
         one = field.forecast.isel(init_time=[case], lead_time=list(shown))
         at = truth_at(field.observed, one["init_time"], one["lead_time"])[0]
         truth = field.observed.isel(time=at).transpose("time", "latitude", "longitude")
-        f = (
-            one.isel(init_time=0)
-            .transpose("lead_time", "latitude", "longitude")
-            .values.astype(float)
-        )
-        o = truth.values.astype(float)
+        forecast = one.isel(init_time=0).transpose("lead_time", "latitude", "longitude")
+        f, o = forecast.values.astype(float), truth.values.astype(float)
         weight = np.where(np.isfinite(f - o), area(one).values[:, None], 0.0)
-        rmse = np.sqrt(
-            np.nansum(weight * (f - o) ** 2, axis=(1, 2)) / weight.sum(axis=(1, 2)).clip(1e-30)
-        )
+        square = np.nansum(weight * (f - o) ** 2, axis=(1, 2))
+        rmse = np.sqrt(square / weight.sum(axis=(1, 2)).clip(1e-30))
         cells.append(frame.cells(np.stack([f, o, f - o]).astype("float32")))
         init = stamp(one["init_time"].values[0], leads.unit)
+        valid = [stamp(t, leads.unit) for t in truth["time"].values]
         texts.append(
-            [
-                (init, stamp(t, leads.unit), f"{e:.3g} {units}".strip())
-                for t, e in zip(truth["time"].values, rmse, strict=True)
-            ]
+            [(init, v, f"{e:.3g} {units}".strip()) for v, e in zip(valid, rmse, strict=True)]
         )
     values = np.stack(cells)  # case, kind, lead, latitude, longitude
     scale, error = field_scale(values[:, :2]), diverging_scale(values[:, 2])
     frames = {}
     for c in range(len(cases)):
         for k, lead in enumerate(shown):
-            init, valid, rmse_text = texts[c][k]
+            init, valid_at, error_text = texts[c][k]
             when = leads.text([lead])
             panels = [
                 Panel(scale.png(values[c, 0, k]), f"Forecast, {when}"),
-                Panel(scale.png(values[c, 1, k]), f"Truth, {valid}"),
-                Panel(error.png(values[c, 2, k]), f"Difference, RMSE {rmse_text}"),
+                Panel(scale.png(values[c, 1, k]), f"Truth, {valid_at}"),
+                Panel(error.png(values[c, 2, k]), f"Difference, RMSE {error_text}"),
             ]
             text = (
-                f"{field.name} from {init}, {when} ahead, valid {valid}: root-mean-square error"
-                f" {rmse_text}."
+                f"{field.name} from {init}, {when} ahead, valid {valid_at}:"
+                f" root-mean-square error {error_text}."
             )
             frames[c, k] = Frame(panels, text, number)
     return [scale, scale, error], frames

@@ -25,7 +25,9 @@ def _ends(diagnostics: xr.Dataset) -> list[int]:
 
 @in_report_style
 def spectrum_figures(diagnostics: xr.Dataset) -> list[str]:
-    """Power by zonal wavenumber of every method and of the observations, and their ratio, at the first and the last lead.
+    """Power of every method and of the observations by zonal wavenumber, and their ratio.
+
+    The first and the last lead are drawn.
 
     Parameters
     ----------
@@ -42,17 +44,15 @@ def spectrum_figures(diagnostics: xr.Dataset) -> list[str]:
     methods = [str(m) for m in diagnostics["method"].values]
     out = []
     for i, channel in enumerate(_complete(diagnostics)):
-        units = pretty_units(str(diagnostics["units"].sel(channel=channel).item()))
+        waves = diagnostics.sel(channel=channel).isel(zonal_wavenumber=slice(1, None))
+        units = pretty_units(str(waves["units"].item()))
+        square = f"({units})²" if " " in units else f"{units}²"
         for k in _ends(diagnostics):
-            one = diagnostics.sel(channel=channel).isel(
-                lead_time=k, zonal_wavenumber=slice(1, None)
-            )
+            one = waves.isel(lead_time=k)
             figure, axes = blank_figure(SIZE[0], 400, rows=2, margins=Margins(down=22))
             _draw_spectra(axes[0, 0], axes[1, 0], one, methods)
             axes[0, 0].set_title(f"{channel}, {leads.text([k])}: variance by wave")
-            axes[0, 0].set_ylabel(
-                f"Power (({units})²)" if " " in units else f"Power ({units}²)" if units else "Power"
-            )
+            axes[0, 0].set_ylabel(f"Power ({square})" if units else "Power")
             alt = _spectrum_words(one, methods, f"{channel} at a lead of {leads.text([k])}")
             out.append(inline_svg(figure, key=f"spectrum{i}-{k}", alt=alt))
     return out
@@ -77,9 +77,8 @@ def _draw_spectra(top: Axes, bottom: Axes, one: xr.Dataset, methods: list[str]) 
         _wave_axis(ax, wave)
     top.set_yscale("log")
     if np.isfinite(observed).any():
-        top.set_ylim(
-            max(np.nanmin(observed) / 10, np.nanmax(observed) * 1e-8), np.nanmax(observed) * 4
-        )
+        least, most = np.nanmin(observed), np.nanmax(observed)
+        top.set_ylim(max(least / 10, most * 1e-8), most * 4)
     top.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     top.yaxis.set_minor_locator(NullLocator())
     top.tick_params(labelbottom=False)
@@ -111,11 +110,10 @@ def _spectrum_words(one: xr.Dataset, methods: list[str], what: str) -> str:
     """Say for each method how much of the variance on the shorter half of the waves it has."""
     observed = one["observed_spectrum"].values
     short = slice(len(observed) // 2, None)
+    whole = max(observed[short].sum(), 1e-300)
     parts = []
     for name in methods:
-        share = one["spectrum"].loc[{"method": name}].values[short].sum() / max(
-            observed[short].sum(), 1e-300
-        )
+        share = one["spectrum"].loc[{"method": name}].values[short].sum() / whole
         if np.isfinite(share):
             parts.append(f"{looks([name])[name].label} {100 * share:.0f} %")
     return (
@@ -130,19 +128,19 @@ def _complete(diagnostics: xr.Dataset) -> list[str]:
 
 
 def spectrum_frame(diagnostics: xr.Dataset) -> pd.DataFrame:
-    """One row for each power: columns ``channel, lead, lead_unit, method, zonal_wavenumber, power, units``; ``observed`` is a method."""
+    """One row for each power, of the methods and of the truth, which is the method ``observed``.
+
+    Columns ``channel, lead, lead_unit, method, zonal_wavenumber, power, units``.
+    """
     observed = diagnostics["observed_spectrum"].expand_dims({"method": [_OBSERVED]})
     power = xr.concat(
         [diagnostics["spectrum"], observed], "method", coords="minimal", compat="override"
     )
     frame = _rows(power, "zonal_wavenumber", "power")
-    units = {
-        str(c): str(u)
-        for c, u in zip(diagnostics["channel"].values, diagnostics["units"].values, strict=True)
-    }
-    return frame.assign(
-        units=[f"({units[c]})^2" if units[c] not in ("", "1") else "1" for c in frame["channel"]]
-    )
+    units = [str(u) for u in diagnostics["units"].values]
+    squares = ["1" if u in ("", "1") else f"({u})^2" for u in units]
+    by_channel = dict(zip(diagnostics["channel"].values.astype(str), squares, strict=True))
+    return frame.assign(units=[by_channel[c] for c in frame["channel"]])
 
 
 @in_report_style
@@ -184,20 +182,21 @@ def rank_figures(diagnostics: xr.Dataset) -> list[str]:
                 ax.grid(axis="y", color=INK, alpha=0.12, linewidth=0.7)
                 ax.set_axisbelow(True)
                 ax.spines[["top", "right"]].set_visible(False)
-                ends = (
-                    f"lowest rank {values[0]:.2f}, highest {values[-1]:.2f}, middle"
-                    f" {values[len(values) // 2]:.2f}; 1 is reliable"
-                )
+                middle = values[len(values) // 2]
                 alt = (
                     f"Rank histogram of {look.label}, {channel}, at a lead of {leads.text([k])}:"
-                    f" {ends}."
+                    f" lowest rank {values[0]:.2f}, highest {values[-1]:.2f}, middle {middle:.2f};"
+                    " 1 is reliable."
                 )
                 out.append(inline_svg(figure, key=f"rank{m}-{i}-{k}", alt=alt))
     return out
 
 
 def rank_frame(diagnostics: xr.Dataset) -> pd.DataFrame:
-    """One row for each rank: columns ``channel, lead, lead_unit, method, rank, frequency``; the frequency is 1 if reliable."""
+    """One row for each rank; the frequency is 1 if reliable.
+
+    Columns ``channel, lead, lead_unit, method, rank, frequency``.
+    """
     return _rows(diagnostics["rank_frequency"], "rank", "frequency")
 
 

@@ -1,4 +1,4 @@
-"""Maps of error and of skill for the report: where a method errs, and where it is ahead of another."""
+"""Maps of error and of skill: where a method errs, and where it is ahead of another."""
 
 from collections.abc import Sequence
 from html import escape
@@ -19,14 +19,20 @@ _MOST_PIXELS = 2_000_000  # of all maps together
 
 
 def map_reference(methods: list[str], against: str) -> str:
-    """Method that maps of skill compare with: ``against`` if it is among them, else climatology, persistence, or the last one."""
-    return next(
-        (m for m in (against, "lim", "climatology", "persistence") if m in methods), methods[-1]
-    )
+    """Method that maps of skill compare with.
+
+    It is ``against`` if that is among the methods. Otherwise it is the first of LIM, climatology
+    and persistence that is, or the last method.
+    """
+    wanted = (against, "lim", "climatology", "persistence")
+    return next((m for m in wanted if m in methods), methods[-1])
 
 
 def relative_error(rmse: xr.DataArray, reference: str) -> xr.DataArray:
-    """RMSE of each method minus that of the reference, in percent of it; negative is better, range [−100, ∞), NaN where it is 0."""
+    """RMSE of each method minus that of the reference, in percent of the latter.
+
+    Range [−100, ∞), negative is better; NaN where the reference has no error.
+    """
     base = rmse.loc[{"method": reference}].drop_vars("method")
     relative: xr.DataArray = 100 * (rmse / base.where(base > 0) - 1)
     return relative
@@ -59,11 +65,8 @@ def error_map_section(diagnostics: xr.Dataset, *, against: str, method: str | No
         latitude, longitude, key="error-grid", lines=lines, most_cells=_MOST_PIXELS // pictures
     )
     labels = [look.label for look in looks(methods).values()]
-    shown = (
-        method
-        if method in methods and method != reference
-        else next((m for m in methods if m != reference), reference)
-    )
+    others = [m for m in methods if m != reference]
+    shown = method if method in others else next(iter(others), reference)
     frames, bars = _frames(diagnostics.sel(channel=channels), reference, labels, maps)
     choices = [
         Choice("Variable", channels),
@@ -73,20 +76,17 @@ def error_map_section(diagnostics: xr.Dataset, *, against: str, method: str | No
     size = int(diagnostics.attrs.get("cells_per_box", 1))
     box = f", as means over boxes of {size} × {size} cells" if size > 1 else ""
     rest = diagnostics.sizes["channel"] - len(channels)
+    left = f" {rest} further variable(s) are not drawn." if rest > 0 else ""
     count = int(diagnostics.attrs.get("num_init", 0))
+    base = escape(labels[methods.index(reference)])
     text = (
         f"<p>Root-mean-square error and mean error over {count:,} initial times at each place{box};"
-        " and the RMSE relative to that of the reference"
-        f" ({escape(labels[methods.index(reference)])}), blue where it is smaller. The colours of a"
-        " variable and lead are the same for all"
-        f" methods.{f' {rest} further variable(s) are not drawn.' if rest > 0 else ''}</p>"
+        f" and the RMSE relative to that of the reference ({base}), blue where it is smaller."
+        f" The colours of a variable and lead are the same for all methods.{left}</p>"
     )
     label = "Maps of error; the arrow keys left and right change the lead time"
-    return (
-        text
-        + maps.definition()
-        + browser("error-maps", label=label, maps=maps, choices=choices, frames=frames, bars=bars)
-    )
+    html = browser("error-maps", label=label, maps=maps, choices=choices, frames=frames, bars=bars)
+    return text + maps.definition() + html
 
 
 def _frames(
@@ -95,8 +95,8 @@ def _frames(
     """Frames by variable, method and lead, and colour bars by variable and lead."""
     methods = [str(m) for m in diagnostics["method"].values]
     base = labels[methods.index(reference)]
-    # climatology and persistence are so much worse at some lead that nothing could be told apart on
-    # their scale
+    # Climatology and persistence are much worse at some leads: on their scale, nothing else could
+    # be told apart.
     keen = [i for i, m in enumerate(methods) if m not in ("climatology", "persistence")]
     keen = keen if {methods[i] for i in keen} - {reference} else list(range(len(methods)))
     rmse, bias = (
@@ -133,11 +133,9 @@ def _frames(
                     Panel(s.png(v[m, k]), title)
                     for s, v, title in zip(scales, values, titles, strict=True)
                 ]
-                frames[i, m, k] = Frame(
-                    panels,
-                    f"{label}, {channel}, {leads.text([k])}: {_sentence(values[2][m, k], base)}",
-                    len(bars),
-                )
+                said = _sentence(values[2][m, k], base)
+                text = f"{label}, {channel}, {leads.text([k])}: {said}"
+                frames[i, m, k] = Frame(panels, text, len(bars))
             bars.append([color_bar(scale, name) for scale, name in zip(scales, names, strict=True)])
     return frames, bars
 
@@ -146,7 +144,5 @@ def _sentence(relative: np.ndarray, base: str) -> str:
     seen = np.isfinite(relative)
     if not seen.any():
         return "RMSE and bias."
-    return (
-        f"RMSE and bias; the RMSE is smaller than that of {base} on"
-        f" {100 * (relative[seen] < 0).mean():.0f} % of the map."
-    )
+    share = 100 * (relative[seen] < 0).mean()
+    return f"RMSE and bias; the RMSE is smaller than that of {base} on {share:.0f} % of the map."

@@ -1,4 +1,4 @@
-"""Which forecast field belongs to which observed one, and which time to which: what drawings of both need."""
+"""Which forecast field belongs to which observed one, and which time to which."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +39,10 @@ class Field:
 
 
 def match_fields(forecast: xr.Dataset, observed: xr.Dataset) -> tuple[list[Field], list[str]]:
-    """Fields present in both data sets, one per level and component, of ensembles the mean; and remarks on those that are not."""
+    """Fields that both data sets hold, and remarks on those that are only forecast.
+
+    Each level and component is a field of its own. Of ensembles the mean is taken.
+    """
     out: list[Field] = []
     missing = []
     for name, array in forecast.data_vars.items():
@@ -48,19 +51,15 @@ def match_fields(forecast: xr.Dataset, observed: xr.Dataset) -> tuple[list[Field
         mean = array.mean("number", keep_attrs=True) if "number" in array.dims else array
         for label, part in _parts(str(name), mean):
             truth = _match(observed, str(name), label, part)
-            units = str(
-                part.attrs.get("units")
-                or (truth.attrs.get("units", "") if truth is not None else "")
-            )
             if truth is None:
                 missing.append(label)
-            else:
-                out.append(Field(label, units, part, truth, "number" in array.dims))
-    return out, (
-        [f"Not drawn, because the observed data have no such field: {', '.join(missing)}."]
-        if missing
-        else []
-    )
+                continue
+            units = str(part.attrs.get("units") or truth.attrs.get("units", ""))
+            out.append(Field(label, units, part, truth, "number" in array.dims))
+    if not missing:
+        return out, []
+    names = ", ".join(missing)
+    return out, [f"Not drawn, because the observed data have no such field: {names}."]
 
 
 def _parts(name: str, array: xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
@@ -81,9 +80,8 @@ def _match(observed: xr.Dataset, name: str, label: str, part: xr.DataArray) -> x
         truth = observed[candidate]
         for dim in ("level", "component"):
             if dim in truth.dims and dim in part.coords and part[dim].values in truth[dim].values:
-                truth = truth.isel(
-                    {dim: int(np.flatnonzero(truth[dim].values == part[dim].values)[0])}
-                )
+                here = np.flatnonzero(truth[dim].values == part[dim].values)[0]
+                truth = truth.isel({dim: int(here)})
         if set(truth.dims) == dims:
             return truth
     return None
@@ -136,10 +134,11 @@ def _months(values: np.ndarray) -> np.ndarray:
 
 
 def typical_case(field: Field) -> int | None:
-    """Position of the initial time whose error is nearest the median, over leads and cells relative to their mean.
+    """Position of the initial time whose error is nearest the median; None if no truth is complete.
 
-    The first such one of at most 60 evenly spread initial times, among those with a truth at every
-    lead; None without any.
+    The error is a mean over leads, each relative to its mean over initial times. At most 60 evenly
+    spread initial times with a truth at every lead are looked at. Of equally near ones the first
+    is taken.
     """
     positions = truth_at(field.observed, field.forecast["init_time"], field.forecast["lead_time"])
     complete = np.flatnonzero((positions >= 0).all(axis=1))
@@ -153,9 +152,8 @@ def typical_case(field: Field) -> int | None:
     mean = square.weighted(area(square)).mean([d for d in square.dims if d not in dims])
     error = np.sqrt(mean.transpose(*dims).values)
     relative = (error / np.maximum(np.nanmean(error, axis=0), 1e-30)).mean(axis=1)
-    distance = np.round(
-        np.abs(relative - np.nanmedian(relative)), 6
-    )  # with an even count two are equally near: the first
+    # Rounded, because with an even count two are equally near: the first is taken.
+    distance = np.round(np.abs(relative - np.nanmedian(relative)), 6)
     return int(cases[int(np.nanargmin(distance))]) if np.isfinite(distance).any() else None
 
 
@@ -166,12 +164,11 @@ def area(field: xr.DataArray) -> xr.DataArray:
 
 
 def stamp(time: Any, unit: str) -> str:
-    """Write a time as date and hour, as year and month, or in picoseconds, as suits leads in ``unit``."""
+    """Write a time as suits leads in ``unit``: date and hour, year and month, or picoseconds."""
     if isinstance(time, int | float | np.number) and not isinstance(time, np.datetime64):
         return f"{time:g} ps"
-    text = (
-        np.datetime_as_string(time, unit="m")
-        if isinstance(time, np.datetime64)
-        else time.isoformat(timespec="minutes")
-    )
-    return str(text)[:7] if unit == "months" else str(text).replace("T", " ")
+    if isinstance(time, np.datetime64):
+        text = str(np.datetime_as_string(time, unit="m"))
+    else:
+        text = str(time.isoformat(timespec="minutes"))
+    return text[:7] if unit == "months" else text.replace("T", " ")

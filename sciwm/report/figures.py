@@ -1,8 +1,8 @@
 """Line figures of the report: skill against lead time, training curves, all as inline SVG text.
 
-Figures are built with matplotlib's object interface, so no global state is touched, and the same
-numbers give the same bytes. Text becomes outlines (identical on every machine) and takes the page's
-own text colour.
+Figures are built with matplotlib's object interface, so no global state is touched. The same
+numbers give the same bytes. Text becomes outlines, identical on every machine, and takes the text
+colour of the page.
 """
 
 import html
@@ -34,6 +34,7 @@ from sciwm.skill.metrics import (
 )
 
 __all__ = [
+    "ABOVE",
     "Margins",
     "blank_figure",
     "in_report_style",
@@ -45,6 +46,7 @@ __all__ = [
 
 FONT = 12.5  # figure units are CSS px at the natural width
 SIZE = (440.0, 290.0)
+_MOST_POINTS = 400  # of a training curve
 
 _STYLE: dict[str, Any] = {
     "font.size": FONT,
@@ -57,19 +59,23 @@ _STYLE: dict[str, Any] = {
     "text.parse_math": False,  # names may hold a dollar sign
     "svg.hashsalt": "sciwm",
     "svg.fonttype": "path",
-} | dict.fromkeys(
-    (
-        "text.color",
-        "axes.edgecolor",
-        "axes.labelcolor",
-        "xtick.color",
-        "ytick.color",
-        "axes.titlecolor",
-    ),
-    INK,
-)
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 # a decorator: the user's matplotlibrc must not change a report
 in_report_style = matplotlib.style.context(["default", _STYLE])
+ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "ncols": 2,
+    "frameon": False,
+    "labelcolor": INK,
+    "borderaxespad": 0.2,
+}
+"""Look of a legend that stands above the axes."""
 
 _TRAINING = {
     "loss": ("Total loss", "loss"),
@@ -79,11 +85,23 @@ _TRAINING = {
     "smallest_std": ("Smallest standard deviation of a latent", "std"),
     "probe_r2": ("Explained variance of a linear probe", "R²"),
 }
+_SPLITS: dict[str, dict[str, Any]] = {
+    "train": {"color": "#0072B2", "linestyle": "-", "marker": "", "label": "training"},
+    "validation": {
+        "color": "#D55E00",
+        "linestyle": (0, (4, 2)),
+        "marker": "o",
+        "label": "validation",
+    },
+}
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Room around and between a figure's axes, in px; set by hand because matplotlib's layout engines take most of the time."""
+    """Room around and between a figure's axes, in px.
+
+    It is set by hand, because matplotlib's layout engines take most of the time.
+    """
 
     left: float = 74.0
     right: float = 10.0
@@ -127,15 +145,18 @@ def blank_figure(
 
 
 def inline_svg(figure: Figure, *, key: str, alt: str) -> str:
-    """SVG text of a figure for use inside HTML: ids made unique by ``key``, no size, page colours, ``alt`` as its label."""
+    """SVG text of a figure for use inside HTML.
+
+    Its ids are made unique by ``key``; ``alt`` is its label. It has no size of its own, and takes
+    the text colour of the page.
+    """
     buffer = io.StringIO()
     canvas: Any = FigureCanvasSVG(figure)  # its print_svg draws once where savefig draws twice
     canvas.print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(
-        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL
-    )
+    unneeded = r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->"
+    text = re.sub(unneeded, "", text, flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', text)
     head = f'<svg role="img" aria-label="{html.escape(alt)}" {view[0] if view else ""}>'
     text = head + text[text.index(">") + 1 :]
@@ -172,9 +193,9 @@ def skill_figure(
     methods = [str(m) for m in skill["method"].values]
     style = looks(methods)
     # the JEPA last, hence on top
-    for i, name in sorted(
-        enumerate(methods), key=lambda pair: (pair[1].startswith("jepa"), pair[1] == "jepa")
-    ):
+    order = sorted(methods, key=lambda name: (name.startswith("jepa"), name == "jepa"))
+    for name in order:
+        i = methods.index(name)
         row = skill.isel(method=i)
         value, low, high = (row[v].values.astype(float) for v in ("value", "ci_low", "ci_high"))
         if not np.isfinite(value).any():
@@ -271,32 +292,11 @@ def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
             continue
         figure, axes = blank_figure(*SIZE, margins=Margins(top=52))
         ax = axes[0, 0]
-        style = {
-            "train": ("#0072B2", "-", "", "training"),
-            "validation": ("#D55E00", (0, (4, 2)), "o", "validation"),
-        }
         for split, (step, value) in curves.items():
-            color, line, marker, name = style[split]
-            marker = "o" if len(step) == 1 else marker
-            ax.plot(
-                step,
-                value,
-                color=color,
-                linestyle=line,
-                marker=marker,
-                markersize=4.0,
-                linewidth=1.8,
-                label=name,
-            )
+            style = _SPLITS[split] | ({"marker": "o"} if len(step) == 1 else {})
+            ax.plot(step, value, **style, markersize=4.0, linewidth=1.8)
         ax.set_title(title, pad=26)
-        ax.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 0.99),
-            ncols=2,
-            frameon=False,
-            labelcolor=INK,
-            borderaxespad=0.2,
-        )
+        ax.legend(bbox_to_anchor=(-0.02, 0.99), **ABOVE)
         values = np.concatenate([c[1] for c in curves.values()])
         if label == "loss" and values.min() > 0 and values.max() > 20 * values.min():
             ax.set_yscale("log")
@@ -310,23 +310,18 @@ def training_figures(log: Sequence[dict[str, object]]) -> list[str]:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.grid(color=INK, alpha=0.12, linewidth=0.7)
         ax.spines[["top", "right"]].set_visible(False)
-        ends = "; ".join(f"{style[s][3]} ends at {c[1][-1]:.3g}" for s, c in curves.items())
-        out.append(
-            inline_svg(figure, key=f"log-{quantity}", alt=f"{title} by optimizer step: {ends}.")
-        )
+        ends = [f"{_SPLITS[s]['label']} ends at {c[1][-1]:.3g}" for s, c in curves.items()]
+        alt = f"{title} by optimizer step: {'; '.join(ends)}."
+        out.append(inline_svg(figure, key=f"log-{quantity}", alt=alt))
     return out
 
 
-def _curve(
-    log: Sequence[dict[str, object]], quantity: str, split: str, most: int = 400
-) -> np.ndarray:
-    """Read steps and values, shape (2, points), finite only, thinned to ``most`` points and the last one."""
+def _curve(log: Sequence[dict[str, object]], quantity: str, split: str) -> np.ndarray:
+    """Finite steps and values, shape (2, points), thinned to 400 points with the last one."""
     rows = [(r.get("step"), r.get(quantity)) for r in log if r.get("split") == split]
-    pairs = np.array(
-        [r for r in rows if all(isinstance(v, int | float) for v in r)], dtype=float
-    ).reshape(-1, 2)
+    numbers = [r for r in rows if all(isinstance(v, int | float) for v in r)]
+    pairs = np.array(numbers, dtype=float).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    if len(pairs) > most:
-        keep = np.unique(np.linspace(0, len(pairs) - 1, most).round().astype(int))
-        pairs = pairs[keep]
+    if len(pairs) > _MOST_POINTS:
+        pairs = pairs[np.linspace(0, len(pairs) - 1, _MOST_POINTS).round().astype(int)]
     return np.asarray(pairs.T)

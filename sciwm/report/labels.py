@@ -6,14 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-__all__ = [
-    "INK",
-    "Leads",
-    "Look",
-    "join_words",
-    "lead_axis",
-    "looks",
-]
+from sciwm.skill.baselines.by_name import BASELINE_RECORDS
+
+__all__ = ["INK", "Leads", "Look", "join_words", "lead_axis", "looks"]
 
 INK = "#010203"  # stands for the page's text colour; replaced by currentColor in the SVG
 
@@ -29,23 +24,30 @@ class Look:
     width: float = 1.6
 
 
-_LOOKS = {
-    "jepa": Look("JEPA (residual readout)", "#D55E00", "solid", "o", 2.6),
-    "jepa_latent": Look("JEPA (latent readout)", "#E69F00", (6.0, 2.0), "s", 2.0),
-    "random_encoder": Look("Random encoder", "#CC79A7", (1.5, 1.5), "D"),
-    "climatology": Look("Climatology", "#808080", "solid", "", 2.0),
-    "persistence": Look("Persistence", "#56B4E9", (6.0, 1.8, 1.5, 1.8), "^"),
-    "damped_persistence": Look("Damped persistence", "#0072B2", (4.0, 2.0), "v"),
-    "lim": Look("Linear inverse model", "#009E73", "solid", "P"),
-    "cslim": Look("Cyclostationary linear inverse model", "#009E73", (3.0, 1.5), "h"),
-    "analogs": Look("Analogs", "#8C510A", (2.0, 1.0), "<"),
-    "supervised": Look("Supervised twin", INK, (3.0, 1.2), "X"),
+# Colour, dash, marker and width of the methods that have looks of their own.
+_STYLES: dict[str, tuple[str, str | tuple[float, ...], str, float]] = {
+    "jepa": ("#D55E00", "solid", "o", 2.6),
+    "jepa_latent": ("#E69F00", (6.0, 2.0), "s", 2.0),
+    "supervised": (INK, (3.0, 1.2), "X", 1.6),
+    "random_encoder": ("#CC79A7", (1.5, 1.5), "D", 1.6),
+    "climatology": ("#808080", "solid", "", 2.0),
+    "persistence": ("#56B4E9", (6.0, 1.8, 1.5, 1.8), "^", 1.6),
+    "damped_persistence": ("#0072B2", (4.0, 2.0), "v", 1.6),
+    "lim": ("#009E73", "solid", "P", 1.6),
+    "cslim": ("#009E73", (3.0, 1.5), "h", 1.6),
+    "analogs": ("#8C510A", (2.0, 1.0), "<", 1.6),
+}
+_LABELS = {name: record.label for name, record in BASELINE_RECORDS.items()} | {
+    "jepa": "JEPA (residual readout)",
+    "jepa_latent": "JEPA (latent readout)",
+    "jepa_ensemble": "JEPA (ensemble)",
+    "supervised": "Supervised twin",
 }
 _SPARE = (("#8C7A00", "*"), ("#7B3294", "h"), ("#4D4D4D", ">"), ("#01665E", "p"))
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Label, colour, dash and marker of each method: fixed for the known ones, spare ones for others in order.
+    """Label, colour, dash and marker of each method: fixed for known ones, spare ones for others.
 
     Examples
     --------
@@ -53,13 +55,17 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
     'My model'
     """
     names = [str(m) for m in methods]
-    spare = [m for m in names if m not in _LOOKS]
-    out = {m: _LOOKS[m] for m in names if m in _LOOKS}
-    for i, m in enumerate(spare):
-        color, marker = _SPARE[i % len(_SPARE)]
+    spare = [m for m in names if m not in _STYLES]
+    out = {}
+    for m in names:
         text = m.replace("_", " ").strip()
-        out[m] = Look(text[:1].upper() + text[1:], color, (7.0, 1.5, 1.5, 1.5), marker)
-    return {m: out[m] for m in names}
+        label = _LABELS.get(m, text[:1].upper() + text[1:])
+        if m in _STYLES:
+            out[m] = Look(label, *_STYLES[m])
+        else:
+            color, marker = _SPARE[spare.index(m) % len(_SPARE)]
+            out[m] = Look(label, color, (7.0, 1.5, 1.5, 1.5), marker)
+    return out
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,9 @@ def lead_axis(lead_time: xr.DataArray) -> Leads:
     values = np.atleast_1d(lead_time.values)
     if np.issubdtype(values.dtype, np.timedelta64):
         hours = values / np.timedelta64(3_600_000_000_000, "ns")
-        days = bool(np.all(hours % 24 == 0)) or float(hours.max()) > 120
-        return Leads(
-            tuple(float(h) / (24 if days else 1) for h in hours), "days" if days else "hours"
-        )
+        if bool(np.all(hours % 24 == 0)) or float(hours.max()) > 120:
+            return Leads(tuple(float(h) / 24 for h in hours), "days")
+        return Leads(tuple(float(h) for h in hours), "hours")
     units = str(lead_time.attrs.get("units", ""))
     if units not in ("months", "ps"):
         raise ValueError(

@@ -40,11 +40,8 @@ def channel_title(channel: str, units: str) -> str:
     name = _NAMES.get("gh" if base == "z" and units == "m" else base)
     if name is None:
         return channel
-    return (
-        f"{name} at {match[2]} hPa ({channel})"
-        if match and base != channel
-        else f"{name} ({channel})"
-    )
+    level = f" at {match[2]} hPa" if match and base != channel else ""
+    return f"{name}{level} ({channel})"
 
 
 def method_legend(skill: xr.Dataset, *, key: str) -> str:
@@ -53,9 +50,8 @@ def method_legend(skill: xr.Dataset, *, key: str) -> str:
         f"<li>{swatch(look)}{escape(look.label)}</li>"
         for look in looks(str(m) for m in skill["method"].values).values()
     )
-    return (
-        f'<ul class="legend" aria-label="Methods">{marks.replace("swatch-", f"{key}-swatch-")}</ul>'
-    )
+    marks = marks.replace("swatch-", f"{key}-swatch-")
+    return f'<ul class="legend" aria-label="Methods">{marks}</ul>'
 
 
 def lead_section(skill: xr.Dataset, *, download: str = "") -> str:
@@ -69,46 +65,33 @@ def lead_section(skill: xr.Dataset, *, download: str = "") -> str:
         A link to the table.
     """
     regions = [str(r) for r in skill["region"].values]
-    parts = [
-        f"<p>{_sample_text(skill)}{f' Region: {escape(regions[0])}.' if len(regions) > 1 else ''}</p>"
-    ]
-    parts.append(download)
+    where = f" Region: {escape(regions[0])}." if len(regions) > 1 else ""
+    parts = [f"<p>{_sample_text(skill)}{where}</p>", download]
     channels = {
         i: str(c)
         for i, c in enumerate(skill["channel"].values)
         if np.isfinite(skill["value"].isel(channel=i)).any()
     }
     links = "".join(f'<li><a href="#channel{i}">{escape(c)}</a></li>' for i, c in channels.items())
-    parts.append(
-        f'<nav aria-label="Variables"><ul class="sub">{links}</ul></nav>'
-        if len(channels) > 1
-        else ""
-    )
+    nav = f'<nav aria-label="Variables"><ul class="sub">{links}</ul></nav>'
+    parts.append(nav if len(channels) > 1 else "")
     for i, channel in channels.items():
         units = channel_units(skill)[i]
         event = "event" in skill.coords and bool(str(skill["event"].values[i]))
         title = f"Event {channel}" if event else channel_title(channel, units)
         tail = f"{'' if event else ','} {pretty_units(units)}" if pretty_units(units) else ""
+        legend = method_legend(skill, key=f"c{i}")
         one = skill.isel(channel=i)
         metrics = [m for m in metric_order(skill) if np.isfinite(one["value"].sel(metric=m)).any()]
-        body = [
-            _region_block(
-                one.isel(region=0), title=channel, units=units, key=f"c{i}", metrics=metrics
-            )
-        ]
+        parts.append(f'<h3 id="channel{i}">{escape(title)}{escape(tail)}</h3>\n{legend}')
+        first = one.isel(region=0)
+        parts.append(_region_block(first, title=channel, units=units, key=f"c{i}", metrics=metrics))
         for j, region in enumerate(regions[1:], start=1):
+            name = f"{channel}, {region}"
             inner = _region_block(
-                one.isel(region=j),
-                title=f"{channel}, {region}",
-                units=units,
-                key=f"c{i}r{j}",
-                metrics=metrics[:1],
+                one.isel(region=j), title=name, units=units, key=f"c{i}r{j}", metrics=metrics[:1]
             )
-            body.append(
-                f"<details><summary>{escape(channel)}, {escape(region)}</summary>{inner}</details>"
-            )
-        heading = f'<h3 id="channel{i}">{escape(title)}{escape(tail)}</h3>\n{method_legend(skill, key=f"c{i}")}'
-        parts.append(heading + "\n" + "\n".join(body))
+            parts.append(f"<details><summary>{escape(name)}</summary>{inner}</details>")
     return "\n".join(parts)
 
 
@@ -122,22 +105,15 @@ def _region_block(
         one = skill.sel(metric=metric).transpose("method", "lead_time", ...)
         if not np.isfinite(one["value"].values.astype(float)).any():
             continue
-        svg = skill_figure(
-            one,
-            title=title,
-            units=units,
-            metric=metric,
-            leads=leads,
-            key=f"{key}-{re.sub(r'[^A-Za-z0-9]', '-', metric)}",
-        )
+        own = f"{key}-{re.sub(r'[^A-Za-z0-9]', '-', metric)}"
+        svg = skill_figure(one, title=title, units=units, metric=metric, leads=leads, key=own)
         figures.append(f"<figure>{svg}</figure>")
         tables.append(_table(one, title=title, units=units, metric=metric, leads=leads))
-    rest = (
-        f"<details><summary>Tables of the other metrics</summary>{''.join(tables[1:])}</details>"
-        if tables[1:]
-        else ""
+    others = "".join(tables[1:])
+    rest = f"<details><summary>Tables of the other metrics</summary>{others}</details>"
+    return (
+        f'<div class="pair">{"".join(figures)}</div>{"".join(tables[:1])}{rest if others else ""}'
     )
-    return f'<div class="pair">{"".join(figures)}</div>{"".join(tables[:1])}{rest}'
 
 
 def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Leads) -> str:
@@ -156,13 +132,9 @@ def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Lea
             if not np.isfinite(value[i, k]):
                 cells.append("<td>–</td>")
                 continue
-            text = _number(value[i, k], digits)
+            text, least, most = (_number(a[i, k], digits) for a in (value, low, high))
             text = f"<b>{text}</b>" if small[i, k] == best[k] else text
-            span = (
-                f"<small>[{_number(low[i, k], digits)}, {_number(high[i, k], digits)}]</small>"
-                if np.isfinite(low[i, k])
-                else ""
-            )
+            span = f"<small>[{least}, {most}]</small>" if np.isfinite(low[i, k]) else ""
             cells.append(f"<td>{text}{span}</td>")
         rows.append(f'<tr><th scope="row">{escape(look.label)}</th>{"".join(cells)}</tr>')
     unit = metric_units(metric, units)
@@ -170,8 +142,8 @@ def _table(skill: xr.Dataset, *, title: str, units: str, metric: str, leads: Lea
     bold = "; best in bold" if np.isfinite(small).any() else ""
     caption = f"{metric_name(metric)} of {title}{f' ({unit})' if unit else ''}{bold}."
     return (
-        '<div class="scroll"><table class="tall"><caption><span'
-        f' class="stay">{escape(caption)}</span></caption>'
+        '<div class="scroll"><table class="tall">'
+        f'<caption><span class="stay">{escape(caption)}</span></caption>'
         f'<thead><tr><th scope="col">Method</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -190,8 +162,5 @@ def _sample_text(skill: xr.Dataset) -> str:
     if not counts.size:
         return ""
     least, most = int(counts.min()), int(counts.max())
-    return (
-        f"Scored over {least:,} initial times."
-        if least == most
-        else f"Scored over {least:,} to {most:,} initial times."
-    )
+    span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"Scored over {span} initial times."

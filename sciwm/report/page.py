@@ -1,8 +1,9 @@
-"""The report: one HTML page that holds its figures, tables, data and script and loads nothing from anywhere."""
+"""The report: one HTML page that holds all it shows and loads nothing from anywhere."""
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ from string import Template
 import numpy as np
 import xarray as xr
 
+from sciwm.atomic import write_atomically
 from sciwm.report.cases import case_section
 from sciwm.report.curves import rank_figures, rank_frame, spectrum_figures, spectrum_frame
 from sciwm.report.errormaps import error_map_section
@@ -21,56 +23,69 @@ from sciwm.report.ranking import compare, main_method, main_metric, summarize
 from sciwm.report.scorecard import has_scorecard, scorecard_frame, scorecard_section
 from sciwm.skill.metrics import HIGHER, better, short_name
 
-__all__ = ["write_report"]
+__all__ = ["About", "write_report"]
 
 _DIMS = ("method", "channel", "region", "lead_time", "metric")
 Section = tuple[str, str, str]  # id, heading, HTML
 
 
+@dataclass(frozen=True)
+class About:
+    """What a report says beside its numbers.
+
+    Parameters
+    ----------
+    title : str
+        Heading.
+    provenance : dict
+        What repeats the run: versions, fingerprint, split dates, seed…
+    notes : sequence of str
+        Caveats shown under the summary.
+    methods : sequence of str
+        Paragraphs on how everything was made, e.g. from `describe_scores`.
+    config : str
+        YAML of the run; empty without one.
+    skill_csv : str
+        The skill table as CSV, offered for download.
+    """
+
+    title: str
+    provenance: Mapping[str, str]
+    notes: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    config: str = ""
+    skill_csv: str = ""
+
+
 def write_report(
     out: Path,
     *,
-    title: str,
+    about: About,
     skill: xr.Dataset,
-    forecast: xr.Dataset | None,
-    observed: xr.Dataset | None,
-    log: list[dict[str, object]] | None,
-    config: str,
-    provenance: dict[str, str],
+    forecast: xr.Dataset | None = None,
+    observed: xr.Dataset | None = None,
+    log: Sequence[dict[str, object]] | None = None,
     diagnostics: xr.Dataset | None = None,
-    methods: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    skill_csv: str = "",
 ) -> Path:
-    """Write the report of a run as one self-contained HTML file: no network, and readable without its script.
+    """Write the report of a run as one HTML file: no network, and readable without its script.
 
     Parameters
     ----------
     out : Path
         The file to write; an existing one is replaced when the new one is complete.
-    title : str
-        Heading.
+    about : About
+        Title, texts and provenance.
     skill : Dataset
         Dims ``method, channel, region, lead_time, metric``; variables ``value, ci_low, ci_high,
-        num_init``; coordinate ``units(channel)``; ``attrs["leakage"]``, if not empty, is printed
-        above everything.
-    forecast, observed : Dataset or None
-        Physical units, dims ``init_time, lead_time, …`` and ``time, …``; if both are given, some
+        num_init``; coordinate ``units(channel)``. A text in ``attrs["leakage"]`` is printed above
+        everything.
+    forecast, observed : Dataset, optional
+        Physical units, dims ``init_time, lead_time, …`` and ``time, …``. If both are given, some
         forecasts are shown beside the truth.
-    log : list of dict or None
+    log : sequence of dict, optional
         Lines of ``log.jsonl``.
-    config : str
-        YAML of the run; empty without one.
-    provenance : dict
-        What repeats the run: versions, fingerprint, split dates, seed…
     diagnostics : Dataset, optional
         From `diagnose`: maps of error, spectra, rank histograms.
-    methods : sequence of str
-        Paragraphs on how everything was made, e.g. from `describe_scores`.
-    notes : sequence of str
-        Caveats shown under the summary.
-    skill_csv : str
-        The skill table as CSV, offered for download.
 
     Returns
     -------
@@ -82,54 +97,42 @@ def write_report(
     ValueError
         If ``skill`` lacks a dimension or variable.
     """
-    lacking = [d for d in _DIMS if d not in skill.dims] + [
-        v for v in ("value", "ci_low", "ci_high") if v not in skill
-    ]
+    lacking = [d for d in _DIMS if d not in skill.dims]
+    lacking += [v for v in ("value", "ci_low", "ci_high") if v not in skill]
     if lacking:
         raise ValueError(
             f"got a skill table without {', '.join(lacking)}, expected dims {', '.join(_DIMS)} and"
             " value, ci_low, ci_high"
         )
     skill = skill.load()
-    sections = _score_sections(skill, skill_csv)
+    sections = _score_sections(skill, about.skill_csv)
     if diagnostics is not None:
         sections += _diagnostic_sections(diagnostics.load(), skill)
     if forecast is not None and observed is not None:
         place = next((i for i, s in enumerate(sections) if s[0] == "spectra"), len(sections))
-        label = (
-            looks([method])[method].label
-            if (method := str(forecast.attrs.get("method", "")))
-            else ""
-        )
-        sections.insert(
-            place,
-            ("case", "Forecasts beside the truth", case_section(forecast, observed, method=label)),
-        )
-    sections += _background_sections(log, methods, config, provenance)
-    page = _page(title, summarize(skill), str(skill.attrs.get("leakage", "")), notes, sections)
+        sections.insert(place, _case_section(forecast, observed))
+    sections += _background_sections(about, log)
     out = Path(out)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page, "utf-8")
-    partial.replace(out)
+    write_atomically(out, _page(about, skill, sections))
     return out
 
 
-def _page(
-    title: str, summary: str, leakage: str, notes: Sequence[str], sections: Sequence[Section]
-) -> str:
-    source = {
-        name: files("sciwm.report").joinpath(name).read_text("utf-8")
+def _page(about: About, skill: xr.Dataset, sections: Sequence[Section]) -> str:
+    folder = files("sciwm.report")
+    template, css, script = (
+        folder.joinpath(name).read_text("utf-8")
         for name in ("page.html.tmpl", "page.css", "page.js")
-    }
-    script = source["page.js"]
-    return Template(source["page.html.tmpl"]).substitute(
-        title=escape(title),
-        css=source["page.css"],
+    )
+    leakage = escape(str(skill.attrs.get("leakage", "")))
+    notes = "".join(f"<li>{escape(note)}</li>" for note in about.notes)
+    return Template(template).substitute(
+        title=escape(about.title),
+        css=css,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        summary=escape(summary),
-        leakage=f'<p class="stamp">Not a fair test: {escape(leakage)}.</p>' if leakage else "",
-        notes="<ul>" + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>" if notes else "",
+        summary=escape(summarize(skill)),
+        leakage=f'<p class="stamp">Not a fair test: {leakage}.</p>' if leakage else "",
+        notes=f"<ul>{notes}</ul>" if notes else "",
         contents="\n".join(f'<li><a href="#{key}">{name}</a></li>' for key, name, _ in sections),
         sections="\n".join(
             f'<section id="{key}"><h2>{name}</h2>\n{body}\n</section>'
@@ -151,45 +154,37 @@ def _download(name: str, text: str, what: str) -> str:
 def _score_sections(skill: xr.Dataset, skill_csv: str) -> list[Section]:
     sections = [("glance", "At a glance", _glance(skill))]
     if has_scorecard(skill):
-        link = _download(
-            "scorecard.csv",
-            scorecard_frame(skill).to_csv(index=False),
-            "every method against every other",
-        )
+        table = scorecard_frame(skill).to_csv(index=False)
+        link = _download("scorecard.csv", table, "every method against every other")
         sections.append(("card", "Scorecard", scorecard_section(skill, download=link)))
     link = _download("skill.csv", skill_csv, "all numbers below as one table")
     return [*sections, ("skill", "Skill by lead time", lead_section(skill, download=link))]
+
+
+def _case_section(forecast: xr.Dataset, observed: xr.Dataset) -> Section:
+    method = str(forecast.attrs.get("method", ""))
+    label = looks([method])[method].label if method else ""
+    return "case", "Forecasts beside the truth", case_section(forecast, observed, method=label)
 
 
 def _diagnostic_sections(diagnostics: xr.Dataset, skill: xr.Dataset) -> list[Section]:
     sections = []
     if "rmse" in diagnostics:
         against = str(skill.attrs.get("against", "lim"))
-        sections.append(
-            (
-                "maps",
-                "Maps of error and of skill",
-                error_map_section(diagnostics, against=against, method=main_method(skill)),
-            )
-        )
+        maps = error_map_section(diagnostics, against=against, method=main_method(skill))
+        sections.append(("maps", "Maps of error and of skill", maps))
     drawn = spectrum_figures(diagnostics) if "spectrum" in diagnostics else []
     if drawn:
-        link = _download(
-            "spectra.csv",
-            spectrum_frame(diagnostics).to_csv(index=False),
-            "all leads of these maps",
-        )
         text = (
             "<p>Variance of the waves round the globe, a mean over latitudes by area, of the"
             " forecasts and of the truth (thin line in the colour of the text). Below 1 in the"
             " lower panel, a forecast is too smooth on that scale; the error alone does not"
             " tell.</p>"
         )
-        body = (
-            f"{text}{method_legend(diagnostics, key='spectra')}<div"
-            f' class="pair">{_figures(drawn)}</div>{link}'
-        )
-        sections.append(("spectra", "Spectra", body))
+        legend = method_legend(diagnostics, key="spectra")
+        table = spectrum_frame(diagnostics).to_csv(index=False)
+        link = _download("spectra.csv", table, "all leads of these maps")
+        sections.append(("spectra", "Spectra", f"{text}{legend}{_figures(drawn)}{link}"))
     elif "rmse" in diagnostics:
         text = (
             "<p>Left out: waves round the globe need a grid that goes round it, and fields without"
@@ -197,53 +192,39 @@ def _diagnostic_sections(diagnostics: xr.Dataset, skill: xr.Dataset) -> list[Sec
         )
         sections.append(("spectra", "Spectra", text))
     if "rank_frequency" in diagnostics:
-        link = _download(
-            "rank_histograms.csv", rank_frame(diagnostics).to_csv(index=False), "all of these leads"
-        )
         text = (
             "<p>How often the truth has which rank among the members, relative to a reliable"
             " ensemble (1, line). U-shaped: the members are too close together; hump-shaped: too"
             " far apart; sloped: biased.</p>"
         )
-        sections.append(
-            (
-                "ranks",
-                "Rank histograms",
-                f'{text}<div class="pair">{_figures(rank_figures(diagnostics))}</div>{link}',
-            )
-        )
+        drawn = rank_figures(diagnostics)
+        table = rank_frame(diagnostics).to_csv(index=False)
+        link = _download("rank_histograms.csv", table, "all of these leads")
+        sections.append(("ranks", "Rank histograms", f"{text}{_figures(drawn)}{link}"))
     return sections
 
 
 def _figures(drawings: Sequence[str]) -> str:
-    return "".join(f"<figure>{svg}</figure>" for svg in drawings)
+    figures = "".join(f"<figure>{svg}</figure>" for svg in drawings)
+    return f'<div class="pair">{figures}</div>'
 
 
-def _background_sections(
-    log: list[dict[str, object]] | None,
-    methods: Sequence[str],
-    config: str,
-    provenance: dict[str, str],
-) -> list[Section]:
+def _background_sections(about: About, log: Sequence[dict[str, object]] | None) -> list[Section]:
     sections = []
     if log:
         sections.append(("training", "Training", _training_section(log)))
-    if methods:
-        paragraphs = "".join(f"<p>{escape(text)}</p>" for text in methods)
-        sections.append(
-            (
-                "methods",
-                "Methods",
-                (
-                    '<p class="soft">From the configuration, to be pasted.</p><div'
-                    f' class="prose">{paragraphs}</div>'
-                ),
-            )
+    if about.methods:
+        paragraphs = "".join(f"<p>{escape(text)}</p>" for text in about.methods)
+        body = (
+            '<p class="soft">From the configuration, to be pasted.</p>'
+            f'<div class="prose">{paragraphs}</div>'
         )
-    if config:
-        body = f"<details><summary>Show the YAML</summary><pre>{escape(config)}</pre></details>"
+        sections.append(("methods", "Methods", body))
+    if about.config:
+        yaml = escape(about.config)
+        body = f"<details><summary>Show the YAML</summary><pre>{yaml}</pre></details>"
         sections.append(("configuration", "Configuration", body))
-    return [*sections, ("provenance", "Provenance", _provenance_section(provenance))]
+    return [*sections, ("provenance", "Provenance", _provenance_section(about.provenance))]
 
 
 def _glance(skill: xr.Dataset) -> str:
@@ -264,9 +245,9 @@ def _glance(skill: xr.Dataset) -> str:
                 cells.append("<td>–</td>")
                 continue
             text = ("+" if gain > 0 else "−") + f"{abs(gain):.1f}"
-            cells.append(
-                f"<td>{f'<b>{text}</b>' if clear and gain > 0 else text}<small>{escape(looks([rival])[rival].label)}</small></td>"
-            )
+            text = f"<b>{text}</b>" if clear and gain > 0 else text
+            name = escape(looks([rival])[rival].label)
+            cells.append(f"<td>{text}<small>{name}</small></td>")
         rows.append(f'<tr><th scope="row">{escape(c.channel)}</th>{"".join(cells)}</tr>')
     caption = (
         f"{escape(looks([method])[method].label)} against the best of the other methods, named"
@@ -275,8 +256,8 @@ def _glance(skill: xr.Dataset) -> str:
     )
     return (
         f"<p class='soft'>{caption}</p>"
-        '<div class="scroll"><table class="narrow"><thead><tr><th'
-        f' scope="col">Variable</th>{head}</tr></thead>'
+        '<div class="scroll"><table class="narrow">'
+        f'<thead><tr><th scope="col">Variable</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -287,10 +268,10 @@ def _training_section(log: Sequence[dict[str, object]]) -> str:
         f"<p>{max(steps):,} optimizer steps. A collapse shows as an effective rank or a smallest"
         " standard deviation near zero.</p>"
     )
-    return (text if steps else "") + f'<div class="pair">{_figures(training_figures(log))}</div>'
+    return (text if steps else "") + _figures(training_figures(log))
 
 
-def _provenance_section(provenance: dict[str, str]) -> str:
+def _provenance_section(provenance: Mapping[str, str]) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(k)}</th><td>{escape(str(v))}</td></tr>'
         for k, v in provenance.items()

@@ -1,5 +1,6 @@
-"""Map panels as inline SVG: an image of the field under axes and coastlines that all panels of a grid share."""
+"""Map panels as inline SVG: an image under the axes and coastlines that panels of a grid share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,7 +11,8 @@ from sciwm.report.pixels import Scale
 
 __all__ = ["MapFrame", "coastlines", "color_bar", "map_frame"]
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 340.0, 38.0, 6.0, 7.0, 20.0
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 340.0, 38.0, 6.0, 7.0, 20.0  # of a panel, px
+_WIDE = _WIDTH - _LEFT - _RIGHT  # of the map in it
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,18 @@ class MapFrame:
         image : str
             Base64 of a PNG, from `Scale.png` of `cells`.
         label : str
-            What it shows, for who cannot see it.
+            What it shows, for those who cannot see it.
         """
+        box, extent = f"0 0 {_WIDTH:g} {self.height + _TOP + _BOTTOM:g}", self._extent()
         return (
-            f'<svg class="map" role="img" aria-label="{escape(label)}" viewBox="0 0 {_WIDTH:g}'
-            f' {self.height + _TOP + _BOTTOM:g}"><rect class="missing" {self._extent()}/><image'
-            f' {self._extent()} preserveAspectRatio="none"'
-            f' href="data:image/png;base64,{image}"/><use href="#{self.key}"/></svg>'
+            f'<svg class="map" role="img" aria-label="{escape(label)}" viewBox="{box}">'
+            f'<rect class="missing" {extent}/>'
+            f'<image {extent} preserveAspectRatio="none" href="data:image/png;base64,{image}"/>'
+            f'<use href="#{self.key}"/></svg>'
         )
 
     def _extent(self) -> str:
-        return (
-            f'x="{_LEFT:g}" y="{_TOP:g}" width="{_WIDTH - _LEFT - _RIGHT:g}"'
-            f' height="{self.height:g}"'
-        )
+        return f'x="{_LEFT:g}" y="{_TOP:g}" width="{_WIDE:g}" height="{self.height:g}"'
 
 
 def map_frame(
@@ -88,16 +88,13 @@ def map_frame(
     key : str
         Unique in the page.
     lines : list of ndarray, or None
-        Coastlines, ``(point, 2)`` longitude and latitude; None for what is not the Earth: then
-        cells are square, and there are no degrees.
+        Coastlines, ``(point, 2)`` longitude and latitude. None stands for what is not the Earth:
+        then cells are square, and there are no degrees.
     most_cells : int, optional
         Thin finer grids to about so many.
     """
-    thin = (
-        1.0
-        if most_cells is None
-        else max(1.0, (len(latitude) * len(longitude) / most_cells) ** 0.5)
-    )
+    cells = len(latitude) * len(longitude)
+    thin = max(1.0, (cells / most_cells) ** 0.5) if most_cells is not None else 1.0
     picks, edges = [], []
     for axis in (latitude, longitude):
         even = np.linspace(axis[0], axis[-1], max(1, round(len(axis) / thin)))
@@ -105,70 +102,55 @@ def map_frame(
         picks.append(np.abs(axis[None, :] - even[:, None]).argmin(axis=1))
         edges.append((float(even[0] - half), float(even[-1] + half)))
     (south, north), (west, east) = edges
-    wide = _WIDTH - _LEFT - _RIGHT
-    height = round(
-        wide
-        * (
-            _shape(latitude, longitude)
-            if lines is not None
-            else min(max(len(latitude) / len(longitude), 0.3), 1.1)
-        ),
-        1,
-    )
+    earth = lines is not None
+    shape = _shape(latitude, longitude) if earth else len(latitude) / len(longitude)
+    height = round(_WIDE * min(max(shape, 0.3), 1.1), 1)
 
     def place(points: np.ndarray) -> np.ndarray:
-        x = _LEFT + (points[:, 0] - west) / (east - west) * wide
+        x = _LEFT + (points[:, 0] - west) / (east - west) * _WIDE
         y = _TOP + (north - points[:, 1]) / (north - south) * height
         return np.stack([x, y], axis=1)
 
     parts = [_coast(lines or [], (west, east, south, north), place, key)]
-    across, up = (_ticks(west, east), _ticks(south, north)) if lines is not None else ([], [])
-    for value in across:
-        x = place(np.array([[value, south]]))[0, 0]
+    for value in _ticks(west, east) if earth else []:
+        x, y = place(np.array([[value, south]]))[0, 0], _TOP + height
         text = _degree_text((value + 180) % 360 - 180 if abs(value) != 180 else 180, "E", "W")
-        parts.append(f'<path class="tick" d="M{x:.1f} {_TOP + height:g}v3"/>')
-        parts.append(
-            f'<text x="{x:.1f}" y="{_TOP + height + 14:g}" text-anchor="middle">{text}</text>'
-        )
-    for value in up:
-        y = place(np.array([[west, value]]))[0, 1]
-        parts.append(f'<path class="tick" d="M{_LEFT:g} {y:.1f}h-3"/>')
-        parts.append(
-            f'<text x="{_LEFT - 5:g}" y="{y + 3.5:.1f}"'
-            f' text-anchor="end">{_degree_text(value, "N", "S")}</text>'
-        )
-    frame = f'<rect class="edge" x="{_LEFT:g}" y="{_TOP:g}" width="{wide:g}" height="{height:g}"/>'
-    return MapFrame(key, picks[0], picks[1], height, "".join(parts) + frame)
+        parts.append(f'<path class="tick" d="M{x:.1f} {y:g}v3"/>')
+        parts.append(f'<text x="{x:.1f}" y="{y + 14:g}" text-anchor="middle">{text}</text>')
+    for value in _ticks(south, north) if earth else []:
+        x, y = _LEFT, place(np.array([[west, value]]))[0, 1]
+        text = _degree_text(value, "N", "S")
+        parts.append(f'<path class="tick" d="M{x:g} {y:.1f}h-3"/>')
+        parts.append(f'<text x="{x - 5:g}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
+    edge = f'x="{_LEFT:g}" y="{_TOP:g}" width="{_WIDE:g}" height="{height:g}"'
+    parts.append(f'<rect class="edge" {edge}/>')
+    return MapFrame(key, picks[0], picks[1], height, "".join(parts))
 
 
 def _coast(
-    lines: list[np.ndarray], window: tuple[float, float, float, float], place: object, key: str
+    lines: list[np.ndarray],
+    window: tuple[float, float, float, float],
+    place: Callable[[np.ndarray], np.ndarray],
+    key: str,
 ) -> str:
     west, east, south, north = window
-    assert callable(place)
     pieces = []
     for shift in (-360, 0, 360):
         for line in lines:
             moved = np.add(line, (shift, 0))
-            if (
-                moved[:, 0].max() > west
-                and moved[:, 0].min() < east
-                and moved[:, 1].max() > south
-                and moved[:, 1].min() < north
-            ):
+            low, high = moved.min(axis=0), moved.max(axis=0)
+            if low[0] < east and high[0] > west and low[1] < north and high[1] > south:
                 pieces.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in place(moved)))
-    return (
-        f'<path class="coast" clip-path="url(#{key}-clip)" d="{"".join(pieces)}"/>'
-        if pieces
-        else ""
-    )
+    if not pieces:
+        return ""
+    return f'<path class="coast" clip-path="url(#{key}-clip)" d="{"".join(pieces)}"/>'
 
 
 def _shape(latitude: np.ndarray, longitude: np.ndarray) -> float:
     """Height of a map over its width; regional maps keep distances at their middle latitude."""
     east = max(float(np.ptp(longitude)), 1e-9)
     east *= float(np.cos(np.deg2rad(latitude.mean()))) if east < 180 else 1.0
-    return min(max(float(np.ptp(latitude)) / east, 0.3), 1.1)
+    return float(np.ptp(latitude)) / east
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -187,8 +169,8 @@ def color_bar(scale: Scale, text: str) -> str:
     middle = (scale.low + scale.high) / 2
     values = "".join(f"<span>{_short(v)}</span>" for v in (scale.low, middle, scale.high))
     return (
-        f'<div class="bar"><img alt="" src="data:image/png;base64,{scale.bar()}"><div'
-        f' class="ends">{values}</div><div>{escape(text)}</div></div>'
+        f'<div class="bar"><img alt="" src="data:image/png;base64,{scale.bar()}">'
+        f'<div class="ends">{values}</div><div>{escape(text)}</div></div>'
     )
 
 
@@ -198,9 +180,10 @@ def _short(value: float) -> str:
 
 
 def coastlines() -> list[np.ndarray]:
-    """Coastlines as arrays ``(point, 2)`` of longitude and latitude; empty unless cartopy *and* its data are installed.
+    """Coastlines as arrays ``(point, 2)`` of longitude and latitude.
 
-    cartopy would download missing data while drawing, so its file is looked for first.
+    There are none unless cartopy *and* its data are installed. Cartopy would download missing data
+    while drawing, so its file is looked for first.
     """
     try:
         import cartopy
@@ -210,7 +193,6 @@ def coastlines() -> list[np.ndarray]:
     for root in (cartopy.config.get("pre_existing_data_dir"), cartopy.config.get("data_dir")):
         path = Path(str(root)) / "shapefiles/natural_earth/physical/ne_110m_coastline.shp"
         if root and path.is_file():
-            return [
-                np.asarray(shape.coords)[:, :2] for shape in shapereader.Reader(path).geometries()
-            ]
+            shapes = shapereader.Reader(path).geometries()
+            return [np.asarray(shape.coords)[:, :2] for shape in shapes]
     return []

@@ -1,4 +1,4 @@
-"""What a run did and how its scores were computed, in sentences for the methods section of a paper."""
+"""What a run did and how it was scored, in sentences for the methods section of a paper."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,40 +9,20 @@ import xarray as xr
 from sciwm.report.labels import Leads, join_words, lead_axis
 from sciwm.report.leads import channel_title
 from sciwm.sections import Config
+from sciwm.skill.baselines.by_name import BASELINE_RECORDS
 from sciwm.skill.metrics import metric_name
 
-__all__ = ["describe_data", "describe_grid", "describe_model", "describe_scores", "variable_names"]
+__all__ = [
+    "describe_data",
+    "describe_grid",
+    "describe_model",
+    "describe_rollout",
+    "describe_scores",
+    "variable_names",
+]
 
-_BASELINES = {
-    "climatology": "climatology",
-    "persistence": "persistence",
-    "damped_persistence": (
-        "damped persistence (climatology plus the initial anomaly times a regression slope for each"
-        " cell and lead)"
-    ),
-    "lim": (
-        "a linear inverse model of all variables together in the space of their leading empirical"
-        " orthogonal functions"
-    ),
-    "cslim": (
-        "a cyclostationary linear inverse model (a propagator for each calendar month, neighbouring"
-        " months pooled)"
-    ),
-    "analogs": "the mean of what followed the most similar training days of the season",
-    "random_encoder": "the same network untrained, with the same readouts",
-}
-_OBJECTIVES = {
-    "sigreg": (
-        "a penalty on the distance of the latents from a standard normal distribution along"
-        " {directions} random directions (SIGReg, weight {strength:g})"
-    ),
-    "ema": (
-        "a teacher network that is the moving average of the encoder (decay {decay:g}) and provides"
-        " the targets"
-    ),
-    "vicreg": (
-        "penalties on the variance and the covariance of the latents (VICReg, weight {strength:g})"
-    ),
+_BASELINES = {name: record.words for name, record in BASELINE_RECORDS.items()} | {
+    "random_encoder": "the same network untrained, with the same readouts"
 }
 _BLOCKS = {"train": "a training block", "validation": "a validation block", "test": "a test block"}
 _CLIMATOLOGIES = {
@@ -50,6 +30,7 @@ _CLIMATOLOGIES = {
     "monthly": "calendar-month means",
     "constant": "the mean",
 }
+_SCORES = re.compile(r"\b(crps|seeps|roc|rmse|brier)\b")
 
 
 def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[str] = ()) -> str:
@@ -78,27 +59,22 @@ def describe_scores(skill: xr.Dataset, *, truth: str = "", variables: Sequence[s
     >>> table = xr.Dataset(
     ...     {"value": (dims, np.ones((2, 1, 1, 2, 1)))}, coords, {"num_init": 90, "resamples": 0}
     ... )
-    >>> describe_scores(table, truth="ERA5").split(". ")[0]
-    'Forecasts of t850 at lead times of 1 and 2 days were compared with ERA5 at 90 initial times, the same for every method'
+    >>> describe_scores(table, truth="ERA5").split(",")[0]
+    'Forecasts of t850 at lead times of 1 and 2 days were compared with ERA5 at 90 initial times'
     """
     attrs = skill.attrs
     leads = lead_axis(skill["lead_time"])
     names = list(variables) or [str(c) for c in skill["channel"].values]
     count = attrs.get("num_init", 0)
-    first, last = (
-        str(attrs.get(f"{end}_init", ""))[:16].replace("T", " ") for end in ("first", "last")
-    )
+    first, last = (str(attrs.get(f"{end}_init", ""))[:16] for end in ("first", "last"))
     when = f" at {count:,} initial times" if count else ""
-    when += f" from {first} to {last}" if count and first and last else ""
+    when += f" from {first} to {last}".replace("T", " ") if count and first and last else ""
     base = f" were compared with {truth}" if truth else " were verified"
     parts = [
         f"Forecasts of {join_words(names)} at lead times of {_each(leads)}{base}{when}, the same"
         " for every method."
     ]
-    metrics = [
-        re.sub(r"\b(crps|seeps|roc|rmse|brier)\b", _proper, metric_name(str(m)).lower())
-        for m in skill["metric"].values
-    ]
+    metrics = [_SCORES.sub(_proper, metric_name(str(m)).lower()) for m in skill["metric"].values]
     parts.append(
         f"The scores are {join_words(metrics)}, of fields weighted by the cosine of latitude,"
         " averaged over initial times."
@@ -152,11 +128,8 @@ def variable_names(data: xr.Dataset) -> list[str]:
             continue
         title = channel_title(str(name), str(array.attrs.get("units", "")))
         levels = [f"{v:g}" for v in array["level"].values] if "level" in array.dims else []
-        title = (
-            title[0].lower() + title[1:]
-            if len(title) > 1 and title[1].islower() and title != name
-            else title
-        )
+        if title != name and title[1:2].islower():
+            title = title[0].lower() + title[1:]
         out.append(f"{title} at levels {join_words(levels)}" if levels else title)
     return out
 
@@ -178,15 +151,11 @@ def describe_grid(data: xr.Dataset) -> str:
         return f"a grid of {len(latitude)} × {len(longitude)} points"
     steps = [float(np.median(np.diff(a))) if len(a) > 1 else 0.0 for a in (latitude, longitude)]
     around = len(longitude) > 1 and abs(steps[1] * len(longitude) - 360) < 0.01 * 360
-    where = [f"{_degrees(v, 'N', 'S')}" for v in latitude[[0, -1]]]
-    span = (
-        "all longitudes"
-        if around
-        else " to ".join(_degrees((v + 180) % 360 - 180, "E", "W") for v in longitude[[0, -1]])
-    )
+    rows = " to ".join(_degrees(v, "N", "S") for v in latitude[[0, -1]])
+    columns = " to ".join(_degrees((v + 180) % 360 - 180, "E", "W") for v in longitude[[0, -1]])
     return (
         f"a grid of {len(latitude)} × {len(longitude)} points ({steps[0]:.3g}° × {steps[1]:.3g}°,"
-        f" {where[0]} to {where[1]}, {span})"
+        f" {rows}, {'all longitudes' if around else columns})"
     )
 
 
@@ -194,7 +163,9 @@ def _degrees(value: float, positive: str, negative: str) -> str:
     return f"{abs(value):.4g}°{positive if value > 0 else negative if value < 0 else ''}"
 
 
-def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence[str]]) -> str:
+def describe_data(
+    config: Config, data: xr.Dataset, split: Mapping[str, Sequence[str]], *, atoms: int = 0
+) -> str:
     """Paragraph on the data: set, variables, grid, step of the climatology, blocks.
 
     Parameters
@@ -204,33 +175,34 @@ def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence
         Canonical.
     split : mapping of str to (first, last)
         Dates of the blocks ``train``, ``validation`` and ``test``.
+    atoms : int
+        Of a molecule; 0 for fields.
     """
     title = str(data.attrs.get("title", "")).rstrip(".")
-    store = (
-        config.data.store
-        if isinstance(config.data.store, str)
-        else f"{len(config.data.store)} stores"
-    )
-    what = (
-        f"The data set is “{title}”"
-        if title
-        else f"The data are those of {store.rstrip('/').rsplit('/', 1)[-1]}"
-    )
-    grid = describe_grid(data)
-    parts = [
-        f"{what}; its variables are"
-        f" {join_words(variable_names(data))}{f', on {grid}' if grid else ''}."
-    ]
+    store = config.data.store
+    if title:
+        what = f"The data set is “{title}”"
+    elif isinstance(store, str):
+        what = f"The data are those of {store.rstrip('/').rsplit('/', 1)[-1]}"
+    else:
+        what = f"The data are those of {len(store)} stores"
+    where = f", on {grid}" if (grid := describe_grid(data)) else ""
+    parts = [f"{what}; its variables are {join_words(variable_names(data))}{where}."]
     blocks = [
         f"{_BLOCKS[name]} ({_date(block[0])} to {_date(block[1])})"
         for name, block in split.items()
         if len(block) == 2
     ]
     if blocks:
-        whole = (
-            ", each of whole members or trajectories" if config.data.split.by == "segment" else ""
-        )
+        segments = config.data.split.by == "segment"
+        whole = ", each of whole members or trajectories" if segments else ""
         parts.append(f"The record was split into {join_words(blocks)}{whole}.")
+    if atoms:
+        parts.append(
+            f"States are the distances between all pairs of the {atoms} atoms, standardized pair by"
+            " pair with mean and standard deviation of the training block."
+        )
+        return " ".join(parts)
     normal = _CLIMATOLOGIES[config.data.climatology].format(harmonics=config.data.harmonics)
     parts.append(
         f"States are anomalies from {normal}, divided by their standard deviation, both of the"
@@ -239,7 +211,25 @@ def describe_data(config: Config, data: xr.Dataset, split: Mapping[str, Sequence
     return " ".join(parts)
 
 
-def describe_model(config: Config, parameters: int) -> str:
+def describe_rollout(config: Config) -> str:
+    """Say how many states are predicted in a row while training.
+
+    Examples
+    --------
+    >>> describe_rollout(Config())
+    '2 predictions in a row'
+    """
+    o = config.objective
+    words = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
+    if o.curriculum and o.rollout > 1:
+        share = 100 * o.curriculum * (o.rollout - 1) / o.rollout
+        words += f" (one at first, all after {share:.0f} % of the steps)"
+    return words
+
+
+def describe_model(
+    config: Config, parameters: int, *, noun: str, minimised: str, atoms: int = 0
+) -> str:
     """Paragraph on the model: sizes, objective, training, readouts.
 
     Parameters
@@ -247,64 +237,69 @@ def describe_model(config: Config, parameters: int) -> str:
     config : Config
     parameters : int
         Of the network.
+    noun, minimised : str
+        What the network is, and what its training minimised.
+    atoms : int
+        Of a molecule; 0 for fields.
 
     Examples
     --------
-    >>> describe_model(Config(), 500_000).split(".")[0]
-    'The forecast model is a joint-embedding predictive architecture with 500,000 parameters'
+    >>> words = {"noun": "a plain network", "minimised": "the squared error"}
+    >>> describe_model(Config(), 500_000, **words).split(".")[0]
+    'The forecast model is a plain network with 500,000 parameters'
     """
-    m, o, t, p = config.model, config.objective, config.train, config.probe
-    objective = _OBJECTIVES[o.kind].format(
-        directions=o.num_directions, strength=o.strength, decay=o.ema_decay
-    )
-    strides = (
-        f"{join_words([str(s) for s in o.lead_steps])} time"
-        f" step{'s' if max(o.lead_steps) > 1 else ''}"
-    )
-    past = f"{m.history} successive states" if m.history > 1 else "one state"
-    ahead = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
-    if o.curriculum and o.rollout > 1:
-        ahead += (
-            f" (one at first, all after {100 * o.curriculum * (o.rollout - 1) / o.rollout:.0f} % of"
-            " the steps)"
+    m, o, t = config.model, config.objective, config.train
+    extras = ""
+    if o.anchor:
+        extras += (
+            f", plus {o.anchor:g} times the squared error of the cells that one linear head gives"
+            " from them"
         )
-    noise = (
-        f", with noise of standard deviation {o.input_noise:g} added to the input"
-        if o.input_noise
-        else ""
-    )
-    masked = (
-        f", {100 * o.mask_ratio:.0f} % of the tokens of the context masked" if o.mask_ratio else ""
-    )
-    anchor = (
-        f", plus {o.anchor:g} times the squared error of the cells that one linear head gives from"
-        " them"
-        if o.anchor
-        else ""
-    )
-    scope = (
-        "patch by patch, drawn towards a shared one"
-        if p.scope == "token"
-        else "one for all patches"
-    )
-    own = "in the residual readout beside their own values up to the initial time and by season"
-    series = (
-        f"; scalar series ({join_words(p.targets)}) are read from all tokens together, {own}"
-        if p.targets
-        else ""
-    )
+    if o.input_noise:
+        extras += f", with noise of standard deviation {o.input_noise:g} added to the input"
+    if o.mask_ratio:
+        hidden = "every state" if o.kind == "masked_autoencoder" else "the context"
+        extras += f", {100 * o.mask_ratio:.0f} % of the tokens of {hidden} masked"
+    tokens = f"patches of {m.patch_size[0]} × {m.patch_size[1]} cells"
+    if atoms:
+        tokens = "one token for each atom, which holds its distances to all atoms"
     return (
-        f"The forecast model is a joint-embedding predictive architecture with {parameters:,}"
-        f" parameters. A transformer encoder ({m.encoder_blocks} blocks, width {m.token_dim},"
-        f" {m.num_heads} heads) turns each state into tokens of patches of {m.patch_size[0]} ×"
-        f" {m.patch_size[1]} cells, and a predictor ({m.predictor_blocks} blocks) advances them"
-        f" from {past} by strides of {strides}. Training minimised the squared error of predicted"
-        f" latents over {ahead} plus {objective}{anchor}{noise}{masked}: {t.steps:,} steps of AdamW"
+        f"The forecast model is {noun} with {parameters:,} parameters. A transformer encoder"
+        f" ({m.encoder_blocks} blocks, width {m.token_dim}, {m.num_heads} heads) turns each state"
+        f" into {tokens if atoms else f'tokens of {tokens}'}. {_dynamics(config)}"
+        f" Training minimised {minimised}{extras}: {t.steps:,} steps of AdamW"
         f" (learning rate {t.learning_rate:g}, weight decay {t.weight_decay:g}, batches of"
-        f" {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. Forecasts are read from the"
-        " predicted latents, and in the residual readout from the anomalies of the patch in the"
-        f" states of the context too, by ridge regressions of each lead ({scope}), fitted on the"
-        f" training block, with strengths chosen on the validation block{series}."
+        f" {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. {_readouts(config, atoms)}"
+    )
+
+
+def _dynamics(config: Config) -> str:
+    m, o = config.model, config.objective
+    past = f"{m.history} successive states" if m.history > 1 else "one state"
+    blocks = f"A predictor ({m.predictor_blocks} blocks)"
+    if o.kind == "masked_autoencoder":
+        return f"{blocks} fills in what is hidden; forecasts start from {past}."
+    strides = join_words([str(s) for s in o.lead_steps])
+    strides += " time steps" if max(o.lead_steps) > 1 else " time step"
+    return f"{blocks} advances them from {past} by strides of {strides}."
+
+
+def _readouts(config: Config, atoms: int) -> str:
+    p = config.probe
+    by_patch = p.scope == "token"
+    scope = "patch by patch, drawn towards a shared one" if by_patch else "one for all patches"
+    fitted = "fitted on the training block, with strengths chosen on the validation block"
+    series = (
+        f"calar series ({join_words(p.targets)}) are read from all tokens together, in the"
+        " residual readout beside their own values up to the initial time"
+        f"{'' if atoms else ' and by season'}"
+    )
+    if atoms:
+        return f"S{series}, by ridge regressions of each lead, {fitted}."
+    return (
+        "Forecasts are read from the predicted latents, and in the residual readout from the"
+        " anomalies of the patch in the states of the context too, by ridge regressions of each"
+        f" lead ({scope}), {fitted}{f'; s{series}' if p.targets else ''}."
     )
 
 

@@ -30,9 +30,8 @@ class Comparison:
     ----------
     channel, units : str
     gain : ndarray, shape (lead,)
-        Relative advantage over the best other method in percent of that method's value (for metrics
-        where higher is better: the plain difference × 100); positive is ahead; NaN where either is
-        missing.
+        Advantage over the best other method, in percent of that method's value; positive is ahead.
+        For metrics where higher is better, the plain difference × 100. NaN where either is missing.
     clear : ndarray of bool, shape (lead,)
         Whether the two 95 % intervals do not overlap.
     rival : list of str
@@ -52,7 +51,9 @@ class Comparison:
 
 
 def compare(skill: xr.Dataset, method: str) -> list[Comparison]:
-    """Compare ``method`` with the best of the methods that are no JEPA, by the first metric, in the first region.
+    """Compare ``method`` with the best of the methods that are no JEPA.
+
+    The main metric is compared, in the first region.
 
     Returns
     -------
@@ -62,7 +63,8 @@ def compare(skill: xr.Dataset, method: str) -> list[Comparison]:
     metric = main_metric(skill)
     table = skill.isel(region=0).sel(metric=metric).transpose("method", "channel", "lead_time", ...)
     names = [str(m) for m in table["method"].values]
-    rivals = [i for i, m in enumerate(names) if m != method and not m.startswith("jepa")]
+    family = "jepa" if method.startswith("jepa") else method  # other readouts are no rivals
+    rivals = [i for i, m in enumerate(names) if not m.startswith(family)]
     if not rivals:
         return []
     value, low, high = (table[v].values.astype(float) for v in ("value", "ci_low", "ci_high"))
@@ -86,16 +88,14 @@ def compare(skill: xr.Dataset, method: str) -> list[Comparison]:
 
 
 def summarize(skill: xr.Dataset) -> str:
-    """One sentence on where the method of interest is ahead of the best other method, and where it is not."""
+    """One sentence on where the method of interest is ahead of the best other one."""
     method = main_method(skill)
     metric = main_metric(skill)
     what = short_name(metric)
     leads = lead_axis(skill["lead_time"])
     if method is None:
-        return (
-            f"Only baselines are among the {skill.sizes['method']} methods scored here; the tables"
-            f" show their {what}."
-        )
+        scored = f"the {skill.sizes['method']} methods scored here"
+        return f"Only baselines are among {scored}; the tables show their {what}."
     label = looks([method])[method].label
     comparisons = compare(skill, method)
     pairs = sum(int(np.isfinite(c.gain).sum()) for c in comparisons)
@@ -112,31 +112,27 @@ def summarize(skill: xr.Dataset) -> str:
             f"{label} is not ahead of the best other method in {what} at any of the {pairs}"
             f" {cases}{rest}."
         )
-    where = (
-        "; ".join(f"{c.channel} at {_leads_text(leads, w)}" for c, w in wins if len(w))
-        if len(comparisons) <= 6
-        else ""
-    )
+    places = "; ".join(f"{c.channel} at {_leads_text(leads, w)}" for c, w in wins if len(w))
+    where = f" ({places})" if len(comparisons) <= 6 else ""
     share = f"in all {pairs}" if count == pairs else f"in {count} of {pairs}"
-    apart = (
-        f"clearly so (95 % intervals apart) in {clear} of them"
-        if clear
-        else "but the 95 % intervals overlap in every one of them"
-    )
-    return (
-        f"{label} has a better {what} than every other method {share}"
-        f" {cases}{f' ({where})' if where else ''}, {apart}{rest}."
-    )
+    apart = "but the 95 % intervals overlap in every one of them"
+    if clear:
+        apart = f"clearly so (95 % intervals apart) in {clear} of them"
+    better_than = f"{label} has a better {what} than every other method"
+    return f"{better_than} {share} {cases}{where}, {apart}{rest}."
 
 
 def _leads_text(leads: Leads, positions: np.ndarray) -> str:
-    return (
-        "every lead" if len(positions) == len(leads.values) > 1 else leads.text(positions.tolist())
-    )
+    if len(positions) == len(leads.values) > 1:
+        return "every lead"
+    return leads.text(positions.tolist())
 
 
 def main_method(skill: xr.Dataset) -> str | None:
-    """Name the method the report is about: ``jepa``, else the first whose name starts so, else the first that is no baseline."""
+    """Name the method the report is about.
+
+    It is ``jepa``, or the first whose name starts so, or the first that is no baseline.
+    """
     names = [str(m) for m in skill["method"].values]
     ours = [m for m in names if m.startswith("jepa")] or [m for m in names if m not in _BASELINES]
     return "jepa" if "jepa" in names else next(iter(ours), None)
@@ -154,8 +150,6 @@ def metric_order(skill: xr.Dataset) -> list[str]:
 
 def channel_units(skill: xr.Dataset) -> list[str]:
     """List the units of the channels, empty where unknown."""
-    return (
-        [str(u) for u in skill["units"].values]
-        if "units" in skill.coords
-        else [""] * skill.sizes["channel"]
-    )
+    if "units" not in skill.coords:
+        return [""] * skill.sizes["channel"]
+    return [str(u) for u in skill["units"].values]

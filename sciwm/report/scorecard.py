@@ -1,7 +1,11 @@
-"""Scorecard: every variable, region and lead of one method against another, coloured by the difference, hatched where it may be chance."""
+"""Scorecard: every variable, region and lead of one method against another.
+
+A cell is coloured by the difference, and hatched where that may be chance.
+"""
 
 import re
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -41,10 +45,12 @@ def differences(skill: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Dims ``method, reference_method, channel, region, lead_time``: ``difference`` in percent,
-        NaN where a value is missing and against itself; ``significant``: with ``pair_q_value`` in
-        ``skill`` and a squared-error metric, at most 0.05; otherwise whether the intervals of the
-        two do not overlap. ``attrs["paired"]`` is 1 in the first case.
+        Dims ``method, reference_method, channel, region, lead_time``.
+
+        ``difference`` is in percent, NaN where a value is missing and against itself.
+        ``significant`` says whether ``pair_q_value`` in ``skill`` is at most 0.05. Without it, or
+        for a metric without squared errors, it says whether the two intervals do not overlap.
+        ``attrs["paired"]`` is 1 in the first case.
     """
     metric = main_metric(skill)
     dims = ("method", "channel", "region", "lead_time")
@@ -52,16 +58,13 @@ def differences(skill: xr.Dataset) -> xr.Dataset:
     value, low, high = (
         one[n].transpose(*dims).astype(float) for n in ("value", "ci_low", "ci_high")
     )
-    base, base_low, base_high = (
-        a.rename({"method": "reference_method"}) for a in (value, low, high)
-    )
-    difference = (
-        100 * (value - base) / abs(base.where(base != 0))
-        if better(metric) == LOWER
-        else 100 * (value - base)
-    )
+    other = {"method": "reference_method"}
+    base, base_low, base_high = (a.rename(other) for a in (value, low, high))
+    difference = 100 * (value - base)
+    if better(metric) == LOWER:
+        difference = difference / abs(base.where(base != 0))
     names = xr.DataArray(skill["method"].values.astype(str), dims="method")
-    itself = names == names.rename({"method": "reference_method"})
+    itself = names == names.rename(other)
     paired = metric in _SQUARED and "pair_q_value" in skill
     sure = skill["pair_q_value"] <= 0.05 if paired else (high < base_low) | (low > base_high)
     order = ("method", "reference_method", *dims[1:])
@@ -73,9 +76,11 @@ def differences(skill: xr.Dataset) -> xr.Dataset:
 
 
 def scorecard_frame(skill: xr.Dataset) -> pd.DataFrame:
-    """One row for each cell of every scorecard: columns ``channel, region, lead, lead_unit, method, reference, metric, difference_percent,
-    significant`` and, where they were computed, ``p_value, q_value`` of the paired test.
-    """  # fmt: skip  # noqa: D205
+    """One row for each cell of every scorecard.
+
+    Columns ``channel, region, lead, lead_unit, method, reference, metric, difference_percent,
+    significant``, and ``p_value, q_value`` of the paired test where they were computed.
+    """
     table = differences(skill)
     order = ("channel", "region", "lead_time", "method", "reference_method")
     sizes = [table.sizes[d] for d in order]
@@ -93,15 +98,16 @@ def scorecard_frame(skill: xr.Dataset) -> pd.DataFrame:
         "significant": table["significant"].transpose(*order).values.ravel(),
     }
     if "pair_q_value" in skill:
-        columns |= {
-            n: skill[f"pair_{n}"].transpose(*order).values.ravel() for n in ("p_value", "q_value")
-        }
+        for name in ("p_value", "q_value"):
+            columns[name] = skill[f"pair_{name}"].transpose(*order).values.ravel()
     frame = pd.DataFrame(columns)
     return frame[np.isfinite(frame["difference_percent"])].reset_index(drop=True)
 
 
 def shade(difference: float, *, higher: bool = False) -> str:
-    """Class of a cell's colour: ``b5`` far better … ``b1``, ``s0``, ``w1`` … ``w5`` far worse; empty where missing.
+    """Class of a cell's colour, empty where the difference is missing.
+
+    From ``b5``, far better, over ``b1``, ``s0`` and ``w1`` to ``w5``, far worse.
 
     Examples
     --------
@@ -153,22 +159,19 @@ def scorecard_section(skill: xr.Dataset, *, download: str = "") -> str:
     cells = _all_cells(table, rows)
     choices = (Choice("Method", labels, start=a), Choice("Reference", labels, start=b))
     controls = "".join(
-        '<span class="control"><label'
-        f' for="scorecard-{i}">{c.name}</label>{select(f"scorecard-{i}", c, i)}</span>'
+        f'<span class="control"><label for="scorecard-{i}">{c.name}</label>'
+        f"{select(f'scorecard-{i}', c, i)}</span>"
         for i, c in enumerate(choices)
     )
-    what = (
-        f"{short_name(metric)} × 100, difference"
-        if better(metric) == HIGHER
-        else f"{short_name(metric)}, difference in %"
-    )
+    higher = better(metric) == HIGHER
+    what = f"{short_name(metric)}{' × 100, difference' if higher else ', difference in %'}"
+    said = f'<span id="scorecard-said">{escape(f"{labels[a]} against {labels[b]}")}</span>'
     return (
-        f"<p>{_explanation(table)}</p>{_legend(better(metric) == HIGHER)}"
-        f'<div class="controls" id="scorecard-controls" hidden>{controls}</div><div'
-        ' class="scroll"><table class="card" id="scorecard">'
-        f'<caption><span class="stay">{escape(what)}: <span'
-        f' id="scorecard-said">{escape(f"{labels[a]} against {labels[b]}")}</span></span>'
-        f"</caption>{_table(skill, rows, cells[a][b])}</table></div>"
+        f"<p>{_explanation(table)}</p>{_legend(higher)}"
+        f'<div class="controls" id="scorecard-controls" hidden>{controls}</div>'
+        '<div class="scroll"><table class="card" id="scorecard">'
+        f'<caption><span class="stay">{escape(what)}: {said}</span></caption>'
+        f"{_table(skill, rows, cells[a][b])}</table></div>"
         f"{download}{data_block('scorecard-data', {'labels': labels, 'cells': cells})}"
     )
 
@@ -195,21 +198,19 @@ def _table(skill: xr.Dataset, rows: list[tuple[int, int]], cells: list[list[str]
     """Head and body of one scorecard."""
     leads = lead_axis(skill["lead_time"])
     several = skill.sizes["region"] > 1
-    head = f'<th scope="col">Variable</th>{"<th scope=col class=region>Region</th>" if several else ""}'
+    head = '<th scope="col">Variable</th>'
+    head += "<th scope=col class=region>Region</th>" if several else ""
     head += "".join(f'<th scope="col">{leads.text([k])}</th>' for k in range(len(leads.values)))
     body = []
     for i, (c, r) in enumerate(rows):
         first = i == 0 or rows[i - 1][0] != c
         title = escape(str(skill["channel"].values[c]))
-        name = f'<th scope="row">{title if first else f"<span class=aside>{title}</span>"}</th>'
-        region = (
-            f'<th scope="row" class="region">{escape(_words(str(skill["region"].values[r])))}</th>'
-            if several
-            else ""
-        )
-        body.append(
-            f"<tr{' class=first' if first and several else ''}>{name}{region}{''.join(map(_markup, cells[i]))}</tr>"
-        )
+        row = f'<th scope="row">{title if first else f"<span class=aside>{title}</span>"}</th>'
+        if several:
+            region = escape(_words(str(skill["region"].values[r])))
+            row += f'<th scope="row" class="region">{region}</th>'
+        row += "".join(map(_markup, cells[i]))
+        body.append(f"<tr{' class=first' if first and several else ''}>{row}</tr>")
     return f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
 
 
@@ -236,17 +237,15 @@ def _explanation(table: xr.Dataset) -> str:
 
 def _legend(higher: bool) -> str:
     edges = [f"{e:g}" for e in STEPS]
-    names = [
-        f"over {edges[-1]}",
-        *(f"{low}–{high}" for low, high in zip(edges[-2::-1], edges[:0:-1], strict=True)),
-    ]
+    between = [f"{low}–{high}" for low, high in pairwise(edges)]
+    names = [f"over {edges[-1]}", *between[::-1]]
     better_cells = "".join(f'<li class="b{5 - i}">{n}</li>' for i, n in enumerate(names))
     worse_cells = "".join(f'<li class="w{i + 1}">{n}</li>' for i, n in enumerate(names[::-1]))
     unit = "" if higher else " %"
     return (
         '<div class="key" role="img" aria-label="Colours: blue is better, orange is worse, by 1,'
-        f' 3, 7, 15 and 30{unit}; hatched is not significant"><span>better'
-        f' by</span><ul>{better_cells}<li class="s0">under'
-        f' {edges[0]}</li>{worse_cells}</ul><span>worse by{unit}</span><ul><li class="s0'
-        ' ns">chance?</li></ul></div>'
+        f' 3, 7, 15 and 30{unit}; hatched is not significant">'
+        f'<span>better by</span><ul>{better_cells}<li class="s0">under {edges[0]}</li>'
+        f"{worse_cells}</ul><span>worse by{unit}</span>"
+        '<ul><li class="s0 ns">chance?</li></ul></div>'
     )

@@ -1,8 +1,8 @@
 """The JEPA against its twins: trained and scored alike over several seeds, side by side in one table."""
 
-import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +11,14 @@ import pandas as pd
 import torch
 import xarray as xr
 from rich.console import Console
-from rich.progress import track
 
 from sciwm import catalogue
 from sciwm.atomic import write_atomically
 from sciwm.config import Config
-from sciwm.model.twins import TWINS, Network, Twin, without_dynamics
+from sciwm.model.objectives import TWINS
+from sciwm.model.twins import Network, Twin, without_dynamics
 from sciwm.probe.fit import fit_probes
+from sciwm.readout.readout import Readouts
 from sciwm.run import verbs
 from sciwm.run.directory import RunDir, hash_inputs, open_run
 from sciwm.run.inputs import (
@@ -29,16 +30,14 @@ from sciwm.run.inputs import (
     series_climatology,
 )
 from sciwm.run.tally import Scored, fit_name, tally, to_markdown
-from sciwm.skill import region_weights, score_sums
-from sciwm.skill.alignment import at_positions
-from sciwm.skill.baselines.by_name import fit_baseline
-from sciwm.skill.baselines.simple import axes
+from sciwm.skill.lineup import Lineup, line_up_batches
+from sciwm.skill.sums import TableSums, collect
 from sciwm.store.prepare import open_training_store
 from sciwm.times import infer_step
 from sciwm.train.fit import build_world, measure_world
 from sciwm.train.flops import train_flops
-from sciwm.world.files import load_world, save_readouts
-from sciwm.world.model import WorldModel
+from sciwm.world.files import save_readouts
+from sciwm.world.model import WorldModel, load_world
 
 __all__ = ["FRACTIONS", "METHODS", "compare", "method_config"]
 
@@ -47,7 +46,8 @@ METHODS = ("jepa", *TWINS, "random")
 FRACTIONS = (1.0, 0.1, 0.01)
 _HIDDEN = 0.75  # of the masked autoencoder, where the configuration hides nothing; He et al. 2022, arXiv:2111.06377
 _BATCH = 64
-_READOUTS = 3  # to be raised when the same probe settings give other readouts: scores of both must not stand in one table
+_READOUTS = 4  # to be raised when the same probe settings give other readouts: scores of both must not stand in one table
+_SUMS = 2  # the same for the sums of baselines
 _console = Console()
 
 
@@ -146,20 +146,18 @@ def method_config(config: Config, method: str, seed: int) -> Config:
     >>> made.objective.kind, made.objective.mask_ratio, made.seed
     ('masked_autoencoder', 0.75, 3)
     """
-    objective, model = config.objective, dataclasses.replace(config.model, noise_dim=0)
+    objective, model = config.objective, replace(config.model, noise_dim=0)
     if method in TWINS:
         hidden = (
             (objective.mask_ratio or _HIDDEN)
             if method == "masked_autoencoder"
             else objective.mask_ratio
         )
-        objective = dataclasses.replace(objective, kind=method, mask_ratio=hidden)  # type: ignore[arg-type]
+        objective = replace(objective, kind=method, mask_ratio=hidden)  # type: ignore[arg-type]
     elif objective.kind in TWINS:
-        objective = dataclasses.replace(objective, kind="sigreg")
-    forecast = dataclasses.replace(config.forecast, members=0)
-    return dataclasses.replace(
-        config, seed=seed, model=model, objective=objective, forecast=forecast
-    )
+        objective = replace(objective, kind="sigreg")
+    forecast = replace(config.forecast, members=0)
+    return replace(config, seed=seed, model=model, objective=objective, forecast=forecast)
 
 
 def _with_data(config: Config, out: Path) -> Config:
@@ -170,7 +168,7 @@ def _with_data(config: Config, out: Path) -> Config:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         catalogue.load("qg").make(path=path, seed=config.seed)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, store=str(path)))
+    return replace(config, data=replace(config.data, store=str(path)))
 
 
 def _named(name: str, split: _Block, suffix: str = "") -> str:
@@ -202,7 +200,8 @@ def _member(
         fresh = build_world(
             config, run.train_store, series_climatology=series_climatology(run, config)
         )
-        facts = _facts(fresh, run) if method != "random" else _untrained_facts(fresh, run)
+        measured = _facts if method != "random" else _untrained_facts
+        facts = measured(fresh, run, config)
         world = fresh if method == "random" else load_world(run.path)
         _write(_score(world, run, config, ds, split, text=method), path, facts)
         run.record_stage(stage, inputs, [path])
@@ -222,30 +221,20 @@ def _share_store(shared: RunDir, run: RunDir) -> None:
     run.record_stage("prepare", made, [run.train_store])
 
 
-def _facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
+def _facts(fresh: WorldModel, run: RunDir, config: Config) -> dict[str, float]:
     log = run.read_log()
     last = [r for r in log if r["split"] == "validation"][-1]
-    cost = {
-        "train_flops": float(train_flops(fresh, run.train_store)),
-        "train_seconds": _seconds(log),
-    }
-    return {
-        **_sizes(fresh.network),
-        **cost,
-        "probe_r2": last["probe_r2"],
-        "effective_rank": last["effective_rank"],
-    }
+    flops = float(train_flops(fresh, run.train_store, config))
+    cost = {"train_flops": flops, "train_seconds": _seconds(log)}
+    health = {name: last[name] for name in ("probe_r2", "effective_rank")}
+    return {**_sizes(fresh.network), **cost, **health}
 
 
-def _untrained_facts(fresh: WorldModel, run: RunDir) -> dict[str, float]:
-    found = measure_world(fresh, run.train_store)
+def _untrained_facts(fresh: WorldModel, run: RunDir, config: Config) -> dict[str, float]:
+    found = measure_world(fresh, run.train_store, config)
     idle = {"train_flops": 0.0, "train_seconds": 0.0}
-    return {
-        **_sizes(fresh.network),
-        **idle,
-        "probe_r2": found["probe_r2"],
-        "effective_rank": found["effective_rank"],
-    }
+    health = {name: found[name] for name in ("probe_r2", "effective_rank")}
+    return {**_sizes(fresh.network), **idle, **health}
 
 
 def _sizes(network: Network) -> dict[str, float]:
@@ -268,42 +257,42 @@ def _seconds(log: Sequence[dict[str, Any]]) -> float:
 def _score(
     world: WorldModel, run: RunDir, config: Config, ds: xr.Dataset, split: _Block, *, text: str
 ) -> xr.DataArray:
-    """Sums of all readouts of a world model, ``(fit, init_time, lead_time, channel, region, statistic)``."""
-    store = open_training_store(run.train_store)
-    leads, index = lead_steps(config, world.step), scored_positions(run, config, ds, split=split)
-    observed = observations(config, ds)
+    """Sums of all readouts of a world model, from one rollout of its network over the block.
 
-    def scored(model: WorldModel, kind: str, name: str) -> xr.DataArray:
-        forecasts = model.forecast_batches(ds, index, readout=kind, batch_size=_BATCH)  # type: ignore[arg-type]
-        return _sums(
-            forecasts, observed, index, leads, config, text=f"scores, {text}, {name}"
-        ).expand_dims(fit=[name])
+    Returns
+    -------
+    DataArray
+        ``(fit, init_time, lead_time, channel, region, statistic)``.
+    """
+    store, leads = open_training_store(run.train_store), lead_steps(config, world.step)
 
-    sums = []
+    def probed(model: WorldModel, fraction: float, name: str) -> WorldModel:
+        probe = replace(config.probe, fraction=fraction * config.probe.fraction)
+        words = f"readouts, {text}, {name}"
+        return fit_probes(model, store, probe=probe, lead_steps=leads, progress=words)
+
+    fits: dict[str, Readouts] = {}
     for fraction in FRACTIONS:
-        probe = dataclasses.replace(config.probe, fraction=fraction * config.probe.fraction)
-        probed = fit_probes(
-            world,
-            store,
-            probe=probe,
-            lead_steps=leads,
-            progress=f"readouts, {text}, {fraction * 100:g} % of the labels",
-        )
+        model = probed(world, fraction, f"{fraction * 100:g} % of the labels")
         if fraction == 1:
-            _keep(probed, run)
-        for kind in probed.readouts if fraction == 1 else ["residual"]:
-            sums.append(scored(probed, kind, fit_name(kind, fraction)))
+            _keep(model, run)
+        kinds = model.readouts if fraction == 1 else ["residual"]
+        fits |= {fit_name(kind, fraction): model.readouts[kind] for kind in kinds}
+    models = [replace(world, readouts=fits)]
     if config.objective.kind != "masked_autoencoder":
-        encoder = dataclasses.replace(world, network=without_dynamics(world.network))
-        probed = fit_probes(
-            encoder,
-            store,
-            probe=config.probe,
-            lead_steps=leads,
-            progress=f"readouts, {text}, of the context",
-        )
-        sums.append(scored(probed, "residual", fit_name("context", 1)))
-    return xr.concat(sums, "fit")
+        encoder = replace(world, network=without_dynamics(world.network))
+        residual = probed(encoder, 1, "of the context").readouts["residual"]
+        models.append(replace(encoder, readouts={fit_name("context", 1): residual}))
+    index, observed = scored_positions(run, config, ds, split=split), observations(config, ds)
+    found = []
+    for model in models:
+        names = list(model.readouts)
+        batches = model.forecast_batches(ds, index, readouts=names, batch_size=_BATCH)
+        init = ds["time"].isel(time=index).rename(time="init_time")
+        lead_times = world.step.lead_times(np.array(leads))
+        lineup = line_up_batches(names, batches, observed, init=init, lead_times=lead_times)
+        found.append(_sums(lineup, index, config).rename(method="fit"))
+    return xr.concat(found, "fit", coords="minimal", compat="override", join="override")
 
 
 def _keep(world: WorldModel, run: RunDir) -> None:
@@ -316,95 +305,34 @@ def _keep(world: WorldModel, run: RunDir) -> None:
 
 def _baselines(shared: RunDir, config: Config, ds: xr.Dataset, split: _Block) -> xr.DataArray:
     """Sums of the baselines, ``(method, init_time, lead_time, channel, region, statistic)``."""
-    inputs = hash_inputs(shared.stage_inputs("prepare"), config.forecast, config.skill)
+    inputs = hash_inputs(shared.stage_inputs("prepare"), config.forecast, config.skill, _SUMS)
     path, stage = shared.path / _named("baselines", split, ".nc"), _named("baselines", split)
     if not shared.is_fresh(stage, inputs):
-        observed, reference = observations(config, ds), reference_of(shared)
-        index, leads = (
-            scored_positions(shared, config, ds, split=split),
-            lead_steps(config, reference.step),
+        reference, index = reference_of(shared), scored_positions(shared, config, ds, split=split)
+        lineup = line_up_batches(
+            (),
+            None,
+            observations(config, ds),
+            init=ds["time"].isel(time=index).rename(time="init_time"),
+            lead_times=reference.step.lead_times(np.array(lead_steps(config, reference.step))),
+            reference=reference,
+            baselines=config.skill.baselines,
+            lim_eofs=config.skill.lim_eofs,
         )
-        init = ds["time"].isel(time=index).rename(time="init_time")
-        init, lead = axes(init, reference.step.lead_times(np.array(leads)), reference.step)
-        names = [str(n) for n in reference.anomaly.data_vars]
-        sums = []
-        for name in config.skill.baselines:
-            made = fit_baseline(
-                name, reference, observed, lead, variables=names, lim_eofs=config.skill.lim_eofs
-            )
-            forecasts = (
-                made.forecast(init[start : start + _BATCH])
-                for start in range(0, len(index), _BATCH)
-            )
-            sums.append(
-                _sums(
-                    forecasts, observed, index, leads, config, text=f"scores, {name}"
-                ).expand_dims(method=[name])
-            )
-        _write(xr.concat(sums, "method"), path, {})
+        _write(_sums(lineup, index, config), path, {})
         shared.record_stage(stage, inputs, [path])
     with xr.open_dataarray(path) as found:
         return found.load()
 
 
-def _sums(
-    forecasts: Iterable[xr.Dataset],
-    observed: xr.Dataset,
-    index: np.ndarray,
-    leads: Sequence[int],
-    config: Config,
-    *,
-    text: str,
-) -> xr.DataArray:
-    """Sums of forecasts that come in blocks of initial times; times are positions on the axis of the data, and leads steps."""
-    weights = {
-        str(n): region_weights(v, config.skill.regions)
-        for n, v in observed.data_vars.items()
-        if "time" in v.dims
-    }
-    blocks, start = [], 0
-    for forecast in _tracked(forecasts, len(index), text):
-        part = index[start : start + forecast.sizes["init_time"]]
-        start += len(part)
-        times = {"init_time": ("init_time", part), "lead_time": ("lead_time", np.asarray(leads))}
-        axis = {k: xr.DataArray(v[1], dims=k) for k, v in times.items()}
-        channels = []
-        for name in (n for n in weights if n in forecast.data_vars):
-            truth = at_positions(
-                observed[name],
-                part[:, None] + np.asarray(leads),
-                axis["init_time"],
-                axis["lead_time"],
-            )
-            bare = (
-                forecast[name]
-                .drop_vars([c for c in forecast[name].coords if c not in forecast[name].dims])
-                .assign_coords(times)
-            )
-            channels.append(_as_channels(score_sums(bare, truth, weights=weights[name]), name))
-        blocks.append(
-            xr.concat(
-                channels, "channel", coords="minimal", compat="override", join="override"
-            ).compute()
-        )
-    return xr.concat(blocks, "init_time", coords="minimal", compat="override", join="override")
-
-
-def _tracked(forecasts: Iterable[xr.Dataset], count: int, text: str) -> Iterator[xr.Dataset]:
-    yield from track(forecasts, description=text, total=-(-count // _BATCH), transient=True)
-
-
-def _as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
-    levels = (
-        np.atleast_1d(sums["level"].values).astype(float)
-        if "level" in sums.dims
-        else np.array([np.nan])
-    )
-    sums = sums.rename(level="channel") if "level" in sums.dims else sums.expand_dims("channel")
-    return sums.assign_coords(
-        channel=[name if np.isnan(v) else f"{name}_{v:g}" for v in levels],
-        variable=("channel", [name] * len(levels)),
-    )
+def _sums(lineup: Lineup, index: np.ndarray, config: Config) -> xr.DataArray:
+    """Sums of squared errors; times are positions on the axis of the data, and leads numbers."""
+    sums = TableSums(lineup, metrics=("rmse",), regions=config.skill.regions)
+    collect(lineup, sums, normal=False)
+    values = sums.values.sel(statistic=["weight", "squared_error"])
+    bare = values.drop_vars([c for c in values.coords if c not in (*values.dims, "variable")])
+    leads = np.asarray(lineup.step.steps(lineup.times.lead.values))
+    return bare.assign_coords(init_time=index, lead_time=leads)
 
 
 def _channel_variables(sums: xr.DataArray) -> Iterator[tuple[str, str]]:

@@ -12,13 +12,14 @@ from sciwm import catalogue
 from sciwm.climatology import Climatology, fit_climatology
 from sciwm.config import Config
 from sciwm.data.open import open_dataset
-from sciwm.probe.targets import as_components, stored_series, target_series
-from sciwm.regions import parse_region
+from sciwm.readout.targets import as_components, stored_series, target_series
+from sciwm.regions import land_fraction, parse_region, region_weights
 from sciwm.run.directory import RunDir
-from sciwm.skill import ALL_BASELINES
+from sciwm.skill.baselines.by_name import ALL_BASELINES, BASELINE_RECORDS
 from sciwm.skill.baselines.simple import Reference
 from sciwm.skill.events import parse_event
-from sciwm.skill.scores import check_metrics, with_event_metrics
+from sciwm.skill.metrics import with_event_metrics
+from sciwm.skill.sums import check_regions
 from sciwm.store.prepare import load_statistics, open_training_store
 from sciwm.store.split import LABELS, Blocks, crossing_steps, split_times
 from sciwm.store.statistics import from_channels
@@ -133,7 +134,7 @@ def with_store(config: Config, store: str | list[str], *, variables: Sequence[st
 
 def config_problems(config: Config, ds: xr.Dataset) -> list[str]:
     """What of a configuration cannot work with these data, found before any work is done."""
-    tests = (_check_leads, _check_tokens, _check_targets, _check_scores, _check_gap)
+    tests = (_check_leads, _check_tokens, _check_targets, _check_scores, _check_regions, _check_gap)
     problems = []
     for test in tests:
         try:
@@ -181,7 +182,7 @@ def _check_targets(config: Config, ds: xr.Dataset) -> None:
 
 
 def _check_scores(config: Config, ds: xr.Dataset) -> None:
-    check_metrics(with_event_metrics(config.skill.metrics, config.skill.events))
+    with_event_metrics(config.skill.metrics, config.skill.events)
     for text in config.skill.events:
         parse_event(text)
     unknown = [b for b in config.skill.baselines if b not in ALL_BASELINES]
@@ -190,11 +191,19 @@ def _check_scores(config: Config, ds: xr.Dataset) -> None:
             f"got skill.baselines {unknown}, expected some of {', '.join(ALL_BASELINES)}"
         )
     step = infer_step(ds["time"])
-    if "cslim" in config.skill.baselines and (step.unit, step.value) != ("months", 1.0):
+    monthly = [b for b in config.skill.baselines if BASELINE_RECORDS[b].monthly]
+    if monthly and (step.unit, step.value) != ("months", 1.0):
         raise ValueError(
             f"got skill.baselines with cslim for data in steps of {step}, expected it for monthly"
             " data only"
         )
+
+
+def _check_regions(config: Config, ds: xr.Dataset) -> None:
+    observed = observations(config, ds)
+    land = land_fraction(observed)
+    fields = [v for v in observed.data_vars.values() if "time" in v.dims]
+    check_regions([region_weights(v, config.skill.regions, land=land) for v in fields])
 
 
 def _check_gap(config: Config, ds: xr.Dataset) -> None:

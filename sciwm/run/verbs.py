@@ -1,9 +1,9 @@
 """What the verbs of the terminal do: every stage from data to report, each resumable, each telling what it wrote."""
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,19 @@ from sciwm import catalogue
 from sciwm.cluster import dask_workers, describe
 from sciwm.config import Config, dump_config, load_config
 from sciwm.data.fingerprint import fingerprint
-from sciwm.data.forecast_store import write_forecast
+from sciwm.data.forecast_store import write_forecast, write_forecasts
 from sciwm.data.open import open_forecast
-from sciwm.model.twins import Twin
+from sciwm.model.objectives import OBJECTIVES
 from sciwm.probe.fit import fit_probes
-from sciwm.probe.targets import target_series
-from sciwm.report.page import write_report
-from sciwm.report.prose import describe_data, describe_model, describe_scores, variable_names
+from sciwm.readout.targets import target_series
+from sciwm.report.page import About, write_report
+from sciwm.report.prose import (
+    describe_data,
+    describe_model,
+    describe_rollout,
+    describe_scores,
+    variable_names,
+)
 from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance
 from sciwm.run.inputs import (
     blocks_of,
@@ -38,20 +44,25 @@ from sciwm.run.inputs import (
     with_store,
 )
 from sciwm.run.stages import console, is_fresh, need, say, stage_inputs
-from sciwm.skill.diagnostics import diagnose, write_diagnostics
+from sciwm.skill.diagnostics import write_diagnostics
 from sciwm.skill.frame import render, write_skill
-from sciwm.skill.lineup import Lineup, line_up
-from sciwm.skill.regrid import RegridMethod, regrid_forecast
-from sciwm.skill.table import score_lineup
+from sciwm.skill.table import assess, score_lineup
 from sciwm.store.prepare import Fit, Origin, load_statistics, open_training_store
 from sciwm.store.prepare import prepare as write_training_store
 from sciwm.store.split import LABELS, split_times
 from sciwm.times import infer_step, times_between
 from sciwm.train.fit import build_world, fit_world
 from sciwm.train.profile import profile_training
-from sciwm.verify import check_table, method_names, read_mask, report_notes, write_table
-from sciwm.world.files import load_world, save_readouts
-from sciwm.world.model import WorldModel
+from sciwm.verify import (
+    Asked,
+    check_table,
+    line_up_stores,
+    open_named,
+    report_notes,
+    write_table,
+)
+from sciwm.world.files import save_readouts
+from sciwm.world.model import WorldModel, load_world
 from sciwm.world.rollout import initial_positions
 
 __all__ = [
@@ -92,7 +103,7 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
             fit=Fit(data.climatology, data.harmonics, data.missing),
             static=_static_fields(ds) if data.static else None,
             targets=target_series(ds, config.probe.targets) if config.probe.targets else None,
-            origin=Origin(json.dumps(dataclasses.asdict(data)), mark),
+            origin=Origin(json.dumps(asdict(data)), mark),
         )
     run.record_stage("prepare", inputs, [run.train_store])
     counts = np.bincount(open_training_store(run.train_store)["split"].values + 1, minlength=4)
@@ -119,15 +130,15 @@ def train(run: RunDir, config: Config) -> None:
         started.parent.mkdir(parents=True)
         started.write_text(inputs)
     world = build_world(config, run.train_store, series_climatology=series_climatology(run, config))
-    finished = fit_world(world, run.train_store, folder=run.path, record=run.append_log)
+    finished = fit_world(world, run.train_store, config, folder=run.path, record=run.append_log)
     if not finished:
         raise KeyboardInterrupt
     run.probes_file.unlink(missing_ok=True)  # readouts of other weights
-    about = world.about | {"provenance": provenance(), "seed": config.seed}
-    outputs = dataclasses.replace(world, about=about).save(run.path)
+    about = world.about | {"provenance": provenance(), "config": dump_config(config)}
+    outputs = replace(world, about=about).save(run.path)
     run.record_stage("train", inputs, outputs)
     last = [r for r in run.read_log() if r["split"] == "validation"][-1]
-    kind = "pixel" if isinstance(world.network, Twin) else "latent"
+    kind = "pixel" if OBJECTIVES[config.objective.kind].reads_cells else "latent"
     health = f"effective rank {last['effective_rank']:.1f}, probe R² {last['probe_r2']:.2f}"
     say(run.weights_file, f"validation: {kind} error {last['prediction']:.3g}, {health}")
 
@@ -136,7 +147,7 @@ def profile(run: RunDir, config: Config) -> None:
     """Measure a training step on this machine; nothing is trained or written."""
     _use_threads(config)
     need(run, config, "prepare")
-    found = profile_training(build_world(config, run.train_store), run.train_store)
+    found = profile_training(build_world(config, run.train_store), run.train_store, config)
     console.print(
         f"one step of {config.train.batch_size} windows, {config.train.precision}: {found}",
         highlight=False,
@@ -187,36 +198,34 @@ def forecast(run: RunDir, config: Config) -> None:
     if is_fresh(run, "forecast", inputs):
         return
     ds = open_data(config, run)
-    world, random = load_world(run.path), load_world(run.path / "random_encoder")
-    index = scored_positions(run, config, ds)
+    world = load_world(run.path)
+    index, own = scored_positions(run, config, ds), world.method
+    readouts = [name for name in ("residual", "latent", "decoder") if name in world.readouts]
+    named = {name: own if name == "residual" else f"{own}_{name}" for name in readouts}
+    named |= {"ensemble": f"{own}_ensemble"} if config.forecast.members else {}
+    random = {"residual": "random_encoder"}
+    shutil.rmtree(run.forecasts_folder, ignore_errors=True)
+    shutil.rmtree(run.forecast_store, ignore_errors=True)
     outputs = []
-    own = config.objective.kind if isinstance(world.network, Twin) else "jepa"
-    methods: list[tuple[str, WorldModel, Any, int]] = [
-        (own, world, "residual", 0),
-        *(
-            (f"{own}_{readout}", world, readout, 0)
-            for readout in ("latent", "decoder")
-            if readout in world.readouts
-        ),
-        ("random_encoder", random, "residual", 0),
-    ]
-    if config.forecast.members:
-        methods.append((f"{own}_ensemble", world, "residual", config.forecast.members))
-    for name, model, readout, members in methods:
-        out = run.forecast_store if name == own else run.forecasts_folder / f"{name}.zarr"
-        shutil.rmtree(out, ignore_errors=True)
-        batches = model.forecast_batches(ds, index, readout=readout, members=members)
-        attrs = {"method": name, **seen_periods(config, world.step, world.about["split"])}
-        outputs.append(
-            write_forecast(
-                batches, out, total=len(index), attrs=attrs, progress=f"forecast, {name}"
-            )
-        )
+    for model, methods, members in (
+        (world, named, config.forecast.members),
+        (load_world(run.path / "random_encoder"), random, 0),
+    ):
+        used = [name for name in methods if name != "ensemble"]
+        batches = model.forecast_batches(ds, index, readouts=used, members=members)
+        seen = seen_periods(config, world.step, world.about["split"])
+        stores = {}
+        for name, method in methods.items():
+            path = run.forecasts_folder / f"{method}.zarr"
+            attrs = {"method": method, **seen}
+            stores[name] = (run.forecast_store if method == own else path, attrs)
+        progress = f"forecast, {methods['residual']}"
+        outputs += write_forecasts(batches, stores, total=len(index), progress=progress)
     run.record_stage("forecast", inputs, outputs)
+    leads = len(world.readouts["residual"].lead_steps)
     say(
         run.forecast_store,
-        f"{len(index)} initial times, {len(world.readouts['residual'].lead_steps)} leads, and"
-        f" {run.forecasts_folder}",
+        f"{len(index)} initial times, {leads} leads, and {run.forecasts_folder}",
     )
 
 
@@ -230,36 +239,35 @@ def forecast_store(
     members: int = 0,
 ) -> None:
     """Forecast from any store that has the variables."""
-    world = load_world(run.path)
+    world, config = load_world(run.path), run.read_config()
     variables = world.statistics.variables if world.statistics else []
-    ds = open_data(with_store(world.config, store, variables=variables))
+    ds = open_data(with_store(config, store, variables=variables))
     start, end, every = init
     index = times_between(ds["time"], start, end)
     able = initial_positions(
         ds["segment"].values, history=world.network.history, strides=world.strides
     )
     chosen = index[:: int(world.step.steps(every)) if every else 1]
-    usable = chosen[np.isin(chosen, able)]
-    if not len(usable):
+    started = chosen[np.isin(chosen, able)]
+    if not len(started):
         first, last = ds["time"].values[[0, -1]]
         raise ValueError(
             f"got no initial time to start from between {start} and {end}, expected some within"
             f" {first} … {last}, after at least {(world.network.history - 1) * max(world.strides)}"
             " earlier step(s) of context"
         )
-    batches = world.forecast_batches(ds, usable, lead_times=lead_times, members=members)
-    attrs = {
-        "method": "jepa",
-        "run": run.name,
-        **seen_periods(world.config, world.step, world.about["split"]),
-    }
-    write_forecast(batches, out, total=len(usable), attrs=attrs)
+    batches = world.forecast_batches(ds, started, lead_times=lead_times, members=members)
+    made = "ensemble" if members else "residual"
+    method = f"{world.method}_ensemble" if members else world.method
+    seen = seen_periods(config, world.step, world.about["split"])
+    attrs = {"method": method, "run": run.name, **seen}
+    write_forecast((batch[made] for batch in batches), out, total=len(started), attrs=attrs)
     skipped = (
-        f", {len(chosen) - len(usable)} skipped for want of context"
-        if len(usable) < len(chosen)
+        f", {len(chosen) - len(started)} skipped for want of context"
+        if len(started) < len(chosen)
         else ""
     )
-    say(out, f"{len(usable)} initial times{skipped}")
+    say(out, f"{len(started)} initial times{skipped}")
 
 
 def evaluate(run: RunDir, config: Config) -> None:
@@ -268,22 +276,25 @@ def evaluate(run: RunDir, config: Config) -> None:
     inputs = stage_inputs(run, config, "evaluate")
     if not is_fresh(run, "evaluate", inputs):
         stores = [run.forecast_store, *sorted(run.forecasts_folder.glob("*.zarr"))]
-        ds = open_data(config, run)
-        lineup = _line_up(
-            stores, observations(config, ds), run, config, allow_leakage=config.skill.allow_leakage
+        ds, asked = open_data(config, run), _asked(config)
+        lineup = line_up_stores(
+            open_named(stores),
+            observations(config, ds),
+            reference_of(run),
+            asked,
+            lim_eofs=config.skill.lim_eofs,
         )
         if near := gap_problem(config, ds).partition(", expected")[0].removeprefix("got "):
-            lineup = dataclasses.replace(
-                lineup,
-                leakage="; ".join(filter(None, [lineup.leakage, near])),
-                notices=(near, *lineup.notices),
-            )
-        write_skill(_score(lineup, config), run.table_file, run.skill_file)
-        write_diagnostics(diagnose(lineup), run.diagnostics_file)
-        run.record_stage("evaluate", inputs, [run.table_file, run.skill_file, run.diagnostics_file])
+            leakage = "; ".join(filter(None, [lineup.leakage, near]))
+            lineup = replace(lineup, leakage=leakage, notices=(near, *lineup.notices))
+        skill, diagnostics = assess(lineup, **_wanted(config))
+        write_skill(skill, run.table_file, run.skill_file)
+        write_diagnostics(diagnostics, run.diagnostics_file)
+        outputs = [run.table_file, run.skill_file, run.diagnostics_file]
+        run.record_stage("evaluate", inputs, outputs)
         say(run.table_file, "with intervals; the same as a Dataset in skill.nc")
-    with xr.open_dataset(run.skill_file) as skill:
-        render(skill.load(), metric=config.skill.metrics[0], console=console)
+    with xr.open_dataset(run.skill_file) as found:
+        render(found.load(), metric=config.skill.metrics[0], console=console)
 
 
 def evaluate_store(
@@ -292,71 +303,40 @@ def evaluate_store(
     truth: str | list[str],
     reference: RunDir,
     out: Path,
-    metrics: Sequence[str] = (),
-    regions: Sequence[str] = (),
-    events: Sequence[str] = (),
-    baselines: Sequence[str] | None = None,
-    mask: str | None = None,
-    regrid: RegridMethod | None = None,
-    allow_leakage: bool = False,
+    asked: Asked | None = None,
 ) -> None:
-    """Score any forecast stores against any truth, with baselines learnt in the training years of a run, and its metrics and regions."""
+    """Score any forecast stores against any truth, with the baselines, metrics and regions of a run.
+
+    Baselines are learnt in the training years of the run; what is ``asked`` for takes the place of
+    what its configuration says.
+    """
     config = reference.read_config()
     check_table(out)
     molecule = "channel" not in open_training_store(reference.train_store)["state"].dims
     variables = [] if molecule else load_statistics(reference.train_store).variables
     observed = observations(config, open_data(with_store(config, truth, variables=variables)))
-    asked: dict[str, Any] = {
-        k: list(v) for k, v in (("metrics", metrics), ("regions", regions), ("events", events)) if v
-    }
-    asked |= {} if baselines is None else {"baselines": list(baselines)}
-    config = dataclasses.replace(config, skill=dataclasses.replace(config.skill, **asked))
-    land = None if mask is None else read_mask(mask)
-    lineup = _line_up(
-        [Path(f) for f in forecasts],
-        observed,
-        reference,
-        config,
-        regrid=regrid,
-        allow_leakage=allow_leakage,
-        mask=land,
-    )
-    write_table(_score(lineup, config), out)
+    own = replace(_asked(config), allow_leakage=False)
+    given = {k: v for k, v in vars(asked or Asked()).items() if v or (k == "baselines" and v == ())}
+    merged = replace(own, **given)
+    named = open_named(forecasts)
+    lim_eofs = config.skill.lim_eofs
+    lineup = line_up_stores(named, observed, reference_of(reference), merged, lim_eofs=lim_eofs)
+    wanted = _wanted(config) | {k: list(getattr(merged, k)) for k in _SCORED}
+    write_table(score_lineup(lineup, **wanted), out)
 
 
-def _line_up(
-    stores: Sequence[Path],
-    observed: xr.Dataset,
-    run: RunDir,
-    config: Config,
-    *,
-    regrid: RegridMethod | None = None,
-    allow_leakage: bool = False,
-    mask: xr.DataArray | None = None,
-) -> Lineup:
-    opened = [open_forecast(str(store)) for store in stores]
-    opened = [regrid_forecast(ds, observed, method=regrid) for ds in opened] if regrid else opened
-    names = method_names(stores, opened)
-    return line_up(
-        dict(zip(names, opened, strict=True)),
-        observed,
-        reference=reference_of(run),
-        baselines=config.skill.baselines,
-        metrics=config.skill.metrics,
-        lim_eofs=config.skill.lim_eofs,
-        allow_leakage=allow_leakage,
-        mask=mask,
-    )
+_SCORED = ("metrics", "regions", "events")
 
 
-def _score(lineup: Lineup, config: Config) -> xr.Dataset:
+def _asked(config: Config) -> Asked:
     chosen = config.skill
-    asked: dict[str, Any] = {
-        "metrics": chosen.metrics,
-        "regions": chosen.regions,
-        "events": chosen.events,
-    }
-    return score_lineup(lineup, **asked, resamples=chosen.resamples, seed=config.seed)
+    scored: dict[str, Any] = {n: tuple(getattr(chosen, n)) for n in (*_SCORED, "baselines")}
+    return Asked(**scored, allow_leakage=chosen.allow_leakage)
+
+
+def _wanted(config: Config) -> dict[str, Any]:
+    scored = {name: getattr(config.skill, name) for name in _SCORED}
+    return {**scored, "resamples": config.skill.resamples, "seed": config.seed}
 
 
 def report(run: RunDir, config: Config) -> None:
@@ -386,28 +366,46 @@ def report(run: RunDir, config: Config) -> None:
         xr.load_dataset(run.diagnostics_file) if run.diagnostics_file.exists() else None
     )  # of an older version
     with xr.open_dataset(run.skill_file) as skill:
+        num_weights = sum(weight.numel() for weight in world.network.parameters())
+        about = About(
+            title=run.name,
+            provenance=facts,
+            notes=report_notes(skill),
+            methods=_methods(config, world, observed, skill),
+            config=dump_config(config),
+            skill_csv=run.table_file.read_text(encoding="utf-8"),
+        )
         write_report(
             run.report_file,
-            title=run.name,
+            about=about,
             skill=skill.load(),
             forecast=open_forecast(str(run.forecast_store)),
             observed=observed,
             log=run.read_log(),
-            config=dump_config(config),
-            provenance=facts,
             diagnostics=diagnostics,
-            notes=report_notes(skill),
-            methods=[
-                describe_data(config, observed, world.about["split"]),
-                describe_model(
-                    config, sum(weight.numel() for weight in world.network.parameters())
-                ),
-                describe_scores(skill, truth="the data", variables=variable_names(observed)),
-            ],
-            skill_csv=run.table_file.read_text(encoding="utf-8"),
         )
     run.record_stage("report", inputs, [run.report_file])
     say(run.report_file, "open it in a browser")
+
+
+def _methods(
+    config: Config, world: WorldModel, observed: xr.Dataset, skill: xr.Dataset
+) -> list[str]:
+    """Paragraphs for the methods section of a paper: data, model, verification."""
+    atoms = 0 if world.statistics is not None else world.tokenizer.num_tokens
+    record = OBJECTIVES[config.objective.kind]
+    ahead = describe_rollout(config)
+    return [
+        describe_data(config, observed, world.about["split"], atoms=atoms),
+        describe_model(
+            config,
+            sum(weight.numel() for weight in world.network.parameters()),
+            noun=record.noun,
+            minimised=record.describe(world.network.objective, ahead=ahead),
+            atoms=atoms,
+        ),
+        describe_scores(skill, truth="the data", variables=variable_names(observed)),
+    ]
 
 
 def run_all(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
         persistence_forecast,
     )
     from sciwm.skill.diagnostics import diagnose, write_diagnostics
-    from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, rank_histogram
-    from sciwm.skill.events import EVENT_METRICS, Event, event_sums, parse_event
+    from sciwm.skill.ensemble import ensemble_sums, rank_histogram
+    from sciwm.skill.events import Event, event_sums, parse_event
     from sciwm.skill.frame import render, to_frame, write_skill
-    from sciwm.skill.lineup import Lineup, line_up
+    from sciwm.skill.lineup import Lineup, line_up, line_up_batches
+    from sciwm.skill.metrics import METRICS
     from sciwm.skill.regrid import regrid_forecast
-    from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
+    from sciwm.skill.scores import area_means, mean_over_inits, score_sums
     from sciwm.skill.significance import (
         block_counts,
         bootstrap_interval,
@@ -33,21 +34,20 @@ if TYPE_CHECKING:
         paired_difference,
     )
     from sciwm.skill.spectra import zonal_spectrum
-    from sciwm.skill.table import evaluate, score_lineup
+    from sciwm.skill.table import assess, evaluate, score_lineup
 
 _HOME = {
     "ALL_BASELINES": "sciwm.skill.baselines.by_name",
     "Analogs": "sciwm.skill.baselines.analogs",
     "BASELINES": "sciwm.skill.baselines.by_name",
-    "ENSEMBLE_METRICS": "sciwm.skill.ensemble",
-    "EVENT_METRICS": "sciwm.skill.events",
     "Event": "sciwm.skill.events",
-    "METRICS": "sciwm.skill.scores",
+    "METRICS": "sciwm.skill.metrics",
     "Lim": "sciwm.skill.baselines.lim",
     "Lineup": "sciwm.skill.lineup",
     "MORE_BASELINES": "sciwm.skill.baselines.by_name",
     "Reference": "sciwm.skill.baselines.simple",
     "analog_forecast": "sciwm.skill.baselines.analogs",
+    "assess": "sciwm.skill.table",
     "area_means": "sciwm.skill.scores",
     "block_counts": "sciwm.skill.significance",
     "bootstrap_interval": "sciwm.skill.significance",
@@ -66,6 +66,7 @@ _HOME = {
     "fit_slopes": "sciwm.skill.baselines.simple",
     "lim_forecast": "sciwm.skill.baselines.lim",
     "line_up": "sciwm.skill.lineup",
+    "line_up_batches": "sciwm.skill.lineup",
     "mean_over_inits": "sciwm.skill.scores",
     "observed_at": "sciwm.skill.alignment",
     "parse_event": "sciwm.skill.events",
@@ -86,8 +87,6 @@ _HOME = {
 __all__ = [
     "ALL_BASELINES",
     "BASELINES",
-    "ENSEMBLE_METRICS",
-    "EVENT_METRICS",
     "METRICS",
     "MORE_BASELINES",
     "Analogs",
@@ -97,6 +96,7 @@ __all__ = [
     "Reference",
     "analog_forecast",
     "area_means",
+    "assess",
     "block_counts",
     "bootstrap_interval",
     "climatology_forecast",
@@ -114,6 +114,7 @@ __all__ = [
     "fit_slopes",
     "lim_forecast",
     "line_up",
+    "line_up_batches",
     "mean_over_inits",
     "observed_at",
     "paired_difference",

@@ -115,7 +115,10 @@ def training_pairs(
 def at_positions(
     field: xr.DataArray, positions: np.ndarray, init_time: xr.DataArray, lead_time: xr.DataArray
 ) -> xr.DataArray:
-    """Take fields at ``(init, lead)`` positions of their time axis, in the forecast layout; lazy for lazy fields."""
+    """Take fields at ``(init, lead)`` positions of their time axis, in the forecast layout.
+
+    The result is lazy for lazy fields.
+    """
     plain = field.drop_vars([c for c in field.coords if "time" in field[c].dims])
     picked = [
         plain.isel(time=xr.DataArray(positions[:, k], dims="init_time"))
@@ -129,21 +132,23 @@ def at_positions(
 
 
 def observed_at(observed: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
-    """Arrange observations like a forecast: at its valid times, on its initial and lead times; for scores of other libraries.
+    """Arrange observations like a forecast: at its valid times, on its initial and lead times.
+
+    Scores of other libraries take them so.
 
     Parameters
     ----------
     observed : Dataset
         Dims ``(time, [level], *space)``; may be lazy.
     forecast : Dataset
-        Dims ``init_time`` and ``lead_time`` among them; its values are not read, and its grid is
+        Dims ``init_time`` and ``lead_time`` among them. Its values are not read, and its grid is
         not looked at.
 
     Returns
     -------
     Dataset
-        The variables of the forecast that are observed, dims ``(init_time, lead_time, [level],
-        *space)``, NaN at valid times that are not observed, lazy for lazy observations.
+        The variables of the forecast that are observed, lazy for lazy observations. Dims
+        ``(init_time, lead_time, [level], *space)``; NaN at valid times that are not observed.
 
     Raises
     ------
@@ -173,12 +178,9 @@ def observed_at(observed: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     init, lead = forecast["init_time"], forecast["lead_time"]
     positions = valid_positions(observed["time"], init, step.steps(lead.values), step)
     there = xr.DataArray(positions >= 0, dims=("init_time", "lead_time"))
-    return xr.Dataset(
-        {
-            n: at_positions(observed[n], np.maximum(positions, 0), init, lead).where(there.variable)
-            for n in names
-        }
-    )
+    held = np.maximum(positions, 0)
+    fields = {n: at_positions(observed[n], held, init, lead) for n in names}
+    return xr.Dataset({n: field.where(there.variable) for n, field in fields.items()})
 
 
 def over_space(
@@ -230,7 +232,7 @@ def over_space(
 def over_inits(
     kernel: Callable[..., np.ndarray], *fields: xr.DataArray, dim: str, size: int
 ) -> xr.DataArray:
-    """Let a kernel sum over initial times, lazily and in blocks of them; what it gives must add up.
+    """Let a kernel sum over initial times, lazily and in blocks of them; its sums must add up.
 
     Parameters
     ----------
@@ -270,14 +272,16 @@ def over_inits(
 
 
 def _in_blocks(*fields: xr.DataArray) -> list[xr.DataArray]:
-    """The fields with the same dims in the same order, ``number`` last, chunked along initial times only, without other coordinates."""
+    """The fields with their dims in the same order, ``number`` last, and no other coordinates.
+
+    They are chunked along initial times only.
+    """
     forecast = fields[0]
     members = [d for d in forecast.dims if d == "number"]
     dims = [d for d in forecast.dims if d != "number"]
     per_init = max(1, int(forecast.size // max(1, forecast.sizes["init_time"])))
-    chunks: dict[Hashable, int] = dict.fromkeys(forecast.dims, -1) | {
-        "init_time": max(1, _BLOCK // per_init)
-    }
+    chunks: dict[Hashable, int] = dict.fromkeys(forecast.dims, -1)
+    chunks["init_time"] = max(1, _BLOCK // per_init)
     ordered = [forecast.transpose(*dims, *members), *(a.transpose(*dims) for a in fields[1:])]
     return [
         a.drop_vars([c for c in a.coords if c not in dims]).chunk({d: chunks[d] for d in a.dims})
@@ -291,8 +295,7 @@ def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -
     Raises
     ------
     ValueError
-        If dimensions or coordinates differ (beyond float32 rounding); the first difference is
-        named.
+        If dimensions or coordinates differ beyond float32 rounding; the first difference is named.
     """
     name = forecast.name
     rest = [d for d in observed.dims if d != "time"]
@@ -304,14 +307,10 @@ def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -
         )
     for dim in rest:
         if problem := _difference(forecast, observed, dim):
-            hint = (
-                "bring it onto the truth's grid with --regrid (sciwm.skill.regrid_forecast)"
-                if dim in _GRID
-                else "select first"
-            )
+            hint = "bring it onto the truth's grid with --regrid (sciwm.skill.regrid_forecast)"
             raise ValueError(
-                f"{problem.format(where=f'{name} of {method!r}')}: {hint}; nothing is interpolated"
-                " unasked"
+                f"{problem.format(where=f'{name} of {method!r}')}:"
+                f" {hint if dim in _GRID else 'select first'}; nothing is interpolated unasked"
             )
         if dim in observed.coords and dim in forecast.coords:
             forecast = forecast.assign_coords({dim: observed[dim].variable})
@@ -320,34 +319,24 @@ def check_grid(forecast: xr.DataArray, observed: xr.DataArray, *, method: str) -
 
 def _difference(forecast: xr.DataArray, observed: xr.DataArray, dim: Hashable) -> str:
     """What is different about a dimension, with the first value that is; empty if nothing is."""
-    sizes = (
-        f"got {forecast.sizes[dim]} values of {dim} in {{where}}, expected {observed.sizes[dim]} as"
-        " observed"
-    )
+    size, wanted = forecast.sizes[dim], observed.sizes[dim]
+    sizes = f"got {size} values of {dim} in {{where}}, expected {wanted} as observed"
     if dim not in observed.coords or dim not in forecast.coords:
-        return sizes if forecast.sizes[dim] != observed.sizes[dim] else ""
+        return sizes if size != wanted else ""
     got, want = forecast[dim].values, observed[dim].values
-    shared = min(len(got), len(want))
+    shared = min(size, wanted)
+    a, b = got[:shared], want[:shared]
     numbers = want.dtype.kind in "iuf" and got.dtype.kind in "iuf"
-    same = (
-        np.isclose(got[:shared], want[:shared], rtol=0.0, atol=1e-4)
-        if numbers
-        else got[:shared] == want[:shared]
-    )
+    same = np.isclose(a, b, rtol=0.0, atol=1e-4) if numbers else a == b
     bad = shared if same.all() else int(np.argmin(same))
-    if len(got) != len(want):
-        values = [a[bad] if bad < len(a) else "none" for a in (got, want)]
-        return (
-            f"{sizes}; the first difference, at position {bad}: {values[0]}, observed {values[1]}"
-        )
+    if size != wanted:
+        one, other = (v[bad] if bad < len(v) else "none" for v in (got, want))
+        return f"{sizes}; the first difference, at position {bad}: {one}, observed {other}"
     if bad == shared:
         return ""
-    hint = (
-        "; it is in reverse order, open it with open_forecast"
-        if got[0] != want[0] and got[0] == want[-1]
-        else ""
-    )
+    reverse = got[0] != want[0] and got[0] == want[-1]
+    hint = "; it is in reverse order, open it with open_forecast" if reverse else ""
     return (
-        f"got {dim} {got[bad]} at position {bad} in {{where}}, expected {want[bad]} as"
-        f" observed{hint}"
+        f"got {dim} {got[bad]} at position {bad} in {{where}},"
+        f" expected {want[bad]} as observed{hint}"
     )

@@ -13,8 +13,9 @@ from sciwm.skill.alignment import evenly_spread, over_inits
 from sciwm.skill.ensemble import rank_counts
 from sciwm.skill.lineup import Block, Lineup, as_channels
 from sciwm.skill.spectra import goes_round, zonal_power
+from sciwm.skill.sums import collect
 
-__all__ = ["diagnose", "write_diagnostics"]
+__all__ = ["DiagnosticSums", "diagnose", "write_diagnostics"]
 
 _JOIN: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "outer"}
 
@@ -62,20 +63,37 @@ def diagnose(lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> 
     >>> float(found["bias"].mean()), found["observed_spectrum"].values.ravel().tolist()
     (-1.0, [1.0, 0.0, 0.0])
     """
-    lineup = lineup.at_leads(evenly_spread(lineup.times.lead.size, most_leads))
-    total: xr.Dataset | None = None
-    for block in lineup.blocks(normal=False, progress="diagnostics"):
-        sums = _block_sums(block, most_cells).compute()
-        total = sums if total is None else total + sums
-    assert total is not None
-    channels = [
-        str(c)
-        for name, v in lineup.observed.data_vars.items()
-        for c in as_channels(v, str(name))["channel"].values
-    ]
-    if total.data_vars:
-        total = total.reindex(channel=[c for c in channels if c in total["channel"].values])
-    return _finish(total, lineup, most_cells)
+    found = DiagnosticSums(lineup, most_leads=most_leads, most_cells=most_cells)
+    collect(lineup, found, normal=False)
+    return found.diagnostics()
+
+
+class DiagnosticSums:
+    """Sums that maps, spectra and rank histograms are made of; arguments as of `diagnose`."""
+
+    def __init__(self, lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> None:
+        self.lineup, self.most_cells = lineup, most_cells
+        self.leads = evenly_spread(lineup.times.lead.size, most_leads)
+        self.total: xr.Dataset | None = None
+
+    def lazy(self, block: Block) -> xr.Dataset:
+        """Sums over the initial times of a block."""
+        return _block_sums(block.at_leads(self.leads), self.most_cells)
+
+    def add(self, computed: xr.Dataset) -> None:
+        """Add the sums of a block."""
+        self.total = computed if self.total is None else self.total + computed
+
+    def diagnostics(self) -> xr.Dataset:
+        """Means from sums."""
+        assert self.total is not None
+        total, channels = self.total, []
+        for name, field in self.lineup.observed.data_vars.items():
+            channels += [str(c) for c in as_channels(field, str(name))["channel"].values]
+        if total.data_vars:
+            there = total["channel"].values
+            total = total.reindex(channel=[c for c in channels if c in there])
+        return _finish(total, self.lineup, self.leads, self.most_cells)
 
 
 def write_diagnostics(diagnostics: xr.Dataset, path: str | Path) -> None:
@@ -182,7 +200,7 @@ def _spectrum_sums(values: np.ndarray, *, share: np.ndarray, members: bool) -> n
     return np.asarray(share[used] @ power / len(each))
 
 
-def _finish(total: xr.Dataset, lineup: Lineup, most_cells: int) -> xr.Dataset:
+def _finish(total: xr.Dataset, lineup: Lineup, leads: list[int], most_cells: int) -> xr.Dataset:
     """Means from sums."""
     count = lineup.times.init.size
     out: dict[str, xr.DataArray] = {}
@@ -230,7 +248,7 @@ def _finish(total: xr.Dataset, lineup: Lineup, most_cells: int) -> xr.Dataset:
     if out:
         result = result.assign_coords(
             units=("channel", [units[str(c)] for c in result["channel"].values]),
-            lead_time=lineup.times.lead,
+            lead_time=lineup.times.lead[leads],
         )
     about = {k: v for k, v in lineup.observed.attrs.items() if k == "coastlines"}
     return result.assign_attrs(about | {"num_init": count, "cells_per_box": size})

@@ -4,11 +4,10 @@ The sums stand beside those of `sciwm.skill.scores` along ``statistic`` and are 
 resampled with them. A forecast without members is an ensemble of one: its CRPS is the absolute
 error, its spread undefined.
 
-`scores` has a fair CRPS too (the tests compare); it compares every member with every other, here
-members are sorted: 50 members cost 5 times as much as one pass over them, not 50.
+The library `scores` has a fair CRPS too, and the tests compare. It compares every member with every
+other; here members are sorted. So 50 members cost 5 times as much as one pass over them, not 50.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -17,7 +16,6 @@ import xarray as xr
 from sciwm.skill.alignment import over_space
 
 __all__ = [
-    "ENSEMBLE_METRICS",
     "crps",
     "energy_score",
     "ensemble_sums",
@@ -34,7 +32,7 @@ ENSEMBLE_STATISTICS = ("crps", "ensemble_variance", "expected_square")
 def _present(
     forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cells that count, and those of them where a member is missing though something was observed."""
+    """Cells that count, and cells where a member is missing though something was observed."""
     seen = np.isfinite(observed) & np.isfinite(climatology)
     lost = seen & ~np.isfinite(forecast).all(axis=-1)
     return seen & ~lost, lost
@@ -83,10 +81,9 @@ def _energy(deviation: np.ndarray, present: np.ndarray, area: np.ndarray) -> np.
     total = present.astype(float) @ area
     out = np.empty(total.shape)
     for region in range(area.shape[1]):
+        whole = total[..., region, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(
-                total[..., region, None] > 0, area[:, region] / total[..., region, None], 0.0
-            )
+            share = np.where(whole > 0, area[:, region] / whole, 0.0)
         scaled = deviation * np.sqrt(share)[..., None]
         gram = np.swapaxes(scaled, -1, -2) @ scaled
         square = np.diagonal(gram, axis1=-2, axis2=-1)
@@ -123,9 +120,9 @@ def ensemble_sums(
     Returns
     -------
     DataArray
-        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy: the fair CRPS, the
-        variance of the members (unbiased), the squared error that the mean of so many reliable
-        members has, and the fair energy score.
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy. The statistics are the
+        fair CRPS, the unbiased variance of the members, and the fair energy score. Beside them
+        stands the squared error that the mean of so many reliable members has.
     """
     reference = xr.zeros_like(observed) if climatology is None else climatology
     names = [*ENSEMBLE_STATISTICS, *(["energy_score"] if energy else [])]
@@ -151,11 +148,8 @@ def single_sums(sums: xr.DataArray, *, energy: bool = False) -> xr.DataArray:
     }
     if energy:
         parts["energy_score"] = (square * weight) ** 0.5
-    return (
-        xr.concat(list(parts.values()), "statistic")
-        .assign_coords(statistic=list(parts))
-        .transpose(*sums.dims)
-    )
+    joined = xr.concat(list(parts.values()), "statistic").assign_coords(statistic=list(parts))
+    return joined.transpose(*sums.dims)
 
 
 def _get(means: xr.DataArray, name: str) -> xr.DataArray:
@@ -163,13 +157,13 @@ def _get(means: xr.DataArray, name: str) -> xr.DataArray:
 
 
 def crps(means: xr.DataArray) -> xr.DataArray:
-    r"""Fair continuous ranked probability score, in the variable's units; range (−∞, ∞), smaller is better.
+    r"""Fair continuous ranked probability score, in the variable's units; smaller is better.
 
     .. math:: \frac1M \sum_i |x_i - o| - \frac{1}{2 M (M-1)} \sum_{i,j} |x_i - x_j|
 
-    Its mean does not depend on the number of members M of a reliable ensemble (Ferro 2014,
-    doi:10.1002/qj.2270); single values may be negative. A forecast without members has its absolute
-    error.
+    Its mean does not depend on the number M of members of a reliable ensemble (Ferro 2014,
+    doi:10.1002/qj.2270). Range (−∞, ∞): single values may be negative. A forecast without members
+    has its absolute error.
 
     Parameters
     ----------
@@ -182,11 +176,12 @@ def crps(means: xr.DataArray) -> xr.DataArray:
 def energy_score(means: xr.DataArray) -> xr.DataArray:
     r"""Fair energy score of whole fields, in the variable's units; smaller is better.
 
-    .. math:: \frac1M \sum_i \lVert x_i - o \rVert - \frac{1}{2 M (M-1)} \sum_{i,j} \lVert x_i - x_j \rVert
+    .. math:: \frac1M \sum_i \lVert x_i - o \rVert
+        - \frac{1}{2 M (M-1)} \sum_{i,j} \lVert x_i - x_j \rVert
 
-    with the norm :math:`\lVert d \rVert^2 = \sum_x w d^2 / \sum_x w` over the region, so that a
-    forecast without members has its root-mean-square error of the day (Gneiting and Raftery 2007,
-    doi:10.1198/016214506000001437).
+    with the norm :math:`\lVert d \rVert^2 = \sum_x w d^2 / \sum_x w` over the region (Gneiting and
+    Raftery 2007, doi:10.1198/016214506000001437). A forecast without members has its
+    root-mean-square error of the day.
 
     Parameters
     ----------
@@ -197,7 +192,9 @@ def energy_score(means: xr.DataArray) -> xr.DataArray:
 
 
 def spread(means: xr.DataArray) -> xr.DataArray:
-    """Root of the mean variance of the members (unbiased), in the variable's units; range [0, ∞). NaN without members.
+    """Root of the mean unbiased variance of the members, in the variable's units; range [0, ∞).
+
+    NaN without members.
 
     Parameters
     ----------
@@ -208,7 +205,9 @@ def spread(means: xr.DataArray) -> xr.DataArray:
 
 
 def spread_skill(means: xr.DataArray) -> xr.DataArray:
-    r"""Spread over the error of the ensemble mean; unitless, range [0, ∞), 1 is reliable, less is overconfident.
+    r"""Spread over the error of the ensemble mean; unitless, range [0, ∞), 1 is reliable.
+
+    Less than 1 is overconfident:
 
     .. math:: \sqrt{\frac{(1 + 1/M)\, \overline{s^2}}{\overline{(\bar x - o)^2}}}
 
@@ -222,15 +221,6 @@ def spread_skill(means: xr.DataArray) -> xr.DataArray:
     """
     error = _get(means, "squared_error")
     return (_get(means, "expected_square") / error.where(error > 0)) ** 0.5
-
-
-ENSEMBLE_METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
-    "crps": crps,
-    "energy_score": energy_score,
-    "spread": spread,
-    "spread_skill": spread_skill,
-}
-"""Metric functions by name."""
 
 
 def _ranks(forecast: np.ndarray, observed: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -248,7 +238,9 @@ def _ranks(forecast: np.ndarray, observed: np.ndarray, weights: np.ndarray) -> n
 def rank_counts(
     forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray
 ) -> xr.DataArray:
-    """Weight of the cells at which the observation has each rank among the members; arguments as of `rank_histogram`.
+    """Weight of the cells at which the observation has each rank among the members.
+
+    The arguments are those of `rank_histogram`.
 
     Returns
     -------
@@ -268,9 +260,10 @@ def rank_counts(
 def rank_histogram(
     forecast: xr.DataArray, observed: xr.DataArray, *, weights: xr.DataArray
 ) -> xr.DataArray:
-    """How often the observation has which rank among the members, weighted by area; flat (1 everywhere) if reliable.
+    """How often the observation has which rank among the members, weighted by area.
 
-    U-shaped is overconfident, hump-shaped underconfident, sloped biased. An observation equal to
+    It is flat, 1 everywhere, for a reliable ensemble. U-shaped is overconfident, hump-shaped
+    underconfident, sloped biased. An observation equal to
     members (zero rain) counts for each of the ranks it could have, in equal parts. Cells at which
     it or a member is missing are left out.
 

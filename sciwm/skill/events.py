@@ -1,11 +1,12 @@
-"""Threshold events: how well the probability of ``t850>285`` is forecast, as sums for each initial time and metrics from them.
+"""Threshold events: how well the probability of ``t850>285`` is forecast.
 
-A probability is the share of members for which the event happens; 0 or 1 without members. Sums are
-averaged and resampled as those of `sciwm.skill.scores`. For the area under the ROC curve they hold
-the weight of cells with and without the event for every probability M members can give: exact, and
-added up before the curve is drawn.
+A probability is the share of members for which the event happens; 0 or 1 without members. There are
+sums for each initial time, averaged and resampled as those of `sciwm.skill.scores`, and metrics
+from them. For the area under the ROC curve, cells with and without the event are counted by weight.
+That is done for every probability M members can give, so the curve is exact.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import xarray as xr
 from sciwm.skill.alignment import over_space
 
 __all__ = [
-    "EVENT_METRICS",
     "Event",
     "brier",
     "event_sums",
@@ -61,10 +61,11 @@ class Event:
         return f"{self.compare}{self.threshold:.12g}"
 
     def is_of(self, variable: str, level: float) -> bool:
-        """Whether it is an event of this channel; ``level`` is NaN for a variable without levels."""
-        return self.channel == variable or (
-            level == level and self.channel in (f"{variable}_{level:g}", f"{variable}{level:g}")
-        )
+        """Whether it is an event of this channel; ``level`` is NaN if the variable has none."""
+        if self.channel == variable:
+            return True
+        names = (f"{variable}_{level:g}", f"{variable}{level:g}")
+        return not math.isnan(level) and self.channel in names
 
     def happens(self, values: np.ndarray) -> np.ndarray:
         """Compare; False for NaN."""
@@ -104,11 +105,10 @@ def parse_events(texts: Sequence[str], channels: Sequence[tuple[str, float]]) ->
     events = [parse_event(text) for text in texts]
     taken: set[tuple[int, str]] = set()
     for text, event in zip(texts, events, strict=True):
-        labels = {
-            (k, event.condition) for k, channel in enumerate(channels) if event.is_of(*channel)
-        }
+        own = [k for k, channel in enumerate(channels) if event.is_of(*channel)]
+        labels = {(k, event.condition) for k in own}
         if not labels:
-            held = [name if level != level else f"{name}_{level:g}" for name, level in channels]
+            held = [name if math.isnan(level) else f"{name}_{level:g}" for name, level in channels]
             raise ValueError(
                 f"got event {text!r}, expected one of a variable that is scored: {', '.join(held)}"
             )
@@ -146,14 +146,16 @@ def _kernel(
         sums[..., 2 + k] = (here & happened).astype(float) @ area
         sums[..., 2 + bins + k] = (here & ~happened).astype(float) @ area
     if lost.any():
-        sums[..., 1:] = np.where(
-            (lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums[..., 1:]
-        )
+        spoilt = lost.astype(float) @ (area > 0) > 0
+        sums[..., 1:] = np.where(spoilt[..., None], np.nan, sums[..., 1:])
     return sums
 
 
 def with_members(forecast: xr.DataArray, observed: xr.DataArray) -> xr.DataArray:
-    """The forecast with a dim ``number``, of one member if it had none, and else the dims of ``observed`` in their order."""
+    """The forecast with the dim ``number`` first, then the dims of ``observed`` in their order.
+
+    It has one member if it had none.
+    """
     many = forecast if "number" in forecast.dims else forecast.expand_dims("number")
     return many.transpose("number", *observed.dims)
 
@@ -187,19 +189,15 @@ def event_sums(
     Returns
     -------
     DataArray
-        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy. ``weight``;
-        ``squared_error`` of the probability; and the weight of cells at which k members had the
-        event, and it happened (``event_k``) or not (``no_event_k``).
+        Dims ``(init_time, lead_time, [level], region, statistic)``, lazy. The statistics are
+        ``weight`` and ``squared_error`` of the probability. ``event_k`` and ``no_event_k`` are the
+        weight of cells at which k members had the event, and it happened or not.
     """
     many = with_members(forecast, observed)
     reference = xr.zeros_like(observed) if climatology is None else climatology
     count = many.sizes["number"] + 1 if bins is None else bins
-    labels = [
-        "weight",
-        "squared_error",
-        *(f"event_{k}" for k in range(count)),
-        *(f"no_event_{k}" for k in range(count)),
-    ]
+    labels = ["weight", "squared_error"]
+    labels += [f"{name}_{k}" for name in ("event", "no_event") for k in range(count)]
     kernel = partial(_kernel, event=event, bins=count)
     return over_space(
         kernel, many, observed, reference, weights=weights, dim="statistic", labels=labels
@@ -223,12 +221,13 @@ def brier(means: xr.DataArray) -> xr.DataArray:
 
 
 def roc_area(means: xr.DataArray) -> xr.DataArray:
-    r"""Area under the ROC curve of an event; unitless, range [0, 1], 1 is perfect, 0.5 no discrimination, larger is better.
+    r"""Area under the ROC curve of an event; unitless, range [0, 1], 1 is perfect.
 
-    The chance that a cell with the event had a higher probability than one without, ties counted
-    half: the trapezoidal area under hit rate against false-alarm rate at every probability that
-    members can give. Cells of all initial times are taken together, each time with the same weight.
-    NaN if the event happened always or never.
+    Larger is better; 0.5 is no discrimination. It is the chance that a cell with the event had a
+    higher probability than one without, ties counted half. That is the trapezoidal area under hit
+    rate against false-alarm rate, at every probability that members can give. Cells of all initial
+    times are taken together, each time with the same weight. NaN if the event happened always or
+    never.
 
     Parameters
     ----------
@@ -244,10 +243,3 @@ def roc_area(means: xr.DataArray) -> xr.DataArray:
     hits, misses = hit.sum("statistic", skipna=False), false.sum("statistic", skipna=False)
     both = hits * misses
     return (hit * below).sum("statistic", skipna=False) / both.where(both > 0)
-
-
-EVENT_METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
-    "brier": brier,
-    "roc_area": roc_area,
-}
-"""Metric functions of threshold events by name."""

@@ -1,4 +1,4 @@
-"""Fractions skill score: is an event forecast in the right neighbourhood, if not in the very cell."""
+"""Fractions skill score: is an event forecast in the right neighbourhood, if not in the cell."""
 
 import re
 from functools import partial
@@ -16,7 +16,7 @@ __all__ = ["fraction_sums", "fss", "neighbourhood"]
 
 
 def neighbourhood(metric: str) -> int | None:
-    """Number of cells along the sides of the neighbourhood of a metric ``fss_N``; None for other metrics.
+    """Number N of cells along the sides of the neighbourhood of ``fss_N``; None for other metrics.
 
     Raises
     ------
@@ -50,12 +50,10 @@ def _kernel(
     """Sum over space; ``forecast`` ends with members; returns ``(..., region, statistic)``."""
 
     def around(cells: np.ndarray) -> np.ndarray:
-        """Whole numbers added up over the neighbourhood; rounded, because the filter's means leave 1e-17 where nothing happened."""
+        """Whole numbers added up over the neighbourhood."""
         for axis, mode in zip((-2, -1), modes, strict=True):
-            cells = np.rint(
-                size
-                * scipy.ndimage.uniform_filter1d(cells.astype(float), size, axis=axis, mode=mode)
-            )
+            means = scipy.ndimage.uniform_filter1d(cells.astype(float), size, axis=axis, mode=mode)
+            cells = np.rint(size * means)  # the means leave 1e-17 where nothing happened
         return cells
 
     seen = np.isfinite(observed) & np.isfinite(climatology)
@@ -84,12 +82,12 @@ def fraction_sums(
     size: int,
     weights: xr.DataArray,
 ) -> xr.DataArray:
-    """Weighted sums of squared differences of fractions over each region, for every initial and lead time.
+    """Weighted sums of squared differences of fractions over each region.
 
-    The fraction of a cell is the share of the cells around it with the event: of those that are
-    observed and in the domain, which goes round where its longitudes do. That of an ensemble is the
-    mean of its members' fractions. A forecast missing where something was observed makes the sums
-    of every region near it NaN.
+    There is one for every initial and lead time. The fraction of a cell is the share of the cells
+    around it with the event. Only cells that are observed and in the domain count; the domain goes
+    round where its longitudes do. The fraction of an ensemble is the mean of its members'. A
+    forecast missing where something was observed makes the sums of every region near it NaN.
 
     Parameters
     ----------
@@ -122,9 +120,8 @@ def fraction_sums(
             f"got a neighbourhood of {size} × {size} cells for dims {dict(observed.sizes)},"
             " expected one that fits in a grid"
         )
-    rows, columns = (
-        "wrap" if d == "longitude" and goes_round(observed) else "constant" for d in space
-    )
+    wrapped = goes_round(observed)
+    rows, columns = ("wrap" if d == "longitude" and wrapped else "constant" for d in space)
     kernel = partial(_kernel, event=event, size=size, modes=(rows, columns))
     reference = xr.zeros_like(observed) if climatology is None else climatology
     labels = [f"fss_{size}_error", f"fss_{size}_reference"]
@@ -142,10 +139,11 @@ def fraction_sums(
 def fss(means: xr.DataArray, *, size: int) -> xr.DataArray:
     r"""Fractions skill score of an event; unitless, range [0, 1], 1 is perfect, larger is better.
 
-    .. math:: 1 - \frac{\sum_i \langle (P_f - P_o)^2 \rangle_i}{\sum_i \langle P_f^2 + P_o^2 \rangle_i}
+    .. math:: 1 - \frac{\sum_i \langle (P_f - P_o)^2 \rangle_i}
+        {\sum_i \langle P_f^2 + P_o^2 \rangle_i}
 
-    with the fractions P of the neighbourhoods (Roberts and Lean 2008, doi:10.1175/2007MWR2123.1);
-    sums over initial times are taken before the ratio. NaN if the event was neither forecast nor
+    with the fractions P of the neighbourhoods (Roberts and Lean 2008, doi:10.1175/2007MWR2123.1).
+    Sums over initial times are taken before the ratio. NaN if the event was neither forecast nor
     observed.
 
     Parameters

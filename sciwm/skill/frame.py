@@ -1,6 +1,5 @@
 """The skill table as rows, files and coloured text."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from sciwm.skill.metrics import cost, is_dimensionless
-from sciwm.skill.scores import ALL_METRICS, is_event_metric
+from sciwm.atomic import replacing
+from sciwm.skill.metrics import METRICS, cost, is_dimensionless, is_event_metric
 
 __all__ = ["render", "to_frame", "write_skill"]
 
@@ -20,12 +19,8 @@ def _lead_column(skill: xr.Dataset) -> tuple[str, np.ndarray]:
     lead = skill["lead_time"].values
     if np.issubdtype(lead.dtype, np.timedelta64):
         return "lead_hours", lead / np.timedelta64(3_600_000_000_000, "ns")
-    return (
-        (
-            f"lead_{skill['lead_time'].attrs.get('units', skill.attrs.get('lead_column', 'lead_ps').removeprefix('lead_'))}"
-        ),
-        lead,
-    )
+    name = skill.attrs.get("lead_column", "lead_ps").removeprefix("lead_")
+    return f"lead_{skill['lead_time'].attrs.get('units', name)}", lead
 
 
 def to_frame(skill: xr.Dataset) -> pd.DataFrame:
@@ -51,11 +46,9 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
     channel, region, when, method, metric = (a.ravel() for a in np.indices(sizes))
     metrics = skill["metric"].values.astype(str)
     unitless = np.array([is_dimensionless(m) for m in metrics])
-    event = (
-        skill["event"].values.astype(str)
-        if "event" in skill.coords
-        else np.array([""] * skill.sizes["channel"])
-    )
+    event = np.array([""] * skill.sizes["channel"])
+    if "event" in skill.coords:
+        event = skill["event"].values.astype(str)
     for_events = np.array([is_event_metric(m) for m in metrics])
     frame = pd.DataFrame(
         {
@@ -66,10 +59,7 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
             column: lead[when],
             "method": skill["method"].values[method],
             "metric": metrics[metric],
-            **{
-                name: skill[name].transpose(*dims).values.ravel()
-                for name in ("value", "ci_low", "ci_high")
-            },
+            **{n: skill[n].transpose(*dims).values.ravel() for n in ("value", "ci_low", "ci_high")},
             "units": np.where(unitless[metric], "1", skill["units"].values[channel]),
             "num_init": skill["num_init"].transpose(*dims[:3]).values[channel, region, when],
         }
@@ -79,7 +69,7 @@ def to_frame(skill: xr.Dataset) -> pd.DataFrame:
 
 
 def write_skill(skill: xr.Dataset, csv_path: str | Path, nc_path: str | Path) -> None:
-    """Write the skill table as CSV and NetCDF, each under a temporary name first.
+    """Write the skill table as CSV and NetCDF, each whole or not at all.
 
     Parameters
     ----------
@@ -88,13 +78,10 @@ def write_skill(skill: xr.Dataset, csv_path: str | Path, nc_path: str | Path) ->
     csv_path, nc_path : path
         Replaced if they exist.
     """
-    csv, nc = Path(csv_path), Path(nc_path)
-    partial = csv.with_name(csv.name + ".partial")
-    to_frame(skill).to_csv(partial, index=False)
-    os.replace(partial, csv)
-    partial = nc.with_name(nc.name + ".partial")
-    skill.to_netcdf(partial, engine="h5netcdf")
-    os.replace(partial, nc)
+    with replacing(Path(csv_path)) as csv:
+        to_frame(skill).to_csv(csv, index=False)
+    with replacing(Path(nc_path)) as nc:
+        skill.to_netcdf(nc, engine="h5netcdf")
 
 
 def _digits(values: np.ndarray) -> int:
@@ -123,30 +110,28 @@ def _table(part: xr.Dataset, metric: str, *, column: str, leads: np.ndarray) -> 
     region = str(part["region"].item())
     table = Table(title=_title(part, metric) + ("" if region == "all" else f", {region}"))
     table.add_column("method", no_wrap=True)
+    unit = column.removeprefix("lead_")
     for lead in leads:
-        table.add_column(
-            f"{lead / 24:g} d" if in_days else f"{lead:g} {column.removeprefix('lead_')}",
-            justify="right",
-            no_wrap=True,
-        )
+        head = f"{lead / 24:g} d" if in_days else f"{lead:g} {unit}"
+        table.add_column(head, justify="right", no_wrap=True)
     for row, method in enumerate(part["method"].values):
         cells = []
         for k in range(len(leads)):
             v, a, b = value[row, k], low[row, k], high[row, k]
             text = f"{v:.{digits}f}" if np.isfinite(v) else "–"
-            best = np.isfinite(small[row, k]) and small[row, k] <= np.nanmin(small[:, k])
-            interval = (
-                f"\n[dim]{a:.{digits}f}–{b:.{digits}f}[/dim]"
-                if np.isfinite(a) and np.isfinite(b)
-                else ""
-            )
-            cells.append((f"[bold]{text}[/bold]" if best else text) + interval)
+            if np.isfinite(small[row, k]) and small[row, k] <= np.nanmin(small[:, k]):
+                text = f"[bold]{text}[/bold]"
+            if np.isfinite(a) and np.isfinite(b):
+                text += f"\n[dim]{a:.{digits}f}–{b:.{digits}f}[/dim]"
+            cells.append(text)
         table.add_row(str(method), *cells)
     return table
 
 
 def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None = None) -> None:
-    """Print the skill table: methods × leads for every variable and region, the best in bold, 95 % intervals dim.
+    """Print the skill table: methods × leads for every variable and region.
+
+    The best method of each lead is bold, 95 % intervals are dim.
 
     Parameters
     ----------
@@ -159,7 +144,7 @@ def render(skill: xr.Dataset, *, metric: str = "rmse", console: Console | None =
     """
     held = [str(m) for m in skill["metric"].values]
     if metric not in held:
-        hint = "" if metric in ALL_METRICS else f" (known: {', '.join(ALL_METRICS)})"
+        hint = "" if metric in METRICS else f" (known: {', '.join(METRICS)})"
         raise ValueError(
             f"got metric {metric!r}, expected one of this table: {', '.join(held)}{hint}"
         )

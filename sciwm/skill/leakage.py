@@ -1,4 +1,8 @@
-"""Whether what is scored was seen before: in training, by the climatology, in choices, or by the model that made a forecast."""
+"""Whether what is scored was seen before.
+
+It may have been seen in training, by the climatology, in choices, or by the model behind a
+forecast.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,11 +18,8 @@ __all__ = ["PERIOD_ATTRIBUTES", "Leak", "check_leakage", "declared_periods", "fi
 
 Period = tuple[str, str]
 
-PERIOD_ATTRIBUTES = (
-    "training_period",
-    "validation_period",
-    "climatology_period",
-)  # of a forecast store
+PERIOD_ATTRIBUTES = ("training_period", "validation_period", "climatology_period")
+"""What a forecast store says of the times behind it."""
 _MONTH = 32 * 24.0  # hours
 _DATE = r"\d{4}(?:-\d\d(?!\d)(?:-\d\d(?:[T ]\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)?)?)?"
 _PERIOD = re.compile(rf"\s*({_DATE})(?:\s*(?:/|:|,|\.\.\.?|…|–|—|-|to)\s*({_DATE}))?\s*")
@@ -43,7 +44,7 @@ class Leak:
 def declared_periods(
     forecasts: Mapping[str, xr.Dataset],
 ) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
-    """Collect what forecast stores say of the times behind them, in their attributes `PERIOD_ATTRIBUTES`.
+    """Collect what stores say of the times behind them, in their `PERIOD_ATTRIBUTES`.
 
     Parameters
     ----------
@@ -52,10 +53,10 @@ def declared_periods(
 
     Returns
     -------
-    dict
+    found : dict
         Names of the forecasts for each (attribute, text).
-    list of str
-        Notices of texts that are no periods.
+    notices : list of str
+        Of texts that are no periods.
 
     Examples
     --------
@@ -74,11 +75,7 @@ def declared_periods(
     for method, ds in forecasts.items():
         for name in PERIOD_ATTRIBUTES:
             held = ds.attrs.get(name, "")
-            text = (
-                held
-                if isinstance(held, str)
-                else "/".join(str(part) for part in np.atleast_1d(held))
-            )
+            text = held if isinstance(held, str) else "/".join(map(str, np.atleast_1d(held)))
             if text and _periods(text):
                 found.setdefault((name, text), []).append(method)
             elif text:
@@ -93,11 +90,10 @@ def _periods(text: str) -> list[Period]:
     """Periods of a text; none if a part of it is no period."""
     matches = [_PERIOD.fullmatch(part) for part in text.split(";") if part.strip()]
     periods = [(m[1], m[2] or m[1]) for m in matches if m]
+    some = xr.DataArray(np.array(["2000-01-01"], "M8[ns]"), dims="time")
     try:
         for first, last in periods:
-            times_between(
-                xr.DataArray(np.array(["2000-01-01"], "M8[ns]"), dims="time"), first, last
-            )
+            times_between(some, first, last)
     except (ValueError, TypeError):  # a month 13
         return []
     return periods if len(periods) == len(matches) else []
@@ -114,8 +110,8 @@ def find_leaks(
 ) -> list[Leak]:
     """List the ways in which scored times were seen before.
 
-    Simulation times, and records in which a time occurs more than once (members), are not looked
-    at: they are split by segment. Nor are forecasts whose segments are not those of a block.
+    Simulation times are not looked at, nor records whose times occur more than once (members). Both
+    are split by segment. Nor are forecasts whose segments are not those of a block.
 
     Parameters
     ----------
@@ -132,23 +128,25 @@ def find_leaks(
     Returns
     -------
     list of Leak
-        A time is told of once, where it is seen first: in the training block, by the climatology,
-        too near to the training block (an initial time less than the longest lead after it: targets
-        of training lie beyond it), or in the validation block; and once more for each period that
-        stores declare.
+        A time is told of once, where it is seen first, in this order:
+
+        - in the training block;
+        - by the climatology;
+        - too near to the training block, by less than the longest lead: training sees targets
+          beyond the block;
+        - in the validation block.
+
+        It is told of once more for each period that stores declare.
 
     Examples
     --------
-    >>> days = xr.DataArray(
-    ...     np.arange("2000-01-01", "2000-01-31", dtype="M8[D]").astype("M8[ns]"), dims="time"
-    ... )
-    >>> [
-    ...     leak.said
-    ...     for leak in find_leaks(
-    ...         days[8:20], days.values[8:20, None] + np.timedelta64(2, "D"), training=days[:8]
-    ...     )
-    ... ]
-    ['1 of 12 initial times begins less than the longest lead (2 days) after the training block (2000-01-01 to 2000-01-08)']
+    >>> january = np.arange("2000-01-01", "2000-01-31", dtype="M8[D]").astype("M8[ns]")
+    >>> days = xr.DataArray(january, dims="time")
+    >>> init, valid = days[8:20], january[8:20, None] + np.timedelta64(2, "D")
+    >>> [leak] = find_leaks(init, valid, training=days[:8])
+    >>> print(leak.said)
+    1 of 12 initial times begins less than the longest lead (2 days) after the training block
+    (2000-01-01 to 2000-01-08)
     """
     times = np.concatenate([init.values[:, None], valid], axis=1)
     if times.dtype.kind in "iuf" or not times.size:
@@ -156,48 +154,32 @@ def find_leaks(
     leaks = []
     seen = _in_block(training, init, times)
     if seen.any():
-        leaks.append(
-            Leak(
-                f"{_count(seen, 'training block')} ({_span(training)})",
-                "end the training block earlier, or score later times",
-            )
-        )
+        said = f"{_count(seen, 'training block')} ({_span(training)})"
+        leaks.append(Leak(said, "end the training block earlier, or score later times"))
     normal = _within(times, fitted) & ~seen
     if normal.any():
-        text = "; ".join(f"{_short(a)} to {_short(b)}" for a, b in fitted[:3])
-        leaks.append(
-            Leak(
-                f"{_count(normal, 'times that the climatology was fitted on')} ({text})",
-                "fit the climatology on the training block",
-            )
-        )
+        periods = "; ".join(f"{_short(a)} to {_short(b)}" for a, b in fitted[:3])
+        said = f"{_count(normal, 'times that the climatology was fitted on')} ({periods})"
+        leaks.append(Leak(said, "fit the climatology on the training block"))
     near, longest = _too_near(training, init, valid)
     near = near & ~seen & ~normal
     if near.any():
+        begin = "begins" if near.sum() == 1 else "begin"
         said = (
-            f"{near.sum()} of {near.size} initial times begin{'s' if near.sum() == 1 else ''} less"
-            f" than the longest lead ({longest}) after"
+            f"{near.sum()} of {near.size} initial times {begin} less than the longest lead"
+            f" ({longest}) after the training block ({_span(training)})"
         )
-        leaks.append(
-            Leak(
-                f"{said} the training block ({_span(training)})",
-                "leave a gap of the longest lead after the training block",
-            )
-        )
+        leaks.append(Leak(said, "leave a gap of the longest lead after the training block"))
     chosen = _in_block(validation, init, times) & ~seen & ~normal
     if chosen.any():
-        said = (
-            f"{_count(chosen, 'validation block')}, on which choices were made"
-            f" ({_span(validation)})"
-        )
+        where = _count(chosen, "validation block")
+        said = f"{where}, on which choices were made ({_span(validation)})"
         leaks.append(Leak(said, "end the validation block earlier, or score later times"))
     for (name, text), methods in (declared or {}).items():
         inside = _within(times, _periods(text))
         if inside.any():
-            said = (
-                f"{_count(inside, name)} that {_listed(methods)}"
-                f" declare{'s' if len(methods) == 1 else ''} ({text})"
-            )
+            declare = "declares" if len(methods) == 1 else "declare"
+            said = f"{_count(inside, name)} that {_listed(methods)} {declare} ({text})"
             leaks.append(Leak(said, "score forecasts of other times"))
     return leaks
 
@@ -240,33 +222,28 @@ def check_leakage(leaks: Sequence[Leak], *, allow: bool = False) -> str:
 
 
 def _comparable(block: xr.DataArray | None, init: xr.DataArray) -> bool:
-    if (
-        block is None
-        or not block.size
-        or block.dtype.kind in "iuf"
-        or len(np.unique(numeric_time(block.values))) < block.size
-    ):
+    if block is None or not block.size or block.dtype.kind in "iuf":
+        return False
+    if len(np.unique(numeric_time(block.values))) < block.size:
         return False
     segments = all("segment" in t.coords for t in (block, init))
     return not segments or bool(np.isin(init["segment"], block["segment"]).any())
 
 
 def _in_block(block: xr.DataArray | None, init: xr.DataArray, times: np.ndarray) -> np.ndarray:
-    """Which initial times have themselves or a valid time in a block, or between two of its times that follow each other."""
+    """Which initial times have themselves or a valid time in a block.
+
+    Between two times of the block that follow each other counts, too: other hours of the same days.
+    """
     if block is None or not _comparable(block, init):
         return np.zeros(len(times), bool)
     at = locate(block.drop_vars("segment", errors="ignore"), times) >= 0
     held, asked = np.sort(numeric_time(block.values)), numeric_time(times)
-    if (
-        held.size > 1 and np.median(np.diff(held)) <= _MONTH
-    ):  # other hours of the same days; but a year between two years is another
+    step = np.median(np.diff(held)) if held.size > 1 else np.inf
+    if step <= _MONTH:  # a year between two years is another
         after = np.searchsorted(held, asked).clip(1, held.size - 1)
-        gap = held[after] - held[after - 1]
-        at |= (
-            (asked > held[after - 1])
-            & (asked < held[after])
-            & (gap <= 1.5 * np.median(np.diff(held)))
-        )
+        low, high = held[after - 1], held[after]
+        at |= (asked > low) & (asked < high) & (high - low <= 1.5 * step)
     return np.asarray(at.any(axis=1))
 
 
@@ -295,11 +272,9 @@ def _too_near(
 
 
 def _count(inside: np.ndarray, where: str) -> str:
-    count = (
-        "the only initial time has itself"
-        if inside.size == 1
-        else f"{inside.sum()} of {inside.size} initial times have themselves"
-    )
+    count = f"{inside.sum()} of {inside.size} initial times have themselves"
+    if inside.size == 1:
+        count = "the only initial time has itself"
     return f"{count} or a valid time in the {where}"
 
 

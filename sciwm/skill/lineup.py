@@ -1,22 +1,29 @@
 """What is scored: every forecast and every baseline on the same initial times, handed out block by block."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich.progress import track
+from rich.progress import Progress
 
 from sciwm.regions import land_fraction
 from sciwm.skill.alignment import at_positions, check_grid, locate, valid_positions
-from sciwm.skill.baselines.by_name import ALL_BASELINES, BASELINES, LIM_EOFS, Baseline, fit_baseline
-from sciwm.skill.baselines.simple import Reference, axes, climatology_forecast, fit_reference
+from sciwm.skill.baselines.by_name import (
+    ALL_BASELINES,
+    BASELINE_RECORDS,
+    BASELINES,
+    LIM_EOFS,
+    Baseline,
+    fit_baseline,
+)
+from sciwm.skill.baselines.simple import Reference, axes, climatology_forecast
 from sciwm.skill.leakage import check_leakage, declared_periods, find_leaks
-from sciwm.skill.scores import REFERENCE_METRICS
+from sciwm.skill.metrics import find_metric
 from sciwm.times import Step, infer_step, numeric_time
 
-__all__ = ["Block", "Lineup", "Times", "as_channels", "line_up"]
+__all__ = ["Block", "Lineup", "Times", "as_channels", "line_up", "line_up_batches"]
 
 _BLOCK = 60_000_000  # values of forecasts that are scored together
 
@@ -71,8 +78,19 @@ class Block:
     normal: xr.Dataset | None
 
     def truth(self, name: str) -> xr.DataArray:
-        """Observations of a variable at the valid times, in the forecast layout, lazy for lazy observations."""
+        """Observations of a variable at the valid times, in the forecast layout, as lazy as they are."""
         return at_positions(self.observed[name], self.positions, self.init, self.lead)
+
+    def at_leads(self, keep: Sequence[int]) -> "Block":
+        """The same with some lead times only, by position."""
+        leads = list(keep)
+        return replace(
+            self,
+            fields={name: ds.isel(lead_time=leads) for name, ds in self.fields.items()},
+            lead=self.lead[leads],
+            positions=self.positions[:, leads],
+            normal=None if self.normal is None else self.normal.isel(lead_time=leads),
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +116,8 @@ class Lineup:
         What else a reader of the scores should know.
     land : DataArray or None
         Share of land in each cell, for the regions ``land`` and ``ocean``.
+    batches, batched
+        Forecasts that are made while they are scored, and their names; see `line_up_batches`.
     """
 
     methods: Mapping[str, xr.Dataset]
@@ -111,25 +131,19 @@ class Lineup:
     notices: tuple[str, ...]
     land: xr.DataArray | None = None
 
+    batches: Iterable[Mapping[str, xr.Dataset]] | None = None
+    batched: tuple[str, ...] = ()
+
     @property
     def names(self) -> list[str]:
-        """Methods in the order of the table: stores, then baselines."""
-        return [*self.methods, *self.baselines]
-
-    def at_leads(self, keep: Sequence[int]) -> "Lineup":
-        """The same with some lead times only, by position."""
-        leads = list(keep)
-        times = replace(
-            self.times, lead=self.times.lead[leads], positions=self.times.positions[:, leads]
-        )
-        methods = {name: ds.isel(lead_time=leads) for name, ds in self.methods.items()}
-        baselines = {
-            name: replace(b, forecast=_thinned(b, leads)) for name, b in self.baselines.items()
-        }
-        return replace(self, methods=methods, baselines=baselines, times=times)
+        """Methods in the order of the table: forecasts, then baselines."""
+        return [*self.methods, *self.batched, *self.baselines]
 
     def blocks(self, *, normal: bool = True, progress: str = "scores") -> Iterator[Block]:
-        """Go through the initial times in blocks of whole chunks of the forecasts, so that memory is bounded whatever Dask loads first.
+        """Go through the initial times in blocks, so that memory is bounded.
+
+        Blocks are whole chunks of stored forecasts, or the batches that forecasts come in. Every
+        baseline is forecast once for each initial time.
 
         Parameters
         ----------
@@ -139,30 +153,34 @@ class Lineup:
             What to call the work on the terminal.
         """
         own = None if self.reference is None or not normal else self.reference
-        scored = (
-            None
-            if own is None
-            else replace(own, anomaly=own.anomaly[list(self.observed.data_vars)])
-        )
-        size = _block_size(self.methods, len(self.baselines), self.times)
-        starts = range(0, self.times.init.size, size)
-        for start in track(starts, description=progress, transient=True, disable=len(starts) == 1):
-            part = slice(start, start + size)
+        names = list(self.observed.data_vars)
+        scored = None if own is None else replace(own, anomaly=own.anomaly[names])
+        with Progress(transient=True) as bar:
+            task = bar.add_task(progress, total=self.times.init.size)
+            for part, fields in self._parts():
+                init, lead = self.times.init[part], self.times.lead
+                fields |= {name: made.forecast(init) for name, made in self.baselines.items()}
+                mean = None
+                if scored is not None:
+                    mean = climatology_forecast(scored, self.observed, init, lead)
+                positions = self.times.positions[part]
+                yield Block(fields, self.observed, init, lead, positions, mean)
+                bar.advance(task, init.size)
+
+    def _parts(self) -> Iterator[tuple[slice, dict[str, xr.Dataset]]]:
+        """Initial times of each block, and the forecasts of them."""
+        if self.batches is None:
+            size = _block_size(self)
+            for start in range(0, self.times.init.size, size):
+                part = slice(start, start + size)
+                yield part, {n: ds.isel(init_time=part) for n, ds in self.methods.items()}
+            return
+        start = 0
+        for batch in self.batches:
+            part = slice(start, start + next(iter(batch.values())).sizes["init_time"])
             init = self.times.init[part]
-            fields = {name: ds.isel(init_time=part) for name, ds in self.methods.items()}
-            fields |= {name: baseline.forecast(init) for name, baseline in self.baselines.items()}
-            mean = (
-                None
-                if scored is None
-                else climatology_forecast(scored, self.observed, init, self.times.lead)
-            )
-            yield Block(
-                fields, self.observed, init, self.times.lead, self.times.positions[part], mean
-            )
-
-
-def _thinned(baseline: Baseline, leads: list[int]) -> Any:
-    return lambda init: baseline.forecast(init).isel(lead_time=leads)
+            yield part, {name: _at_times(ds, self, init, name) for name, ds in batch.items()}
+            start = part.stop
 
 
 def line_up(
@@ -170,7 +188,6 @@ def line_up(
     observed: xr.Dataset,
     *,
     reference: Reference | None = None,
-    train: Any = None,
     baselines: Sequence[str] = BASELINES,
     metrics: Sequence[str] = (),
     lim_eofs: Sequence[int] = LIM_EOFS,
@@ -184,7 +201,7 @@ def line_up(
 
     Parameters
     ----------
-    forecasts, observed, reference, train, baselines, lim_eofs, allow_leakage, mask
+    forecasts, observed, reference, baselines, lim_eofs, allow_leakage, mask
         As `sciwm.skill.evaluate` takes them.
     metrics : sequence of str
         Only to say early which of them need a reference.
@@ -210,7 +227,7 @@ def line_up(
             " are added"
         )
     names, skipped = _shared_variables(methods, observed)
-    reference = _need_reference(reference, train, observed[names], baselines, metrics)
+    _check_reference(reference, observed[names], baselines, metrics)
     step = infer_step(observed["time"]) if reference is None else reference.step
     times = _shared_times(
         methods, observed, step, needs_init=bool(set(baselines) - {"climatology"})
@@ -240,6 +257,69 @@ def line_up(
         leakage,
         tuple(notices),
         land,
+    )
+
+
+def line_up_batches(
+    names: Sequence[str],
+    batches: Iterable[Mapping[str, xr.Dataset]] | None,
+    observed: xr.Dataset,
+    *,
+    init: xr.DataArray,
+    lead_times: Any,
+    reference: Reference | None = None,
+    baselines: Sequence[str] = (),
+    lim_eofs: Sequence[int] = LIM_EOFS,
+) -> Lineup:
+    """Line up forecasts that are made while they are scored: nothing has to be stored.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the forecasts; none for baselines alone.
+    batches : iterable of mapping of str to Dataset, or None
+        Forecasts by name of some initial times each, in the order of ``init``. They can be gone
+        through once.
+    observed, reference, baselines, lim_eofs
+        As `line_up` takes them; every variable of ``observed`` that has a time is scored.
+    init : DataArray
+        Initial times, with their ``segment`` where times repeat.
+    lead_times : array-like
+        As `Step.lead_times` makes them.
+
+    Raises
+    ------
+    ValueError
+        If a valid time is not observed.
+    """
+    step = infer_step(observed["time"]) if reference is None else reference.step
+    variables = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
+    scored = observed[variables]
+    _check_reference(reference, scored, baselines, ())
+    lead_steps = np.atleast_1d(step.steps(np.asarray(lead_times)))
+    positions = valid_positions(observed["time"], init, lead_steps, step)
+    if absent := _absent(observed["time"], init, lead_steps, positions, step):
+        raise ValueError(f"got initial times of which {absent}, expected all of them")
+    axes_of = axes(init, step.lead_times(lead_steps), step)
+    made = {
+        name: fit_baseline(
+            name, reference, observed, axes_of[1], variables=variables, lim_eofs=lim_eofs
+        )
+        for name in baselines
+    }
+    return Lineup(
+        methods={},
+        baselines=made,
+        observed=scored,
+        reference=reference,
+        times=Times(*axes_of, positions, 0, 0),
+        step=step,
+        skipped=(),
+        leakage="",
+        notices=(),
+        land=land_fraction(observed),
+        batches=batches,
+        batched=tuple(names),
     )
 
 
@@ -312,35 +392,26 @@ def _shared_variables(
     return names, [n for n in offered if n not in names]
 
 
-def _need_reference(
+def _check_reference(
     reference: Reference | None,
-    train: Any,
     observed: xr.Dataset,
     baselines: Sequence[str],
     metrics: Sequence[str],
-) -> Reference | None:
-    if reference is not None and train is not None:
-        raise ValueError("got both reference and train, expected one of them")
-    if train is not None:
-        return fit_reference(observed, train=train)
-    wanted = sorted(set(baselines) - {"persistence"}) + sorted(set(metrics) & REFERENCE_METRICS)
-    absent = (
-        []
-        if reference is None
-        else [str(n) for n in observed.data_vars if n not in reference.anomaly.data_vars]
-    )
-    if absent:
+) -> None:
+    wanted = [b for b in baselines if BASELINE_RECORDS[b].needs_reference]
+    wanted = sorted(wanted) + sorted(m for m in metrics if find_metric(m).needs_reference)
+    if reference is None and wanted:
+        raise ValueError(
+            f"got no reference, expected one for {', '.join(wanted)}, because they are fitted on"
+            " training years: reference=fit_reference(observed, train=...); or pass baselines=()"
+            " and metrics=('rmse', 'mae', 'bias')"
+        )
+    known = observed.data_vars if reference is None else reference.anomaly.data_vars
+    if absent := [str(n) for n in observed.data_vars if n not in known]:
         raise ValueError(
             f"got a reference without {absent}, expected one fitted on every variable that is"
             " scored"
         )
-    if reference is None and wanted:
-        raise ValueError(
-            f"got neither reference nor train, expected one for {', '.join(wanted)}, because they"
-            " are fitted on training years; or pass baselines=() and metrics=('rmse', 'mae',"
-            " 'bias')"
-        )
-    return reference
 
 
 def _shared_times(
@@ -454,14 +525,33 @@ def _select(
     )
 
 
-def _block_size(methods: Mapping[str, xr.Dataset], baselines: int, times: Times) -> int:
+def _at_times(ds: xr.Dataset, lineup: Lineup, init: xr.DataArray, method: str) -> xr.Dataset:
+    """A batch of forecasts on the coordinates of the lineup."""
+    if not np.array_equal(ds["init_time"].values, init.values):
+        raise ValueError(
+            f"got a batch of {method} from {_stamp(ds['init_time'].values[0])}, expected one from"
+            f" {_stamp(init.values[0])}, in the order of the initial times"
+        )
+    ds = ds.drop_vars([c for c in ds.coords if c not in ds.dims]).assign_coords(
+        init_time=init.values, lead_time=lineup.times.lead
+    )
+    observed = lineup.observed
+    return xr.Dataset(
+        {n: check_grid(ds[n], observed[n], method=method) for n in observed.data_vars}
+    )
+
+
+def _block_size(lineup: Lineup) -> int:
     """Initial times that are scored together: whole chunks of the forecasts."""
+    methods, times = lineup.methods, lineup.times
+    observed = sum(v.size // max(1, v.sizes["time"]) for v in lineup.observed.data_vars.values())
     values = sum(
         v.size // max(1, v.sizes["init_time"])
         for ds in methods.values()
         for v in ds.data_vars.values()
     )
-    values += baselines * (values // len(methods))
+    of_one = values // len(methods) if methods else observed * times.lead.size
+    values += len(lineup.baselines) * of_one
     chunk = max((max(ds.chunksizes.get("init_time", (1,))) for ds in methods.values()), default=1)
     size = max(1, _BLOCK // max(1, values))
     return min(times.init.size, max(chunk, size // chunk * chunk))

@@ -1,4 +1,7 @@
-"""Forecasts brought onto the grid of the observations: only where it is asked for, and named wherever the scores are shown."""
+"""Forecasts brought onto the grid of the observations.
+
+That is done only where it is asked for, and named wherever the scores are shown.
+"""
 
 from importlib import metadata
 from typing import Any, Literal, get_args
@@ -18,14 +21,16 @@ _WORDS = {"linear": "bilinear interpolation", "conservative": "conservative rema
 def regrid_forecast(
     forecast: xr.Dataset, observed: xr.Dataset, *, method: RegridMethod = "linear"
 ) -> xr.Dataset:
-    """Bring a forecast onto the latitudes and longitudes of the observations, lazily; nothing is done where they agree.
+    """Bring a forecast onto the latitudes and longitudes of the observations, lazily.
 
-    Bilinear interpolation takes the four points around; going to a much coarser grid it aliases,
-    and ``conservative`` is the choice: the mean over each cell, weighted by area (first order;
-    Jones 1999, doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2). Longitudes are periodic if the
-    forecast goes round the globe. Missing values spread to all points that need them with
-    ``linear``, and to those that have no other with ``conservative``. Levels and times are left
-    alone.
+    Nothing is done where they agree. Bilinear interpolation takes the four points around. Towards a
+    much coarser grid it aliases; there, ``conservative`` is the choice. That is the mean over each
+    cell, weighted by area (first order; Jones 1999,
+    doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2).
+
+    Longitudes are periodic if the forecast goes round the globe. With ``linear``, missing values
+    spread to all points that need them, with ``conservative`` to those that have no other. Levels
+    and times are left alone.
 
     Parameters
     ----------
@@ -38,14 +43,14 @@ def regrid_forecast(
     Returns
     -------
     Dataset
-        On the grid of the observations, in the units of the forecast; its attribute ``regridded``
-        says how, and `evaluate` repeats it in ``attrs["notices"]``.
+        On the grid of the observations, in the units of the forecast. Its attribute ``regridded``
+        says how; `evaluate` repeats that in ``attrs["notices"]``.
 
     Raises
     ------
     ValueError
-        If there is no such method, no grid, or the observations reach beyond the forecast: nothing
-        is extrapolated.
+        If there is no such method or no grid, or the observations reach beyond the forecast.
+        Nothing is extrapolated.
     ImportError
         If xarray-regrid is not installed.
 
@@ -69,23 +74,14 @@ def regrid_forecast(
                 f"got {name} without {' and '.join(absent)} to regrid, expected a grid of latitude"
                 " and longitude"
             )
-    if all(
-        forecast[d].size == observed[d].size
-        and np.allclose(forecast[d], observed[d], rtol=0.0, atol=1e-4)
-        for d in _SPACE
-    ):
+    if all(_agree(forecast[d], observed[d]) for d in _SPACE):
         return forecast
     target = xr.Dataset(coords={d: observed[d].variable for d in _SPACE})
     _check_reach(forecast, target, method)
     names = [n for n, v in forecast.data_vars.items() if set(_SPACE) <= set(v.dims)]
-    moved = _regrid(
-        forecast[names].drop_vars([c for c in forecast.coords if c not in forecast.dims]),
-        target,
-        method,
-    )
-    moved = moved.assign(
-        {n: v for n, v in forecast.data_vars.items() if not set(_SPACE) & set(v.dims)}
-    )
+    plain = forecast[names].drop_vars([c for c in forecast.coords if c not in forecast.dims])
+    others = {n: v for n, v in forecast.data_vars.items() if not set(_SPACE) & set(v.dims)}
+    moved = _regrid(plain, target, method).assign(others)
     sizes = [" × ".join(str(ds[d].size) for d in _SPACE) for ds in (forecast, observed)]
     how = (
         f"from {sizes[0]} points onto the {sizes[1]} of the truth by {_WORDS[method]}"
@@ -95,15 +91,18 @@ def regrid_forecast(
     return moved.assign_coords(segment).assign_attrs(forecast.attrs | {"regridded": how})
 
 
+def _agree(a: xr.DataArray, b: xr.DataArray) -> bool:
+    return a.size == b.size and bool(np.allclose(a, b, rtol=0.0, atol=1e-4))
+
+
 def _regrid(ds: xr.Dataset, target: xr.Dataset, method: str) -> xr.Dataset:
     _need_library()
     whole = ds.chunk(dict.fromkeys(_SPACE, -1)) if ds.chunks else ds
     if method == "linear":
         moved: Any = whole.regrid.linear(target, time_dim=None)
     else:
-        moved = whole.regrid.conservative(
-            target, time_dim=None, output_chunks={d: target.sizes[d] for d in _SPACE}
-        )
+        chunks = {d: target.sizes[d] for d in _SPACE}
+        moved = whole.regrid.conservative(target, time_dim=None, output_chunks=chunks)
     out = moved.assign_coords({d: target[d].variable for d in _SPACE})
     return xr.Dataset(
         {
@@ -125,11 +124,8 @@ def _need_library() -> None:
 
 def _check_reach(forecast: xr.Dataset, target: xr.Dataset, method: str) -> None:
     """Refuse points that would have to be extrapolated to."""
-    ones = xr.DataArray(
-        np.ones([forecast[d].size for d in _SPACE]),
-        {d: forecast[d].variable for d in _SPACE},
-        _SPACE,
-    )
+    axes = {d: forecast[d].variable for d in _SPACE}
+    ones = xr.DataArray(np.ones([forecast[d].size for d in _SPACE]), axes, _SPACE)
     beyond = _regrid(ones.to_dataset(name="one"), target, method)["one"].isnull().values
     if beyond.any():
         row, column = (int(i[0]) for i in np.nonzero(beyond))

@@ -1,28 +1,20 @@
 """Scores of forecasts: weighted sums for each initial time first, metrics from them.
 
-The sums of two groups of cells add up, those of two groups of initial times are simply joined:
-scores of a chunked forecast equal those of the whole one. The bootstrap
-(`sciwm.skill.significance`) resamples the same sums.
+The sums of two groups of cells add up; those of two groups of initial times are joined. So scores
+of a chunked forecast equal those of the whole one. The bootstrap (`sciwm.skill.significance`)
+resamples the same sums.
 
-The `scores` library gives the same squared, absolute and mean errors (the tests compare), but one
-pass over the fields for each of them; here all nine sums come from one pass, which is what reading
-a large forecast costs.
+The library `scores` gives the same squared, absolute and mean errors, and the tests compare. It
+passes over the fields once for each of them. Here all nine sums come from one pass, because reading
+a large forecast is what costs.
 """
-
-from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 import xarray as xr
 
 from sciwm.skill.alignment import over_space
-from sciwm.skill.ensemble import ENSEMBLE_METRICS
-from sciwm.skill.events import EVENT_METRICS
-from sciwm.skill.fractions import fss, neighbourhood
-from sciwm.skill.seeps import seeps
 
 __all__ = [
-    "METRICS",
     "STATISTICS",
     "acc",
     "area_means",
@@ -62,9 +54,8 @@ def _kernel(
     cells = int(np.prod(weights.shape[1:]))
     lead = forecast.shape[: forecast.ndim - (weights.ndim - 1)]
     area = weights.reshape(len(weights), cells).T.astype(float)
-    f, o, c = (
-        np.asarray(a, dtype=float).reshape(*lead, cells) for a in (forecast, observed, climatology)
-    )
+    fields = (forecast, observed, climatology)
+    f, o, c = (np.asarray(a, dtype=float).reshape(*lead, cells) for a in fields)
     seen = np.isfinite(o) & np.isfinite(c)
     lost = seen & ~np.isfinite(f)
     present = seen & ~lost
@@ -73,9 +64,8 @@ def _kernel(
     terms = (seen.astype(float), error**2, np.abs(error), error, fa * oa, fa**2, oa**2, fa, oa)
     sums = np.stack([term @ area for term in terms], axis=-1)
     if lost.any():
-        sums[..., 1:] = np.where(
-            (lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums[..., 1:]
-        )
+        spoilt = lost.astype(float) @ (area > 0) > 0
+        sums[..., 1:] = np.where(spoilt[..., None], np.nan, sums[..., 1:])
     return sums
 
 
@@ -114,35 +104,26 @@ def score_sums(
 
 
 def area_means(sums: xr.DataArray) -> xr.DataArray:
-    """Area means for every initial time, and the squares and products of the mean anomalies and errors if there are any.
+    """Area means for every initial time; with anomalies, their squares and products, too.
 
     ``weight`` becomes 1 where anything was observed and 0 elsewhere, where all other means are 0.
     """
-    weight = sums.sel(statistic="weight", drop=True)
+    weight = _get(sums, "weight")
     seen = weight > 0
     means = (sums / weight.where(seen)).where(seen, 0.0)
-    if "forecast_anomaly" not in sums["statistic"].values:
+    names = sums["statistic"].values.tolist()
+    if "forecast_anomaly" not in names:
         return means
-    f, o = (
-        means.sel(statistic="forecast_anomaly", drop=True),
-        means.sel(statistic="observed_anomaly", drop=True),
-    )
-    e = means.sel(statistic="error", drop=True)
-    joined = xr.concat(
-        [means.drop_vars("statistic"), f**2, o**2, f * o, e**2],
-        dim="statistic",
-        coords="minimal",
-        compat="override",
-    )
-    return joined.assign_coords(
-        statistic=[*sums["statistic"].values.tolist(), *_PRODUCTS]
-    ).transpose(*sums.dims)
+    f, o, e = (_get(means, n) for n in ("forecast_anomaly", "observed_anomaly", "error"))
+    parts = [means.drop_vars("statistic"), f**2, o**2, f * o, e**2]
+    joined = xr.concat(parts, "statistic", coords="minimal", compat="override")
+    return joined.assign_coords(statistic=[*names, *_PRODUCTS]).transpose(*sums.dims)
 
 
 def mean_over_inits(means: xr.DataArray) -> xr.DataArray:
-    """Mean of `area_means` over the initial times at which anything was observed; NaN without any."""
+    """Mean of `area_means` over the initial times with an observation; NaN without any."""
     total = means.sum("init_time", skipna=False)
-    count = total.sel(statistic="weight", drop=True)
+    count = _get(total, "weight")
     return total / count.where(count > 0)
 
 
@@ -151,7 +132,7 @@ def _get(means: xr.DataArray, name: str) -> xr.DataArray:
 
 
 def rmse(means: xr.DataArray) -> xr.DataArray:
-    r"""Root-mean-square error, in the variable's units; range [0, ∞), 0 is perfect, smaller is better.
+    r"""Root-mean-square error, in the variable's units; range [0, ∞), 0 is perfect.
 
     .. math:: \sqrt{\frac1N \sum_i \frac{\sum_x w (f-o)^2}{\sum_x w}}
 
@@ -166,7 +147,7 @@ def rmse(means: xr.DataArray) -> xr.DataArray:
 
 
 def mae(means: xr.DataArray) -> xr.DataArray:
-    """Mean absolute error, in the variable's units; range [0, ∞), 0 is perfect, smaller is better.
+    """Mean absolute error, in the variable's units; range [0, ∞), 0 is perfect.
 
     Parameters
     ----------
@@ -177,7 +158,9 @@ def mae(means: xr.DataArray) -> xr.DataArray:
 
 
 def bias(means: xr.DataArray) -> xr.DataArray:
-    """Mean of forecast minus observed, in the variable's units; range (−∞, ∞), 0 is perfect, positive is too high.
+    """Mean of forecast minus observed, in the variable's units; range (−∞, ∞), 0 is perfect.
+
+    Positive is too high.
 
     Parameters
     ----------
@@ -190,10 +173,11 @@ def bias(means: xr.DataArray) -> xr.DataArray:
 def acc(means: xr.DataArray) -> xr.DataArray:
     r"""Anomaly correlation; unitless, range [−1, 1], 1 is perfect, larger is better.
 
-    .. math:: \frac{\sum_i \langle f'o' \rangle_i}{\sqrt{\sum_i \langle f'^2 \rangle_i \sum_i \langle o'^2 \rangle_i}}
+    .. math:: \frac{\sum_i \langle f'o' \rangle_i}
+        {\sqrt{\sum_i \langle f'^2 \rangle_i \sum_i \langle o'^2 \rangle_i}}
 
-    Uncentred (anomalies from the training climatology, no mean removed), and pooled: the sums over
-    initial times are taken before the ratio, so that days of large anomalies count more than in a
+    Uncentred: anomalies are from the training climatology, and no mean is removed. Pooled: the sums
+    over initial times are taken before the ratio. So days of large anomalies count more than in a
     mean of daily correlations. NaN for a forecast that equals the climatology, up to rounding in
     float32.
 
@@ -208,9 +192,10 @@ def acc(means: xr.DataArray) -> xr.DataArray:
 
 
 def correlation(means: xr.DataArray) -> xr.DataArray:
-    """Correlation over initial times of the region's mean anomaly; unitless, range [−1, 1], 1 is perfect, larger is better.
+    """Correlation of the region's mean anomaly over initial times; unitless, range [−1, 1].
 
-    Centred (Pearson): the skill of an index such as Niño3.4. NaN if either series is constant.
+    1 is perfect, larger is better. It is centred (Pearson): the skill of an index such as Niño3.4.
+    NaN if either series is constant.
 
     Parameters
     ----------
@@ -226,12 +211,12 @@ def correlation(means: xr.DataArray) -> xr.DataArray:
 
 
 def index_rmse(means: xr.DataArray) -> xr.DataArray:
-    r"""Root-mean-square error of the region's mean, in the variable's units; range [0, ∞), 0 is perfect, smaller is better.
+    r"""Root-mean-square error of the region's mean, in the variable's units; range [0, ∞).
 
     .. math:: \sqrt{\frac1N \sum_i (\bar f_i - \bar o_i)^2}
 
-    The error of an index such as Niño3.4: errors of opposite sign within the region cancel, which
-    they do not in `rmse`.
+    0 is perfect. It is the error of an index such as Niño3.4: errors of opposite sign within the
+    region cancel. In `rmse` they do not.
 
     Parameters
     ----------
@@ -242,7 +227,9 @@ def index_rmse(means: xr.DataArray) -> xr.DataArray:
 
 
 def nmse(means: xr.DataArray) -> xr.DataArray:
-    """Mean squared error over that of the climatology; unitless, range [0, ∞), 0 is perfect, 1 the climatology's, smaller is better.
+    """Mean squared error over that of the climatology; unitless, range [0, ∞), 0 is perfect.
+
+    1 is as good as the climatology.
 
     Parameters
     ----------
@@ -251,67 +238,3 @@ def nmse(means: xr.DataArray) -> xr.DataArray:
     """
     variance = _get(means, "observed_square")
     return _get(means, "squared_error") / variance.where(variance > 0)
-
-
-METRICS: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
-    "rmse": rmse,
-    "mae": mae,
-    "bias": bias,
-    "acc": acc,
-    "correlation": correlation,
-    "index_rmse": index_rmse,
-    "nmse": nmse,
-}
-"""Metric functions of single-valued forecasts (and ensemble means) by name."""
-
-ANOMALY_METRICS = frozenset({"acc", "correlation", "nmse"})
-REFERENCE_METRICS = ANOMALY_METRICS | {"seeps"}
-ALL_METRICS = METRICS | ENSEMBLE_METRICS | {"seeps": seeps} | EVENT_METRICS
-"""All metric functions by name but the fractions skill scores, ``fss_N`` for every odd N."""
-
-
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Refuse unknown metric names."""
-    for name in metrics:
-        metric_function(name)
-
-
-def metric_function(name: str) -> Callable[[xr.DataArray], xr.DataArray]:
-    """What computes a metric from `mean_over_inits`.
-
-    Raises
-    ------
-    ValueError
-        If there is no metric of this name.
-    """
-    size = neighbourhood(name)
-    if size is not None:
-        return partial(fss, size=size)
-    if name not in ALL_METRICS:
-        raise ValueError(
-            f"got metric {name!r}, expected some of {', '.join(ALL_METRICS)}, fss_5 (of 5 × 5"
-            " cells)"
-        )
-    return ALL_METRICS[name]
-
-
-def is_event_metric(name: str) -> bool:
-    """Whether a metric is defined on threshold events, and on nothing else."""
-    return name in EVENT_METRICS or neighbourhood(name) is not None
-
-
-def with_event_metrics(metrics: Sequence[str], events: Sequence[str]) -> list[str]:
-    """Add the metrics of events where there are events and none is among them.
-
-    Raises
-    ------
-    ValueError
-        If there is one without events.
-    """
-    given = [m for m in metrics if is_event_metric(m)]
-    if given and not events:
-        raise ValueError(
-            f"got metrics {given} without events, expected some, such as events=('t850>285',) or"
-            " --events 't850>285'"
-        )
-    return [*metrics, *(EVENT_METRICS if events and not given else ())]

@@ -1,4 +1,4 @@
-"""SEEPS: how well precipitation is put into the categories dry, light and heavy of its own climate."""
+"""SEEPS: how well precipitation is put into the categories dry, light and heavy of its climate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,10 +44,10 @@ class RainClimate:
     dry : float
         At most so much is dry, in the units of the data.
     dry_probability : DataArray
-        Share of dry times, dims ``(time, [level], *space)`` with the 12 months along ``time``; NaN
+        Share of dry times, dims ``(time, [level], *space)`` with the 12 months along ``time``. NaN
         where nothing was observed.
     heavy : DataArray
-        More than so much is heavy: two thirds of the wet times have less. The same dims; NaN
+        More than so much is heavy: two thirds of the wet times have less. The same dims. NaN
         without wet times.
     """
 
@@ -58,11 +58,10 @@ class RainClimate:
 
 def is_precipitation(field: xr.DataArray) -> bool:
     """Tell precipitation by its name or standard name."""
-    name = str(field.name)
-    named = name in ("tp", "pr", "precip") or name.startswith(
-        ("total_precipitation", "precipitation")
-    )
-    return named or "precipitation" in str(field.attrs.get("standard_name", ""))
+    name, standard_name = str(field.name), str(field.attrs.get("standard_name", ""))
+    if name in ("tp", "pr", "precip") or "precipitation" in standard_name:
+        return True
+    return name.startswith(("total_precipitation", "precipitation"))
 
 
 def rain_climates(
@@ -98,11 +97,11 @@ def fit_rain_climate(reference: Reference, name: str, *, units: str) -> RainClim
     Parameters
     ----------
     reference : Reference
-        From `fit_reference`; nothing but its training block is looked at.
+        From `fit_reference`. Nothing but its training block is looked at.
     name : str
         The variable.
     units : str
-        Of the variable: m, mm, kg m-2 for sums, mm/day or kg m-2 s-1 for rates.
+        Of the variable: m, mm or kg m-2 for sums, mm/day or kg m-2 s-1 for rates.
 
     Raises
     ------
@@ -117,23 +116,23 @@ def fit_rain_climate(reference: Reference, name: str, *, units: str) -> RainClim
     dry = (0.1 if name.endswith("6hr") else 0.25) / _MILLIMETRES[units]
     anomaly = reference.anomaly[name]
     own = replace(reference.climatology, coefficients=reference.climatology.coefficients[[name]])
-    values = (anomaly + own.at(anomaly["time"])[name]).drop_vars(
-        [c for c in anomaly.coords if c not in anomaly.dims]
-    )
+    values = anomaly + own.at(anomaly["time"])[name]
+    values = values.drop_vars([c for c in anomaly.coords if c not in anomaly.dims])
     month = calendar_fields(anomaly["time"].values)[2]
     found = [_categories(values.isel(time=np.flatnonzero(month == m)), dry) for m in range(1, 13)]
     both = xr.concat(found, "time", coords="minimal", compat="override", join="override").compute()
-    return RainClimate(
-        dry, *(both.isel(category=k, drop=True).transpose("time", ...) for k in (0, 1))
-    )
+    both = both.transpose("category", "time", ...)
+    return RainClimate(dry, both.isel(category=0, drop=True), both.isel(category=1, drop=True))
 
 
 def _categories(values: xr.DataArray, dry: float) -> xr.DataArray:
-    """Share of dry times, and what divides light and heavy, along ``category``; lazy for lazy values."""
+    """Share of dry times, and what divides light and heavy, along ``category``.
+
+    Lazy for lazy values.
+    """
     if not values.sizes["time"]:
-        return xr.full_like(
-            values.reindex(time=[0]).isel(time=0, drop=True), np.nan, dtype=float
-        ).expand_dims(category=2, axis=-1)
+        one = values.reindex(time=[0]).isel(time=0, drop=True)
+        return xr.full_like(one, np.nan, dtype=float).expand_dims(category=2, axis=-1)
     if values.chunks is not None:
         values = values.chunk({d: -1 if d == "time" else "auto" for d in values.dims})
     out: xr.DataArray = xr.apply_ufunc(
@@ -156,10 +155,8 @@ def _split(values: np.ndarray, *, dry: float) -> np.ndarray:
     last = np.maximum(count - 1, 0)
     place = last * 2 / 3
     low = np.floor(place).astype(int)
-    ends = [
-        np.take_along_axis(ordered, k[..., None], -1)[..., 0]
-        for k in (low, np.minimum(low + 1, last))
-    ]
+    around = (low, np.minimum(low + 1, last))
+    ends = [np.take_along_axis(ordered, k[..., None], -1)[..., 0] for k in around]
     below, above = (np.where(count > 0, end, np.nan) for end in ends)
     share = (seen & ~wet).sum(axis=-1) / np.where(seen.any(axis=-1), seen.sum(axis=-1), np.nan)
     return np.stack([share, below + (place - low) * (above - below)], axis=-1)
@@ -186,18 +183,12 @@ def _kernel(
     too_wet = (~wet & rain) / p1[..., None] + (~much & more) / (1 - p3)[..., None]
     score = np.where(seen, (too_dry + too_wet).mean(axis=-1) / 2, 0.0)
     area = weights.reshape(len(weights), -1).T.astype(float)
-    cells = weights.ndim - 1
-    flat = [a.reshape(*a.shape[: a.ndim - cells], -1).astype(float) @ area for a in (score, seen)]
-    sums = np.stack(flat, axis=-1)
+    lead = seen.shape[: seen.ndim - (weights.ndim - 1)]
+    flat, there, gone = (a.reshape(*lead, -1).astype(float) for a in (score, seen, lost))
+    sums = np.stack([flat @ area, there @ area], axis=-1)
     if lost.any():
-        sums = np.where(
-            (lost.reshape(*lost.shape[: lost.ndim - cells], -1).astype(float) @ (area > 0))[
-                ..., None
-            ]
-            > 0,
-            np.nan,
-            sums,
-        )
+        spoilt = gone @ (area > 0) > 0
+        sums = np.where(spoilt[..., None], np.nan, sums)
     return np.asarray(sums)
 
 
@@ -209,11 +200,11 @@ def seeps_sums(
     valid: np.ndarray,
     weights: xr.DataArray,
 ) -> xr.DataArray:
-    """Weighted sums of SEEPS over each region, for every initial and lead time; that of an ensemble is the mean of its members' scores.
+    """Weighted sums of SEEPS over each region, for every initial and lead time.
 
-    Cells that are dry in less than 10 % or more than 85 % of the times of a month are left out with
-    their weight, and those missing in the observations. A forecast missing where something was
-    observed makes the sums of that region NaN.
+    The score of an ensemble is the mean of its members'. Cells missing in the observations are left
+    out with their weight. So are cells that in a month are dry in less than 10 % or more than 85 %
+    of the times. A forecast missing where something was observed makes the sums of that region NaN.
 
     Parameters
     ----------
@@ -237,16 +228,15 @@ def seeps_sums(
     month = calendar_fields(valid)[2] - 1
     init, lead = observed["init_time"], observed["lead_time"]
     climates = (climate.dry_probability, climate.heavy)
-    fields = [
-        at_positions(a.chunk(time=1), month, init, lead).transpose(*observed.dims) for a in climates
-    ]  # lazy: as large as the forecast
+    # lazy: as large as the forecast
+    fields = [at_positions(a.chunk(time=1), month, init, lead) for a in climates]
     kernel = partial(_kernel, dry=climate.dry)
     many = with_members(forecast, observed)
     return over_space(
         kernel,
         many,
         observed,
-        *fields,
+        *(field.transpose(*observed.dims) for field in fields),
         weights=weights,
         dim="statistic",
         labels=["seeps", "seeps_weight"],
@@ -254,15 +244,17 @@ def seeps_sums(
 
 
 def seeps(means: xr.DataArray) -> xr.DataArray:
-    r"""Stable equitable error in probability space; unitless, range [0, 13.4), 0 is perfect, smaller is better.
+    r"""Stable equitable error in probability space; unitless, range [0, 13.4), 0 is perfect.
 
-    .. math:: \frac12 \begin{pmatrix} 0 & \frac{1}{1-p_1} & \frac{1}{p_3} + \frac{1}{1-p_1} \\ \frac{1}{p_1} & 0 & \frac{1}{p_3} \\
+    .. math:: \frac12 \begin{pmatrix} 0 & \frac{1}{1-p_1} & \frac{1}{p_3} + \frac{1}{1-p_1} \\
+        \frac{1}{p_1} & 0 & \frac{1}{p_3} \\
         \frac{1}{p_1} + \frac{1}{1-p_3} & \frac{1}{1-p_3} & 0 \end{pmatrix}
 
-    is the penalty of the forecast (row) of dry, light, heavy, when something else was observed
-    (column), with the climate's probability of dry p₁ and of heavy p₃ = (1 − p₁)/3 in the cell and
-    month. Forecasts without knowledge, constant ones among them, score 1 on average (Rodwell et al.
-    2010, doi:10.1002/qj.656). Sums over initial times are taken before the ratio to the weight.
+    is the penalty of a forecast (row) of dry, light, heavy when another of these was observed
+    (column). In the cell and month, the climate's probability of dry is p₁, that of heavy
+    p₃ = (1 − p₁)/3. Forecasts without knowledge, constant ones among them, score 1 on average
+    (Rodwell et al. 2010, doi:10.1002/qj.656). Sums over initial times are taken before the ratio to
+    the weight.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Zonal power spectra: on which scales a forecast has how much variance, and where it is too smooth."""
+"""Zonal power spectra: how much variance a forecast has on which scale."""
 
 import numpy as np
 import xarray as xr
@@ -9,7 +9,10 @@ __all__ = ["goes_round", "zonal_power", "zonal_spectrum"]
 
 
 def zonal_power(values: np.ndarray) -> np.ndarray:
-    """Power of the waves along the last axis, ``(..., longitude)`` to ``(..., wavenumber)``; see `zonal_spectrum`."""
+    """Power of the waves along the last axis, as `zonal_spectrum` defines it.
+
+    From ``(..., longitude)`` to ``(..., wavenumber)``.
+    """
     count = values.shape[-1]
     amplitude = np.fft.rfft(np.asarray(values, dtype=float), axis=-1)
     power: np.ndarray = amplitude.real**2 + amplitude.imag**2
@@ -21,34 +24,37 @@ def zonal_power(values: np.ndarray) -> np.ndarray:
 
 
 def goes_round(field: xr.DataArray) -> bool:
-    """Whether the longitudes of a field go round the globe in equal steps, so that waves along them have whole numbers."""
+    """Whether the longitudes of a field go round the globe in equal steps.
+
+    Only then have waves along them whole numbers.
+    """
     longitude = field["longitude"].values.astype(float)
     step = np.diff(longitude)
     return len(step) > 0 and bool(np.allclose(step, 360.0 / len(longitude), atol=1e-3))
 
 
 def zonal_spectrum(field: xr.DataArray, *, regions: tuple[str, ...] = ("all",)) -> xr.DataArray:
-    r"""Power of the waves along each circle of latitude, averaged by area over the latitudes of a region.
+    r"""Power of the waves along circles of latitude, averaged by area over those of a region.
 
     .. math:: P_k = (2 - [k = 0]) \left| \frac1N \sum_j x_j e^{-2\pi i jk/N} \right|^2
 
-    (the shortest wave of an even number of longitudes counts once), so that the sum over k is the
-    mean square of the field.
+    The shortest wave of an even number of longitudes counts once. The sum over k is the mean square
+    of the field.
 
     Parameters
     ----------
     field : DataArray
-        Dims with ``latitude`` and ``longitude``; longitudes go round the globe in equal steps; may
-        be lazy.
+        Dims with ``latitude`` and ``longitude``; may be lazy. Longitudes go round the globe in
+        equal steps.
     regions : tuple of str
         As `region_weights` takes them; boxes must span all longitudes.
 
     Returns
     -------
     DataArray
-        Dims of the field with ``region`` and ``zonal_wavenumber`` (0 … N/2) in place of latitude
-        and longitude, in squared units, lazy for lazy fields. NaN where a circle of the region has
-        a missing value.
+        In squared units, lazy for lazy fields. Dims of the field, with ``region`` and
+        ``zonal_wavenumber`` (0 … N/2) in place of latitude and longitude. NaN where a circle of the
+        region has a missing value.
 
     Raises
     ------

@@ -1,72 +1,104 @@
 """All weighted sums that a table is made of: every method, variable, region and lead, block by block of initial times."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
 from dask.base import compute
 
 from sciwm.regions import region_weights
-from sciwm.skill.ensemble import ENSEMBLE_METRICS, ensemble_sums, single_sums
+from sciwm.skill.ensemble import ensemble_sums, single_sums
 from sciwm.skill.events import Event, event_sums
 from sciwm.skill.fractions import fraction_sums, neighbourhood
 from sciwm.skill.lineup import Block, Lineup, as_channels
+from sciwm.skill.metrics import find_metric
 from sciwm.skill.scores import score_sums
 from sciwm.skill.seeps import RainClimate, rain_climates, seeps_sums
 
-__all__ = ["TableSums", "table_sums"]
+__all__ = ["Collector", "TableSums", "check_regions", "collect"]
 
 _JOIN: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
 
 
-@dataclass(frozen=True)
+class Collector(Protocol):
+    """Sums of something over the initial times of a lineup."""
+
+    def lazy(self, block: Block) -> Any:
+        """What Dask computes for a block."""
+
+    def add(self, computed: Any) -> None:
+        """Take what was computed for the next block."""
+
+
+def collect(lineup: Lineup, *collectors: Collector, normal: bool = True) -> None:
+    """Go through a lineup once for all collectors: forecasts are read, and baselines made, once."""
+    for block in lineup.blocks(normal=normal):
+        found = compute(*(c.lazy(block) for c in collectors))  # type: ignore[no-untyped-call]
+        for collector, computed in zip(collectors, found, strict=True):
+            collector.add(computed)
+
+
 class TableSums:
-    """Sums ``(method, channel, region, init_time, lead_time, statistic)``, in memory.
+    """Sums that a table of scores is made of.
 
     Parameters
     ----------
-    values : DataArray
-        Of the variables, from `score_sums` and `ensemble_sums`.
-    events : DataArray or None
-        Of threshold events, from `event_sums`; a channel for each, with the coordinate ``event``.
+    lineup : Lineup
+    metrics, regions : sequence of str
+        As `sciwm.skill.evaluate` takes them.
+    events : sequence of Event
     """
 
-    values: xr.DataArray
-    events: xr.DataArray | None
+    def __init__(
+        self,
+        lineup: Lineup,
+        *,
+        metrics: Sequence[str],
+        regions: Sequence[str],
+        events: Sequence[Event] = (),
+    ) -> None:
+        self.weights = {
+            str(n): region_weights(v, regions, land=lineup.land)
+            for n, v in lineup.observed.data_vars.items()
+        }
+        check_regions(list(self.weights.values()))
+        self.asked = frozenset(m for m in metrics if find_metric(m).of == "members")
+        self.climates: Mapping[str, RainClimate] = {}
+        if lineup.reference is not None:
+            self.climates = rain_climates(lineup.reference, lineup.observed, metrics=metrics)
+        self.events = events
+        self.sizes = sorted({n for n in map(neighbourhood, metrics) if n is not None})
+        self.parts: list[list[xr.DataArray]] = []
+
+    def lazy(self, block: Block) -> list[xr.DataArray]:
+        """Sums of variables and, with events, of events."""
+        lazy = [_value_sums(block, self.weights, self.asked, self.climates)]
+        if self.events:
+            lazy.append(_event_sums(block, self.weights, self.events, self.sizes))
+        return lazy
+
+    def add(self, computed: list[xr.DataArray]) -> None:
+        """Keep the sums of a block."""
+        self.parts.append(computed)
+
+    @property
+    def values(self) -> xr.DataArray:
+        """Of the variables: ``(method, channel, region, init_time, lead_time, statistic)``."""
+        return self._joined(0)
+
+    @property
+    def of_events(self) -> xr.DataArray | None:
+        """The same of threshold events, a channel for each, with the coordinate ``event``."""
+        return self._joined(1) if self.events else None
+
+    def _joined(self, which: int) -> xr.DataArray:
+        blocks = [part[which] for part in self.parts]
+        return xr.concat(blocks, "init_time", **_JOIN) if len(blocks) > 1 else blocks[0]
 
 
-def table_sums(
-    lineup: Lineup, *, metrics: Sequence[str], regions: Sequence[str], events: Sequence[Event]
-) -> TableSums:
-    """Compute the sums that these metrics need."""
-    weights = {
-        str(n): region_weights(v, regions, land=lineup.land)
-        for n, v in lineup.observed.data_vars.items()
-    }
-    _check_regions(list(weights.values()))
-    asked = frozenset(metrics) & set(ENSEMBLE_METRICS)
-    climates = (
-        {}
-        if lineup.reference is None
-        else rain_climates(lineup.reference, lineup.observed, metrics=metrics)
-    )
-    sizes = sorted({size for size in map(neighbourhood, metrics) if size is not None})
-    blocks = []
-    for block in lineup.blocks():
-        lazy = [_value_sums(block, weights, asked, climates)]
-        if events:
-            lazy.append(_event_sums(block, weights, events, sizes))
-        blocks.append(compute(*lazy))  # type: ignore[no-untyped-call]  # together: forecasts are read once
-    parts = [
-        xr.concat(part, "init_time", **_JOIN) if len(part) > 1 else part[0]
-        for part in zip(*blocks, strict=True)
-    ]
-    return TableSums(parts[0], parts[1] if events else None)
-
-
-def _check_regions(weights: Sequence[xr.DataArray]) -> None:
+def check_regions(weights: Sequence[xr.DataArray]) -> None:
+    """Refuse regions that no cell of any variable lies in."""
     used = {str(r) for w in weights for r in w["region"].values[w.sum(w.dims[1:]).values > 0]}
     if empty := [str(r) for r in weights[0]["region"].values if r not in used]:
         raise ValueError(

@@ -6,18 +6,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciwm.skill.baselines.by_name import BASELINES, LIM_EOFS
+from sciwm.skill.baselines.by_name import BASELINES
 from sciwm.skill.baselines.simple import Reference
+from sciwm.skill.diagnostics import DiagnosticSums
 from sciwm.skill.events import parse_events
 from sciwm.skill.lineup import Lineup, as_channels, line_up
-from sciwm.skill.scores import (
-    area_means,
-    check_metrics,
-    is_event_metric,
-    mean_over_inits,
-    metric_function,
-    with_event_metrics,
-)
+from sciwm.skill.metrics import find_metric, is_event_metric, with_event_metrics
+from sciwm.skill.scores import area_means, mean_over_inits
 from sciwm.skill.significance import (
     block_counts,
     block_length,
@@ -25,9 +20,11 @@ from sciwm.skill.significance import (
     false_discovery,
     paired_difference,
 )
-from sciwm.skill.sums import table_sums
+from sciwm.skill.sums import TableSums, collect
 
-__all__ = ["evaluate", "score_lineup"]
+__all__ = ["DEFAULT_METRICS", "assess", "evaluate", "score_lineup"]
+
+DEFAULT_METRICS = ("rmse", "mae", "bias", "acc")
 
 _JOIN: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
 _ORDER = ("method", "channel", "region", "lead_time", "metric")
@@ -38,19 +35,15 @@ def evaluate(
     observed: xr.Dataset,
     *,
     reference: Reference | None = None,
-    train: Any = None,
     baselines: Sequence[str] = BASELINES,
-    metrics: Sequence[str] = ("rmse", "mae", "bias", "acc"),
+    metrics: Sequence[str] = DEFAULT_METRICS,
     regions: Sequence[str] = (),
     events: Sequence[str] = (),
-    lim_eofs: Sequence[int] = LIM_EOFS,
-    against: str = "lim",
     resamples: int = 1000,
-    seed: int = 0,
-    allow_leakage: bool = False,
-    mask: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Score forecasts, and baselines beside them, on the same initial times.
+
+    This is `line_up` and `score_lineup` in one call; each of them has further options.
 
     Every method and lead is scored on the initial times that all forecasts share, that are observed
     themselves (if there are baselines that start from them), and whose valid times are all
@@ -66,37 +59,22 @@ def evaluate(
     reference : Reference, optional
         From `fit_reference`: climatology and training anomalies, for the baselines and the anomaly
         scores.
-    train : slice or ndarray of bool, optional
-        Instead of ``reference``: the training block of ``observed``.
     baselines : sequence of str
         Some of ``climatology``, ``persistence``, ``damped_persistence``, ``lim``, ``analogs``, and
         ``cslim`` for monthly data.
     metrics : sequence of str
-        Some of ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``, ``index_rmse``, ``nmse``
-        (`sciwm.skill.METRICS`), which score the mean of an ensemble, and ``crps``,
-        ``energy_score``, ``spread``, ``spread_skill`` (`sciwm.skill.ENSEMBLE_METRICS`). Of events
-        ``brier``, ``roc_area`` (`sciwm.skill.EVENT_METRICS`); with events and none of these, the
-        two are added.
+        Some of `sciwm.skill.METRICS`. ``rmse``, ``mae``, ``bias``, ``acc``, ``correlation``,
+        ``index_rmse`` and ``nmse`` score the mean of an ensemble. ``crps``, ``energy_score``,
+        ``spread`` and ``spread_skill`` score its members. ``brier`` and ``roc_area`` score events;
+        with events and none of these, the two are added.
     regions : sequence of str
         As `region_weights` takes them; empty is the whole domain, ``all``.
     events : sequence of str
         Such as ``"t850>285"``: each is a further channel, on which the metrics of events are
         defined, and no others. The probability of a forecast is the share of its members for which
         the event happens.
-    lim_eofs : sequence of int
-        Truncations the linear inverse model chooses from.
-    against : str
-        Method that ``p_value`` compares with.
     resamples : int
         Bootstrap resamples behind the 95 % intervals; 0 leaves them NaN.
-    seed : int
-        Seed of the bootstrap.
-    allow_leakage : bool
-        Score initial and valid times that are in the training block, too, and say so in
-        ``attrs["leakage"]``.
-    mask : DataArray, optional
-        Share of land in each cell, 0–1, on the grid of ``observed``, for the regions ``land`` and
-        ``ocean``; by default a field ``lsm``, ``land_sea_mask`` or ``sftlf`` of ``observed``.
 
     Returns
     -------
@@ -117,40 +95,37 @@ def evaluate(
         be scored; the message names it.
     """
     metrics = with_event_metrics(metrics, events)
-    check_metrics(metrics)
-    lineup = line_up(
-        forecasts,
-        observed,
-        reference=reference,
-        train=train,
-        baselines=baselines,
-        metrics=metrics,
-        lim_eofs=lim_eofs,
-        allow_leakage=allow_leakage,
-        mask=mask,
-    )
-    return score_lineup(
-        lineup,
-        metrics=metrics,
-        regions=regions,
-        events=events,
-        against=against,
-        resamples=resamples,
-        seed=seed,
-    )
+    lineup = line_up(forecasts, observed, reference=reference, baselines=baselines, metrics=metrics)
+    asked: dict[str, Any] = {"metrics": metrics, "regions": regions, "events": events}
+    return score_lineup(lineup, **asked, resamples=resamples)
 
 
 def score_lineup(
     lineup: Lineup,
     *,
-    metrics: Sequence[str] = ("rmse", "mae", "bias", "acc"),
+    metrics: Sequence[str] = DEFAULT_METRICS,
     regions: Sequence[str] = (),
     events: Sequence[str] = (),
     against: str = "lim",
     resamples: int = 1000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Score what `line_up` brought together; arguments and result as of `evaluate`.
+    """Score what `line_up` brought together.
+
+    Parameters
+    ----------
+    lineup : Lineup
+    metrics, regions, events, resamples
+        As `evaluate` takes them.
+    against : str
+        Method that ``p_value`` compares with.
+    seed : int
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    Dataset
+        As of `evaluate`.
 
     Examples
     --------
@@ -168,19 +143,66 @@ def score_lineup(
     ... ].values.ravel()
     array([1., 2.])
     """
-    metrics = with_event_metrics(metrics, events)
-    check_metrics(metrics)
-    sums = table_sums(
-        lineup, metrics=metrics, regions=regions, events=parse_events(events, _channels(lineup))
-    )
-    parts = (
-        [sums.values]
-        if sums.events is None
-        else [sums.values.assign_coords(event=_no_event(sums.values)), sums.events]
-    )
-    return _describe(
-        _summarise(parts, metrics, against=against, resamples=resamples, seed=seed), lineup
-    )
+    sums, metrics = _table_sums(lineup, metrics, regions, events)
+    collect(lineup, sums)
+    return _table(sums, lineup, metrics, against=against, resamples=resamples, seed=seed)
+
+
+def assess(
+    lineup: Lineup,
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    regions: Sequence[str] = (),
+    events: Sequence[str] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Score and diagnose what `line_up` brought together in one pass.
+
+    Forecasts are read once, and every baseline is forecast once.
+
+    Parameters
+    ----------
+    lineup : Lineup
+    metrics, regions, events, resamples, seed
+        As `score_lineup` takes them.
+
+    Returns
+    -------
+    skill, diagnostics : Dataset
+        As `score_lineup` and `sciwm.skill.diagnose` return them.
+    """
+    sums, metrics = _table_sums(lineup, metrics, regions, events)
+    found = DiagnosticSums(lineup)
+    collect(lineup, sums, found)
+    skill = _table(sums, lineup, metrics, against="lim", resamples=resamples, seed=seed)
+    return skill, found.diagnostics()
+
+
+def _table_sums(
+    lineup: Lineup, metrics: Sequence[str], regions: Sequence[str], events: Sequence[str]
+) -> tuple[TableSums, list[str]]:
+    """What collects the sums of a table, and the metrics in it."""
+    named = with_event_metrics(metrics, events)
+    parsed = parse_events(events, _channels(lineup))
+    return TableSums(lineup, metrics=named, regions=regions, events=parsed), named
+
+
+def _table(
+    sums: TableSums,
+    lineup: Lineup,
+    metrics: Sequence[str],
+    *,
+    against: str,
+    resamples: int,
+    seed: int,
+) -> xr.Dataset:
+    values, of_events = sums.values, sums.of_events
+    parts = [values]
+    if of_events is not None:
+        parts = [values.assign_coords(event=_no_event(values)), of_events]
+    made = _summarise(parts, metrics, against=against, resamples=resamples, seed=seed)
+    return _describe(made, lineup)
 
 
 def _no_event(sums: xr.DataArray) -> xr.DataArray:
@@ -261,7 +283,8 @@ def _values(
 ) -> xr.Dataset:
     """Metrics of the channels and their intervals; NaN for those that are not defined on these channels."""
     means = area_means(sums)
-    functions = {m: metric_function(m) for m in metrics if is_event_metric(m) == events}
+    records = {m: find_metric(m) for m in metrics if is_event_metric(m) == events}
+    functions = {m: record.compute for m, record in records.items() if record.compute is not None}
     undefined = xr.full_like(means.isel(init_time=0, statistic=0, drop=True), np.nan)
     value, low, high = (dict.fromkeys(metrics, undefined) for _ in range(3))
     average = mean_over_inits(means)

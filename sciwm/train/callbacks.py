@@ -15,7 +15,7 @@ from torch import Tensor
 from sciwm.batch import Batch
 from sciwm.model.health import check_health, latent_health
 from sciwm.model.twins import Network
-from sciwm.probe.ridge import Moments, fit_ridge
+from sciwm.readout.ridge import Moments, fit_ridge
 from sciwm.train.module import JEPAModule
 
 __all__ = ["Checkpoints", "Health", "StopOnSignal", "measure"]

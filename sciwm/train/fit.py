@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sciwm.batch import Batch
 from sciwm.climatology import Climatology
-from sciwm.config import Config
+from sciwm.model.settings import Objective, Sizes
+from sciwm.sections import Config
 from sciwm.store.prepare import load_statistics, open_training_store
 from sciwm.store.split import Split
 from sciwm.times import Step
@@ -26,9 +28,17 @@ from sciwm.train.datamodule import ValidationBatches
 from sciwm.train.module import JEPAModule
 from sciwm.train.quiet import quiet_lightning
 from sciwm.train.windows import epoch_of, training_data
-from sciwm.world.model import WorldModel, build_network
+from sciwm.world.core import build_network
+from sciwm.world.model import WorldModel
 
-__all__ = ["build_world", "fit_world", "is_first_process", "measure_world"]
+__all__ = [
+    "build_world",
+    "fit_world",
+    "is_first_process",
+    "measure_world",
+    "objective_of",
+    "sizes_of",
+]
 
 _VALIDATION_WINDOWS = 512
 
@@ -80,17 +90,24 @@ def build_world(
         tokenizer = MoleculeTokenizer(mean=mean, spread=spread)
     static = static if static.numel() else torch.zeros(tokenizer.num_tokens, 0)
     condition_dim = ds.sizes["condition"]
-    local_dim = static.shape[1] + (1 if condition_dim == 6 else 0)
+    network = build_network(
+        tokenizer,
+        sizes_of(config),
+        objective_of(config),
+        condition_dim=condition_dim,
+        local_dim=static.shape[1] + (1 if condition_dim == 6 else 0),
+        seed=config.seed,
+    )
     return WorldModel(
-        config=config,
         step=step,
-        network=build_network(
-            config, tokenizer=tokenizer, condition_dim=condition_dim, local_dim=local_dim
-        ),
+        network=network,
         tokenizer=tokenizer,
         statistics=statistics,
         series_climatology=series_climatology,
         static=static,
+        strides=tuple(config.objective.lead_steps),
+        seed=config.seed,
+        missing=config.data.missing,
         about={
             "split": Split(split).describe(ds["time"].values),
             "fingerprint": ds.attrs.get("fingerprint", ""),
@@ -98,9 +115,20 @@ def build_world(
     )
 
 
+def sizes_of(config: Config) -> Sizes:
+    """Sizes of the network that a configuration asks for."""
+    return Sizes(**{f.name: getattr(config.model, f.name) for f in fields(Sizes)})
+
+
+def objective_of(config: Config) -> Objective:
+    """Objective that a configuration asks for."""
+    return Objective(**{f.name: getattr(config.objective, f.name) for f in fields(Objective)})
+
+
 def fit_world(
     world: WorldModel,
     store: str | Path,
+    config: Config,
     *,
     folder: str | Path,
     record: Callable[[dict[str, Any]], None] = lambda record: None,
@@ -120,6 +148,8 @@ def fit_world(
         From `build_world`; afterwards it holds the averaged weights, in evaluation mode.
     store : path
         Training store.
+    config : Config
+        What ``world`` was built with.
     folder : path
         Run directory, for checkpoints and logs.
     record : callable
@@ -143,11 +173,11 @@ def fit_world(
     ValueError
         If a block is too short for a single window.
     """
-    config, folder = world.config, Path(folder)
+    folder = Path(folder)
     data = training_data(store, config)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     world.network.train()
-    module = JEPAModule(world)
+    module = JEPAModule(world, config)
     watch = StopOnSignal()
     validation = _validation(store, config)
     own_record = record if is_first_process() else lambda record: None
@@ -190,11 +220,16 @@ def is_first_process() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def measure_world(world: WorldModel, store: str | Path) -> dict[str, float]:
-    """What ``log.jsonl`` says at every validation, of a world model as it is: losses, health of the latents, ``probe_r2``."""
-    return measure(
-        JEPAModule(world), world.network, _first(_validation(store, world.config), world.config)
-    )
+def measure_world(world: WorldModel, store: str | Path, config: Config) -> dict[str, float]:
+    """What ``log.jsonl`` says at a validation, of a world model as it is.
+
+    Returns
+    -------
+    dict
+        Losses, health of the latents, ``probe_r2``.
+    """
+    batches = _first(_validation(store, config), config)
+    return measure(JEPAModule(world, config), world.network, batches)
 
 
 def _first(batches: Iterable[Batch], config: Config) -> Iterable[Batch]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from sciwm.sections import Config
 from sciwm.train.module import JEPAModule, rollout_at
 from sciwm.train.windows import epoch_of
 from sciwm.world.model import WorldModel
@@ -42,7 +43,9 @@ def count_flops(loss: Callable[[], Tensor]) -> int:
     return int(counter.get_total_flops())
 
 
-def step_flops(world: WorldModel, store: str | Path, *, rollout: int | None = None) -> int:
+def step_flops(
+    world: WorldModel, store: str | Path, config: Config, *, rollout: int | None = None
+) -> int:
     """Floating-point operations of one optimiser step, measured on the first batch of a training store.
 
     Parameters
@@ -51,39 +54,39 @@ def step_flops(world: WorldModel, store: str | Path, *, rollout: int | None = No
         From `sciwm.train.fit.build_world`; its weights do not change.
     store : path
         Training store.
+    config : Config
+        What ``world`` was built with.
     rollout : int, optional
         States predicted in sequence, at most ``objective.rollout``, which is the default.
     """
-    return _measure(world, store, [world.config.objective.rollout if rollout is None else rollout])[
-        0
-    ]
+    rollout = config.objective.rollout if rollout is None else rollout
+    return _measure(world, store, config, [rollout])[0]
 
 
-def train_flops(world: WorldModel, store: str | Path) -> int:
+def train_flops(world: WorldModel, store: str | Path, config: Config) -> int:
     """Floating-point operations of all steps of a training, of which ``objective.curriculum`` makes some shorter.
 
     Parameters
     ----------
-    world, store
+    world, store, config
         As `step_flops` takes them.
     """
-    steps = Counter(rollout_at(step, world.config) for step in range(world.config.train.steps))
-    return sum(
-        count * flops
-        for count, flops in zip(steps.values(), _measure(world, store, list(steps)), strict=True)
-    )
+    steps = Counter(rollout_at(step, config) for step in range(config.train.steps))
+    flops = _measure(world, store, config, list(steps))
+    return sum(count * each for count, each in zip(steps.values(), flops, strict=True))
 
 
-def _measure(world: WorldModel, store: str | Path, rollouts: Sequence[int]) -> list[int]:
+def _measure(
+    world: WorldModel, store: str | Path, config: Config, rollouts: Sequence[int]
+) -> list[int]:
     """Floating-point operations of a step for each length of the rollout, on the same batch."""
-    batch = next(iter(epoch_of(store, world.config, "train")))
-    module = JEPAModule(world)
+    batch = next(iter(epoch_of(store, config, "train")))
+    module = JEPAModule(world, config)
     module.network.train()
 
     def loss(rollout: int) -> Tensor:
-        return module.losses(
-            module.network, module.cut(batch, rollout), mask_ratio=world.config.objective.mask_ratio
-        )["loss"]
+        cut, ratio = module.cut(batch, rollout), config.objective.mask_ratio
+        return module.losses(module.network, cut, mask_ratio=ratio)["loss"]
 
     with torch.random.fork_rng(devices=[]):
         flops = [count_flops(partial(loss, rollout)) for rollout in rollouts]

@@ -11,11 +11,12 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from sciwm.batch import Batch
-from sciwm.config import Config
 from sciwm.model.jepa import JEPA
+from sciwm.model.objectives import OBJECTIVES
 from sciwm.model.ranks import num_ranks, total_over_ranks
 from sciwm.model.teacher import moving_average, update_average
-from sciwm.model.twins import Network, Twin
+from sciwm.model.twins import Network
+from sciwm.sections import Config
 from sciwm.tokens.masks import block_mask, random_mask
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.world.model import WorldModel
@@ -33,7 +34,7 @@ def rollout_at(step: int, config: Config) -> int:
 
     Examples
     --------
-    >>> from sciwm.config import ObjectiveConfig, TrainConfig
+    >>> from sciwm.sections import ObjectiveConfig, TrainConfig
     >>> config = Config(
     ...     objective=ObjectiveConfig(rollout=4, curriculum=0.8), train=TrainConfig(steps=100)
     ... )
@@ -60,18 +61,20 @@ class JEPAModule(L.LightningModule):
     ----------
     world : WorldModel
         Freshly built.
+    config : Config
+        What it was built with.
     """
 
-    def __init__(self, world: WorldModel) -> None:
+    def __init__(self, world: WorldModel, config: Config) -> None:
         super().__init__()
-        if world.config.train.precision.startswith("16"):
+        if config.train.precision.startswith("16"):
             raise ValueError(
-                f"got train.precision = {world.config.train.precision!r}, expected bf16-mixed or"
+                f"got train.precision = {config.train.precision!r}, expected bf16-mixed or"
                 " 32-true: the scaled gradients of float16 would be clipped as if they were not"
                 " scaled"
             )
         self.world = world
-        self.config: Config = world.config
+        self.config = config
         self.network: Network = world.network
         self.tokenizer = world.tokenizer
         self.average: Network = moving_average(world.network)
@@ -89,14 +92,12 @@ class JEPAModule(L.LightningModule):
             else batch.values
         )
         features, valid = self.world.tokenize(values, batch.valid)
-        visible = None
-        if (
-            network.kind == "masked_autoencoder"
-        ):  # in validation, too: without hidden tokens there is nothing to fill in
+        visible, record = None, OBJECTIVES[network.objective.kind]
+        if record.hides_states:
+            # In validation, too: without hidden tokens there is nothing to fill in.
             states, tokens = features.shape[0] * features.shape[1], features.shape[2]
-            visible = random_mask(tokens, batch=states, ratio=self.config.objective.mask_ratio).to(
-                features.device
-            )
+            ratio = self.config.objective.mask_ratio
+            visible = random_mask(tokens, batch=states, ratio=ratio).to(features.device)
         elif mask_ratio:
             states = len(batch) * network.history
             visible = block_mask(self.tokenizer.position.cpu(), batch=states, ratio=mask_ratio).to(
@@ -108,13 +109,10 @@ class JEPAModule(L.LightningModule):
             "local": self.world.local_conditions(batch.condition),
             "visible": visible,
         }
-        if isinstance(network, Twin) or network.anchor:
-            known["cells"], known["seen"] = self.world.cells(
-                batch.values, batch.valid
-            )  # without the noise
-        if isinstance(network, Twin):
-            return network.loss(features, valid, **known)
-        return network.loss(features, valid, target_features=features, **known)
+        if record.reads_cells or network.objective.anchor:
+            # Those without the noise.
+            known["cells"], known["seen"] = self.world.cells(batch.values, batch.valid)
+        return network.loss(features, valid, **known)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""

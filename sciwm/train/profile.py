@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from sciwm.sections import Config
 from sciwm.train.flops import step_flops
 from sciwm.train.module import JEPAModule
 from sciwm.train.quiet import quiet_lightning
@@ -85,7 +86,7 @@ class _Clock(L.Callback):
         self.ends.append(_now(pl_module.device))
 
 
-def profile_training(world: WorldModel, store: str | Path) -> Profile:
+def profile_training(world: WorldModel, store: str | Path, config: Config) -> Profile:
     """Take some steps of the very training that the configuration asks for, on one device, and time them.
 
     Parameters
@@ -94,15 +95,14 @@ def profile_training(world: WorldModel, store: str | Path) -> Profile:
         From `sciwm.train.fit.build_world`; its weights are of no use afterwards.
     store : path
         Training store.
+    config : Config
+        What ``world`` was built with.
     """
-    config = world.config
     # Steps with the whole rollout, as those that are counted.
-    world = replace(
-        world, config=replace(config, objective=replace(config.objective, curriculum=0.0))
-    )
-    flops = step_flops(world, store)
+    config = replace(config, objective=replace(config.objective, curriculum=0.0))
+    flops = step_flops(world, store, config)
     data = training_data(store, config)
-    clock, module = _Clock(), JEPAModule(world)
+    clock, module = _Clock(), JEPAModule(world, config)
     world.network.train()
     with quiet_lightning():
         trainer = L.Trainer(

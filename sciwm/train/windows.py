@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from sciwm.config import Config
+from sciwm.sections import Config
 from sciwm.streams.open import Order, Stream, stream
 from sciwm.train.datamodule import DataModule
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +16,22 @@ from torch import Tensor
 import sciwm
 from sciwm.atomic import write_atomically
 from sciwm.climatology import Climatology
-from sciwm.config import dump_config, load_config
 from sciwm.model.jepa import JEPA
-from sciwm.probe.readout import Readouts
+from sciwm.model.settings import Objective, Sizes
+from sciwm.readout.readout import Readouts
 from sciwm.store.statistics import Statistics
 from sciwm.times import Step
 from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer
-from sciwm.world.model import WorldModel, build_network
+from sciwm.world.core import Core, build_network
 
-__all__ = ["FILES", "load", "load_world", "save_readouts", "save_world"]
+__all__ = ["FILES", "read_world", "save_readouts", "save_world"]
 
-_FORMAT = 1
+_FORMAT = 2
 FILES = _DESCRIPTION, _WEIGHTS, _PROBES = "model.json", "model.safetensors", "probes.safetensors"
 
 
-def save_world(world: WorldModel, folder: Path) -> list[Path]:
+def save_world(world: Core, folder: Path) -> list[Path]:
     """Write a world model; each file is replaced whole or not at all.
 
     Parameters
@@ -57,9 +57,13 @@ def save_world(world: WorldModel, folder: Path) -> list[Path]:
         "format": _FORMAT,
         "sciwm": sciwm.__version__,
         "step": {"value": world.step.value, "unit": world.step.unit},
-        "condition_dim": world.network.condition_dim,
-        "local_dim": world.network.local_dim,
-        "config": dump_config(world.config),
+        "strides": list(world.strides),
+        "seed": world.seed,
+        "missing": world.missing,
+        "sizes": dataclasses.asdict(world.network.sizes),
+        "objective": dataclasses.asdict(world.network.objective),
+        "condition_dim": world.network.inputs.condition_dim,
+        "local_dim": world.network.inputs.local_dim,
         "about": world.about,
     }
     if isinstance(world.tokenizer, MoleculeTokenizer):
@@ -67,6 +71,8 @@ def save_world(world: WorldModel, folder: Path) -> list[Path]:
             "tokenizer.mean": world.tokenizer.mean,
             "tokenizer.spread": world.tokenizer.spread,
         }
+    else:
+        about["patch_size"] = list(world.tokenizer.patch_size)
     for name, part in (("statistics", world.statistics), ("series", world.series_climatology)):
         if part is not None:
             numbers, about[name] = _pack(part.to_dataset())
@@ -77,7 +83,7 @@ def save_world(world: WorldModel, folder: Path) -> list[Path]:
     return [weights, description, *([save_readouts(world, folder)] if world.readouts else [])]
 
 
-def save_readouts(world: WorldModel, folder: Path) -> Path:
+def save_readouts(world: Core, folder: Path) -> Path:
     """Write ``probes.safetensors``."""
     tensors = {
         f"{kind}.{k}": v
@@ -85,20 +91,19 @@ def save_readouts(world: WorldModel, folder: Path) -> Path:
         for k, v in readouts.tensors().items()
     }
     one = next(iter(world.readouts.values()))
-    kinds = json.dumps(list(world.readouts))
+    seen = {name: getattr(one, name) for name in ("lead_steps", "scope", "halo", "targets")}
     notes = {
         "format": str(_FORMAT),
-        "lead_steps": json.dumps(one.lead_steps),
-        "scope": one.scope,
-        "kinds": kinds,
+        "readouts": json.dumps(seen),
+        "kinds": json.dumps(list(world.readouts)),
     }
     path = folder / _PROBES
     _save(tensors, path, notes)
     return path
 
 
-def load_world(folder: Path) -> WorldModel:
-    """Read what `save_world` wrote; see `sciwm.load`."""
+def read_world(folder: Path) -> dict[str, Any]:
+    """Read what `save_world` wrote: the parts of a `sciwm.world.core.Core` by name."""
     description, weights = folder / _DESCRIPTION, folder / _WEIGHTS
     for file in (description, weights):
         if not file.exists():
@@ -109,96 +114,59 @@ def load_world(folder: Path) -> WorldModel:
     about = _read_description(description)
     tensors, _ = _read(weights)
     try:
-        world = _build(about, tensors)
-    except (KeyError, RuntimeError) as error:
-        reason = (
-            f"{error} is missing"
-            if isinstance(error, KeyError)
-            else str(error).splitlines()[-1].strip()
-        )
+        parts = _build(about, tensors)
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(
-            f"got {weights} and {description} that do not belong together, expected a pair from one"
-            f" run: {reason}"
+            f"got {weights} and {description} that do not belong together, expected a pair from"
+            f" one run: {reason.splitlines()[-1].strip()}"
         ) from None
     probes = folder / _PROBES
-    return dataclasses.replace(world, readouts=_read_readouts(probes)) if probes.exists() else world
+    return parts | ({"readouts": _read_readouts(probes)} if probes.exists() else {})
 
 
-def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
-    """Load a world model from a run directory or from the Hugging Face Hub; no code from it is executed.
-
-    Parameters
-    ----------
-    path : str or Path
-        Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to
-        forecast; or the id of a model on the Hub: ``hf://owner/name``, or ``owner/name`` where
-        there is no folder ``owner`` (needs ``pip install 'sciwm[hub]'``).
-    revision : str, optional
-        Branch, tag or commit on the Hub; name a commit to be sure of the same weights.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing, and the message says which verb writes it; or if the Hub has no such
-        model or cannot be reached.
-    ValueError
-        If the files are damaged, do not belong together, or were written by an incompatible
-        version.
-    ImportError
-        For the Hub, without huggingface_hub.
-    """
-    from sciwm.world.hub import download, is_hub_id
-
-    if isinstance(path, str) and is_hub_id(path):
-        return load_world(download(path, revision=revision))
-    if revision is not None:
-        raise ValueError(
-            f"got revision {revision!r} with the folder {path}, expected it for a model on the Hub"
-            " only"
-        )
-    return load_world(Path(path))
-
-
-def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WorldModel:
-    config = load_config(about["config"])
+def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     tokenizer: GridTokenizer | MoleculeTokenizer
     statistics, series = None, None
     if "series" in about:
         series = Climatology.from_dataset(_unpack(_part(tensors, "series."), about["series"]))
     if "statistics" in about:
-        statistics = Statistics.from_dataset(
-            _unpack(_part(tensors, "statistics."), about["statistics"])
-        )
+        numbers = _part(tensors, "statistics.")
+        statistics = Statistics.from_dataset(_unpack(numbers, about["statistics"]))
         grid = statistics.valid_fraction
+        height, width = about["patch_size"]
         tokenizer = GridTokenizer(
             latitude=grid["latitude"].values,
             longitude=grid["longitude"].values,
             num_channels=grid.sizes["channel"],
-            patch_size=(config.model.patch_size[0], config.model.patch_size[1]),
+            patch_size=(height, width),
         )
     else:
-        tokenizer = MoleculeTokenizer(
-            mean=tensors["tokenizer.mean"].numpy(), spread=tensors["tokenizer.spread"].numpy()
-        )
+        mean, spread = (tensors[f"tokenizer.{name}"].numpy() for name in ("mean", "spread"))
+        tokenizer = MoleculeTokenizer(mean=mean, spread=spread)
     network = build_network(
-        config,
-        tokenizer=tokenizer,
+        tokenizer,
+        Sizes(**about["sizes"]),
+        Objective(**about["objective"]),
         condition_dim=about["condition_dim"],
         local_dim=about["local_dim"],
+        seed=about["seed"],
     )
     if isinstance(network, JEPA):
         network.teacher = None
     network.load_state_dict(_part(tensors, "network."))
-    return WorldModel(
-        config=config,
-        step=Step(about["step"]["value"], about["step"]["unit"]),
-        network=network.eval(),
-        tokenizer=tokenizer,
-        statistics=statistics,
-        series_climatology=series,
-        static=tensors["static"],
-        about=about["about"],
-    )
+    return {
+        "step": Step(about["step"]["value"], about["step"]["unit"]),
+        "network": network.eval(),
+        "tokenizer": tokenizer,
+        "statistics": statistics,
+        "series_climatology": series,
+        "static": tensors["static"],
+        "strides": tuple(about["strides"]),
+        "seed": about["seed"],
+        "missing": about["missing"],
+        "about": about["about"],
+    }
 
 
 def _read_readouts(path: Path) -> dict[str, Readouts]:
@@ -208,16 +176,8 @@ def _read_readouts(path: Path) -> dict[str, Readouts]:
             f"got {path} in format {notes.get('format')!r}, expected {_FORMAT}: run `sciwm probe`"
             " again"
         )
-    leads, scope = json.loads(notes["lead_steps"]), _scope(notes["scope"])
-    kinds = json.loads(notes["kinds"])
-    return {
-        kind: Readouts.from_tensors(_part(numbers, f"{kind}."), lead_steps=leads, scope=scope)
-        for kind in kinds
-    }
-
-
-def _scope(text: str) -> Literal["token", "shared"]:
-    return "shared" if text == "shared" else "token"
+    kinds, seen = json.loads(notes["kinds"]), json.loads(notes["readouts"])
+    return {kind: Readouts.from_tensors(_part(numbers, f"{kind}."), **seen) for kind in kinds}
 
 
 def _read_description(path: Path) -> dict[str, Any]:

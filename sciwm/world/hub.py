@@ -3,13 +3,11 @@
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sciwm
-from sciwm.world.files import FILES
-
-if TYPE_CHECKING:
-    from sciwm.world.model import WorldModel
+from sciwm.world.core import Core
+from sciwm.world.files import FILES, save_world
 
 __all__ = ["download", "is_hub_id", "upload"]
 
@@ -56,7 +54,7 @@ def download(hub_id: str, *, revision: str | None = None) -> Path:
 
 
 def upload(
-    world: "WorldModel", hub_id: str, *, private: bool = False, message: str = "Upload world model"
+    world: Core, hub_id: str, *, private: bool = False, message: str = "Upload world model"
 ) -> str:
     """Write a model to the Hub; see `sciwm.WorldModel.push_to_hub`."""
     hub = _client(hub_id)
@@ -66,7 +64,7 @@ def upload(
     api = hub.HfApi(library_name="sciwm", library_version=sciwm.__version__)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        world.save(folder)
+        save_world(world, folder)
         api.create_repo(name, private=private, exist_ok=True)
         if not api.file_exists(name, "README.md"):  # a model card that someone has written stays
             (folder / "README.md").write_text(_card(world, name), encoding="utf-8")
@@ -75,13 +73,13 @@ def upload(
         )
 
 
-def _card(world: "WorldModel", name: str) -> str:
+def _card(world: Core, name: str) -> str:
     verbs = "forecasts" if world.readouts else "encodes"
     return (
         "---\nlibrary_name: sciwm\ntags: [sciwm, jepa, world-model, time-series]\n---\n"
         f"# {name.rpartition('/')[2]}\n\n"
         f"A world model of [sciwm](https://pypi.org/project/sciwm/) {sciwm.__version__}, objective"
-        f" `{world.config.objective.kind}`, which "
+        f" `{world.network.objective.kind}`, which "
         f"{verbs} states at steps of {world.step}. `model.json` holds its whole configuration.\n\n"
         f'```python\nimport sciwm\n\nworld = sciwm.load("{name}")\n```\n'
     )

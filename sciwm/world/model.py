@@ -1,145 +1,34 @@
-"""The world model as a whole: what turns labelled data into latents and back into labelled forecasts."""
+"""The world model as a whole: labelled data become latents, and latents labelled forecasts."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from sciwm.climatology import Climatology
-from sciwm.config import Config
-from sciwm.model.jepa import JEPA
-from sciwm.model.twins import TWINS, Network, Twin
-from sciwm.probe.features import recent_cells, recent_series
-from sciwm.probe.readout import Readouts
-from sciwm.probe.targets import as_components, target_series
+from sciwm.readout.features import recent_cells, recent_series
+from sciwm.readout.readout import Readouts
 from sciwm.store.forcing import conditions
-from sciwm.store.statistics import Statistics
-from sciwm.times import Step, infer_step
 from sciwm.tokens.grid import GridTokenizer
-from sciwm.tokens.molecule import MoleculeTokenizer
-from sciwm.tokens.positions import fourier_features, solar_elevation
-from sciwm.world.rollout import initial_positions, predicted_latents, recent
+from sciwm.world.core import Core
+from sciwm.world.files import read_world, save_world
+from sciwm.world.hub import download, is_hub_id, upload
+from sciwm.world.rollout import Initial, initial_positions, predicted_latents, recent
 
-__all__ = ["WorldModel", "build_network"]
-
-ReadoutKind = Literal["residual", "latent", "decoder"]
+__all__ = ["WorldModel", "load", "load_world"]
 
 
 @dataclasses.dataclass(frozen=True)
-class WorldModel:
+class WorldModel(Core):
     """A trained JEPA, or one of its twins, with everything needed to use it on labelled data.
 
-    Made by `sciwm.load`, or by training a run.
-
-    Parameters
-    ----------
-    config : Config
-        What it was trained with.
-    step : Step
-        Time step of the data.
-    network : JEPA or Twin
-        Encoder and predictor.
-    tokenizer : GridTokenizer or MoleculeTokenizer
-        States to tokens.
-    statistics : Statistics or None
-        Climatology and scale of a grid; None for molecules.
-    series_climatology : Climatology or None
-        Of the scalar series read out.
-    static : Tensor, ``[token, static]``
-        Static fields, averaged over each token.
-    readouts : dict
-        ``residual`` and ``latent`` `Readouts`, of a twin that forecasts pixels also its
-        ``decoder``; empty before probing.
-    about : dict
-        Where it comes from: split dates, versions, fingerprint of the data.
+    Made by `sciwm.load`, or by training a run; its parts are those of `sciwm.world.core.Core`.
     """
-
-    config: Config
-    step: Step
-    network: Network
-    tokenizer: GridTokenizer | MoleculeTokenizer
-    statistics: Statistics | None
-    series_climatology: Climatology | None
-    static: Tensor
-    readouts: dict[str, Readouts] = dataclasses.field(default_factory=dict)
-    about: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Trained strides, in time steps."""
-        return tuple(self.config.objective.lead_steps)
-
-    @property
-    def latent_shape(self) -> tuple[int, int]:
-        """Tokens, and width of their predicted latents."""
-        network = self.network
-        return self.tokenizer.num_tokens, (
-            network.rollout_dim if isinstance(network, Twin) else self.config.model.token_dim
-        )
-
-    def tokenize(
-        self, values: Float[Tensor, "batch time *state"], valid: Bool[Tensor, "batch time *state"]
-    ) -> tuple[Float[Tensor, "batch time token feature"], Bool[Tensor, "batch time token"] | None]:
-        """Token features, and which tokens hold data; None when all do."""
-        features, usable = self.tokenizer(values, valid)
-        return features, None if bool(usable.all()) else usable
-
-    def cells(
-        self, values: Float[Tensor, "batch time *state"], valid: Bool[Tensor, "batch time *state"]
-    ) -> tuple[Float[Tensor, "batch time token cell"], Bool[Tensor, "batch time token cell"]]:
-        """Values of every token's cells, and which of them were observed (padding never is)."""
-        cells = self.tokenizer.patches(values)
-        if isinstance(self.tokenizer, MoleculeTokenizer):
-            return cells, torch.ones_like(cells, dtype=torch.bool)
-        return cells, self.tokenizer.patches(valid.to(values.dtype)) > 0
-
-    def local_conditions(
-        self, condition: Float[Tensor, "... condition"]
-    ) -> Float[Tensor, "... token local"] | None:
-        """Static fields and, for steps below a day, the sun's elevation, of every token at the times of ``condition``."""
-        parts = []
-        lead, tokens = condition.shape[:-1], self.tokenizer.num_tokens
-        if self.static.shape[-1]:
-            parts.append(self.static.to(condition.device).expand(*lead, tokens, -1))
-        if condition.shape[-1] == 6:
-            year = torch.atan2(condition[..., 0], condition[..., 1]) / (2 * torch.pi)
-            day = torch.atan2(condition[..., 4], condition[..., 5]) / (2 * torch.pi)
-            parts.append(solar_elevation(year, day, self.tokenizer.position)[..., None])
-        return torch.cat(parts, dim=-1) if parts else None
-
-    def states(self, ds: xr.Dataset) -> xr.DataArray:
-        """Standardized states of a canonical Dataset, lazily: ``(time, channel, latitude, longitude)`` or ``(time, atom, xyz)``.
-
-        Raises
-        ------
-        ValueError
-            If variables, grid, atoms or time step are not those of the training data; the message
-            names what differs.
-        """
-        step = infer_step(ds["time"])
-        if step != self.step:
-            raise ValueError(
-                f"got data in steps of {step}, expected {self.step}, the step of the training data"
-            )
-        if self.statistics is not None:
-            return self.statistics.standardize(ds)
-        if "positions" not in ds:
-            raise ValueError(
-                f"got variables {list(ds.data_vars)}, expected 'positions', because the model was"
-                " trained on a molecule"
-            )
-        if ds.sizes["atom"] != self.tokenizer.num_tokens:
-            raise ValueError(
-                f"got {ds.sizes['atom']} atoms, expected the {self.tokenizer.num_tokens} of the"
-                " training data"
-            )
-        return ds["positions"].transpose("time", "atom", "xyz")
 
     def encode(self, ds: xr.Dataset, *, batch_size: int = 256) -> xr.DataArray:
         """Latents of every state.
@@ -188,7 +77,7 @@ class WorldModel:
         *,
         init_times: Any = None,
         lead_times: Any = None,
-        readout: ReadoutKind = "residual",
+        readout: str = "residual",
         members: int = 0,
         batch_size: int = 64,
     ) -> xr.Dataset:
@@ -227,17 +116,16 @@ class WorldModel:
         ValueError
             If an initial time is absent or lacks its context, or a lead has no readout.
         """
-        index = self.positions(ds, init_times)
-        parts = list(
-            self.forecast_batches(
-                ds,
-                index,
-                lead_times=lead_times,
-                readout=readout,
-                members=members,
-                batch_size=batch_size,
-            )
+        wanted = "ensemble" if members else readout
+        batches = self.forecast_batches(
+            ds,
+            self.positions(ds, init_times),
+            lead_times=lead_times,
+            readouts=[readout],
+            members=members,
+            batch_size=batch_size,
         )
+        parts = [batch[wanted] for batch in batches]
         return xr.concat(parts, dim="init_time", join="exact") if len(parts) > 1 else parts[0]
 
     def positions(self, ds: xr.Dataset, init_times: Any = None) -> np.ndarray:
@@ -307,117 +195,104 @@ class WorldModel:
         index: np.ndarray,
         *,
         lead_times: Any = None,
-        readout: ReadoutKind = "residual",
+        readouts: Sequence[str] = ("residual",),
         members: int = 0,
         batch_size: int = 64,
-    ) -> Iterator[xr.Dataset]:
-        """Forecasts as `forecast` gives them, ``batch_size // max(1, members)`` initial times at a time, to bound memory."""
-        kinds = sorted(set(self.readouts) - {"spread"})
-        if readout not in kinds:
-            raise ValueError(
-                f"got readout {readout!r}, expected one of"
-                f" {kinds or 'none: run `sciwm probe` first'}"
-            )
-        if members and (readout != "residual" or members < 2):
-            raise ValueError(
-                f"got members = {members} with readout {readout!r}, expected at least 2, around the"
-                " residual readout"
-            )
-        readouts, spread = self.readouts[readout], self.readouts.get("spread") if members else None
-        leads = self.lead_positions(readouts, lead_times)
-        steps = [readouts.lead_steps[i] for i in leads]
-        series = self.series(ds)
-        state = self.states(ds)
+    ) -> Iterator[dict[str, xr.Dataset]]:
+        """Forecasts as `forecast` gives them, by every readout from one rollout, in batches.
+
+        Parameters
+        ----------
+        ds, lead_times
+            As `forecast` takes them.
+        index : ndarray of int
+            Positions of the initial times on the time axis, in increasing order.
+        readouts : sequence of str
+            Names among ``self.readouts``, all of the same leads.
+        members : int
+            Members of an ensemble around the residual readout, called ``ensemble``; 0 makes none.
+        batch_size : int
+            Rollouts in memory at once; members count.
+
+        Yields
+        ------
+        dict
+            A forecast of some initial times by each readout.
+        """
+        used = self._used(readouts, members)
+        leads = self.lead_positions(next(iter(used.values())), lead_times)
+        steps = [next(iter(used.values())).lead_steps[i] for i in leads]
+        targets = {read.targets for read in used.values()}
+        if len(targets) > 1:
+            raise ValueError(f"got readouts of other targets: {targets}, expected the same of all")
+        series, state = self.series(ds, targets.pop()), self.states(ds)
         at_once = max(1, batch_size // max(1, members))
-
-        def around_each(middle: list[Tensor], apart: list[Tensor]) -> list[Tensor]:
-            return [
-                m[:, None] + a.view(len(m), members, *a.shape[1:])
-                for m, a in zip(middle, apart, strict=True)
-            ]
-
-        # Trajectories may share times; then only their number tells initial times apart.
-        trajectories = "segment" in ds.coords and bool((ds["segment"] != ds["segment"][0]).any())
         for initial in predicted_latents(
             self, state, index, steps, batch_size=at_once, members=members
         ):
-            init_time = ds["time"].isel(time=initial.index).rename(time="init_time")
-            valid_time = xr.DataArray(
-                self.step.add(init_time.values[:, None], np.array(steps)),
-                dims=("init_time", "lead_time"),
-            )
-            coords = {"init_time": init_time.variable, "lead_time": self.lead_coordinate(steps)}
-            if trajectories:
-                coords["segment"] = init_time["segment"].variable
+            frame = self._frame(ds, initial.index, steps, members=0)
+            seen = _Seen(self, initial, series, frame["init_time"].values)
+            values = {name: seen.read(read, leads) for name, read in used.items()}
+            out = {name: self._labelled(frame, *values[name]) for name in readouts}
             if members:
-                coords["number"] = xr.Variable("number", np.arange(members))
-            away = (initial.members - initial.latents[:, None]).flatten(0, 1)
-            out = xr.Dataset(coords=coords)
-            if (
-                readouts.fields
-                and self.statistics is not None
-                and isinstance(self.tokenizer, GridTokenizer)
-            ):
-                seen = recent_cells(self.tokenizer, initial.states, self.config.probe.halo)
-                cells = [
-                    readouts.read_fields(i, initial.latents[:, k], seen)
-                    for k, i in enumerate(leads)
+                apart = seen.spread(self.readouts["spread"], leads)
+                around = [
+                    None if middle is None or away is None else middle[:, :, None] + away
+                    for middle, away in zip(values["residual"], apart, strict=True)
                 ]
-                if spread is not None:
-                    cells = around_each(
-                        cells,
-                        [
-                            spread.read_fields(i, away[:, k], away[:, k, :, :0])
-                            for k, i in enumerate(leads)
-                        ],
-                    )
-                out = out.assign(
-                    self._restore(
-                        self.tokenizer.fields(torch.stack(cells, 1)), valid_time
-                    ).data_vars
-                )
-            if readouts.series and series is not None:
-                condition = torch.from_numpy(conditions(init_time.values, self.step))
-                begin = recent_series(
-                    torch.from_numpy(series.values[recent(initial.index, self)]), condition
-                )
-                values = [
-                    readouts.read_series(i, initial.latents[:, k], begin)
-                    for k, i in enumerate(leads)
-                ]
-                if spread is not None:
-                    values = around_each(
-                        values,
-                        [
-                            spread.read_series(i, away[:, k], away[:, k, 0, :0])
-                            for k, i in enumerate(leads)
-                        ],
-                    )
-                out = out.assign(
-                    self._restore_series(torch.stack(values, 1).numpy(), valid_time).data_vars
-                )
-            yield out.assign_attrs(ds.attrs)
+                numbered = self._frame(ds, initial.index, steps, members=members)
+                out["ensemble"] = self._labelled(numbered, *around)
+            yield {name: made.assign_attrs(ds.attrs) for name, made in out.items()}
+
+    def _used(self, names: Sequence[str], members: int) -> dict[str, Readouts]:
+        """Readouts by name, that of the middle of an ensemble included."""
+        kinds = sorted(set(self.readouts) - {"spread"})
+        for name in names:
+            if name not in kinds:
+                known = kinds or "none: run `sciwm probe` first"
+                raise ValueError(f"got readout {name!r}, expected one of {known}")
+        if members and ("residual" not in names or members < 2):
+            raise ValueError(
+                f"got members = {members} with readout {', '.join(names)!r}, expected at least 2,"
+                " around the residual readout"
+            )
+        return {name: self.readouts[name] for name in names}
+
+    def _frame(
+        self, ds: xr.Dataset, index: np.ndarray, steps: Sequence[int], *, members: int
+    ) -> xr.Dataset:
+        """A forecast without its values: initial, lead and valid times."""
+        init_time = ds["time"].isel(time=index).rename(time="init_time")
+        valid_time = self.step.add(init_time.values[:, None], np.array(steps))
+        coords: dict[str, Any] = {
+            "init_time": init_time.variable,
+            "lead_time": self.lead_coordinate(steps),
+            "valid_time": (("init_time", "lead_time"), valid_time),
+        }
+        # Trajectories may share times; then only their number tells initial times apart.
+        if "segment" in ds.coords and bool((ds["segment"] != ds["segment"][0]).any()):
+            coords["segment"] = init_time["segment"].variable
+        if members:
+            coords["number"] = xr.Variable("number", np.arange(members))
+        return xr.Dataset(coords=coords)
+
+    def _labelled(
+        self, frame: xr.Dataset, fields: Tensor | None, series: Tensor | None
+    ) -> xr.Dataset:
+        """Fields and series, ``[init, lead, [member], ...]``, as a forecast in physical units."""
+        out, valid_time = frame.drop_vars("valid_time"), frame["valid_time"].variable
+        times = xr.DataArray(valid_time)
+        if fields is not None:
+            assert isinstance(self.tokenizer, GridTokenizer)
+            out = out.assign(self._restore(self.tokenizer.fields(fields), times).data_vars)
+        if series is not None:
+            out = out.assign(self._restore_series(series.numpy(), times).data_vars)
+        return out
 
     def lead_coordinate(self, steps: Sequence[int]) -> xr.Variable:
         """Lead times as a coordinate, with units where the values do not carry them."""
         attrs = {} if self.step.unit == "hours" else {"units": self.step.unit}
         return xr.Variable("lead_time", self.step.lead_times(np.array(steps)), attrs)
-
-    def series(self, ds: xr.Dataset) -> xr.DataArray | None:
-        """Anomalies of the scalar series read out, ``(time, column)``, float32; None when there are none."""
-        if self.series_climatology is None:
-            return None
-        observed = as_components(target_series(ds, self.config.probe.targets))
-        return xr.DataArray(self.series_columns(observed), dims=("time", "column"))
-
-    def series_columns(self, observed: xr.Dataset) -> np.ndarray:
-        """Departures of series from their climatology, side by side, ``[time, column]``, float32."""
-        assert self.series_climatology is not None
-        mean = self.series_climatology.at(observed["time"])
-        columns = [
-            (observed[name] - mean[name]).transpose("time", ...).values for name in mean.data_vars
-        ]
-        return np.concatenate([c.reshape(len(c), -1) for c in columns], axis=1).astype(np.float32)
 
     def _restore(
         self, state: Float[Tensor, "init lead *state"], valid_time: xr.DataArray
@@ -461,9 +336,10 @@ class WorldModel:
         return xr.Dataset(out).astype(np.float32)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``model.safetensors``, ``model.json`` and, once probed, ``probes.safetensors``; see `sciwm.load`."""
-        from sciwm.world.files import save_world
+        """Write ``model.safetensors``, ``model.json`` and, once probed, ``probes.safetensors``.
 
+        `sciwm.load` reads them.
+        """
         return save_world(self, Path(folder))
 
     def push_to_hub(
@@ -495,35 +371,98 @@ class WorldModel:
         ValueError
             If ``hub_id`` is not ``owner/name``.
         """
-        from sciwm.world.hub import upload
-
         return upload(self, hub_id, private=private, message=message)
 
 
-def build_network(
-    config: Config,
-    *,
-    tokenizer: GridTokenizer | MoleculeTokenizer,
-    condition_dim: int,
-    local_dim: int,
-) -> Network:
-    """An untrained network that fits the tokens; encoder and predictor depend on sizes and ``config.seed`` alone."""
-    molecule = isinstance(tokenizer, MoleculeTokenizer)
-    position = tokenizer.position if molecule else fourier_features(tokenizer.position)
-    sizes = {k: v for k, v in dataclasses.asdict(config.model).items() if k != "patch_size"}
-    names = ("strength", "num_directions", "ema_decay", "latent_noise")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        kind = config.objective.kind
-        backbone = JEPA(
-            position=position,
-            feature_dim=tokenizer.feature_dim,
-            condition_dim=condition_dim,
-            local_dim=local_dim,
-            **sizes,
-            **{name: getattr(config.objective, name) for name in names},
-            kind="sigreg" if kind in TWINS else kind,
-            anchor=0.0 if kind in TWINS else config.objective.anchor,
-            cells=tokenizer.cells,
+class _Seen:
+    """What readouts see of some initial times: latents, and the states and values before them."""
+
+    def __init__(
+        self,
+        world: WorldModel,
+        initial: Initial,
+        series: Float[Tensor, "time column"] | None,
+        init_time: np.ndarray,
+    ) -> None:
+        self.world, self.initial = world, initial
+        self.cells: dict[int, Tensor] = {}
+        self.begin = None
+        if series is not None:
+            condition = torch.from_numpy(conditions(init_time, world.step))
+            self.begin = recent_series(series[recent(initial.index, world)], condition)
+
+    def around(self, halo: int) -> Float[Tensor, "init token cell"]:
+        """Cells of every patch and of its surroundings."""
+        tokenizer = self.world.tokenizer
+        assert isinstance(tokenizer, GridTokenizer)
+        if halo not in self.cells:
+            self.cells[halo] = recent_cells(tokenizer, self.initial.states, halo)
+        return self.cells[halo]
+
+    def read(self, readouts: Readouts, leads: Sequence[int]) -> list[Tensor | None]:
+        """Fields ``[init, lead, token, cell]`` and series ``[init, lead, column]``, if any."""
+        latents = self.initial.latents
+        fields, series = None, None
+        if readouts.fields:
+            cells = self.around(readouts.halo)
+            each = [readouts.read_fields(i, latents[:, k], cells) for k, i in enumerate(leads)]
+            fields = torch.stack(each, 1)
+        if readouts.series and self.begin is not None:
+            each = [readouts.read_series(i, latents[:, k], self.begin) for k, i in enumerate(leads)]
+            series = torch.stack(each, 1)
+        return [fields, series]
+
+    def spread(self, readouts: Readouts, leads: Sequence[int]) -> list[Tensor | None]:
+        """What members add: ``[init, lead, member, token, cell]``, ``[init, lead, member, column]``."""
+        away = self.initial.members - self.initial.latents[:, None]
+        shape, flat = away.shape[:2], away.flatten(0, 1)
+        fields, series = None, None
+        if readouts.fields:
+            each = [
+                readouts.read_fields(i, flat[:, k], flat[:, k, :, :0]) for k, i in enumerate(leads)
+            ]
+            fields = torch.stack([e.view(*shape, *e.shape[1:]) for e in each], 1)
+        if readouts.series and self.begin is not None:
+            each = [
+                readouts.read_series(i, flat[:, k], flat[:, k, 0, :0]) for k, i in enumerate(leads)
+            ]
+            series = torch.stack([e.view(*shape, *e.shape[1:]) for e in each], 1)
+        return [fields, series]
+
+
+def load_world(folder: Path) -> WorldModel:
+    """Read what `WorldModel.save` wrote; see `load`."""
+    return WorldModel(**read_world(folder))
+
+
+def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
+    """Load a world model from a run directory or from the Hugging Face Hub; no code from it is executed.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to
+        forecast; or the id of a model on the Hub: ``hf://owner/name``, or ``owner/name`` where
+        there is no folder ``owner`` (needs ``pip install 'sciwm[hub]'``).
+    revision : str, optional
+        Branch, tag or commit on the Hub; name a commit to be sure of the same weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing, and the message says which verb writes it; or if the Hub has no such
+        model or cannot be reached.
+    ValueError
+        If the files are damaged, do not belong together, or were written by an incompatible
+        version.
+    ImportError
+        For the Hub, without huggingface_hub.
+    """
+    if isinstance(path, str) and is_hub_id(path):
+        return load_world(download(path, revision=revision))
+    if revision is not None:
+        raise ValueError(
+            f"got revision {revision!r} with the folder {path}, expected it for a model on the Hub"
+            " only"
         )
-        return Twin(backbone, kind=kind, cells=tokenizer.cells) if kind in TWINS else backbone
+    return load_world(Path(path))

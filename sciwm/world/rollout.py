@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,10 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sciwm.model.jepa import JEPA
-from sciwm.store.prepare import conditions
-
-if TYPE_CHECKING:
-    from sciwm.world.model import WorldModel
+from sciwm.store.forcing import conditions
+from sciwm.world.core import Core
 
 __all__ = ["Initial", "initial_positions", "lead_paths", "predicted_latents", "recent"]
 
@@ -100,19 +97,19 @@ def initial_positions(
         labelled ``which`` too.
     """
     back = (history - 1) * max(strides)
-    ahead = longest if label is not None else 0
-    if len(segment) <= back + ahead:
+    reach = longest if label is not None else 0
+    if len(segment) <= back + reach:
         return np.empty(0, dtype=np.int64)
-    start = np.arange(back, len(segment) - ahead)
-    good = segment[start - back] == segment[start + ahead]
+    start = np.arange(back, len(segment) - reach)
+    good = segment[start - back] == segment[start + reach]
     if label is not None:
         outside = np.concatenate([[0], np.cumsum(label != which)])
-        good &= outside[start + ahead + 1] == outside[start - back]
+        good &= outside[start + reach + 1] == outside[start - back]
     return np.asarray(start[good])
 
 
 def predicted_latents(
-    world: "WorldModel",
+    world: Core,
     state: xr.DataArray,
     index: np.ndarray,
     lead_steps: Sequence[int],
@@ -159,8 +156,8 @@ def predicted_latents(
             context = block[
                 torch.from_numpy(np.searchsorted(places, part[:, None] + offsets[stride]))
             ]
-            ahead = stride * np.arange(1, max(wanted) + 1)
-            valid_time = world.step.add(time[part][:, None], ahead)
+            steps = stride * np.arange(1, max(wanted) + 1)
+            valid_time = world.step.add(time[part][:, None], steps)
             noise = _draw_noise(world, part, members, stride, max(wanted)) if members else None
             for count, latent in enumerate(
                 _roll(world, context, valid_time, stride, noise), start=1
@@ -175,13 +172,13 @@ def predicted_latents(
         yield Initial(part, states, latents[:, 0], latents[:, 1:])
 
 
-def recent(index: np.ndarray, world: "WorldModel") -> np.ndarray:
+def recent(index: np.ndarray, world: Core) -> np.ndarray:
     """Positions of the states that a readout sees beside latents, ``[init, history]``: as many as a context holds, newest first."""
     return np.asarray(index)[:, None] - min(world.strides) * np.arange(world.network.history)
 
 
-def _check_members(world: "WorldModel", members: int) -> None:
-    if members and not world.config.model.noise_dim:
+def _check_members(world: Core, members: int) -> None:
+    if members and not world.noise_dim:
         raise ValueError(
             f"got members = {members}, expected 0, because the model predicts a single future: for"
             " ensembles, train one with model.noise_dim = 32"
@@ -189,10 +186,10 @@ def _check_members(world: "WorldModel", members: int) -> None:
 
 
 def _draw_noise(
-    world: "WorldModel", index: np.ndarray, members: int, stride: int, leads: int
+    world: Core, index: np.ndarray, members: int, stride: int, leads: int
 ) -> Float[Tensor, "init member lead noise"]:
     """Noise of every initial time and member, whatever the others and the leads asked for; first comes the future without."""
-    seed, shape = world.config.seed, (leads, world.config.model.noise_dim)
+    seed, shape = world.seed, (leads, world.noise_dim)
     noise = torch.zeros(len(index), 1 + members, *shape)
     for row, member in np.ndindex(len(index), members):
         drawn = np.random.default_rng([seed, stride, int(index[row]), member]).standard_normal(
@@ -202,8 +199,8 @@ def _draw_noise(
     return noise
 
 
-def _check_finite(world: "WorldModel", block: Tensor, times: np.ndarray) -> None:
-    if world.config.data.missing == "mask":
+def _check_finite(world: Core, block: Tensor, times: np.ndarray) -> None:
+    if world.missing == "mask":
         return
     holes = ~block.isfinite().flatten(1).all(1)
     if holes.any():
@@ -217,7 +214,7 @@ def _check_finite(world: "WorldModel", block: Tensor, times: np.ndarray) -> None
 
 @torch.no_grad()
 def _roll(
-    world: "WorldModel",
+    world: Core,
     context: Float[Tensor, "init time *state"],
     valid_time: np.ndarray,
     stride: int,
@@ -227,22 +224,23 @@ def _roll(
     features, valid = world.tokenize(torch.nan_to_num(context), torch.isfinite(context))
     history = world.network.encode(features, valid)
     condition = torch.from_numpy(conditions(valid_time, world.step))
-    usable, local = None if valid is None else valid.any(1), world.local_conditions(condition)
+    valid_tokens = None if valid is None else valid.any(1)
+    local = world.local_conditions(condition)
     if noise is None:
         lead = torch.full((len(context),), float(stride))
         yield from world.network.rollout(
-            history, usable, conditions=condition, lead_steps=lead, local=local
+            history, valid_tokens, conditions=condition, lead_steps=lead, local=local
         )
         return
     assert isinstance(world.network, JEPA)
     history, condition = (x.repeat_interleave(noise.shape[1], 0) for x in (history, condition))
-    usable, local = (
-        None if x is None else x.repeat_interleave(noise.shape[1], 0) for x in (usable, local)
+    valid_tokens, local = (
+        None if x is None else x.repeat_interleave(noise.shape[1], 0) for x in (valid_tokens, local)
     )
     lead = torch.full((len(history),), float(stride))
     yield from world.network.rollout(
         history,
-        usable,
+        valid_tokens,
         conditions=condition,
         lead_steps=lead,
         local=local,

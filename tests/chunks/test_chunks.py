@@ -46,18 +46,9 @@ def make(values, *, chunks, version=3, codec="blosc", store=None, **options):
     store = MemoryStore() if store is None else store
     group = zarr.open_group(store, mode="a", zarr_format=version)
     compressors = V3[codec] if version == 3 else V2[codec]
-    settings = {
-        "chunks": chunks,
-        "compressors": compressors or None,
-        "config": {"write_empty_chunks": True},
-        **options,
-    }
-    array = group.create_array(
-        settings.pop("name", "a"),
-        shape=values.shape,
-        dtype=settings.pop("dtype", values.dtype),
-        **settings,
-    )
+    settings = {"name": "a", "dtype": values.dtype, "config": {"write_empty_chunks": True}}
+    settings |= {"chunks": chunks, "compressors": compressors or None, **options}
+    array = group.create_array(shape=values.shape, **settings)
     array[...] = values
     return zarr.open_group(store, mode="r+")[array.path]
 
@@ -95,14 +86,11 @@ def test_reads_what_zarr_reads(layout, codec, dtype, separator):
     shape, chunks, start, stop = layout
     version, name = codec
     values = (normal(*shape) * 40).clip(0, 200).astype(dtype)
-    options = {
-        "chunk_key_encoding": {"name": "default" if version == 3 else "v2", "separator": separator}
-    }
+    keys = {"name": "default" if version == 3 else "v2", "separator": separator}
+    options = {"chunk_key_encoding": keys}
     if version == 3 and values.dtype.itemsize > 1:
-        options |= {
-            "serializer": BytesCodec(endian="big" if dtype[0] == ">" else "little"),
-            "dtype": values.dtype.newbyteorder("="),
-        }
+        serializer = BytesCodec(endian="big" if dtype[0] == ">" else "little")
+        options |= {"serializer": serializer, "dtype": values.dtype.newbyteorder("=")}
     array = make(values, chunks=chunks, version=version, codec=name, **options)
     assert decoding(array.metadata)[0] is not None
     out, found = read(Piece(array, None), start=start, stop=stop)
@@ -121,12 +109,8 @@ def test_whole_chunks_are_decoded_in_place_or_copied(codec, shuffled):
         for i, v in enumerate(values)
     ]
     order = (2, 0, 1) if shuffled else (0, 1, 2)
-    out, found = read(
-        *(Piece(arrays[v], slice(i, i + 1)) for i, v in enumerate(order)),
-        start=4,
-        stop=18,
-        shape=(3, 3, 4),
-    )
+    pieces = [Piece(arrays[v], slice(i, i + 1)) for i, v in enumerate(order)]
+    out, found = read(*pieces, start=4, stop=18, shape=(3, 3, 4))
     assert np.array_equal(out, np.stack([values[v] for v in order], 1)[4:18])
     assert found == Found(False, ())
     whole, _ = read(Piece(arrays[0], None), start=4, stop=16)
@@ -186,18 +170,15 @@ def test_packed_values_are_those_of_xarray(tmp_path, version, dtype, packing):
     stored = np.random.default_rng(1).integers(0, 200, (9, 3, 4)).astype(dtype)
     stored[5, 1, 2] = fill
     raw = xr.Dataset({"x": (("time", "a", "b"), stored, {"missing_value": fill, **packing})})
+    encoding = {"x": {"chunks": (2, 3, 3)}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        raw.to_zarr(
-            tmp_path, zarr_format=version, consolidated=False, encoding={"x": {"chunks": (2, 3, 3)}}
-        )
-        expected = xr.open_dataset(tmp_path, engine="zarr", consolidated=False)["x"].values.astype(
-            np.float32
-        )
+        raw.to_zarr(tmp_path, zarr_format=version, consolidated=False, encoding=encoding)
+        opened = xr.open_dataset(tmp_path, engine="zarr", consolidated=False)
+        expected = opened["x"].values.astype(np.float32)
     array = zarr.open_group(tmp_path, mode="r")["x"]
-    piece = Piece(
-        array, None, packing.get("scale_factor", 1.0), packing.get("add_offset", 0.0), float(fill)
-    )
+    scale, offset = packing.get("scale_factor", 1.0), packing.get("add_offset", 0.0)
+    piece = Piece(array, None, scale, offset, float(fill))
     out, found = read(piece)
     assert np.isnan(expected[5, 1, 2])
     assert np.array_equal(out, expected, equal_nan=True)
@@ -387,9 +368,8 @@ def test_many_threads_read_different_blocks(local, tmp_path):
         for _ in range(30):
             start, stop = np.sort(rng.choice(401, 2, replace=False)).tolist()
             out = np.empty((stop - start, 2, 5, 6), np.float32)
-            if reader.read(start, stop, out) != Found(False, ()) or not np.array_equal(
-                out, expected[start:stop]
-            ):
+            found = reader.read(start, stop, out)
+            if found != Found(False, ()) or not np.array_equal(out, expected[start:stop]):
                 wrong.append((start, stop))
 
     threads = [threading.Thread(target=work, args=(s,)) for s in range(4)]
@@ -407,13 +387,8 @@ def test_the_cache_serves_a_remote_store_until_its_metadata_change(tmp_path):
     cache = Cache(tmp_path)
 
     def again(values, codec):
-        make(
-            values,
-            chunks=(4, 3),
-            codec=codec,
-            store=zarr.storage.FsspecStore.from_url(url),
-            overwrite=True,
-        )
+        store = zarr.storage.FsspecStore.from_url(url)
+        make(values, chunks=(4, 3), codec=codec, store=store, overwrite=True)
         return zarr.open_group(url, mode="r")["a"]
 
     array = again(values, "blosc")
@@ -428,9 +403,8 @@ def test_the_cache_serves_a_remote_store_until_its_metadata_change(tmp_path):
 def test_zstd_frames_tell_their_size():
     for count in (0, 10, 255, 256, 300, 65791, 65792, 200_000):
         assert _zstd_size(numcodecs.Zstd().encode(bytes(count) if count else b"")) == count
-    unsized = (
-        bytes.fromhex("28b52ffd0058") + bytes.fromhex("210000") + b"abcd"
-    )  # One raw block of 4 bytes, in a window.
+    # One raw block of 4 bytes, in a window.
+    unsized = bytes.fromhex("28b52ffd0058") + bytes.fromhex("210000") + b"abcd"
     assert _zstd_size(unsized) is None
     store = MemoryStore()
     array = make(np.zeros((2, 1), np.float32), chunks=(1, 1), codec="zstd", store=store)
@@ -443,17 +417,12 @@ def test_arguments_that_fit_nothing_are_refused():
     array = make(normal(10, 3), chunks=(4, 3), store=store)
     with pytest.raises(ValueError, match="no pieces"):
         ChunkReader([])
+    shorter = make(normal(9, 3), chunks=(4, 3), store=store, name="b")
     with pytest.raises(ValueError, match="different numbers of times"):
-        ChunkReader(
-            [
-                Piece(array, None),
-                Piece(make(normal(9, 3), chunks=(4, 3), store=store, name="b"), None),
-            ]
-        )
+        ChunkReader([Piece(array, None), Piece(shorter, None)])
+    dates = make(np.zeros(4, "M8[s]"), chunks=(2,), version=2)
     with pytest.raises(ValueError, match="expected numbers"):
-        ChunkReader(
-            [Piece(make(np.zeros(4, "M8[s]"), chunks=(2,), version=2, store=MemoryStore()), None)]
-        )
+        ChunkReader([Piece(dates, None)])
     reader = ChunkReader([Piece(array, None)])
     for start, stop in [(-1, 2), (3, 3), (0, 11)]:
         with pytest.raises(ValueError, match="within the 10 times"):

@@ -17,12 +17,8 @@ def damaged(folder, suffix):
     ds = small_climate(years=3).load()
     path = folder / f"a.{suffix}"
     if suffix == "zarr":
-        ds.to_zarr(
-            path,
-            encoding={v: {"chunks": CHUNKS} for v in ds.data_vars},
-            zarr_format=3,
-            consolidated=False,
-        )
+        encoding = {v: {"chunks": CHUNKS} for v in ds.data_vars}
+        ds.to_zarr(path, encoding=encoding, zarr_format=3, consolidated=False)
         chunk = path / "t850" / "c" / "3" / "0" / "0"
         chunk.write_bytes(chunk.read_bytes()[:100])
         return path, ds
@@ -50,12 +46,8 @@ def test_the_damaged_chunk_is_named(tmp_path, suffix):
 def test_prepare_stops_there_and_leaves_nothing_that_looks_finished(tmp_path, suffix):
     path, ds = damaged(tmp_path, suffix)
     year = int(ds["time"].dt.year[0])
+    out, train = tmp_path / "t.zarr", [str(year), str(year + 1)]
     with pytest.raises(OSError, match=rf"t850.*a\.{suffix}, chunk 3/0/0 \(time 300…399"):
-        prepare(
-            open_dataset(path),
-            tmp_path / "t.zarr",
-            blocks=Blocks(train=[str(year), str(year + 1)]),
-            fit=Fit(harmonics=1),
-            progress=False,
-        )
-    assert not (tmp_path / "t.zarr").exists()
+        blocks, fit = Blocks(train=train), Fit(harmonics=1)
+        prepare(open_dataset(path), out, blocks=blocks, fit=fit, progress=False)
+    assert not out.exists()

@@ -13,18 +13,11 @@ def forecast(num=7, *, hours=24, calendar="standard", seed=0):
     """Forecasts with as many initial times, drawn at random."""
     ds = open_dataset(testing.small_climate(years=1, calendar=calendar, grid=(3, 4)))
     rng = np.random.default_rng(seed)
-    start = xr.date_range(
-        "2001-03-01",
-        periods=num,
-        freq=f"{hours}h",
-        calendar=calendar,
-        use_cftime=calendar != "standard",
-    )
+    dates = {"calendar": calendar, "use_cftime": calendar != "standard"}
+    start = xr.date_range("2001-03-01", periods=num, freq=f"{hours}h", **dates)
     dims = ("init_time", "lead_time", "latitude", "longitude")
-    data = {
-        n: (dims, rng.normal(size=(num, 2, 3, 4)).astype("float32"), ds[n].attrs)
-        for n in ds.data_vars
-    }
+    fields = {n: rng.normal(size=(num, 2, 3, 4)).astype("float32") for n in ds.data_vars}
+    data = {n: (dims, values, ds[n].attrs) for n, values in fields.items()}
     lead = np.array([24, 120], "timedelta64[h]").astype("timedelta64[ns]")
     coords = {
         "init_time": np.asarray(start.values),
@@ -46,9 +39,8 @@ def batches(ds, sizes):
 @pytest.mark.parametrize("hours", [24, 6])
 def test_round_trip(tmp_path, sizes, hours, calendar):
     ds = forecast(hours=hours, calendar=calendar)
-    path = write_forecast(
-        batches(ds, sizes), tmp_path / "out.zarr", total=sum(sizes), attrs={"method": "jepa"}
-    )
+    attrs = {"method": "jepa"}
+    path = write_forecast(batches(ds, sizes), tmp_path / "out.zarr", total=sum(sizes), attrs=attrs)
     again = open_forecast(str(path)).load()
     assert again.attrs["method"] == "jepa"
     for name in ds.data_vars:
@@ -62,13 +54,9 @@ def test_round_trip(tmp_path, sizes, hours, calendar):
 def test_layout_on_disk(tmp_path):
     path = write_forecast(batches(forecast(), [4, 3]), tmp_path / "deep" / "out.zarr", total=7)
     with xr.open_zarr(path, consolidated=False) as raw:
-        assert dict(raw.sizes) == {
-            "time": 7,
-            "prediction_timedelta": 2,
-            "latitude": 3,
-            "longitude": 4,
-        }
         assert raw.z500.dims == ("time", "prediction_timedelta", "latitude", "longitude")
+        assert raw.z500.shape == (7, 2, 3, 4)
+        assert len(raw.sizes) == 4
         assert raw.time.attrs["standard_name"] == "forecast_reference_time"
         assert raw.prediction_timedelta.dtype == "timedelta64[ns]"
 
@@ -77,11 +65,8 @@ def test_names_and_order_of_the_source_come_back(tmp_path):
     wild = testing.small_climate(years=1).drop_vars("segment").drop_attrs()
     for name, units in (("z500", "m2 s-2"), ("t850", "K")):
         wild[name].attrs["units"] = units
-    wild = (
-        wild.isel(latitude=slice(None, None, -1))
-        .assign_coords(longitude=wild.longitude % 360)
-        .sortby("longitude")
-    )
+    wild = wild.isel(latitude=slice(None, None, -1))
+    wild = wild.assign_coords(longitude=wild.longitude % 360).sortby("longitude")
     wild = wild.rename(latitude="lat", longitude="lon")
     lead = np.array([24], "timedelta64[h]").astype("timedelta64[ns]")
     some = open_dataset(wild).isel(time=slice(5, 8)).drop_vars("segment")
@@ -89,10 +74,8 @@ def test_names_and_order_of_the_source_come_back(tmp_path):
     disk = to_disk_layout(one.load())
     np.testing.assert_array_equal(disk.lat, wild.lat)
     np.testing.assert_array_equal(disk.lon, wild.lon)
-    np.testing.assert_array_equal(
-        disk.t850.isel(prediction_timedelta=0).transpose("time", "lat", "lon"),
-        wild.t850.isel(time=slice(5, 8)),
-    )
+    first_lead = disk.t850.isel(prediction_timedelta=0).transpose("time", "lat", "lon")
+    np.testing.assert_array_equal(first_lead, wild.t850.isel(time=slice(5, 8)))
 
 
 def test_an_exception_midway_leaves_no_store(tmp_path):
@@ -106,9 +89,8 @@ def test_an_exception_midway_leaves_no_store(tmp_path):
     assert not out.exists()
     # And does not stand in the way of the next attempt.
     write_forecast(batches(forecast(seed=1), [7]), out, total=7)
-    np.testing.assert_array_equal(
-        open_forecast(str(out)).z500.transpose("init_time", "lead_time", ...), forecast(seed=1).z500
-    )
+    written = open_forecast(str(out)).z500.transpose("init_time", "lead_time", ...)
+    np.testing.assert_array_equal(written, forecast(seed=1).z500)
     assert [p.name for p in tmp_path.iterdir()] == ["out.zarr"]
 
 
@@ -132,10 +114,9 @@ def test_only_one_batch_is_held(tmp_path):
 
     def watched():
         for batch in batches(forecast(), [3, 2, 2]):
-            counts.append(
-                xr.open_zarr(partial, consolidated=False).sizes["time"] if partial.exists() else 0
-            )
+            if partial.exists():
+                counts.append(xr.open_zarr(partial, consolidated=False).sizes["time"])
             yield batch
 
     write_forecast(watched(), tmp_path / "out.zarr", total=7)
-    assert counts == [0, 3, 5]
+    assert counts == [3, 5]

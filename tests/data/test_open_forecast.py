@@ -44,15 +44,13 @@ def test_weatherbench_layout(form: str, tmp_path: Path) -> None:
     assert (ds["lead_time"].values / np.timedelta64(1, "h")).tolist() == LEADS
     assert ds["init_time"].dtype == "datetime64[ns]"
     assert ds["longitude"].values.tolist() == [-10.0, 0.0, 10.0]
-    expected = source["geopotential"].transpose(
-        "time", "prediction_timedelta", "number", "level", "latitude", "longitude"
-    )
+    order = ("time", "prediction_timedelta", "number", "level", "latitude", "longitude")
+    expected = source["geopotential"].transpose(*order)
     np.testing.assert_array_equal(ds["z"].values, expected.values[..., ::-1, :][..., [2, 0, 1]])
     assert ds["z"].chunks is not None
     back = to_original(ds)
-    xr.testing.assert_allclose(
-        back["geopotential"], source["geopotential"].transpose(*back["geopotential"].dims)
-    )
+    restored = back["geopotential"]
+    xr.testing.assert_allclose(restored, source["geopotential"].transpose(*restored.dims))
     again = open_forecast(back)
     xr.testing.assert_equal(again, ds)
     assert fingerprint(again) == fingerprint(ds)
@@ -100,12 +98,8 @@ def test_ours_index_component_and_molecule() -> None:
     assert ds["phi"].dims == ("init_time", "lead_time")
     assert (ds["init_time"].attrs["units"], ds["lead_time"].attrs["units"]) == ("ps", "ps")
     truth = open_dataset(molecule(units="angstrom"))
-    forecast = (
-        truth.rename(time="init_time")
-        .drop_vars("segment")
-        .expand_dims(lead_time=lead[1])
-        .drop_vars("mass")
-    )
+    forecast = truth.drop_vars(["segment", "mass"]).rename(time="init_time")
+    forecast = forecast.expand_dims(lead_time=lead[1])
     forecast["lead_time"].attrs["units"] = "ps"
     stored = to_original(forecast)
     assert stored["positions"].attrs["units"] == "angstrom"
@@ -149,11 +143,8 @@ def test_truth_and_forecast_agree_after_a_trip_through_the_store() -> None:
         {"time": days(5), "lat": [60.0, 45.0, 30.0], "lon": longitude},
     )
     truth = open_dataset(source)
-    forecast = (
-        truth.rename(time="init_time")
-        .drop_vars("segment")
-        .expand_dims(lead_time=np.array([24], "timedelta64[h]").astype("m8[ns]"))
-    )
+    lead = np.array([24], "timedelta64[h]").astype("m8[ns]")
+    forecast = truth.drop_vars("segment").rename(time="init_time").expand_dims(lead_time=lead)
     opened = open_forecast(to_original(forecast))
     xr.testing.assert_equal(opened["longitude"], truth["longitude"])
     np.testing.assert_array_equal(opened["z"][:, 0], truth["z"])

@@ -47,9 +47,8 @@ def test_every_format_gives_the_same_canonical_fields(name: str, tmp_path: Path)
 def test_variables_of_a_zarr_store_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     names = ["v850", "t850", "z500", "q850", "u850", "t2m", "msl"]
     units = {"v": "m s-1", "t": "K", "z": "m2 s-2", "q": "kg kg-1", "u": "m s-1", "m": "Pa"}
-    grid({n: units[n[0]] for n in names}).to_zarr(
-        tmp_path / "s.zarr", zarr_format=3, consolidated=False
-    )
+    source = grid({n: units[n[0]] for n in names})
+    source.to_zarr(tmp_path / "s.zarr", zarr_format=3, consolidated=False)
     assert list(open_dataset(tmp_path / "s.zarr").data_vars) == sorted(names)
 
 
@@ -60,10 +59,9 @@ def test_urls_open_through_fsspec(name: str) -> None:
     if name.endswith("zarr"):
         source.to_zarr(url, zarr_format=3, consolidated=False)
     else:
-        data = source.to_netcdf(
-            format="NETCDF4" if "four" in name else "NETCDF3_64BIT",
-            engine="h5netcdf" if "four" in name else "scipy",
-        )
+        four = "four" in name
+        kind, engine = ("NETCDF4", "h5netcdf") if four else ("NETCDF3_64BIT", "scipy")
+        data = source.to_netcdf(format=kind, engine=engine)
         with fsspec.open(url, "wb") as file:
             file.write(data)
     np.testing.assert_array_equal(open_dataset(url)["t850"].sum(), source["t850"].sum())
@@ -109,13 +107,11 @@ def test_chunks_follow_the_store(tmp_path: Path) -> None:
         {"t850": (("time", "lat", "lon"), np.zeros((400, 30, 40), "float32"), {"units": "K"})},
         {"time": days(400), "lat": np.linspace(-80, 80, 30), "lon": np.arange(40) * 9.0},
     )
-    source.to_netcdf(
-        tmp_path / "huge.nc", encoding={"t850": {"zlib": True, "chunksizes": (400, 30, 40)}}
-    )
+    huge = {"t850": {"zlib": True, "chunksizes": (400, 30, 40)}}
+    source.to_netcdf(tmp_path / "huge.nc", encoding=huge)
     assert open_dataset(tmp_path / "huge.nc")["t850"].chunksizes["time"] == (400,)
-    source.to_netcdf(
-        tmp_path / "small.nc", encoding={"t850": {"zlib": True, "chunksizes": (7, 10, 40)}}
-    )
+    small = {"t850": {"zlib": True, "chunksizes": (7, 10, 40)}}
+    source.to_netcdf(tmp_path / "small.nc", encoding=small)
     sizes = open_dataset(tmp_path / "small.nc")["t850"].chunksizes
     assert (sizes["latitude"], sizes["longitude"]) == ((30,), (40,))
     given = open_dataset(tmp_path / "small.nc", chunks={"time": 50})["t850"].chunksizes
@@ -157,9 +153,8 @@ def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
 def test_missing_paths_list_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "era5_daily.nc").write_text("")
     (tmp_path / "readme.md").write_text("")
-    with pytest.raises(
-        FileNotFoundError, match=r"does not exist.*did you mean 'era5_daily.nc'.*readme.md"
-    ):
+    near = r"does not exist.*did you mean 'era5_daily.nc'.*readme.md"
+    with pytest.raises(FileNotFoundError, match=near):
         open_dataset(tmp_path / "era5_dayly.nc")
     with pytest.raises(FileNotFoundError, match=r"matches nothing.*era5_daily.nc"):
         open_dataset(tmp_path / "era6*.nc")

@@ -16,21 +16,12 @@ pytestmark = pytest.mark.filterwarnings(
 
 def _write(path: Path, day: int, name: str, kind: str, level: int, values: np.ndarray) -> None:
     message = eccodes.codes_grib_new_from_samples("regular_ll_pl_grib1")
-    keys = {
-        "Ni": 6,
-        "Nj": 3,
-        "latitudeOfFirstGridPointInDegrees": 60,
-        "latitudeOfLastGridPointInDegrees": 0,
-    }
+    keys = {"Ni": 6, "Nj": 3}
+    keys |= {"latitudeOfFirstGridPointInDegrees": 60, "latitudeOfLastGridPointInDegrees": 0}
     keys |= {"longitudeOfFirstGridPointInDegrees": 0, "longitudeOfLastGridPointInDegrees": 300}
     keys |= {"iDirectionIncrementInDegrees": 60, "jDirectionIncrementInDegrees": 30}
-    keys |= {
-        "date": 20010100 + day,
-        "time": 0,
-        "typeOfLevel": kind,
-        "level": level,
-        "shortName": name,
-    }
+    keys |= {"date": 20010100 + day, "time": 0}
+    keys |= {"typeOfLevel": kind, "level": level, "shortName": name}
     for key, value in keys.items():
         eccodes.codes_set(message, key, value)
     eccodes.codes_set_values(message, values.ravel())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sciwm.model.layers import Attention, Block, ConditionedBlock, TokenDropout
+from sciwm.model.settings import Sizes
 
 
 def test_dropout_mask_is_shared_by_tokens_and_keeps_the_mean():
@@ -25,7 +26,7 @@ def test_dropout_is_off_when_not_training():
 
 
 def test_conditioned_block_starts_as_the_identity():
-    block = ConditionedBlock(dim=16, num_heads=4, ratio=2.0, dropout=0.5).train()
+    block = ConditionedBlock(Sizes(token_dim=16, mlp_ratio=2.0, dropout=0.5)).train()
     tokens = torch.randn(3, 7, 16)
     for condition in (torch.zeros(3, 16), 100 * torch.randn(3, 16)):
         assert torch.equal(block(tokens, condition, None), tokens)
@@ -34,7 +35,7 @@ def test_conditioned_block_starts_as_the_identity():
 
 def test_asking_for_the_last_tokens_gives_the_last_of_all():
     torch.manual_seed(0)
-    block = ConditionedBlock(dim=16, num_heads=4, ratio=2.0, dropout=0.0)
+    block = ConditionedBlock(Sizes(token_dim=16, mlp_ratio=2.0, dropout=0.0))
     torch.nn.init.normal_(block.modulate.weight)
     tokens, condition = torch.randn(3, 7, 16), torch.randn(3, 16)
     valid = torch.rand(3, 7) > 0.3
@@ -67,7 +68,7 @@ def test_attention_is_the_same_under_autocast_on_a_cpu():
 
 
 def test_a_state_without_any_data_stays_finite():
-    block = Block(dim=8, num_heads=2, ratio=2.0, dropout=0.0)
+    block = Block(Sizes(token_dim=8, num_heads=2, mlp_ratio=2.0, dropout=0.0))
     tokens = torch.randn(2, 3, 8, requires_grad=True)
     out = block(tokens, torch.tensor([[True] * 3, [False] * 3]))
     assert torch.isfinite(out).all()

@@ -7,6 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sciwm.model.jepa import JEPA
 from sciwm.model.ranks import first_rank_of, num_ranks, sum_over_ranks, total_over_ranks
+from sciwm.model.settings import Inputs, Objective, Sizes
 from tests.two_ranks import run_on_two_ranks
 
 STEPS, BATCH, TOKENS, FEATURES = 50, 24, 6, 5
@@ -21,31 +22,21 @@ class Loss(nn.Module):
 
     def forward(self, features, valid, lead_steps):
         known = {"condition": features.new_zeros(*features.shape[:2], 0), "lead_steps": lead_steps}
-        if self.network.anchor:
+        if self.network.objective.anchor:
             seen = (
                 torch.ones_like(features, dtype=torch.bool)
                 if valid is None
                 else valid[..., None].expand_as(features)
             )
             known |= {"cells": features, "seen": seen}
-        return self.network.loss(features, valid, target_features=features, **known)
+        return self.network.loss(features, valid, **known)
 
 
 def network(kind, anchor):
     torch.manual_seed(3)
-    sizes = {
-        "token_dim": 16,
-        "encoder_blocks": 1,
-        "predictor_blocks": 1,
-        "num_heads": 2,
-        "dropout": 0.0,
-        "history": 2,
-    }
-    position = torch.randn(TOKENS, 3)
-    sizes |= {"feature_dim": FEATURES, "condition_dim": 0, "local_dim": 0, "cells": FEATURES}
-    jepa = JEPA(
-        position=position, kind=kind, ema_decay=0.9, num_directions=16, anchor=anchor, **sizes
-    )
+    sizes = Sizes(token_dim=16, encoder_blocks=1, predictor_blocks=1, num_heads=2, dropout=0.0)
+    inputs = Inputs(torch.randn(TOKENS, 3), FEATURES, 0, 0, FEATURES)
+    jepa = JEPA(inputs, sizes, Objective(kind, ema_decay=0.9, num_directions=16, anchor=anchor))
     jepa.hidden.requires_grad_(False)  # stands for dropped tokens, and none is dropped here
     return jepa
 

@@ -4,14 +4,16 @@ import pytest
 import torch
 
 from sciwm.model.loss import pixel_error
-from sciwm.model.twins import TWINS, Twin
+from sciwm.model.objectives import TWINS
+from sciwm.model.settings import Objective
+from sciwm.model.twins import Twin
 from tests.model.test_jepa import FEATURES, TOKENS, jepa, window
 
 CELLS = 3
 
 
 def twin(kind, **options):
-    return Twin(jepa(**options), kind=kind, cells=CELLS)
+    return Twin(jepa(cells=CELLS, **options), Objective(kind))
 
 
 def inputs(kind, *, features, condition, lead_steps, seed=2, time=4, keep=4):

@@ -27,10 +27,9 @@ def path(tmp_path_factory):
 @pytest.mark.parametrize("scope", ["token", "shared"])
 @pytest.mark.parametrize("kind", ["supervised", "autoencoder"])
 def test_the_decoder_is_the_head(path, tmp_path, kind, scope):
-    world = build_world(config(objective={"kind": kind}, probe={"scope": scope}), path)
-    probed = fit_probes(
-        world, open_training_store(path), probe=world.config.probe, lead_steps=LEADS
-    )
+    settings = config(objective={"kind": kind}, probe={"scope": scope})
+    world = build_world(settings, path)
+    probed = fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
     sample = next(readout_samples(world, open_training_store(path), which="test", lead_steps=LEADS))
     probed.save(tmp_path)
     for model in (probed, sciwm.load(tmp_path)):
@@ -44,12 +43,11 @@ def test_the_decoder_is_the_head(path, tmp_path, kind, scope):
 
 
 def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
-    world = build_world(config(objective={"kind": "masked_autoencoder", "mask_ratio": 0.5}), path)
-    probed = fit_probes(
-        world, open_training_store(path), probe=world.config.probe, lead_steps=LEADS
-    )
+    settings = config(objective={"kind": "masked_autoencoder", "mask_ratio": 0.5})
+    world = build_world(settings, path)
+    probed = fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
     assert set(probed.readouts) == {"residual", "latent"}
-    assert probed.readouts["latent"].fields[0].weight.shape[1] == 2 * world.config.model.token_dim
+    assert probed.readouts["latent"].fields[0].weight.shape[1] == 2 * settings.model.token_dim
     ds = testing.small_climate(years=1)
     probed.save(tmp_path)
     init = ds["time"].values[5:8]
@@ -72,10 +70,10 @@ def test_readouts_on_part_of_the_block_are_those_of_its_samples(path):
     places = stretch(np.arange(len(whole)), 0.1, seed=4)
     assert len(part) == count
     torch.testing.assert_close(part, whole[places])
-    few = dataclasses.replace(world.config.probe, fraction=0.1)
+    few = dataclasses.replace(config().probe, fraction=0.1)
     readouts = [
         fit_probes(world, ds, probe=p, lead_steps=LEADS).readouts["residual"]
-        for p in (few, world.config.probe)
+        for p in (few, config().probe)
     ]
     assert not torch.equal(readouts[0].fields[0].weight, readouts[1].fields[0].weight)
 

@@ -6,7 +6,7 @@ import torch
 
 from sciwm import testing
 from sciwm.probe.samples import readout_samples
-from sciwm.probe.targets import target_series
+from sciwm.readout.targets import target_series
 from sciwm.store.prepare import open_training_store
 from tests.worlds import climate_world, config, molecule_world
 
@@ -35,7 +35,7 @@ def test_fields_and_series_of_the_block(grid, which):
     target = store.target.values
     mean = target[store.split.values == 0].mean(0)
     begin = 0
-    for sample in readout_samples(world, store, which=which, lead_steps=LEADS, batch_size=32):
+    for sample in readout_samples(world, store, which=which, lead_steps=LEADS, halo=1):
         index = np.array(expected[begin : begin + len(sample.latents)])
         begin += len(index)
         cells = [world.tokenizer.surroundings(state[index - back], 1) for back in (0, 1)]
@@ -66,9 +66,7 @@ def test_molecules_have_series_only(tmp_path):
     world, path = molecule_world(tmp_path)
     store = open_training_store(path)
     samples = list(
-        readout_samples(
-            world, store, which="validation", lead_steps=(1, 5), batch_size=50, progress="probing"
-        )
+        readout_samples(world, store, which="validation", lead_steps=(1, 5), progress="probing")
     )
     assert sum(len(s.latents) for s in samples) == 120 - 1 - 5
     assert samples[0].later.shape[-1] == samples[0].initial.shape[-1] == 0

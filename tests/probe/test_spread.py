@@ -11,9 +11,9 @@ import sciwm
 from sciwm import testing
 from sciwm.config import ConfigError, load_config
 from sciwm.probe.fit import fit_probes
-from sciwm.probe.ridge import Ridge
 from sciwm.probe.samples import readout_samples, state_samples
 from sciwm.probe.spread import _calibrated, _Found
+from sciwm.readout.ridge import Ridge
 from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world, fit_world
 from sciwm.world.rollout import predicted_latents
@@ -36,7 +36,7 @@ def world(path, tmp_path_factory):
         train={"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 150},
     )
     made = build_world(settings, path)
-    assert fit_world(made, path, folder=tmp_path_factory.mktemp("run"), progress=False)
+    assert fit_world(made, path, settings, folder=tmp_path_factory.mktemp("run"), progress=False)
     return fit_probes(made, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
 
 
@@ -113,7 +113,6 @@ def test_calibration_by_hand(world, path):
         which="validation",
         lead_steps=LEADS,
         members=16,
-        batch_size=16,
     ):
         for lead in range(2):
             away = (sample.members[:, :, lead] - sample.latents[:, None, lead]).flatten(0, 1)
@@ -170,9 +169,7 @@ def test_series_have_members_too(tmp_path):
 
 def test_what_cannot_be_an_ensemble_is_refused(world, path, ds):
     plain = build_world(config(), path)
-    probed = fit_probes(
-        plain, open_training_store(path), probe=plain.config.probe, lead_steps=LEADS
-    )
+    probed = fit_probes(plain, open_training_store(path), probe=config().probe, lead_steps=LEADS)
     assert "spread" not in probed.readouts
     with pytest.raises(ValueError, match=r"got members = 4, expected 0, .* model.noise_dim"):
         probed.forecast(ds, members=4)
@@ -205,6 +202,6 @@ def test_without_members_noise_is_none(world, path):
     assert alone.members.shape[1] == 0
     torch.testing.assert_close(alone.latents, beside.latents, rtol=1e-4, atol=1e-5)
     assert float((beside.members - beside.latents[:, None]).abs().mean()) > 0.01
-    other = dataclasses.replace(world, config=dataclasses.replace(world.config, seed=1))
+    other = dataclasses.replace(world, seed=1)
     (changed,) = predicted_latents(other, state, index, LEADS, members=3)
     assert not torch.allclose(changed.members, beside.members)

@@ -32,15 +32,8 @@ def test_a_dozen_initial_times_meet_all_seasons():
     assert set((days[picked].astype("M8[M]").astype(int) % 12) // 3) == {0, 1, 2, 3}
     # sixteen new years' days a year apart would be one season: another number is taken
     yearly = pd.date_range("2001-01-01", periods=15 * 365 + 1, freq="D").values
-    assert (
-        len(
-            {
-                t.month
-                for t in pd.DatetimeIndex(yearly[np.linspace(0, 15 * 365, 16).round().astype(int)])
-            }
-        )
-        <= 2
-    )
+    sixteen = yearly[np.linspace(0, 15 * 365, 16).round().astype(int)]
+    assert len(set(pd.DatetimeIndex(sixteen).month)) <= 2
     picked = pick_cases(yearly, np.arange(len(yearly)))
     assert len(picked) < 16
     assert set((yearly[picked].astype("M8[M]").astype(int) % 12) // 3) == {0, 1, 2, 3}
@@ -66,30 +59,25 @@ def test_pictures_and_errors_are_those_of_the_fields():
     assert opened == typical.strftime("%Y-%m-%d %H:%M")
     assert f"opens with {opened}" in html
     assert options(html, 2) == ["1 day", "2 days", "3 days", "5 days"]
-    picked = [
-        int(np.flatnonzero(forecast["init_time"].values == np.datetime64(s))[0]) for s in stamps
-    ]
+    init = forecast["init_time"].values
+    picked = [int(np.flatnonzero(init == np.datetime64(s))[0]) for s in stamps]
     leads = np.array([1, 2, 3, 5])
     f = forecast["u850"].values[picked]
     o = observed["u850"].values[np.array(picked)[:, None] + leads]
-    scale, error = (
-        field_scale(np.stack([f, o]).astype("float32")),
-        diverging_scale((f - o).astype("float32")),
-    )
+    scale = field_scale(np.stack([f, o]).astype("float32"))
+    error = diverging_scale((f - o).astype("float32"))
     weight = np.cos(np.deg2rad(observed["latitude"].values))
     for c, k in ((0, 0), (5, 3), (len(picked) - 1, 2)):
         text, bars, *panels = frames[f"0,{c},{k}"]
         assert bars == 0
-        for (image, _), values, colors in zip(
-            panels, (f, o, f - o), (scale, scale, error), strict=True
-        ):
+        pictures = zip(panels, (f, o, f - o), (scale, scale, error), strict=True)
+        for (image, _), values, colors in pictures:
             expected = colors.colors[colors.indices(values[c, k].astype("float32"))][::-1]
             np.testing.assert_array_equal(decoded(images[image])[..., :3], expected)
         rmse = np.sqrt(np.average(((f - o)[c, k] ** 2).mean(axis=1), weights=weight))
         assert panels[2][1] == f"Difference, RMSE {rmse:.3g} m s⁻¹"
-        assert panels[1][1] == "Truth, " + (
-            pd.Timestamp(stamps[c]) + pd.Timedelta(days=int(leads[k]))
-        ).strftime("%Y-%m-%d %H:%M")
+        valid = pd.Timestamp(stamps[c]) + pd.Timedelta(days=int(leads[k]))
+        assert panels[1][1] == f"Truth, {valid:%Y-%m-%d %H:%M}"
         assert stamps[c] in text
     assert len(frames) == len(picked) * 4
 
@@ -117,9 +105,8 @@ def test_land_is_transparent_and_monthly_cases_name_months():
     field[:, 0, 0] = np.nan
     coords = {"time": time, "latitude": [-5.0, 0.0, 5.0], "longitude": [200.0, 210.0]}
     observed = xr.Dataset({"ssta": (("time", "latitude", "longitude"), field)}, coords)
-    forecast = (
-        observed.isel(time=[0, 1]).rename(time="init_time").expand_dims(lead_time=[1, 2], axis=1)
-    )
+    forecast = observed.isel(time=[0, 1]).rename(time="init_time")
+    forecast = forecast.expand_dims(lead_time=[1, 2], axis=1)
     forecast["lead_time"].attrs["units"] = "months"
     html = case_section(forecast, observed)
     images, frames = frames_of(html)

@@ -14,17 +14,15 @@ def test_a_spectrum_and_its_ratio_are_drawn_at_the_first_and_the_last_lead(drawn
     assert len(texts) == 4
     assert texts[1].startswith("Power of t850 at a lead of 5 days by zonal wavenumber.")
     top, bottom = drawn[1].axes
-    observed = table["observed_spectrum"].sel(channel="t850").isel(lead_time=-1).values[1:]
-    jepa = (
-        table["spectrum"].loc[{"channel": "t850", "method": "jepa"}].isel(lead_time=-1).values[1:]
-    )
+    last = table.sel(channel="t850").isel(lead_time=-1)
+    observed = last["observed_spectrum"].values[1:]
+    jepa = last["spectrum"].loc[{"method": "jepa"}].values[1:]
     np.testing.assert_allclose(top.lines[0].get_ydata(), jepa)
     np.testing.assert_allclose(top.lines[-1].get_ydata(), observed)
     np.testing.assert_allclose(bottom.lines[0].get_ydata(), jepa / observed)
     half = slice(len(observed) // 2, None)
-    assert (
-        f"JEPA (residual readout) {100 * jepa[half].sum() / observed[half].sum():.0f} %" in texts[1]
-    )
+    share = 100 * jepa[half].sum() / observed[half].sum()
+    assert f"JEPA (residual readout) {share:.0f} %" in texts[1]
 
 
 def test_what_has_no_spectrum_is_left_out(drawn):
@@ -41,22 +39,17 @@ def test_rank_histograms_are_drawn_for_ensembles_only(drawn):
     assert len(texts) == 4
     assert all("Members" in t for t in texts)
     bars = [b.get_height() for b in drawn[0].axes[0].patches]
-    np.testing.assert_allclose(
-        bars,
-        table["rank_frequency"].loc[{"method": "members", "channel": "t850"}].isel(lead_time=0),
-    )
+    expected = table["rank_frequency"].loc[{"method": "members", "channel": "t850"}]
+    np.testing.assert_allclose(bars, expected.isel(lead_time=0))
 
 
 def test_tables_hold_the_same_numbers():
     table = diagnostics_table()
     spectra = spectrum_frame(table)
     assert set(spectra["method"]) == {"jepa", "lim", "members", "observed"}
-    row = spectra[
-        (spectra["channel"] == "t850") & (spectra["lead"] == 5) & (spectra["method"] == "observed")
-    ]
-    np.testing.assert_allclose(
-        row["power"], table["observed_spectrum"].sel(channel="t850").isel(lead_time=-1)
-    )
+    row = spectra.query("channel == 't850' and lead == 5 and method == 'observed'")
+    expected = table["observed_spectrum"].sel(channel="t850").isel(lead_time=-1)
+    np.testing.assert_allclose(row["power"], expected)
     assert set(spectra["units"]) == {"(K)^2", "(m s-1)^2"}
     ranks = rank_frame(table)
     assert set(ranks["method"]) == {"members"}

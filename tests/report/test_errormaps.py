@@ -45,19 +45,14 @@ def test_each_setting_shows_its_maps():
             expected = scale.colors[scale.indices(values.loc[{"method": "jepa"}].values)][::-1]
             np.testing.assert_array_equal(decoded(images[panels[0][0]])[..., :3], expected)
             assert bars == 3 * i + k
-            share = (
-                values.loc[{"method": "jepa"}].values < values.loc[{"method": "lim"}].values
-            ).mean()
-            assert (
-                f"smaller than that of Linear inverse model on {100 * share:.0f} % of the map"
-                in text
-            )
+            jepa, lim = (values.loc[{"method": m}].values for m in ("jepa", "lim"))
+            share = f"{100 * (jepa < lim).mean():.0f} % of the map"
+            assert f"smaller than that of Linear inverse model on {share}" in text
     assert frames["0,1,0"][4][1] == "The reference itself"
     assert (decoded(images[frames["0,1,0"][4][0]])[..., 3] == 0).all()
     assert 'data-group="0"' in html
-    assert (
-        len(re.findall(r'<div data-group="\d+"><div class="bar">', html)) == 3
-    )  # the others are hidden
+    # the other bars are hidden
+    assert len(re.findall(r'<div data-group="\d+"><div class="bar">', html)) == 3
 
 
 def test_far_worse_methods_do_not_wash_out_the_scale():
@@ -66,13 +61,10 @@ def test_far_worse_methods_do_not_wash_out_the_scale():
     table["rmse"].loc[{"method": "climatology"}] *= 1000
     html = error_map_section(table, against="lim", method="jepa")
     images, frames = frames_of(html)
-    top = size_scale(
-        table["rmse"].loc[{"method": ["jepa", "lim"], "channel": "t850"}].isel(lead_time=0).values
-    ).high
-    assert f"<span>{top:.3g}</span>" in html
-    assert (
-        len(np.unique(decoded(images[frames["0,0,0"][2][0]])[..., :3].reshape(-1, 3), axis=0)) > 5
-    )
+    keen = table["rmse"].loc[{"method": ["jepa", "lim"], "channel": "t850"}]
+    assert f"<span>{size_scale(keen.isel(lead_time=0).values).high:.3g}</span>" in html
+    picture = decoded(images[frames["0,0,0"][2][0]])[..., :3]
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 5
 
 
 def test_more_variables_than_are_drawn_are_said():
@@ -86,10 +78,8 @@ def test_more_variables_than_are_drawn_are_said():
 def test_the_reference_is_not_what_is_shown_first():
     table = diagnostics_table()
     html = error_map_section(table, against="lim", method="lim")
-    assert (
-        re.search(r'id="error-maps-1".*?selected>([^<]*)<', html, re.DOTALL)[1]
-        == "JEPA (residual readout)"
-    )
+    shown = re.search(r'id="error-maps-1".*?selected>([^<]*)<', html, re.DOTALL)[1]
+    assert shown == "JEPA (residual readout)"
     only = table.isel(method=[0, 1]).assign_coords(method=["lim", "persistence"])
     _, frames = frames_of(error_map_section(only, against="lim", method="lim"))
     assert frames["0,1,0"][4][1] == "Against Linear inverse model"

@@ -15,12 +15,9 @@ def test_labels():
     assert pretty_units("1") == ""
     assert Leads((1.0, 2.0, 3.0, 5.0, 7.0), "days").text([0, 1, 3, 4]) == "1, 2, 5 and 7 days"
     assert Leads((1.0,), "months").text([0]) == "1 month"
-    assert lead_axis(xr.DataArray(np.array([6, 36], "timedelta64[h]"), dims="lead_time")) == Leads(
-        (6.0, 36.0), "hours"
-    )
-    assert lead_axis(xr.DataArray(np.array([6, 126], "timedelta64[h]"), dims="lead_time")) == Leads(
-        (0.25, 5.25), "days"
-    )
+    short, long = (xr.DataArray(np.array([6, h], "m8[h]"), dims="lead_time") for h in (36, 126))
+    assert lead_axis(short) == Leads((6.0, 36.0), "hours")
+    assert lead_axis(long) == Leads((0.25, 5.25), "days")
     with pytest.raises(ValueError, match="months or ps"):
         lead_axis(xr.DataArray([1, 2], dims="lead_time"))
     names = [*METHODS, "a", "b"]

@@ -120,16 +120,16 @@ def test_page_is_well_formed_self_contained_and_labelled(pages, kind):
 
 
 def test_page_speaks_in_the_unit_of_the_leads(pages):
+    tags = {kind: Page(page.read_text("utf-8")).tags for kind, page in pages.items()}
     labels = {
-        k: [a["aria-label"] for tag, a in Page(p.read_text("utf-8")).tags if a.get("role") == "img"]
-        for k, p in pages.items()
+        kind: [a["aria-label"] for _, a in found if a.get("role") == "img"]
+        for kind, found in tags.items()
     }
     assert labels["grid"][0].startswith("Colours: blue is better")
     assert "lead time of 1–5 days" in labels["grid"][1]
     assert "lead time of 1–12 months" in labels["months"][1]
-    assert (
-        "Root-mean-square error" in labels["months"][1]
-    )  # RMSE first, whatever the order of the table
+    # RMSE first, whatever the order of the table
+    assert "Root-mean-square error" in labels["months"][1]
     assert "lead time of 1–50 ps" in labels["molecule"][1]
     assert any(a.startswith("Forecast, 1 day. z500 from") for a in labels["grid"])
     assert not any(a.startswith("Forecast,") for a in labels["molecule"])
@@ -138,9 +138,8 @@ def test_page_speaks_in_the_unit_of_the_leads(pages):
 
 def test_table_bolds_the_smallest_error(pages):
     text = pages["grid"].read_text("utf-8")
-    table = re.search(
-        r"<caption><span class=.stay.>Root-mean-square error of z500.*?</table>", text, re.DOTALL
-    )[0]
+    caption = "<caption><span class=.stay.>Root-mean-square error of z500"
+    table = re.search(rf"{caption}.*?</table>", text, re.DOTALL)[0]
     rows = [re.findall(r"<td>(.*?)<small>", r) for r in re.findall(r"<tr>(.*?)</tr>", table)[1:]]
     value = np.array([[float(re.sub("<.*?>", "", c)) for c in r] for r in rows])
     bold = np.array([[c.startswith("<b>") for c in r] for r in rows])
@@ -149,11 +148,8 @@ def test_table_bolds_the_smallest_error(pages):
 
 
 def test_download_holds_the_csv(pages):
-    links = [
-        a
-        for tag, a in Page(pages["grid"].read_text("utf-8")).tags
-        if a.get("download") == "skill.csv"
-    ]
+    tags = Page(pages["grid"].read_text("utf-8")).tags
+    links = [a for _, a in tags if a.get("download") == "skill.csv"]
     assert base64.b64decode(links[0]["href"].split("base64,")[1]).decode() == "a,b\n1,<2>\n"
 
 
@@ -170,19 +166,13 @@ def test_only_the_script_of_the_page_may_run(pages):
 
 def test_every_table_can_be_downloaded(pages):
     skill = skill_table(["z500", "t850"], ["m", "K"], hour_leads(1, 2, 3, 5))
-    links = {
-        a["download"]: a["href"]
-        for tag, a in Page(pages["grid"].read_text("utf-8")).tags
-        if a.get("download")
-    }
+    tags = Page(pages["grid"].read_text("utf-8")).tags
+    links = {a["download"]: a["href"].split("base64,")[1] for _, a in tags if a.get("download")}
     assert set(links) == {"skill.csv", "scorecard.csv", "spectra.csv", "rank_histograms.csv"}
-    held = {
-        name: base64.b64decode(href.split("base64,")[1]).decode() for name, href in links.items()
-    }
+    held = {name: base64.b64decode(data).decode() for name, data in links.items()}
     assert held["scorecard.csv"] == scorecard_frame(skill).to_csv(index=False)
-    pd.testing.assert_frame_equal(
-        pd.read_csv(io.StringIO(held["spectra.csv"])), spectrum_frame(diagnostics_table())
-    )
+    spectra = pd.read_csv(io.StringIO(held["spectra.csv"]))
+    pd.testing.assert_frame_equal(spectra, spectrum_frame(diagnostics_table()))
 
 
 def test_sections_follow_what_is_known(pages, tmp_path):
@@ -190,25 +180,15 @@ def test_sections_follow_what_is_known(pages, tmp_path):
         return re.findall(r'<section id="(\w+)">', path.read_text("utf-8"))
 
     background = ["methods", "configuration", "provenance"]
-    assert sections(pages["grid"]) == [
-        "glance",
-        "card",
-        "skill",
-        "maps",
-        "case",
-        "spectra",
-        "ranks",
-        "training",
-        *background,
-    ]
+    everything = ["glance", "card", "skill", "maps", "case", "spectra", "ranks", "training"]
+    assert sections(pages["grid"]) == [*everything, *background]
     assert sections(pages["months"]) == ["glance", "card", "skill", *background]
     regional = diagnostics_table()[["rmse", "bias"]]
     skill = tiny_skill({"jepa": [1.0], "lim": [2.0]})
     page = make_report(tmp_path / "a.html", skill, diagnostics=regional)
     assert sections(page) == ["glance", "card", "skill", "maps", "spectra", *background]
-    assert "Left out: waves round the globe need a grid that goes round it" in page.read_text(
-        "utf-8"
-    )
+    said = "Left out: waves round the globe need a grid that goes round it"
+    assert said in page.read_text("utf-8")
     without = diagnostics_table(("jepa", "lim")).drop_vars("rank_frequency")
     assert "ranks" not in sections(make_report(tmp_path / "b.html", skill, diagnostics=without))
     series = diagnostics_table().drop_vars(["rmse", "bias", "spectrum", "observed_spectrum"])
@@ -253,17 +233,14 @@ def test_incomplete_skill_is_refused(tmp_path):
 
 
 def test_report_without_anything_to_compare(tmp_path):
-    text = make_report(
-        tmp_path / "a.html", tiny_skill({"lim": [1.0, np.nan]}), notes=(), skill_csv=""
-    ).read_text("utf-8")
+    only = tiny_skill({"lim": [1.0, np.nan]})
+    text = make_report(tmp_path / "a.html", only, notes=(), skill_csv="").read_text("utf-8")
     assert "Nothing to compare" in text
     assert "Download" not in text
     assert "<td>–</td>" in text
-    text = make_report(
-        tmp_path / "b.html", tiny_skill({"jepa": [1.0, np.nan], "lim": [1.0, 1.0]})
-    ).read_text("utf-8")
+    equal = tiny_skill({"jepa": [1.0, np.nan], "lim": [1.0, 1.0]})
+    text = make_report(tmp_path / "b.html", equal).read_text("utf-8")
     assert "−0.0" in text or "+0.0" in text
-    text = make_report(
-        tmp_path / "c.html", tiny_skill({"jepa": [np.nan], "lim": [np.nan]})
-    ).read_text("utf-8")
+    nothing = tiny_skill({"jepa": [np.nan], "lim": [np.nan]})
+    text = make_report(tmp_path / "c.html", nothing).read_text("utf-8")
     assert "<figure>" not in text

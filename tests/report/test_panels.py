@@ -24,10 +24,8 @@ def test_even_grids_are_shown_cell_by_cell_and_fine_ones_thinned():
 def test_uneven_latitudes_take_the_nearest_cell():
     latitude = np.array([-85.0, -50.0, -20.0, 0.0, 20.0, 50.0, 85.0])
     frame = map_frame(latitude, np.arange(0.0, 360.0, 30.0), key="a", lines=[])
-    even = np.linspace(-85, 85, 7)
-    np.testing.assert_array_equal(
-        latitude[frame.rows], [latitude[np.abs(latitude - v).argmin()] for v in even]
-    )
+    expected = [latitude[np.abs(latitude - v).argmin()] for v in np.linspace(-85, 85, 7)]
+    np.testing.assert_array_equal(latitude[frame.rows], expected)
 
 
 def test_coastlines_are_shifted_into_the_map_and_clipped():
@@ -40,9 +38,8 @@ def test_coastlines_are_shifted_into_the_map_and_clipped():
     (path,) = re.findall(r'class="coast" clip-path="url\(#a-clip\)" d="([^"]*)"', frame.overlay)
     points = np.array([[float(v) for v in p.split()] for p in re.split("[ML]", path)[1:]])
     west, east, left, wide = -2.0, 358.0, 38.0, 340.0 - 38.0 - 6.0
-    expected = (
-        left + (np.array([10.0, 20.0, 320.0, 330.0]) - west) / (east - west) * wide
-    )  # 40–30°W lies at 320–330
+    degrees = np.array([10.0, 20.0, 320.0, 330.0])  # 40–30°W lies at 320–330
+    expected = left + (degrees - west) / (east - west) * wide
     np.testing.assert_allclose(np.sort(points[:, 0]), expected, atol=0.06)
     assert '<clipPath id="a-clip">' in frame.definition()
 

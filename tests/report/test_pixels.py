@@ -7,22 +7,17 @@ from reports import decoded
 from sciwm.report.pixels import BETTER_WORSE, diverging_scale, field_scale, png_base64, size_scale
 
 
-@pytest.mark.parametrize(
-    "smooth", [True, False]
-)  # the filtered image is smaller for one, the plain one for the other
+@pytest.mark.parametrize("smooth", [True, False])
 def test_a_png_holds_the_colours_of_its_numbers(smooth):
+    # The filtered image is smaller for a smooth field, the plain one for noise.
     random = np.random.default_rng(0)
-    indices = (
-        np.add.outer(np.arange(21), np.arange(34)).astype("uint8")
-        if smooth
-        else random.integers(0, 64, (21, 34)).astype("uint8")
-    )
+    slope = np.add.outer(np.arange(21), np.arange(34))
+    indices = (slope if smooth else random.integers(0, 64, (21, 34))).astype("uint8")
     colors = random.integers(0, 256, (63, 3)).astype("uint8")
     found = decoded(png_base64(indices, colors))
     there = indices < 63
-    np.testing.assert_array_equal(
-        found[there], np.column_stack([colors[indices[there]], np.full(there.sum(), 255)])
-    )
+    np.testing.assert_array_equal(found[there][:, :3], colors[indices[there]])
+    assert (found[there][:, 3] == 255).all()
     assert (found[~there][:, 3] == 0).all()
 
 
@@ -46,15 +41,13 @@ def test_scales_are_symmetric_where_zero_means_something():
     assert error.indices(np.zeros((1, 1)))[0, 0] == 31  # white, in the middle
     assert size_scale(np.linspace(2.0, 5.0, 11)).low == 0
     judged = diverging_scale(np.array([-1.0, 1.0]), judged=True).colors
-    assert ["#" + "".join(f"{c:02x}" for c in judged[k]) for k in (0, 31, -1)] == [
-        BETTER_WORSE[k] for k in (0, 5, -1)
-    ]
+    for k, expected in ((0, BETTER_WORSE[0]), (31, BETTER_WORSE[5]), (-1, BETTER_WORSE[-1])):
+        assert "#" + "".join(f"{c:02x}" for c in judged[k]) == expected
 
 
-@pytest.mark.parametrize(
-    "values", [np.full((2, 2), np.nan), np.full((2, 2), 7.0), np.zeros((2, 2))]
-)
-def test_constant_and_missing_fields_have_a_scale(values):
+@pytest.mark.parametrize("value", [np.nan, 7.0, 0.0])
+def test_constant_and_missing_fields_have_a_scale(value):
+    values = np.full((2, 2), value)
     for scale in (field_scale(values), diverging_scale(values), size_scale(values)):
         assert scale.low < scale.high
         decoded(scale.png(values))

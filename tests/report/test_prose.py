@@ -8,14 +8,17 @@ import xarray as xr
 from reports import hour_leads, skill_table
 
 from sciwm.config import Config, DataConfig, ObjectiveConfig, ProbeConfig, SplitConfig
+from sciwm.model.objectives import OBJECTIVES
 from sciwm.report.prose import (
     describe_data,
     describe_grid,
     describe_model,
+    describe_rollout,
     describe_scores,
     variable_names,
 )
-from sciwm.testing import small_climate
+from sciwm.testing import double_well, small_climate
+from sciwm.train.fit import objective_of
 
 SPLIT = {
     "train": ["2000-01-01T12:00:00.000000000", "2006-12-31T12:00:00.000000000"],
@@ -53,25 +56,21 @@ def test_every_number_of_the_verification_is_named():
     ):
         assert part in text
     assert "paired t test" not in text
-    index = skill_table(["sst"], ["K"], hour_leads(1), metrics=("rmse",)).assign_coords(
-        metric=["index_rmse"]
-    )
+    index = skill_table(["sst"], ["K"], hour_leads(1), metrics=("rmse",))
+    index = index.assign_coords(metric=["index_rmse"])
     assert "RMSE of the region's mean" in describe_scores(index)
     tested = skill.assign(q_value=(("method",), np.full(skill.sizes["method"], 0.5)))
     assert "paired t test" in describe_scores(tested)
     assert "not a fair test" in describe_scores(skill.assign_attrs(leakage="training times"))
-    assert "1 to 12 days (12 of them)" in describe_scores(
-        skill_table(["z"], ["m"], hour_leads(*range(1, 13)))
-    )
+    many = skill_table(["z"], ["m"], hour_leads(*range(1, 13)))
+    assert "1 to 12 days (12 of them)" in describe_scores(many)
 
 
 def test_grids_are_round_the_globe_regional_or_none():
-    globe = xr.Dataset(
-        coords={"latitude": np.linspace(-90, 90, 37), "longitude": np.arange(0, 360, 5.0)}
-    )
-    assert (
-        describe_grid(globe) == "a grid of 37 × 72 points (5° × 5°, 90°S to 90°N, all longitudes)"
-    )
+    coords = {"latitude": np.linspace(-90, 90, 37), "longitude": np.arange(0, 360, 5.0)}
+    globe = xr.Dataset(coords=coords)
+    expected = "a grid of 37 × 72 points (5° × 5°, 90°S to 90°N, all longitudes)"
+    assert describe_grid(globe) == expected
     assert describe_grid(globe.assign_attrs(coastlines="none")) == "a grid of 37 × 72 points"
     assert describe_grid(xr.Dataset()) == ""
 
@@ -101,14 +100,14 @@ def test_the_data_are_named_with_grid_and_blocks():
     text = describe_data(config, data.assign_attrs(title="ERA-Interim."), SPLIT)
     assert "The data set is “ERA-Interim”; its variables are" in text
     assert f"{data.sizes['latitude']} × {data.sizes['longitude']} points" in text
-    assert (
+    blocks = (
         "a training block (2000-01-01 12:00 to 2006-12-31 12:00) and a test block (2008-01-01 to"
-        " 2008-12-31)." in text
+        " 2008-12-31)."
     )
+    assert blocks in text
     assert "calendar-month means" in text
-    members = dataclasses.replace(
-        config, data=dataclasses.replace(config.data, split=SplitConfig(by="segment"))
-    )
+    by_segment = dataclasses.replace(config.data, split=SplitConfig(by="segment"))
+    members = dataclasses.replace(config, data=by_segment)
     assert "each of whole members or trajectories" in describe_data(members, data, SPLIT)
     assert "The data are those of era.zarr" in describe_data(members, data.drop_attrs(), SPLIT)
 
@@ -119,6 +118,8 @@ def test_the_data_are_named_with_grid_and_blocks():
         ("sigreg", "256 random directions (SIGReg, weight 40)"),
         ("ema", "decay 0.996"),
         ("vicreg", "VICReg, weight 40"),
+        ("supervised", "trained to forecast pixels"),
+        ("autoencoder", "an autoencoder with latent dynamics"),
     ],
 )
 def test_the_model_is_described_with_its_own_numbers(kind, words):
@@ -127,27 +128,49 @@ def test_the_model_is_described_with_its_own_numbers(kind, words):
         objective=ObjectiveConfig(kind=kind, rollout=1, lead_steps=[1, 4]),
         probe=ProbeConfig(targets=["nino34"]),
     )
-    text = describe_model(config, 1234567)
+    text = described(config, 1234567)
     for part in (
         words,
         "1,234,567 parameters",
         "strides of 1 and 4 time steps",
-        "over one prediction",
         "seed 7",
         "series (nino34)",
     ):
         assert part in text
     single = dataclasses.replace(config, objective=ObjectiveConfig(lead_steps=[1]))
-    assert "strides of 1 time step." in describe_model(single, np.int64(5))
-    anchored = dataclasses.replace(
-        config, objective=dataclasses.replace(config.objective, anchor=0.5)
-    )
-    assert "plus 0.5 times the squared error of the cells" in describe_model(anchored, 5)
-    growing = dataclasses.replace(
-        config, objective=dataclasses.replace(config.objective, rollout=4, curriculum=0.8)
-    )
-    assert (
-        "over 4 predictions in a row (one at first, all after 60 % of the steps)"
-        in describe_model(growing, 5)
-    )
+    assert "strides of 1 time step." in described(single, np.int64(5))
+
+    def changed(**keys):
+        objective = dataclasses.replace(config.objective, **keys)
+        return described(dataclasses.replace(config, objective=objective), 5)
+
+    if OBJECTIVES[kind].reads_cells:
+        return
+    assert "over one prediction" in text
+    assert "plus 0.5 times the squared error of the cells" in changed(anchor=0.5)
+    ahead = "over 4 predictions in a row (one at first, all after 60 % of the steps)"
+    assert ahead in changed(rollout=4, curriculum=0.8)
     assert "squared error of the cells" not in text
+
+
+def test_a_masked_autoencoder_and_a_molecule_have_sentences_of_their_own():
+    hidden = ObjectiveConfig(kind="masked_autoencoder", mask_ratio=0.75)
+    text = described(Config(objective=hidden), 5)
+    assert "75 % of the tokens of every state masked" in text
+    assert "strides" not in text
+    config = Config(probe=ProbeConfig(targets=["phi", "psi"]))
+    text = described(config, 5, atoms=10)
+    assert "one token for each atom" in text
+    assert "Scalar series (phi and psi) are read from all tokens together" in text
+    told = describe_data(config, double_well(num_trajectories=1, num_frames=20), SPLIT, atoms=10)
+    assert "the distances between all pairs of the 10 atoms" in told
+    for word in ("patch", "anomal", "season", "cells"):
+        assert word not in text + told, word
+
+
+def described(config, parameters, *, atoms=0):
+    """Paragraph on the model, with the words of its objective."""
+    record, objective = OBJECTIVES[config.objective.kind], objective_of(config)
+    minimised = record.describe(objective, ahead=describe_rollout(config))
+    words = {"noun": record.noun, "minimised": minimised}
+    return describe_model(config, parameters, **words, atoms=atoms)

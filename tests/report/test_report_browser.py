@@ -1,4 +1,4 @@
-"""The report in a headless Chromium, as a reader uses it: leafing, choosing, downloading, on a phone and on a desk."""
+"""The report in a headless Chromium: leafing, choosing, downloading, on a phone and on a desk."""
 
 import re
 
@@ -29,9 +29,8 @@ def skill():
     shape = (7, 7, 2, 2, 4)
     q_value = np.random.default_rng(0).uniform(0, 0.1, shape)
     dims = ("method", "reference_method", "channel", "region", "lead_time")
-    return table.assign(pair_p_value=(dims, q_value), pair_q_value=(dims, q_value)).assign_coords(
-        reference_method=table["method"].values
-    )
+    table = table.assign(pair_p_value=(dims, q_value), pair_q_value=(dims, q_value))
+    return table.assign_coords(reference_method=table["method"].values)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,8 @@ def state(page, key):
             titles: [...root.querySelectorAll('figcaption')].map(e => e.textContent),
             labels: [...root.querySelectorAll('svg.map')].map(e => e.getAttribute('aria-label')),
             images: [...root.querySelectorAll('image')].map(e => e.getAttribute('href')),
-            bars: [...root.querySelectorAll('.bar')].filter(e => e.offsetParent).map(e => e.textContent),
+            bars: [...root.querySelectorAll('.bar')].filter(e => e.offsetParent)
+                .map(e => e.textContent),
             disabled: [...root.querySelectorAll('button')].map(e => e.disabled),
         }}))(document.getElementById('{key}'))""")
 
@@ -144,10 +144,8 @@ def test_the_case_browser_goes_to_other_times_and_variables(page):
         "e => new Promise(r => { const i = new Image(); i.onload = () => r(i.width); i.src ="
         " e.getAttribute('href'); })"
     )
-    assert set(page.run(f"Promise.all([...document.querySelectorAll('image')].map({width}))")) == {
-        24,
-        12,
-    }
+    widths = page.run(f"Promise.all([...document.querySelectorAll('image')].map({width}))")
+    assert set(widths) == {24, 12}
 
 
 def test_maps_of_error_change_with_the_method(page):
@@ -160,9 +158,8 @@ def test_maps_of_error_change_with_the_method(page):
     assert first["bars"] == second["bars"]
     choose(page, "error-maps-2", 2)
     assert state(page, "error-maps")["bars"] != first["bars"]
-    assert (
-        state(page, "case-browser")["titles"][0] == "Forecast, 1 day"
-    )  # the other browser has not moved
+    # the other browser has not moved
+    assert state(page, "case-browser")["titles"][0] == "Forecast, 1 day"
 
 
 def test_the_scorecard_follows_the_selects(page):
@@ -180,10 +177,8 @@ def test_the_scorecard_follows_the_selects(page):
     choose(page, "scorecard-1", 4)  # persistence
     after = shown()
     assert before != after
-    assert (
-        page.run("document.getElementById('scorecard-said').textContent")
-        == "Climatology against Persistence"
-    )
+    said = "document.getElementById('scorecard-said').textContent"
+    assert page.run(said) == "Climatology against Persistence"
     difference = table["difference"].values[3, 4].reshape(4, 4)
     sure = table["significant"].values[3, 4].reshape(4, 4)
     for i in range(4):
@@ -195,9 +190,7 @@ def test_the_scorecard_follows_the_selects(page):
             assert abs(difference[i, k]) < 1 or (blue > red) == (difference[i, k] < 0)
     choose(page, "scorecard-1", 3)
     assert {c[0] for row in shown() for c in row} == {"–"}
-    assert "choose two different methods" in page.run(
-        "document.getElementById('scorecard-said').textContent"
-    )
+    assert "choose two different methods" in page.run(said)
 
 
 def test_each_link_downloads_its_table(page, tmp_path):
@@ -234,10 +227,8 @@ def test_nothing_hangs_over_the_edge_and_nobody_complains(browser, pages, kind, 
         assert browser.run("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
     assert browser.run("document.querySelector('.controls')?.hidden ?? false") is False
     browser.run("console.error('heard')")
-    heard = browser.complaints()
-    assert [e["args"][0]["value"] for e in heard] == [
-        "heard"
-    ]  # the console is really being listened to
+    # the console is really being listened to
+    assert [e["args"][0]["value"] for e in browser.complaints()] == ["heard"]
 
 
 def test_without_its_script_the_page_still_shows_everything(browser, pages):
@@ -246,10 +237,9 @@ def test_without_its_script_the_page_still_shows_everything(browser, pages):
     try:
         browser.open(pages["grid"])
         assert browser.run("document.querySelectorAll('.controls:not([hidden])').length") == 0
-        assert state(browser, "case-browser")["titles"][0] == "Forecast, 1 day"
-        assert all(
-            href.startswith("data:image/png") for href in state(browser, "case-browser")["images"]
-        )
+        shown = state(browser, "case-browser")
+        assert shown["titles"][0] == "Forecast, 1 day"
+        assert all(href.startswith("data:image/png") for href in shown["images"])
         assert browser.run("document.querySelectorAll('#scorecard td').length") == 16
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
@@ -260,13 +250,8 @@ def test_the_printed_page_has_the_state_of_the_browser_and_no_controls(page, tmp
     page.call("Emulation.setEmulatedMedia", media="print")
     try:
         assert state(page, "case-browser")["titles"][0] == "Forecast, 5 days"
-        assert (
-            page.run(
-                "[...document.querySelectorAll('.controls, nav')].filter(e =>"
-                " e.offsetParent).length"
-            )
-            == 0
-        )
+        controls = "[...document.querySelectorAll('.controls, nav')]"
+        assert page.run(f"{controls}.filter(e => e.offsetParent).length") == 0
         page.print_pdf(tmp_path / "page.pdf")
         assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     finally:

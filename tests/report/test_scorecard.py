@@ -19,7 +19,7 @@ from sciwm.report.scorecard import (
 )
 from sciwm.skill.lineup import line_up
 from sciwm.skill.significance import false_discovery, paired_difference
-from sciwm.skill.sums import table_sums
+from sciwm.skill.sums import TableSums, collect
 from sciwm.skill.table import score_lineup
 
 
@@ -44,48 +44,42 @@ def test_differences_are_percent_of_the_reference():
     )
     assert np.isnan(one.loc[{"method": "jepa", "reference_method": "jepa"}]).all()
     assert np.isnan(one.loc[{"method": "jepa", "reference_method": "persistence"}][1])
-    below = differences(tiny_skill({"jepa": [-0.3], "lim": [-0.2]}, metric="crps"))[
-        "difference"
-    ]  # fair scores of few cases
-    np.testing.assert_allclose(
-        below.loc[{"method": "jepa", "reference_method": "lim"}].values, -50.0
-    )
-    higher = differences(tiny_skill({"jepa": [0.8], "lim": [0.7]}, metric="acc"))["difference"]
-    np.testing.assert_allclose(
-        higher.loc[{"method": "jepa", "reference_method": "lim"}].values, 10.0
-    )
+    pair = {"method": "jepa", "reference_method": "lim"}
+    # fair scores of few cases
+    below = differences(tiny_skill({"jepa": [-0.3], "lim": [-0.2]}, metric="crps"))
+    np.testing.assert_allclose(below["difference"].loc[pair].values, -50.0)
+    higher = differences(tiny_skill({"jepa": [0.8], "lim": [0.7]}, metric="acc"))
+    np.testing.assert_allclose(higher["difference"].loc[pair].values, 10.0)
 
 
 def test_significance_is_that_of_the_pair_and_else_of_the_intervals():
     skill = tiny_skill({"jepa": [1.0, 1.995], "lim": [1.25, 2.0]}, half=0.01)
     table = differences(skill)
     assert table.attrs["paired"] == 0
-    np.testing.assert_array_equal(
-        table["significant"].loc[{"method": "jepa", "reference_method": "lim"}].values.ravel(),
-        [True, False],
-    )
+    one = table["significant"].loc[{"method": "jepa", "reference_method": "lim"}]
+    np.testing.assert_array_equal(one.values.ravel(), [True, False])
     sure, unsure = differences(paired(skill, 0.05)), differences(paired(skill, 0.051))
     assert sure.attrs["paired"] == 1
     assert sure["significant"].all()
     assert not unsure["significant"].any()
-    assert (
-        differences(paired(tiny_skill({"a": [1.0], "b": [1.2]}, metric="mae"), 0.01)).attrs[
-            "paired"
-        ]
-        == 0
-    )
+    unpaired = tiny_skill({"a": [1.0], "b": [1.2]}, metric="mae")
+    assert differences(paired(unpaired, 0.01)).attrs["paired"] == 0
     assert "intervals overlap" in scorecard_section(skill)
     assert "paired test" in scorecard_section(paired(skill, 0.05))
 
 
 def test_pairs_in_the_skill_table_are_the_paired_tests():
     truth = weather()
-    forecasts = {name: forecast_of(truth, np.arange(900, 1100, 2), [1, 3], noise=noise, seed=i) for i, (name, noise) in enumerate(
-        {"good": 0.9, "same": 0.91, "bad": 1.4}.items()
-    )}  # fmt: skip
+    init = np.arange(900, 1100, 2)
+    forecasts = {
+        name: forecast_of(truth, init, [1, 3], noise=noise, seed=seed)
+        for seed, (name, noise) in enumerate((("good", 0.9), ("same", 0.91), ("bad", 1.4)))
+    }
     lineup = line_up(forecasts, truth, baselines=["persistence"])
     skill = score_lineup(lineup, metrics=["rmse"], against="bad", resamples=0)
-    sums = table_sums(lineup, metrics=["rmse"], regions=(), events=()).values
+    found = TableSums(lineup, metrics=["rmse"], regions=())
+    collect(lineup, found)
+    sums = found.values
     for a, sums_a in zip(lineup.names, sums, strict=True):
         for b, sums_b in zip(lineup.names, sums, strict=True):
             test = paired_difference(sums_a.drop_vars("method"), sums_b.drop_vars("method"))
@@ -93,17 +87,11 @@ def test_pairs_in_the_skill_table_are_the_paired_tests():
             found = skill.loc[{"method": a, "reference_method": b}]
             np.testing.assert_allclose(found["pair_p_value"], expected)
             np.testing.assert_allclose(found["pair_q_value"], false_discovery(expected))
-    xr.testing.assert_equal(
-        skill["p_value"],
-        skill["pair_p_value"].loc[{"reference_method": "bad"}].drop_vars("reference_method"),
-    )
-    xr.testing.assert_equal(
-        skill["q_value"],
-        skill["pair_q_value"].loc[{"reference_method": "bad"}].drop_vars("reference_method"),
-    )
-    assert (
-        differences(skill)["significant"].loc[{"method": "good", "reference_method": "bad"}].all()
-    )
+    for name in ("p_value", "q_value"):
+        against_bad = skill[f"pair_{name}"].loc[{"reference_method": "bad"}]
+        xr.testing.assert_equal(skill[name], against_bad.drop_vars("reference_method"))
+    sure = differences(skill)["significant"]
+    assert sure.loc[{"method": "good", "reference_method": "bad"}].all()
 
 
 @pytest.mark.parametrize(
@@ -136,9 +124,8 @@ def test_the_section_shows_the_best_known_pair_and_holds_all():
     html = scorecard_section(skill)
     data = cards(html)
     assert "JEPA (residual readout) against Linear inverse model" in html
-    rows = re.findall(
-        r"<tr[^>]*>(.*?)</tr>", re.search(r"<tbody>.*?</tbody>", html, re.DOTALL)[0], re.DOTALL
-    )
+    body = re.search(r"<tbody>.*?</tbody>", html, re.DOTALL)[0]
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", body, re.DOTALL)
     shown = [re.findall(r"<td[^>]*>([^<]*)<", r) for r in rows]
     jepa, lim = 0, 6
     assert shown == [[c.split("|")[0] for c in row] for row in data["cells"][jepa][lim]]
@@ -158,22 +145,15 @@ def test_channels_without_the_metric_are_left_out():
 
 
 def test_the_table_to_download_has_every_pair():
-    skill = paired(
-        skill_table(["z500"], ["m"], hour_leads(1, 3), methods=("jepa", "lim", "climatology")), 0.2
-    )
+    methods = ("jepa", "lim", "climatology")
+    skill = paired(skill_table(["z500"], ["m"], hour_leads(1, 3), methods=methods), 0.2)
     frame = scorecard_frame(skill)
     assert len(frame) == 3 * 2 * 2
-    row = frame[
-        (frame["method"] == "jepa") & (frame["reference"] == "lim") & (frame["lead"] == 3)
-    ].iloc[0]
+    row = frame.query("method == 'jepa' and reference == 'lim' and lead == 3").iloc[0]
     value = skill["value"].sel(metric="rmse", channel="z500", region="domain").isel(lead_time=1)
     assert row["difference_percent"] == pytest.approx(100 * (float(value[0]) / float(value[1]) - 1))
-    assert (row["lead_unit"], row["metric"], row["q_value"], bool(row["significant"])) == (
-        "days",
-        "rmse",
-        0.2,
-        False,
-    )
+    found = [row[name] for name in ("lead_unit", "metric", "q_value", "significant")]
+    assert found == ["days", "rmse", 0.2, False]
     assert isinstance(frame, pd.DataFrame)
 
 

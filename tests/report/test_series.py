@@ -19,10 +19,8 @@ def test_series_of_an_index_in_a_model_calendar(drawn):
     )
     (field,), remarks = match_fields(forecast, observed)
     assert remarks == []
-    assert (
-        series_figure(field, picked=[0], key="a")
-        == "Series of nino34, forecast and truth by valid time, at lead 3 months."
-    )
+    text = series_figure(field, picked=[0], key="a")
+    assert text == "Series of nino34, forecast and truth by valid time, at lead 3 months."
     truth, drawn_forecast = (line.get_ydata() for line in drawn[0].axes[0].lines)
     np.testing.assert_array_equal(truth, drawn_forecast)
     assert "hours since 1970" in drawn[0].axes[0].get_xlabel()

@@ -30,9 +30,8 @@ def test_calendars_are_not_mixed():
 
 
 def test_cftime_and_months_are_found():
-    time = xr.DataArray(
-        np.array([cftime.DatetimeNoLeap(2000, m, 1) for m in range(1, 13)]), dims="time"
-    )
+    first_days = np.array([cftime.DatetimeNoLeap(2000, m, 1) for m in range(1, 13)])
+    time = xr.DataArray(first_days, dims="time")
     init = xr.DataArray(time.values[[0, 10]], dims="init_time")
     assert valid_positions(time, init, [1, 3], infer_step(time)).tolist() == [[1, 3], [11, -1]]
 
@@ -57,16 +56,11 @@ def test_trajectories_with_the_same_times_need_their_segment():
 
 
 def test_training_pairs_skip_gaps_and_stay_in_their_segment():
-    time = xr.DataArray(
-        days(10)[[0, 1, 2, 5, 6, 7]], dims="time", coords={"segment": ("time", [0, 0, 0, 1, 1, 1])}
-    )
+    segment = {"segment": ("time", [0, 0, 0, 1, 1, 1])}
+    time = xr.DataArray(days(10)[[0, 1, 2, 5, 6, 7]], segment, "time")
     first, later = training_pairs(time, 1, Step(24.0, "hours"))
-    assert list(zip(first.tolist(), later.tolist(), strict=True)) == [
-        (0, 1),
-        (1, 2),
-        (3, 4),
-        (4, 5),
-    ]
+    pairs = zip(first.tolist(), later.tolist(), strict=True)
+    assert list(pairs) == [(0, 1), (1, 2), (3, 4), (4, 5)]
     # days 2 → 5 are three steps apart, but on either side of a gap
     assert training_pairs(time, 3, Step(24.0, "hours"))[0].size == 0
 
@@ -86,14 +80,11 @@ def test_grids_must_match():
     observed = weather(20).t850
     forecast = forecast_of(weather(20), [0, 1], [1, 2]).t850
     np.testing.assert_array_equal(check_grid(forecast.transpose(), observed, method="m"), forecast)
-    rounded = forecast.assign_coords(
-        latitude=forecast.latitude.astype("float32") + np.float32(1e-6)
-    )
+    near = forecast.latitude.astype("float32") + np.float32(1e-6)
+    rounded = forecast.assign_coords(latitude=near)
     xr.testing.assert_equal(check_grid(rounded, observed, method="m").latitude, observed.latitude)
-    with pytest.raises(
-        ValueError,
-        match=r"got latitude 60.0 at position 0 .* of 'm', expected 40.0 .* open_forecast",
-    ):
+    reverse = r"got latitude 60.0 at position 0 .* of 'm', expected 40.0 .* open_forecast"
+    with pytest.raises(ValueError, match=reverse):
         check_grid(forecast.isel(latitude=slice(None, None, -1)), observed, method="m")
     with pytest.raises(ValueError, match=r"got longitude 6\.0 at position 1"):
         check_grid(forecast.assign_coords(longitude=forecast.longitude * 1.2), observed, method="m")

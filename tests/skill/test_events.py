@@ -1,4 +1,7 @@
-"""Threshold events in the table: channels, intervals, chunks, mistakes; their values are compared in test_independent.py."""
+"""Threshold events in the table: channels, intervals, chunks, mistakes.
+
+Their values are compared in test_independent.py.
+"""
 
 import re
 
@@ -6,11 +9,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from truths import forecast_of, weather
+from truths import scored as evaluate
 
 from sciwm.regions import region_weights
 from sciwm.report.leads import lead_section
 from sciwm.report.prose import describe_scores
-from sciwm.skill import evaluate, render, to_frame
+from sciwm.skill import render, to_frame
 from sciwm.skill.events import Event, event_sums, parse_event, parse_events, roc_area
 from sciwm.skill.metrics import better, metric_name, metric_units, short_name
 from sciwm.skill.scores import area_means, mean_over_inits
@@ -50,10 +54,7 @@ def test_an_event_is_a_channel_with_its_own_metrics(skill):
     assert skill.metric.values.tolist() == ["rmse", "crps", "brier", "roc_area"]
     own = (
         {"channel": ["t850"], "metric": ["rmse", "crps"]},
-        {
-            "channel": ["t850>271", "t850<=270"],
-            "metric": ["brier", "roc_area"],
-        },
+        {"channel": ["t850>271", "t850<=270"], "metric": ["brier", "roc_area"]},
     )
     for part in own:
         assert all(skill[v].loc[part].notnull().all() for v in ("value", "ci_low", "ci_high"))
@@ -129,32 +130,21 @@ def test_chunks_and_blocks_do_not_matter(skill, observed, monkeypatch):
 
 def test_events_of_levels(observed):
     level = xr.DataArray([500.0, 850.0], dims="level", name="level")
-    both = (
-        xr.concat([observed.t850, observed.t850 + 5], level)
-        .transpose("time", "level", ...)
-        .to_dataset(name="t")
-    )
+    both = xr.concat([observed.t850, observed.t850 + 5], level)
+    both = both.transpose("time", "level", ...).to_dataset(name="t")
     both["t2m"] = observed.t850
     forecast = forecast_of(both, range(500, 540), LEADS)
     options = {"baselines": (), "metrics": ("brier",), "resamples": 0}
     skill = evaluate(forecast, both, events=("t850>275", "t>271", "t2m>271"), **options)
-    assert skill.channel.values.tolist() == [
-        "t_500",
-        "t_850",
-        "t2m",
-        "t_850>275",
-        "t_500>271",
-        "t_850>271",
-        "t2m>271",
-    ]
+    events = ["t_850>275", "t_500>271", "t_850>271", "t2m>271"]
+    assert skill.channel.values.tolist() == ["t_500", "t_850", "t2m", *events]
     assert skill.level.values[3:6].tolist() == [850.0, 500.0, 850.0]
     truth = both.t.sel(level=500).isel(time=np.arange(501, 541))
     missed = (forecast.t.sel(level=500).isel(lead_time=0).values > 271) != (truth.values > 271)
     area = region_weights(observed.t850).isel(region=0).values
     expected = (missed * area).sum() / area.sum() / 40
-    assert skill.value.loc[{"channel": "t_500>271", "metric": "brier"}][
-        ..., 0
-    ].item() == pytest.approx(expected)
+    brier = skill.value.loc[{"channel": "t_500>271", "metric": "brier"}]
+    assert brier.isel(lead_time=0).item() == pytest.approx(expected)
 
 
 def test_sums_add_over_cells_and_over_initial_times(observed):
@@ -163,19 +153,12 @@ def test_sums_add_over_cells_and_over_initial_times(observed):
     weights = region_weights(truth)
     event = Event("t850", ">", 271.0)
     whole = event_sums(forecast, truth, event=event, weights=weights)
-    for dim, cut in (
-        ("longitude", (slice(0, 2), slice(2, None))),
-        ("init_time", (slice(0, 30), slice(30, None))),
-    ):
-        part = [
-            (
-                forecast.isel({dim: k}),
-                truth.isel({dim: k}),
-                weights.isel({dim: k}, missing_dims="ignore"),
-            )
-            for k in cut
-        ]
-        parts = [event_sums(f, o, event=event, weights=w).values for f, o, w in part]
+    for dim, at in (("longitude", 2), ("init_time", 30)):
+        parts = []
+        for cut in ({dim: slice(0, at)}, {dim: slice(at, None)}):
+            w = weights.isel(cut, missing_dims="ignore")
+            sums = event_sums(forecast.isel(cut), truth.isel(cut), event=event, weights=w)
+            parts.append(sums.values)
         joined = parts[0] + parts[1] if dim == "longitude" else np.concatenate(parts)
         np.testing.assert_allclose(joined, whole, rtol=1e-12)
     room = event_sums(forecast, truth, event=event, weights=weights, bins=20)
@@ -184,14 +167,12 @@ def test_sums_add_over_cells_and_over_initial_times(observed):
 
 def test_mistakes_are_named(observed):
     forecast = forecast_of(observed, range(500, 540), LEADS)
-    with pytest.raises(
-        ValueError, match=r"got event 't850 285', expected a variable, one of > >= < <="
+    for event, expected in (
+        ("t850 285", "expected a variable, one of > >= < <="),
+        ("z500>5", "expected one of a variable that is scored: t850"),
     ):
-        evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=("t850 285",))
-    with pytest.raises(
-        ValueError, match=r"got event 'z500>5', expected one of a variable that is scored: t850"
-    ):
-        evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=("z500>5",))
+        with pytest.raises(ValueError, match=f"got event '{event}', {expected}"):
+            evaluate(forecast, observed, baselines=(), metrics=("rmse",), events=(event,))
     with pytest.raises(ValueError, match=r"got metrics \['brier'\] without events, expected some"):
         evaluate(forecast, observed, baselines=(), metrics=("rmse", "brier"))
     with pytest.raises(ValueError, match=r"expected 't>1.0' once"):
@@ -211,21 +192,12 @@ def test_thresholds_are_named_in_full_and_events_are_told_apart():
 
 def test_the_report_names_the_scores_of_events(skill):
     assert "Brier score and area under the ROC curve" in describe_scores(skill)
-    assert [better(m) for m in ("brier", "roc_area", "fss_5", "seeps")] == [
-        "lower",
-        "higher",
-        "higher",
-        "lower",
-    ]
+    sides = {m: better(m) for m in ("brier", "roc_area", "fss_5", "seeps")}
+    assert sides == {"brier": "lower", "roc_area": "higher", "fss_5": "higher", "seeps": "lower"}
     assert metric_name("fss_5") == "Fractions skill score, 5 × 5 cells"
     assert short_name("seeps") == "SEEPS"
     page = lead_section(skill)
     assert ">Event t850&gt;271 K</h3>" in page
     assert re.search(r">[^<>]*t850[^<>]*, K</h3>", page)
-    assert [metric_units(m, "K") for m in ("rmse", "brier", "roc_area", "fss_5", "seeps")] == [
-        "K",
-        "",
-        "",
-        "",
-        "",
-    ]
+    assert metric_units("rmse", "K") == "K"
+    assert {metric_units(m, "K") for m in sides} == {""}

@@ -6,22 +6,13 @@ import pytest
 import xarray as xr
 from rich.console import Console
 from truths import forecast_of, weather
+from truths import scored as evaluate
 
 from sciwm.skill.frame import render, to_frame, write_skill
-from sciwm.skill.table import evaluate
 
 COLUMNS = [
-    "variable",
-    "level",
-    "region",
-    "lead_hours",
-    "method",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "units",
-    "num_init",
+    *("variable", "level", "region", "lead_hours", "method", "metric"),
+    *("value", "ci_low", "ci_high", "units", "num_init"),
 ]
 
 
@@ -68,13 +59,11 @@ def test_rows_are_those_of_the_table(skill):
 def test_files_can_be_read_back(skill, tmp_path):
     write_skill(skill, tmp_path / "skill.csv", tmp_path / "skill.nc")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["skill.csv", "skill.nc"]
-    assert (tmp_path / "skill.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    assert (
-        (tmp_path / "skill.csv").read_text().splitlines()[1].startswith("z500,,all,24.0,mine,rmse,")
-    )
-    pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / "skill.csv"), to_frame(skill), check_dtype=False
-    )
+    head, first, *_ = (tmp_path / "skill.csv").read_text().splitlines()
+    assert head == ",".join(COLUMNS)
+    assert first.startswith("z500,,all,24.0,mine,rmse,")
+    table = pd.read_csv(tmp_path / "skill.csv")
+    pd.testing.assert_frame_equal(table, to_frame(skill), check_dtype=False)
     with xr.open_dataset(tmp_path / "skill.nc", engine="h5netcdf") as back:
         np.testing.assert_array_equal(back.value, skill.value)
         assert back.attrs["block_length"] == skill.attrs["block_length"]
@@ -112,39 +101,32 @@ def test_tables_show_methods_leads_and_the_best_in_bold(skill):
     assert "100 initial times" in text
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
     render(skill, console=console)
-    best = f"\x1b[1m{skill.value.loc[{'channel': 'z500', 'region': 'all', 'method': 'mine', 'metric': 'rmse'}][0].item():.2f}"
-    assert best in console.file.getvalue()
+    mine = skill.value.loc[{"channel": "z500", "region": "all", "method": "mine", "metric": "rmse"}]
+    assert f"\x1b[1m{mine[0].item():.2f}" in console.file.getvalue()
 
 
 def test_the_best_correlation_is_the_largest_and_undefined_ones_are_dashes(skill):
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
     render(skill, metric="acc", console=console)
     text = console.file.getvalue()
-    best = (
-        skill.value.loc[{"channel": "z500", "region": "all", "metric": "acc"}]
-        .max("method")[0]
-        .item()
-    )
-    assert f"\x1b[1m{best:.3f}" in text
+    acc = skill.value.loc[{"channel": "z500", "region": "all", "metric": "acc"}]
+    assert f"\x1b[1m{acc.max('method')[0].item():.3f}" in text
     assert "–" in text
     render(skill, metric="bias", console=console)
     assert "bias" in console.file.getvalue()
 
 
 def test_unknown_metrics_are_named(skill):
-    with pytest.raises(
-        ValueError, match="got metric 'nmse', expected one of this table: rmse, mae, bias, acc"
-    ):
+    held = "got metric 'nmse', expected one of this table: rmse, mae, bias, acc"
+    with pytest.raises(ValueError, match=held):
         render(skill, metric="nmse")
     with pytest.raises(ValueError, match=r"known: rmse"):
         render(skill, metric="crpss")
 
 
 def test_nothing_but_dashes_and_hours_that_are_not_days(skill):
-    empty = skill.assign(value=skill.value * np.nan, ci_low=skill.ci_low * np.nan).assign_coords(
-        lead_time=np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")
-    )
-    text = printed(empty)
-    assert "6 hours" in text
+    hours = np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")
+    empty = skill.assign(value=skill.value * np.nan, ci_low=skill.ci_low * np.nan)
+    assert "6 hours" in printed(empty.assign_coords(lead_time=hours))
     zero = printed(skill.assign(value=skill.value * 0))
     assert "0.00" in zero

@@ -1,13 +1,17 @@
-"""SEEPS: the climate of its categories, their months, the table. Its values are compared with `scores` in test_independent.py."""
+"""SEEPS: the climate of its categories, their months, the table.
+
+Its values are compared with those of the library `scores` in test_independent.py.
+"""
 
 import numpy as np
 import pytest
 import scores
 import xarray as xr
 from truths import days, forecast_of, grid
+from truths import scored as evaluate
 
 from sciwm.regions import region_weights
-from sciwm.skill import evaluate, fit_reference
+from sciwm.skill import fit_reference
 from sciwm.skill.seeps import fit_rain_climate, is_precipitation
 
 LEADS = np.array([1, 5])
@@ -15,13 +19,12 @@ TRAIN = slice("2000", "2002")
 
 
 def rain(count=1500, *, seed=0, units="mm"):
-    """Gamma-distributed rain on some days, more of them in summer, with a desert and a rain forest."""
+    """Gamma-distributed rain on some days, more in summer, with a desert and a rain forest."""
     random = np.random.default_rng(seed)
     season = np.cos(2 * np.pi * (np.arange(count) - 200) / 365.25)[:, None, None]
     often = np.clip(np.linspace(0.02, 0.98, 12).reshape(3, 4) + 0.1 * season, 0.0, 1.0)
-    values = np.where(
-        random.random((count, 3, 4)) < often, random.gamma(0.7, 6.0, (count, 3, 4)), 0.0
-    )
+    wet = random.random((count, 3, 4)) < often
+    values = np.where(wet, random.gamma(0.7, 6.0, (count, 3, 4)), 0.0)
     return grid(values / {"mm": 1.0, "m": 1000.0}[units], time=days(count), name="tp", units=units)
 
 
@@ -56,25 +59,22 @@ def test_categories_are_those_of_the_training_months(observed, reference):
 
 
 def test_chunks_units_and_names_of_precipitation(observed, reference):
+    def climate_of(ds, units="mm"):
+        return fit_rain_climate(fit_reference(ds, train=TRAIN), "tp", units=units)
+
     climate = fit_rain_climate(reference, "tp", units="mm")
-    lazy = fit_rain_climate(
-        fit_reference(observed.chunk(time=100, longitude=3), train=TRAIN), "tp", units="mm"
-    )
+    lazy = climate_of(observed.chunk(time=100, longitude=3))
     xr.testing.assert_allclose(lazy.heavy, climate.heavy)
     xr.testing.assert_allclose(lazy.dry_probability, climate.dry_probability)
-    metres = fit_rain_climate(fit_reference(rain(units="m"), train=TRAIN), "tp", units="m")
-    np.testing.assert_allclose(
-        metres.heavy * 1000,
-        fit_rain_climate(fit_reference(rain(), train=TRAIN), "tp", units="mm").heavy,
-    )
+    metres = climate_of(rain(units="m"), "m")
+    np.testing.assert_allclose(metres.heavy * 1000, climate_of(rain()).heavy)
     six_hours = fit_reference(observed.rename(tp="total_precipitation_6hr"), train=TRAIN)
     assert fit_rain_climate(six_hours, "total_precipitation_6hr", units="mm").dry == 0.1
     with pytest.raises(ValueError, match="got precipitation 'tp' in 'inch', expected one of m, mm"):
         fit_rain_climate(reference, "tp", units="inch")
     assert is_precipitation(observed["tp"])
-    assert is_precipitation(
-        observed["tp"].rename("rr").assign_attrs(standard_name="precipitation_flux")
-    )
+    named = observed["tp"].rename("rr").assign_attrs(standard_name="precipitation_flux")
+    assert is_precipitation(named)
     assert not is_precipitation(observed["tp"].rename("t850"))
 
 
@@ -88,40 +88,29 @@ def test_the_table_equals_scores_on_the_months_of_the_valid_times(observed, refe
         "baselines": ("climatology", "persistence"),
         "resamples": 50,
     }
-    skill = evaluate(
-        {"many": ensemble, "one": members[0]}, both, metrics=("rmse", "seeps"), **options
-    )
+    forecasts = {"many": ensemble, "one": members[0]}
+    skill = evaluate(forecasts, both, metrics=("rmse", "seeps"), **options)
     assert np.isnan(skill.value.loc[{"channel": "t2m", "metric": "seeps"}]).all()
     assert skill[["value", "ci_low"]].loc[{"channel": "tp"}].notnull().to_array().all()
     climate = fit_rain_climate(reference, "tp", units="mm")
     area = region_weights(observed["tp"]).isel(region=0, drop=True)
     for k, lead in enumerate(LEADS):
         valid = observed["tp"].isel(time=np.arange(1150, 1300) + lead)
-        month = valid.time.dt.month - 1
-        p1, heavy = (
-            a.drop_vars("time", errors="ignore")
-            .isel(time=month.values)
-            .assign_coords(time=valid.time)
+        month = valid.time.dt.month.values - 1
+        climates = [
+            a.drop_vars("time", errors="ignore").isel(time=month).assign_coords(time=valid.time)
             for a in (climate.dry_probability, climate.heavy)
-        )
-        fields = [
-            m["tp"]
-            .isel(lead_time=k, drop=True)
-            .rename(init_time="time")
-            .assign_coords(time=valid.time)
-            for m in members
         ]
-        cells = [
-            scores.categorical.seeps(
-                f, valid, p1, heavy, dry_light_threshold=0.25, preserve_dims="all"
-            )
-            for f in fields
-        ]
+        cells = []
+        for member in members:
+            field = member["tp"].isel(lead_time=k, drop=True).rename(init_time="time")
+            field = field.assign_coords(time=valid.time)
+            options = {"dry_light_threshold": 0.25, "preserve_dims": "all"}
+            cells.append(scores.categorical.seeps(field, valid, *climates, **options))
         for method, score in (("one", cells[0]), ("many", sum(cells) / 3)):
             expected = float((area * score).sum() / (area * score.notnull()).sum())
-            assert skill.value.loc[{"method": method, "channel": "tp", "metric": "seeps"}][
-                0, k
-            ].item() == pytest.approx(expected)
+            found = skill.value.loc[{"method": method, "channel": "tp", "metric": "seeps"}]
+            assert found[0, k].item() == pytest.approx(expected)
     assert 0 < expected < 1
 
 
@@ -132,10 +121,9 @@ def test_forecasts_without_knowledge_score_one():
     init = np.arange(2600, 3900)
     truth = forecast_of(observed, init, [1], noise=0.0)
     dry, flood = truth * 0.0, truth * 0.0 + 1000.0
-    metrics = {"reference": reference, "baselines": (), "metrics": ("seeps",), "resamples": 0}
-    skill = evaluate(
-        {"truth": truth, "dry": dry, "flood": flood}, observed, **metrics
-    ).value.squeeze()
+    options = {"reference": reference, "baselines": (), "metrics": ("seeps",), "resamples": 0}
+    forecasts = {"truth": truth, "dry": dry, "flood": flood}
+    skill = evaluate(forecasts, observed, **options).value.squeeze()
     assert float(skill.loc[{"method": "truth"}]) == 0
     np.testing.assert_allclose(skill.loc[{"method": ["dry", "flood"]}], 1.0, atol=0.1)
 
@@ -147,24 +135,19 @@ def test_chunks_and_blocks_do_not_matter(observed, reference, monkeypatch):
     assert whole.value.loc[{"channel": "tp>5", "metric": "fss_3"}].notnull().all()
     monkeypatch.setattr("sciwm.skill.lineup._BLOCK", 300)
     lazy = observed.chunk(time=90, latitude=2)
-    cut = evaluate(
-        forecast.chunk(init_time=7, longitude=3),
-        lazy,
-        reference=fit_reference(lazy, train=TRAIN),
-        **options,
-    )
+    cut_forecast = forecast.chunk(init_time=7, longitude=3)
+    cut = evaluate(cut_forecast, lazy, reference=fit_reference(lazy, train=TRAIN), **options)
     for name in ("value", "ci_low", "ci_high"):
         np.testing.assert_allclose(cut[name], whole[name], rtol=1e-9)
 
 
 def test_mistakes_are_named(observed, reference):
     forecast = forecast_of(observed, range(1150, 1200), LEADS)
-    with pytest.raises(ValueError, match="got neither reference nor train, expected one for seeps"):
+    with pytest.raises(ValueError, match="got no reference, expected one for seeps"):
         evaluate(forecast, observed, baselines=(), metrics=("seeps",))
     other = {"baselines": (), "metrics": ("seeps",), "train": TRAIN}
-    with pytest.raises(
-        ValueError, match=r"got metric 'seeps' for \['t850'\], expected precipitation among them"
-    ):
+    dry = r"got metric 'seeps' for \['t850'\], expected precipitation among them"
+    with pytest.raises(ValueError, match=dry):
         evaluate(forecast.rename(tp="t850"), observed.rename(tp="t850"), **other)
     with pytest.raises(ValueError, match="got metric 'fss_4', expected an odd number"):
         evaluate(forecast, observed, baselines=(), metrics=("fss_4",), events=("tp>5",))

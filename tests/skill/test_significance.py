@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -6,7 +8,8 @@ import xarray as xr
 from scipy.signal import lfilter
 from truths import DAY, autoregressive, days
 
-from sciwm.skill.scores import METRICS, area_means, mean_over_inits, score_sums
+from sciwm.skill.metrics import METRICS
+from sciwm.skill.scores import area_means, mean_over_inits, score_sums
 from sciwm.skill.significance import (
     block_counts,
     block_length,
@@ -17,30 +20,29 @@ from sciwm.skill.significance import (
     paired_difference,
 )
 
+FUNCTIONS = {name: m.compute for name, m in METRICS.items() if m.of == "mean" and name != "seeps"}
+
 
 def sums_of_errors(errors):
     """Sums of one-cell forecasts with these errors ``(init, lead)``; what is observed is noise."""
     errors = np.asarray(errors)
     random = np.random.default_rng(99)
     coords = {"init_time": days(len(errors)), "lead_time": np.arange(errors.shape[1])}
-    truth = xr.DataArray(
-        random.standard_normal(errors.shape), dims=("init_time", "lead_time"), coords=coords
-    )
-    return score_sums(
-        truth + errors,
-        truth,
-        weights=xr.DataArray([1.0], dims="region", coords={"region": ["all"]}),
-    ).compute()
+    truth = xr.DataArray(random.standard_normal(errors.shape), coords, tuple(coords))
+    weights = xr.DataArray([1.0], {"region": ["all"]}, "region")
+    return score_sums(truth + errors, truth, weights=weights).compute()
+
+
+def sums_that_differ_by(differences):
+    """Sums of two forecasts whose squared errors differ by these ``(init, lead)``."""
+    shift = 20.0 * differences.std()
+    constant = np.full_like(differences, np.sqrt(shift))
+    return sums_of_errors(np.sqrt(shift + differences)), sums_of_errors(constant)
 
 
 def noise(coefficients, *, count, series, seed=0):
-    random = np.random.default_rng(seed)
-    return lfilter(
-        [1.0],
-        [1.0, *(-np.array(coefficients))],
-        random.standard_normal((count + 200, series)),
-        axis=0,
-    )[200:]
+    shocks = np.random.default_rng(seed).standard_normal((count + 200, series))
+    return lfilter([1.0], [1.0, *(-np.array(coefficients))], shocks, axis=0)[200:]
 
 
 def test_decorrelation_time_of_ar1_noise_is_the_known_one():
@@ -77,7 +79,7 @@ def test_intervals_cover_the_true_score(phi):
     means = area_means(sums_of_errors(errors))
     squared = means.sel(statistic="squared_error").values.reshape(250, -1)
     counts = block_counts(250, max(block_length(squared[:, [0]]), 8), resamples=400, seed=1)
-    low, high = bootstrap_interval(means, {"rmse": METRICS["rmse"]}, counts)
+    low, high = bootstrap_interval(means, {"rmse": FUNCTIONS["rmse"]}, counts)
     covered = ((low <= 1.0) & (high >= 1.0)).mean()
     assert 0.88 <= float(covered) <= 0.98
 
@@ -86,18 +88,17 @@ def test_intervals_hold_the_value_and_follow_undefined_metrics():
     errors = autoregressive(80, phi=0.3, cells=2)
     errors[:, 1] = np.nan
     means = area_means(sums_of_errors(errors))
-    low, high = bootstrap_interval(means, METRICS, block_counts(80, 5, resamples=300, seed=0))
-    value = xr.concat(
-        [f(mean_over_inits(means)).assign_coords(metric=m) for m, f in METRICS.items()], "metric"
-    )
+    low, high = bootstrap_interval(means, FUNCTIONS, block_counts(80, 5, resamples=300, seed=0))
+    average = mean_over_inits(means)
+    values = [f(average).assign_coords(metric=m) for m, f in FUNCTIONS.items()]
+    value = xr.concat(values, "metric")
     first = {"lead_time": 0, "region": "all"}
     assert (low.loc[first] <= value.loc[first]).all()
     assert (value.loc[first] <= high.loc[first]).all()
     assert np.isnan(low.loc[{"lead_time": 1}]).all()
     single = area_means(sums_of_errors(np.array([[0.5]])))
-    low, high = bootstrap_interval(
-        single, {"rmse": METRICS["rmse"]}, block_counts(1, 1, resamples=10, seed=0)
-    )
+    counts = block_counts(1, 1, resamples=10, seed=0)
+    low, high = bootstrap_interval(single, {"rmse": FUNCTIONS["rmse"]}, counts)
     assert low.item() == high.item() == pytest.approx(0.5)
 
 
@@ -106,13 +107,8 @@ def test_intervals_hold_the_value_and_follow_undefined_metrics():
     "coefficients", [(0.0, 0.0), (0.5, 0.0), (0.7, 0.0), (0.6, 0.2), (0.3, 0.3), (1.0, -0.5)]
 )
 def test_paired_test_keeps_its_level_on_autocorrelated_noise(coefficients, count):
-    # squared errors 10 + noise and 10: their difference is the noise
     differences = noise(coefficients, count=count, series=4000)
-    shift = 20.0 * differences.std()
-    test = paired_difference(
-        sums_of_errors(np.sqrt(shift + differences)),
-        sums_of_errors(np.full_like(differences, np.sqrt(shift))),
-    )
+    test = paired_difference(*sums_that_differ_by(differences))
     assert 0.03 <= float((test.p_value < 0.05).mean()) <= 0.07
     np.testing.assert_allclose(test.difference.isel(region=0), differences.mean(0), atol=1e-9)
 
@@ -120,11 +116,7 @@ def test_paired_test_keeps_its_level_on_autocorrelated_noise(coefficients, count
 @pytest.mark.parametrize(("coefficients", "most"), [((-0.4, 0.0), 0.05), ((0.9, 0.0), 0.12)])
 def test_where_the_paired_test_does_not_keep_its_level(coefficients, most):
     differences = noise(coefficients, count=60, series=4000)
-    shift = 20.0 * differences.std()
-    test = paired_difference(
-        sums_of_errors(np.sqrt(shift + differences)),
-        sums_of_errors(np.full_like(differences, np.sqrt(shift))),
-    )
+    test = paired_difference(*sums_that_differ_by(differences))
     naive = scipy.stats.ttest_1samp(differences, 0.0).pvalue
     assert float((test.p_value < 0.05).mean()) <= most
     assert most == 0.05 or (naive < 0.05).mean() > 0.6
@@ -134,13 +126,9 @@ def test_where_the_paired_test_does_not_keep_its_level(coefficients, most):
 def test_paired_tests_leave_out_initial_times_without_observations(every):
     a, b = (dated(autoregressive(120, phi=0.8, cells=3, seed=s)) for s in (0, 1))
     seen = xr.DataArray(np.arange(120) % every == 0, dims="init_time")
-    gone = [
-        sums.where(seen | (sums["lead_time"] != DAY), 0.0) for sums in (a, b)
-    ]  # at the first lead
-    for test in (
-        paired_difference,
-        lambda x, y: diebold_mariano(x, y, horizon=[2] * x.sizes["lead_time"]),
-    ):
+    # at the first lead
+    gone = [sums.where(seen | (sums["lead_time"] != DAY), 0.0) for sums in (a, b)]
+    for test in (paired_difference, partial(diebold_mariano, horizon=[2, 2, 2])):
         found, kept, whole = test(*gone), test(a[::every], b[::every]), test(a, b)
         for name in ("difference", "p_value", "effective_num_init"):
             one = getattr(found, name)
@@ -195,22 +183,15 @@ def dated(errors):
 def test_diebold_mariano_agrees_with_scores(every):
     a, b = (dated(autoregressive(120, phi=0.5, cells=5, seed=s))[::every] for s in (0, 1))
     test = diebold_mariano(a, b)
-    series = (
-        (a - b)
-        .sel(statistic="squared_error", region="all", drop=True)
-        .transpose("lead_time", "init_time")
-    )
-    steps = [
-        -(-k // every) for k in (1, 2, 3, 4, 5)
-    ]  # leads in steps of the initial times, rounded up
+    # leads in steps of the initial times, rounded up
+    steps = [-(-k // every) for k in (1, 2, 3, 4, 5)]
+    series = (a - b).sel(statistic="squared_error", region="all", drop=True)
+    series = series.transpose("lead_time", "init_time").assign_coords(h=("lead_time", steps))
     options = {"method": "HLN", "statistic_distribution": "t"}
-    library = scores.stats.statistical_tests.diebold_mariano(
-        series.assign_coords(h=("lead_time", steps)), "lead_time", "h", **options
-    )
+    library = scores.stats.statistical_tests.diebold_mariano(series, "lead_time", "h", **options)
     above = library["confidence_gt_0"].values
-    np.testing.assert_allclose(
-        test.p_value.isel(region=0), 2 * np.minimum(above, 1 - above), rtol=1e-10
-    )
+    expected = 2 * np.minimum(above, 1 - above)
+    np.testing.assert_allclose(test.p_value.isel(region=0), expected, rtol=1e-10)
     np.testing.assert_allclose(test.difference.isel(region=0), library["mean"])
     xr.testing.assert_equal(diebold_mariano(a, b, horizon=steps).p_value, test.p_value)
 
@@ -218,14 +199,9 @@ def test_diebold_mariano_agrees_with_scores(every):
 def test_diebold_mariano_keeps_its_level_on_errors_of_its_horizon():
     random = np.random.default_rng(0)
     shocks = random.standard_normal((3000, 202))
-    differences = (
-        shocks[:, 2:] + shocks[:, 1:-1] + shocks[:, :-2]
-    ).T  # MA(2): errors of forecasts three steps ahead
-    shift = 20.0 * differences.std()
-    sums = (
-        sums_of_errors(np.sqrt(shift + differences)),
-        sums_of_errors(np.full_like(differences, np.sqrt(shift))),
-    )
+    # MA(2): errors of forecasts three steps ahead
+    differences = (shocks[:, 2:] + shocks[:, 1:-1] + shocks[:, :-2]).T
+    sums = sums_that_differ_by(differences)
     test = diebold_mariano(*sums, horizon=[3] * 3000)
     assert 0.03 <= float((test.p_value < 0.05).mean()) <= 0.07
     naive = diebold_mariano(*sums, horizon=[1] * 3000)
@@ -238,14 +214,13 @@ def test_diebold_mariano_where_it_is_undefined():
     later = diebold_mariano(a, 2 * a.roll(init_time=1)).p_value
     assert np.isnan(later[-2:]).all()  # six and seven steps ahead of six initial times
     alternating = dated(np.sqrt(2.0 + np.cos(np.pi * np.arange(40))[:, None] + np.zeros((1, 2))))
-    assert np.isnan(
-        diebold_mariano(alternating, dated(np.ones((40, 2)))).p_value[1]
-    ).all()  # the sum of autocovariances is negative
+    # the sum of autocovariances is negative
+    assert np.isnan(diebold_mariano(alternating, dated(np.ones((40, 2)))).p_value[1]).all()
     with pytest.raises(ValueError, match="paired"):
         diebold_mariano(a, a[1:])
+    undated = sums_of_errors(np.ones((9, 2)))
     with pytest.raises(ValueError, match=r"expected horizon=…"):
-        diebold_mariano(sums_of_errors(np.ones((9, 2))), sums_of_errors(np.ones((9, 2))))
-    with pytest.raises(
-        ValueError, match=r"got horizon \[0\], expected a number of steps >= 1 for each of 7"
-    ):
+        diebold_mariano(undated, undated)
+    wrong = r"got horizon \[0\], expected a number of steps >= 1 for each of 7"
+    with pytest.raises(ValueError, match=wrong):
         diebold_mariano(a, a, horizon=[0])

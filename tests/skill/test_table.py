@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import xarray as xr
 from truths import DAY, days, forecast_of, weather
+from truths import scored as evaluate
 
 import sciwm.skill
 from sciwm.skill.baselines.by_name import MORE_BASELINES
 from sciwm.skill.baselines.simple import fit_reference, persistence_forecast
-from sciwm.skill.table import evaluate
 
 LEADS = np.array([1, 3])
 
@@ -175,7 +175,7 @@ def test_ensembles_are_scored_by_their_mean(observed, reference):
     assert np.isnan(skill.ci_low).all()
 
 
-def test_train_can_be_given_instead_of_a_reference(observed, reference):
+def test_what_a_reference_is_needed_for(observed):
     forecast = forecast_of(observed, range(1100, 1140), LEADS)
     a = evaluate(
         forecast,
@@ -187,11 +187,7 @@ def test_train_can_be_given_instead_of_a_reference(observed, reference):
     assert a.value.notnull().all()
     b = evaluate(forecast, observed, baselines=("persistence",), metrics=("rmse",), resamples=0)
     assert b.method.values.tolist() == ["forecast", "persistence"]
-    with pytest.raises(ValueError, match="both reference and train"):
-        evaluate(forecast, observed, train=slice("2000", "2001"), reference=reference)
-    with pytest.raises(
-        ValueError, match=r"neither reference nor train, expected one for climatology, .*acc"
-    ):
+    with pytest.raises(ValueError, match=r"got no reference, expected one for climatology, .*acc"):
         evaluate(forecast, observed)
 
 

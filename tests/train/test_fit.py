@@ -14,7 +14,7 @@ import torch
 import sciwm.train.fit as module
 from sciwm import testing
 from sciwm.model.health import CollapseError
-from sciwm.model.twins import TWINS
+from sciwm.model.objectives import TWINS
 from sciwm.probe.samples import readout_samples
 from sciwm.store.prepare import open_training_store
 from sciwm.train.callbacks import Checkpoints
@@ -32,7 +32,7 @@ def train(settings, path, folder):
     """Build and fit; the world, whether it finished, and its log."""
     log = []
     world = build_world(settings, path)
-    finished = fit_world(world, path, folder=folder, record=log.append, progress=False)
+    finished = fit_world(world, path, settings, folder=folder, record=log.append, progress=False)
     return world, finished, log
 
 
@@ -162,7 +162,7 @@ def test_the_average_is_the_one_by_hand(path, tmp_path):
     start = world.network.predictor.change.weight.detach().clone()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "JEPAModule", Watch)
-        fit_world(world, path, folder=tmp_path, progress=False)
+        fit_world(world, path, settings, folder=tmp_path, progress=False)
     average = start
     for step, weight in enumerate(weights, start=1):
         decay = min(0.3, step / (step + 9))
@@ -236,7 +236,7 @@ def test_a_step_with_a_leaping_loss_is_skipped(path, tmp_path, monkeypatch):
 
 
 def test_losses_that_are_not_finite_or_hardly_change_are_no_leaps(path):
-    module = JEPAModule(build_world(config(), path))
+    module = JEPAModule(build_world(config(), path), config())
     losses = [*[0.5] * 200, 0.501, float("inf"), float("nan"), 0.503]
     assert sum(module._leaps(x) for x in losses) == 0
     assert module._leaps(1.0)
@@ -274,11 +274,11 @@ def test_float16_is_refused(path):
     with pytest.raises(
         ValueError, match=r"got train\.precision = '16-mixed', expected bf16-mixed or 32-true"
     ):
-        JEPAModule(build_world(config(train={"precision": "16-mixed"}), path))
+        JEPAModule(build_world(config(), path), config(train={"precision": "16-mixed"}))
 
 
 def test_a_new_level_of_the_loss_is_taken_after_five_steps(path):
-    module = JEPAModule(build_world(config(), path))
+    module = JEPAModule(build_world(config(), path), config())
     noise = np.random.default_rng(0).normal(size=300)
     assert sum(module._leaps(float(x)) for x in noise) == 0
     assert [module._leaps(1000.0) for _ in range(8)] == [True] * 5 + [False] * 3
@@ -343,10 +343,13 @@ def test_it_learns(tmp_path):
     )
     untrained, path = climate_world(ds, tmp_path, leads=(1, 3), settings=settings)
     world = build_world(settings, path)
-    fit_world(world, path, folder=tmp_path, progress=False)
+    fit_world(world, path, settings, folder=tmp_path, progress=False)
     errors = {}
     state = open_training_store(path)
-    for name, model in (("untrained", untrained), ("trained", probed(world, path, (1, 3)))):
+    for name, model in (
+        ("untrained", untrained),
+        ("trained", probed(world, path, (1, 3), settings)),
+    ):
         squared = []
         for sample in readout_samples(model, state, which="test", lead_steps=(1, 3)):
             newest = sample.initial[..., : sample.later.shape[-1]]
@@ -401,7 +404,7 @@ def test_a_twin_learns_more_than_the_mean(kind, path, tmp_path):
     state = open_training_store(path)
     mean = float(np.mean(state.state.values[state.split.values == 1] ** 2))
     assert last["prediction"] < 0.6 * mean
-    measured = measure_world(world, path)
+    measured = measure_world(world, path, settings)
     assert measured == {k: last[k] for k in measured}
 
 
@@ -412,7 +415,7 @@ def test_a_store_without_validation_block_is_refused(tmp_path):
 
 
 def test_weight_decay_spares_vectors(path):
-    optimizer = JEPAModule(build_world(config(), path))
+    optimizer = JEPAModule(build_world(config(), path), config())
     groups = optimizer.configure_optimizers()["optimizer"].param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert all(p.ndim > 1 for p in groups[0]["params"])
@@ -423,7 +426,7 @@ def test_learning_rate_warms_up_and_falls(path):
     settings = dataclasses.replace(
         config(train={"steps": 100, "warmup": 0.1, "learning_rate": 1.0})
     )
-    made = JEPAModule(build_world(settings, path)).configure_optimizers()
+    made = JEPAModule(build_world(settings, path), settings).configure_optimizers()
     rates = []
     for _ in range(100):
         rates.append(made["optimizer"].param_groups[0]["lr"])

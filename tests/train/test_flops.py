@@ -39,10 +39,11 @@ def test_steps_of_the_twins(tmp_path):
         ("autoencoder", 0.0),
         ("masked_autoencoder", 0.75),
     ):
-        world = build_world(config(objective={"kind": kind, "mask_ratio": mask_ratio}), path)
+        settings = config(objective={"kind": kind, "mask_ratio": mask_ratio})
+        world = build_world(settings, path)
         before = {k: v.clone() for k, v in world.network.state_dict().items()}
-        flops[kind] = step_flops(world, path)
-        assert flops[kind] == step_flops(world, path)
+        flops[kind] = step_flops(world, path, settings)
+        assert flops[kind] == step_flops(world, path, settings)
         assert all(torch.equal(v, before[k]) for k, v in world.network.state_dict().items())
     # The JEPA encodes its targets, too; the autoencoder predicts one step of two; the masked one
     # drops tokens.
@@ -59,12 +60,13 @@ def test_a_training_with_a_growing_rollout(tmp_path):
             "mask_ratio": 0.75 if kind == "masked_autoencoder" else 0.0,
             "rollout": 2,
         }
-        grown = build_world(
-            config(objective=objective | {"curriculum": 0.8}, train={"steps": 10}), path
-        )
-        one, two = (step_flops(grown, path, rollout=n) for n in (1, 2))
-        assert two == step_flops(grown, path)
-        assert train_flops(grown, path) == 4 * one + 6 * two  # 0.8 of ten steps in two stages
+        settings = config(objective=objective | {"curriculum": 0.8}, train={"steps": 10})
+        grown = build_world(settings, path)
+        one, two = (step_flops(grown, path, settings, rollout=n) for n in (1, 2))
+        assert two == step_flops(grown, path, settings)
+        assert (
+            train_flops(grown, path, settings) == 4 * one + 6 * two
+        )  # 0.8 of ten steps in two stages
         total[kind], single[kind] = two, one
     assert single["sigreg"] < total["sigreg"]
     assert single["autoencoder"] == total["autoencoder"]  # it predicts one state in any case

@@ -26,8 +26,8 @@ def test_the_steps_are_those_of_the_training(tmp_path):
     path = store(testing.small_climate(years=1), tmp_path, climatology="constant")
     world = build_world(config(), path)
     before = {k: v.clone() for k, v in world.network.state_dict().items()}
-    found = profile_training(world, path)
-    assert found.flops == step_flops(build_world(config(), path), path)
+    found = profile_training(world, path, config())
+    assert found.flops == step_flops(build_world(config(), path), path, config())
     assert (
         0 < found.utilization < 1.5
     )  # a step is never faster than one large product, but for the noise of a busy machine

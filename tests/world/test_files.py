@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 import sciwm
 from sciwm import testing
-from sciwm.probe.targets import target_series
+from sciwm.readout.targets import target_series
 from sciwm.train.fit import build_world
-from sciwm.world.files import load_world, save_world
+from sciwm.world.files import save_world
+from sciwm.world.model import load_world
 from tests.worlds import climate_world, config, molecule_world
 
 TARGETS = ["box:28.5,40.5,-21.5,-9.5"]
@@ -75,7 +76,11 @@ def test_loaded_equals_saved(name, request, tmp_path, monkeypatch):
         xr.testing.assert_identical(
             again.forecast(part, readout=readout), world.forecast(part, readout=readout)
         )
-    assert again.config == world.config
+    assert {again.strides, again.seed, again.missing} == {world.strides, world.seed, world.missing}
+    assert again.network.sizes == world.network.sizes
+    assert again.network.objective == world.network.objective
+    assert again.readouts["residual"].halo == world.readouts["residual"].halo
+    assert again.readouts["residual"].targets == world.readouts["residual"].targets
     assert again.step == world.step
     assert again.about == world.about
     assert again.network.teacher is None
@@ -148,9 +153,13 @@ def test_damaged_weights(saved, name, damage):
         ("{", "which is not JSON"),
         ("\udcff", "which is not JSON"),
         ("[1]", "which holds a list"),
-        ('{"format": 99, "sciwm": "9.9"}', "in format 99, expected 1; it was written by sciwm 9.9"),
+        ('{"format": 99, "sciwm": "9.9"}', "in format 99, expected 2; it was written by sciwm 9.9"),
         ("{}", "in format None"),
-        ('{"format": 1}', "'config' is missing"),
+        ('{"format": 2}', "'tokenizer.mean' is missing"),
+        (
+            '{"format": 1, "sciwm": "0.0.9"}',
+            "in format 1, expected 2; it was written by sciwm 0.0.9",
+        ),
     ],
 )
 def test_damaged_description(saved, text, message):
@@ -169,7 +178,7 @@ def test_files_of_two_runs_do_not_mix(saved, molecule, tmp_path_factory):
 
 def test_weights_of_another_size(saved):
     about = json.loads((saved / "model.json").read_text())
-    about["config"] = about["config"].replace("token_dim: 16", "token_dim: 8")
+    about["sizes"]["token_dim"] = 8
     (saved / "model.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=r"do not belong together.*size mismatch"):
         sciwm.load(saved)

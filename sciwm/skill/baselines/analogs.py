@@ -7,7 +7,7 @@ many EOFs, is chosen for each lead on the validation block.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,15 @@ import xarray as xr
 
 from sciwm.skill.alignment import training_pairs
 from sciwm.skill.baselines.eofs import leading_eofs
-from sciwm.skill.baselines.folds import split_off_validation
+from sciwm.skill.baselines.folds import split_off_validation, validation_pairs
 from sciwm.skill.baselines.matrix import StateLayout, fit_layout
-from sciwm.skill.baselines.simple import Reference, add_climatology, axes, init_anomaly
+from sciwm.skill.baselines.simple import (
+    Reference,
+    add_climatology,
+    axes,
+    init_anomaly,
+    lead_steps,
+)
 from sciwm.times import Step, calendar_fields
 
 __all__ = ["Analogs", "analog_forecast", "fit_analogs"]
@@ -71,13 +77,15 @@ def fit_analogs(
     eofs: Sequence[int] = (5, 10, 20),
     neighbours: Sequence[int] = (5, 10, 20, 40, 80, 160),
 ) -> Analogs:
-    """Keep the training block as a library; choose the numbers of EOFs and of analogs for each lead on the validation block.
+    """Keep the training block as a library, and choose how it is used.
+
+    The numbers of EOFs and of analogs are chosen for each lead on the validation block.
 
     Parameters
     ----------
     reference : Reference
         Training and validation anomalies; all its variables are compared. Without a validation
-        block the last fifth of the training block is forecast from the rest of it to choose.
+        block, choices are made on the last fifth of the training block, forecast from the rest.
     lead_times : array-like
         As `Step.lead_times` makes them.
     eofs, neighbours : sequence of int
@@ -92,10 +100,7 @@ def fit_analogs(
     ValueError
         If no pair of training or of validation times is one lead apart.
     """
-    steps = [
-        int(s)
-        for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))
-    ]
+    steps = lead_steps(lead_times, reference.step)
     trial = split_off_validation(reference) if reference.validation is None else reference
     library = _library(trial, steps, max(eofs))
     assert trial.validation is not None
@@ -103,32 +108,18 @@ def fit_analogs(
     phase = _phase(trial.validation["time"], trial.step)
     chosen = []
     for k, s in enumerate(steps):
-        first, later = training_pairs(trial.validation["time"], s, trial.step)
-        if not len(first):
-            raise ValueError(
-                f"got a validation block without times {s} steps apart, expected one longer than"
-                " the longest lead"
-            )
-        trials = [
-            (
-                library.layout.nmse(
-                    _forecast(
-                        library, k, e, n, held[first], None if phase is None else phase[first]
-                    ),
-                    held[later],
-                ),
-                e,
-                n,
-            )
-            for e in sorted({min(e, len(library.patterns)) for e in eofs})
-            for n in sorted({min(n, int((library.later[k] >= 0).sum())) for n in neighbours})
-        ]
+        first, later = validation_pairs(trial, s)
+        start, season = held[first], None if phase is None else phase[first]
+        most = int((library.later[k] >= 0).sum())
+        trials = []
+        for e in sorted({min(e, len(library.patterns)) for e in eofs}):
+            for n in sorted({min(n, most) for n in neighbours}):
+                forecast = _forecast(library, k, e, n, start, season)
+                trials.append((library.layout.nmse(forecast, held[later]), e, n))
         chosen.append(min(trials))
     final = library if reference.validation is not None else _library(reference, steps, max(eofs))
     errors, used, counts = zip(*chosen, strict=True)
-    return Analogs(
-        **(final.__dict__ | {"eofs": used, "neighbours": counts, "validation_nmse": errors})
-    )
+    return replace(final, eofs=used, neighbours=counts, validation_nmse=errors)
 
 
 def _library(reference: Reference, steps: Sequence[int], eofs: int) -> Analogs:
@@ -146,17 +137,17 @@ def _library(reference: Reference, steps: Sequence[int], eofs: int) -> Analogs:
         later[k, first] = then
     phase = _phase(time, reference.step)
     return Analogs(
-        layout,
-        rows,
-        rows @ patterns.T,
-        patterns,
-        phase,
-        later,
-        tuple(steps),
-        (),
-        (),
-        (),
-        reference.step,
+        layout=layout,
+        rows=rows,
+        coefficients=rows @ patterns.T,
+        patterns=patterns,
+        phase=phase,
+        later=later,
+        lead_steps=tuple(steps),
+        eofs=(),
+        neighbours=(),
+        validation_nmse=(),
+        step=reference.step,
     )
 
 
@@ -167,7 +158,7 @@ def _phase(time: xr.DataArray, step: Step) -> np.ndarray | None:
 def _nearest(
     library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, phase: np.ndarray | None
 ) -> np.ndarray:
-    """Positions of the nearest training times with a successor: ``(init, count)``, the nearest in no order."""
+    """Positions of the nearest training times with a successor: ``(init, count)``, in no order."""
     usable = np.flatnonzero(library.later[lead] >= 0)
     have, want = library.coefficients[usable, :eofs], z @ library.patterns[:eofs].T
     distance = (want**2).sum(axis=1)[:, None] + (have**2).sum(axis=1) - 2 * want @ have.T
@@ -187,9 +178,8 @@ def _forecast(
     size = max(1, _BLOCK // (count * library.rows.shape[1] + len(library.rows)))
     for i in range(0, len(z), size):
         part = slice(i, i + size)
-        found = _nearest(
-            library, lead, eofs, count, z[part], None if phase is None else phase[part]
-        )
+        season = None if phase is None else phase[part]
+        found = _nearest(library, lead, eofs, count, z[part], season)
         out[part] = library.rows[library.later[lead][found]].mean(axis=1)
     return out
 
@@ -235,9 +225,8 @@ def analog_forecast(
     anomaly = analogs.layout.forecast(
         partial(_all_leads, analogs=analogs), z, *others, leads=len(analogs.lead_steps)
     )
-    return add_climatology(
-        anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed
-    )
+    anomaly = anomaly.assign_coords(init_time=init, lead_time=lead)
+    return add_climatology(anomaly, reference, observed)
 
 
 def _all_leads(z: np.ndarray, phase: np.ndarray | None = None, *, analogs: Analogs) -> np.ndarray:

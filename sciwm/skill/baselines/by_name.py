@@ -19,11 +19,17 @@ from sciwm.skill.baselines.simple import (
     persistence_forecast,
 )
 
-__all__ = ["ALL_BASELINES", "BASELINES", "LIM_EOFS", "MORE_BASELINES", "Baseline", "fit_baseline"]
+__all__ = [
+    "ALL_BASELINES",
+    "BASELINES",
+    "BASELINE_RECORDS",
+    "LIM_EOFS",
+    "MORE_BASELINES",
+    "Baseline",
+    "BaselineRecord",
+    "fit_baseline",
+]
 
-BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
-MORE_BASELINES = (*BASELINES, "analogs")
-ALL_BASELINES = (*MORE_BASELINES, "cslim")  # the last for monthly data only
 LIM_EOFS = (10, 20, 30, 40, 60, 80)
 
 
@@ -44,6 +50,126 @@ class Baseline:
     forecast: Callable[[Any], xr.Dataset]
     lim: Lim | CyclicLim | None = None
     notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BaselineRecord:
+    """What a baseline is.
+
+    Parameters
+    ----------
+    name, label, words : str
+        In tables and settings, in figures, and in the methods section of a paper.
+    fit : callable
+        From ``(reference, observed, lead_times, variables, lim_eofs)`` to a `Baseline`.
+    usual : bool
+        Whether it is made unless others are asked for.
+    needs_reference : bool
+        Whether it takes what was learnt in the training years.
+    monthly : bool
+        Whether it is for monthly data only.
+    """
+
+    name: str
+    label: str
+    words: str
+    fit: Callable[..., Baseline]
+    usual: bool = True
+    needs_reference: bool = True
+    monthly: bool = False
+
+
+def _climatology(
+    reference: Reference, observed: xr.Dataset, lead_times: Any, variables: Any, lim_eofs: Any
+) -> Baseline:
+    scored = replace(reference, anomaly=reference.anomaly[list(variables)])
+    return Baseline(lambda init: climatology_forecast(scored, observed, init, lead_times))
+
+
+def _persistence(
+    reference: Reference | None,
+    observed: xr.Dataset,
+    lead_times: Any,
+    variables: Any,
+    lim_eofs: Any,
+) -> Baseline:
+    names = list(variables)
+    own = None if reference is None else replace(reference, anomaly=reference.anomaly[names])
+    return Baseline(lambda init: persistence_forecast(own, observed[names], init, lead_times))
+
+
+def _damped(
+    reference: Reference, observed: xr.Dataset, lead_times: Any, variables: Any, lim_eofs: Any
+) -> Baseline:
+    scored = replace(reference, anomaly=reference.anomaly[list(variables)])
+    slopes = fit_slopes(scored, lead_times).compute()
+    damp = partial(damped_persistence_forecast, scored, observed, slopes=slopes)
+    return Baseline(lambda init: damp(init, lead_times))
+
+
+def _lim(
+    reference: Reference, observed: xr.Dataset, lead_times: Any, variables: Any, lim_eofs: Any
+) -> Baseline:
+    lim = fit_lim(reference, lead_times, eofs=lim_eofs)
+    return Baseline(partial(lim_forecast, lim, reference, observed), lim)
+
+
+def _analogs(
+    reference: Reference, observed: xr.Dataset, lead_times: Any, variables: Any, lim_eofs: Any
+) -> Baseline:
+    found = fit_analogs(reference, lead_times)
+    return Baseline(partial(analog_forecast, found, reference, observed))
+
+
+def _cslim(
+    reference: Reference, observed: xr.Dataset, lead_times: Any, variables: Any, lim_eofs: Any
+) -> Baseline:
+    cyclic = fit_cslim(reference, lead_times, eofs=lim_eofs)
+    return Baseline(partial(cslim_forecast, cyclic, reference, observed), cyclic)
+
+
+BASELINE_RECORDS = {
+    record.name: record
+    for record in (
+        BaselineRecord("climatology", "Climatology", "climatology", _climatology),
+        BaselineRecord(
+            "persistence", "Persistence", "persistence", _persistence, needs_reference=False
+        ),
+        BaselineRecord(
+            "damped_persistence",
+            "Damped persistence",
+            "damped persistence (climatology plus the initial anomaly times a regression slope for"
+            " each cell and lead)",
+            _damped,
+        ),
+        BaselineRecord(
+            "lim",
+            "Linear inverse model",
+            "a linear inverse model of all variables together in the space of their leading"
+            " empirical orthogonal functions",
+            _lim,
+        ),
+        BaselineRecord(
+            "analogs",
+            "Analogs",
+            "the mean of what followed the most similar training days of the season",
+            _analogs,
+            usual=False,
+        ),
+        BaselineRecord(
+            "cslim",
+            "Cyclostationary linear inverse model",
+            "a cyclostationary linear inverse model (a propagator for each calendar month,"
+            " neighbouring months pooled)",
+            _cslim,
+            usual=False,
+            monthly=True,
+        ),
+    )
+}
+ALL_BASELINES = tuple(BASELINE_RECORDS)
+BASELINES = tuple(name for name, record in BASELINE_RECORDS.items() if record.usual)
+MORE_BASELINES = tuple(name for name, record in BASELINE_RECORDS.items() if not record.monthly)
 
 
 def fit_baseline(
@@ -72,41 +198,10 @@ def fit_baseline(
     lim_eofs : sequence of int
         Truncations that the LIMs choose from.
     """
-    if name == "persistence":
-        own = (
-            None
-            if reference is None
-            else replace(reference, anomaly=reference.anomaly[list(variables)])
-        )
-        return Baseline(
-            lambda init: persistence_forecast(own, observed[list(variables)], init, lead_times)
-        )
-    assert reference is not None
-    scored = replace(reference, anomaly=reference.anomaly[list(variables)])
-    if name == "climatology":
-        return Baseline(lambda init: climatology_forecast(scored, observed, init, lead_times))
-    if name == "damped_persistence":
-        slopes = fit_slopes(scored, lead_times).compute()
-        return Baseline(
-            lambda init: damped_persistence_forecast(
-                scored, observed, init, lead_times, slopes=slopes
-            )
-        )
-    if name == "analogs":
-        return Baseline(
-            partial(analog_forecast, fit_analogs(reference, lead_times), reference, observed)
-        )
+    record = BASELINE_RECORDS[name]
+    assert reference is not None or not record.needs_reference
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        if name == "cslim":
-            cyclic = fit_cslim(reference, lead_times, eofs=lim_eofs)
-            made = Baseline(partial(cslim_forecast, cyclic, reference, observed), cyclic)
-        else:
-            lim = fit_lim(reference, lead_times, eofs=lim_eofs)
-            made = Baseline(partial(lim_forecast, lim, reference, observed), lim)
-    return replace(
-        made,
-        notices=tuple(
-            dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
-        ),
-    )
+        made = record.fit(reference, observed, lead_times, variables, lim_eofs)
+    told = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    return replace(made, notices=tuple(dict.fromkeys(told)))

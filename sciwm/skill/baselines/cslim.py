@@ -1,14 +1,14 @@
 r"""Cyclostationary linear inverse model: a propagator for each calendar month.
 
-Monthly anomalies grow in some seasons and decay in others: what El Niño does in spring is not what
-it does in autumn. For each start month ``j`` a propagator over one month is regressed on the pairs
-that begin in it or its neighbours, and a forecast is their product,
+Monthly anomalies grow in some seasons and decay in others. El Niño does not do in spring what it
+does in autumn. So each start month ``j`` has a propagator over one month. It is regressed on the
+pairs that begin in this month or its neighbours. A forecast is the product of propagators,
 
 .. math:: \hat p(t+\tau) = G_{j+\tau-1} \cdots G_{j+1} G_j\, p(t), \qquad G_j = C_j(1) C_j(0)^{-1},
 
 with the sums ``C`` over months ``j - 1, j, j + 1`` (Shin, Sardeshmukh, Newman, Penland and
-Alexander 2021, doi:10.1175/JCLI-D-20-0291.1). The number of EOFs is chosen for each lead, and what
-the EOFs leave out is damped cell by cell, as in `sciwm.skill.baselines.lim`.
+Alexander 2021, doi:10.1175/JCLI-D-20-0291.1). The number of EOFs is chosen for each lead. What the
+EOFs leave out is damped cell by cell, as in `sciwm.skill.baselines.lim`.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,16 @@ import xarray as xr
 
 from sciwm.skill.alignment import training_pairs
 from sciwm.skill.baselines.eofs import leading_eofs
-from sciwm.skill.baselines.folds import training_folds
+from sciwm.skill.baselines.folds import least_errors, training_folds, validation_pairs
 from sciwm.skill.baselines.lim import truncations, warn_of_eigenvalues
 from sciwm.skill.baselines.matrix import StateLayout, fit_layout
-from sciwm.skill.baselines.simple import Reference, add_climatology, axes, init_anomaly
+from sciwm.skill.baselines.simple import (
+    Reference,
+    add_climatology,
+    axes,
+    init_anomaly,
+    lead_steps,
+)
 from sciwm.times import Step, calendar_fields
 
 __all__ = ["CyclicLim", "CyclicPropagator", "cslim_forecast", "fit_cslim"]
@@ -101,12 +107,14 @@ class _Sample:
 def fit_cslim(
     reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (4, 6, 8, 10, 15, 20, 30)
 ) -> CyclicLim:
-    """Fit a propagator for each calendar month; the truncation is chosen for each lead on the validation block.
+    """Fit a propagator for each calendar month.
+
+    The truncation is chosen for each lead on the validation block.
 
     Parameters
     ----------
     reference : Reference
-        Monthly anomalies; all its variables enter one joint state. Without a validation block the
+        Monthly anomalies; all its variables enter one joint state. Without a validation block, the
         choice is made by blocked cross-validation within the training block.
     lead_times : array-like
         Months.
@@ -133,34 +141,19 @@ def fit_cslim(
             f"got data in steps of {reference.step} for cslim, expected 1 months, because it has a"
             " propagator for each month"
         )
-    steps = [
-        int(s)
-        for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))
-    ]
-    trials = (
-        [reference] if reference.validation is not None else training_folds(reference, max(steps))
-    )
-    errors = [_errors(trial, steps, eofs) for trial in trials]
-    choice = {}
-    for s in steps:
-        mean = {
-            k: float(np.mean([e[s][k] for e in errors]))
-            for k in errors[0][s]
-            if all(k in e[s] for e in errors)
-        }
-        best = min(mean, key=lambda k: mean[k])
-        choice[s] = best, mean[best]
-    sample, _ = _sample(reference, steps, sorted({k for k, _ in choice.values()}))
-    for k in sorted({k for k, _ in choice.values()}):
-        year = np.linalg.multi_dot(_monthly(sample, k))
-        warn_of_eigenvalues(
-            np.linalg.eigvals(year),
-            f"CSLIM with {k} EOFs",
-            "product of twelve monthly propagators",
-            negative=False,
-        )
+    steps = lead_steps(lead_times, reference.step)
+    chosen_here = reference.validation is not None
+    trials = [reference] if chosen_here else training_folds(reference, max(steps))
+    choice = least_errors([_errors(trial, steps, eofs) for trial in trials])
+    used = sorted({k for k, _ in choice.values()})
+    sample, _ = _sample(reference, steps, used)
+    monthly = {k: _monthly(sample, k) for k in used}
+    for k in used:
+        values = np.linalg.eigvals(np.linalg.multi_dot(monthly[k]))
+        what = "product of twelve monthly propagators"
+        warn_of_eigenvalues(values, f"CSLIM with {k} EOFs", what, negative=False)
     propagators = tuple(
-        _propagator(sample, _monthly(sample, k), s, k, error) for s, (k, error) in choice.items()
+        _propagator(sample, monthly[k], s, k, error) for s, (k, error) in choice.items()
     )
     return CyclicLim(sample.layout, sample.patterns, propagators, reference.step)
 
@@ -204,11 +197,8 @@ def _propagator(
         first, later = sample.around(steps, month)
         square = (rest[first] ** 2).sum(axis=0)
         alive = square > 1e-9 * (sample.z[first] ** 2).sum(axis=0)
-        damping.append(
-            np.where(
-                alive, (rest[first] * rest[later]).sum(axis=0) / np.where(alive, square, 1.0), 0.0
-            )
-        )
+        product_rest = (rest[first] * rest[later]).sum(axis=0)
+        damping.append(np.where(alive, product_rest / np.where(alive, square, 1.0), 0.0))
     return CyclicPropagator(steps, k, np.stack(matrices), np.stack(damping), error)
 
 
@@ -218,25 +208,17 @@ def _errors(
     """Errors on the validation block by lead and truncation."""
     sample, candidates = _sample(reference, steps, eofs)
     assert reference.validation is not None
-    held, time = (
-        sample.layout.to_matrix(reference.validation, dim="time"),
-        reference.validation["time"],
-    )
-    month = calendar_fields(time.values)[2] - 1
+    held = sample.layout.to_matrix(reference.validation, dim="time")
+    month = calendar_fields(reference.validation["time"].values)[2] - 1
+    pairs = {s: validation_pairs(reference, s) for s in steps}
     out: dict[int, dict[int, float]] = {s: {} for s in steps}
     for k in candidates:
         monthly = _monthly(sample, k)
         for s in steps:
-            first, later = training_pairs(time, s, reference.step)
-            if not len(first):
-                raise ValueError(
-                    f"got a validation block without times {s} steps apart, expected one longer"
-                    " than the longest lead"
-                )
+            first, later = pairs[s]
             trial = _propagator(sample, monthly, s, k, np.nan)
-            out[s][k] = sample.layout.nmse(
-                _forward(held[first], month[first], sample.patterns, trial), held[later]
-            )
+            forecast = _forward(held[first], month[first], sample.patterns, trial)
+            out[s][k] = sample.layout.nmse(forecast, held[later])
     return out
 
 
@@ -273,17 +255,15 @@ def cslim_forecast(
     ValueError
         If an initial time is not in ``observed``; the message lists them.
     """
-    init, lead = axes(
-        init_times, lim.step.lead_times([p.lead_steps for p in lim.propagators]), lim.step
-    )
+    lead_times = lim.step.lead_times([p.lead_steps for p in lim.propagators])
+    init, lead = axes(init_times, lead_times, lim.step)
     z = lim.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
     month = calendar_fields(init.values)[2] - 1
     anomaly = lim.layout.forecast(
         partial(_all_leads, lim=lim), z, month, leads=len(lim.propagators)
     )
-    return add_climatology(
-        anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed
-    )
+    anomaly = anomaly.assign_coords(init_time=init, lead_time=lead)
+    return add_climatology(anomaly, reference, observed)
 
 
 def _all_leads(z: np.ndarray, month: np.ndarray, lim: CyclicLim) -> np.ndarray:

@@ -12,16 +12,17 @@ _EXACT = 2000
 
 
 def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the leading right singular vectors of ``(time, cells)`` and their shares of the variance.
+    """Compute the leading right singular vectors of ``(time, cells)`` and their variances.
 
-    Exact through the smaller Gram matrix up to 2000 rows or columns, by a seeded randomized
-    decomposition with four power iterations beyond.
+    Up to 2000 rows or columns they are exact, through the smaller Gram matrix. Beyond, a seeded
+    randomized decomposition with four power iterations gives them.
 
     Returns
     -------
     patterns : ndarray, ``(count, cells)``
         Orthonormal, by falling variance; the largest entry of each is positive.
     variance_fraction : ndarray, ``(count,)``
+        Share of each in the variance of the matrix.
     """
     rows, cells = matrix.shape
     total = float((matrix**2).sum())
@@ -37,9 +38,8 @@ def leading_eofs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
         size = len(gram)
         values, vectors = scipy.linalg.eigh(gram, subset_by_index=(size - count, size - 1))
         singular = np.sqrt(np.clip(values[::-1], 0.0, None))
-        vectors = vectors[:, ::-1]
-        right = (
-            (matrix.T @ vectors / np.where(singular > 0, singular, 1.0)).T if wide else vectors.T
-        )
+        right = vectors[:, ::-1].T
+        if wide:
+            right = (matrix.T @ right.T / np.where(singular > 0, singular, 1.0)).T
     peak = right[np.arange(count), np.abs(right).argmax(axis=1)]
     return right * np.where(peak < 0, -1.0, 1.0)[:, None], singular**2 / total

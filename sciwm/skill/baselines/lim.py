@@ -1,16 +1,24 @@
-r"""Linear inverse model: the strongest linear forecast these data support without looking at the test block.
+r"""Linear inverse model: the strongest linear forecast of these data, blind to the test block.
 
 Anomalies of all variables are projected on their leading EOFs, ``p``, and forecast linearly,
 
 .. math:: \hat p(t+\tau) = G_\tau\, p(t), \qquad \text{power: } G_\tau = (C(1)C(0)^{-1})^\tau
           \quad\text{or direct: } G_\tau = C(\tau)C(0)^{-1}.
 
-A power assumes that the truncated state is Markovian and uses every pair of neighbours; a direct
-regression assumes nothing and is better at long leads where it is not. For every lead the
-truncation and the kind of propagator are those with the smallest error on the validation block.
-What the EOFs leave out is not dropped, as in the textbook LIM, but damped cell by cell (slope of
-the truncated residual on itself): on daily ERA-Interim over Europe this lowers the mean normalized
-error by 0.9 % with 10 EOFs and by 0.1 % with 30, and raised it nowhere.
+A power assumes that the truncated state is Markovian, and uses every pair of neighbours. A direct
+regression assumes nothing, and is better at long leads where the state is not Markovian. For every
+lead, the truncation and the kind of propagator have the smallest error on the validation block.
+
+The textbook LIM drops what the EOFs leave out. Here it is damped cell by cell, by the slope of the
+truncated residual on itself. On daily ERA-Interim over Europe, this lowers the mean normalized
+error, and raises it nowhere:
+
+====  =======
+EOFs  by
+====  =======
+10    0.9 %
+30    0.1 %
+====  =======
 """
 
 import warnings
@@ -25,9 +33,15 @@ import xarray as xr
 
 from sciwm.skill.alignment import training_pairs
 from sciwm.skill.baselines.eofs import leading_eofs
-from sciwm.skill.baselines.folds import training_folds
+from sciwm.skill.baselines.folds import least_errors, training_folds, validation_pairs
 from sciwm.skill.baselines.matrix import StateLayout, fit_layout
-from sciwm.skill.baselines.simple import Reference, add_climatology, axes, init_anomaly
+from sciwm.skill.baselines.simple import (
+    Reference,
+    add_climatology,
+    axes,
+    init_anomaly,
+    lead_steps,
+)
 from sciwm.times import Step
 
 __all__ = ["Lim", "Propagator", "fit_lim", "lim_forecast", "truncations", "warn_of_eigenvalues"]
@@ -53,8 +67,8 @@ class Propagator:
     damping : ndarray, ``(cells,)``
         Slopes for what the EOFs leave out.
     validation_nmse : float
-        Error on the validation block that it was chosen by, over that of the climatology, mean of
-        all channels.
+        Error on the validation block that it was chosen by, over that of the climatology: the mean
+        of all channels.
     """
 
     lead_steps: int
@@ -129,18 +143,10 @@ def _regression(lagged: _Lagged, k: int) -> np.ndarray:
 def _residual_damping(lagged: _Lagged, patterns: np.ndarray, k: int) -> np.ndarray:
     """Fit slopes of r(t+lead) on r(t) for r = z − (first k EOFs), from the sums alone."""
     v = patterns[:k].T
-    joint = (v @ lagged.cross[:k, :k] * v).sum(axis=1)
-    product = (
-        lagged.product
-        - (lagged.now_later[:, :k] * v).sum(axis=1)
-        - (lagged.later_now[:, :k] * v).sum(axis=1)
-        + joint
-    )
-    square = (
-        lagged.square
-        - 2 * (lagged.now_now[:, :k] * v).sum(axis=1)
-        + (v @ lagged.start[:k, :k] * v).sum(axis=1)
-    )
+    crossed = [(a[:, :k] * v).sum(axis=1) for a in (lagged.now_later, lagged.later_now)]
+    inner = [(v @ a[:k, :k] * v).sum(axis=1) for a in (lagged.cross, lagged.start)]
+    product = lagged.product - crossed[0] - crossed[1] + inner[0]
+    square = lagged.square - 2 * (lagged.now_now[:, :k] * v).sum(axis=1) + inner[1]
     alive = square > 1e-9 * lagged.square
     return np.where(alive, product / np.where(alive, square, 1.0), 0.0)
 
@@ -168,19 +174,20 @@ def truncations(eofs: Sequence[int], limit: int, cells: int) -> list[int]:
 def fit_lim(
     reference: Reference, lead_times: Any, *, eofs: Sequence[int] = (10, 20, 30, 40, 60, 80)
 ) -> Lim:
-    """Fit a linear inverse model, its truncation and kind of propagator chosen for each lead on the validation block.
+    """Fit a linear inverse model.
+
+    Truncation and kind of propagator are chosen for each lead on the validation block.
 
     Parameters
     ----------
     reference : Reference
         Training and validation anomalies; all its variables enter one joint state. Without a
-        validation block the choice is made on fifths of the training block in turn, each forecast
-        from the rest, and the model fitted on all of it.
+        validation block, choices are made on fifths of the training block, each forecast from the
+        rest. The model is then fitted on all of it.
     lead_times : array-like
         As `Step.lead_times` makes them.
     eofs : sequence of int
-        Truncations to choose from; a state of at most 50 cells (torsions, indices) keeps all of
-        them.
+        Truncations to choose from. A state of at most 50 cells (torsions, indices) keeps all EOFs.
 
     Returns
     -------
@@ -194,33 +201,18 @@ def fit_lim(
     Warns
     -----
     UserWarning
-        If truncations exceed the sample, or the one-step propagator of a chosen power has a growing
-        mode (|eigenvalue| ≥ 1) or a negative real eigenvalue.
+        If truncations exceed the sample. Also if the one-step propagator of a chosen power has a
+        growing mode or a negative real eigenvalue.
     """
-    steps = [
-        int(s)
-        for s in np.atleast_1d(reference.step.steps(axes([], lead_times, reference.step)[1].values))
-    ]
+    steps = lead_steps(lead_times, reference.step)
     if reference.validation is not None:
         fit, candidates = _fit(reference, steps, eofs)
-        return _chosen(fit, _least([_errors(fit, candidates, reference, steps)]), reference.step)
+        choice = least_errors([_errors(fit, candidates, reference, steps)])
+        return _chosen(fit, choice, reference.step)
     folds = training_folds(reference, max(steps))
-    choice = _least([_errors(*_fit(fold, steps, eofs), fold, steps) for fold in folds])
-    fit, _ = _fit(reference, steps, sorted({k for k, _, _ in choice.values()}))
+    choice = least_errors([_errors(*_fit(fold, steps, eofs), fold, steps) for fold in folds])
+    fit, _ = _fit(reference, steps, sorted({k for (k, _), _ in choice.values()}))
     return _chosen(fit, choice, reference.step)
-
-
-def _least(
-    errors: Sequence[dict[int, dict[tuple[int, Kind], float]]],
-) -> dict[int, tuple[int, Kind, float]]:
-    """For each lead the truncation and kind with the least mean error, and that error."""
-    choice = {}
-    for s in errors[0]:
-        shared = [key for key in errors[0][s] if all(key in e[s] for e in errors)]
-        mean = {key: float(np.mean([e[s][key] for e in errors])) for key in shared}
-        best = min(mean, key=lambda key: mean[key])
-        choice[s] = (*best, mean[best])
-    return choice
 
 
 @dataclass(frozen=True)
@@ -231,7 +223,6 @@ class _Fit:
     patterns: np.ndarray
     share: np.ndarray
     lagged: dict[int, _Lagged]
-    limit: int
 
 
 def _fit(reference: Reference, steps: Sequence[int], eofs: Sequence[int]) -> tuple[_Fit, list[int]]:
@@ -247,12 +238,8 @@ def _fit(reference: Reference, steps: Sequence[int], eofs: Sequence[int]) -> tup
     candidates = truncations(eofs, limit, z.shape[1])
     patterns, share = leading_eofs(z, max(candidates))
     p = z @ patterns.T
-    return (
-        _Fit(
-            layout, patterns, share, {s: _lagged(z, p, *found) for s, found in pairs.items()}, limit
-        ),
-        candidates,
-    )
+    lagged = {s: _lagged(z, p, *found) for s, found in pairs.items()}
+    return _Fit(layout, patterns, share, lagged), candidates
 
 
 def _errors(
@@ -263,50 +250,40 @@ def _errors(
     held = fit.layout.to_matrix(reference.validation, dim="time")
     out: dict[int, dict[tuple[int, Kind], float]] = {}
     for s in steps:
-        first, later = training_pairs(reference.validation["time"], s, reference.step)
-        if not len(first):
-            raise ValueError(
-                f"got a validation block without times {s} steps apart, expected one longer than"
-                " the longest lead"
-            )
+        first, later = validation_pairs(reference, s)
         kinds: tuple[Kind, ...] = ("power",) if s == 1 else ("power", "direct")
-        trials = [_propagator(fit, s, k, kind, np.nan) for k in candidates for kind in kinds]
-        out[s] = {
-            (t.eofs, t.kind): fit.layout.nmse(
-                _step_forward(held[first], fit.patterns, t), held[later]
-            )
-            for t in trials
-        }
+        out[s] = {}
+        for k in candidates:
+            for kind in kinds:
+                trial = _propagator(fit, s, k, kind, np.nan)
+                forecast = _step_forward(held[first], fit.patterns, trial)
+                out[s][k, kind] = fit.layout.nmse(forecast, held[later])
     return out
 
 
-def _chosen(fit: _Fit, choice: dict[int, tuple[int, Kind, float]], step: Step) -> Lim:
+def _chosen(fit: _Fit, choice: dict[int, tuple[tuple[int, Kind], float]], step: Step) -> Lim:
     propagators = tuple(
-        _propagator(fit, s, k, kind, error) for s, (k, kind, error) in choice.items()
+        _propagator(fit, s, k, kind, error) for s, ((k, kind), error) in choice.items()
     )
     for k in sorted({p.eofs for p in propagators if p.kind == "power"}):
-        warn_of_eigenvalues(
-            np.linalg.eigvals(_regression(fit.lagged[1], k)),
-            f"LIM with {k} EOFs",
-            "one-step propagator",
-        )
+        values = np.linalg.eigvals(_regression(fit.lagged[1], k))
+        warn_of_eigenvalues(values, f"LIM with {k} EOFs", "one-step propagator")
     return Lim(fit.layout, fit.patterns, fit.share, propagators, step)
 
 
 def _propagator(fit: _Fit, steps: int, k: int, kind: Kind, error: float) -> Propagator:
-    one, lagged = fit.lagged[1], fit.lagged[steps]
-    matrix = (
-        np.linalg.matrix_power(_regression(one, k), steps)
-        if kind == "power"
-        else _regression(lagged, k)
-    )
+    lagged = fit.lagged[steps]
+    if kind == "power":
+        matrix = np.linalg.matrix_power(_regression(fit.lagged[1], k), steps)
+    else:
+        matrix = _regression(lagged, k)
     return Propagator(steps, k, kind, matrix, _residual_damping(lagged, fit.patterns, k), error)
 
 
 def warn_of_eigenvalues(
     values: np.ndarray, model: str, what: str, *, negative: bool = True
 ) -> None:
-    """Tell of growing modes, and, with ``negative``, of modes that no real linear differential equation has."""
+    """Tell of growing modes, and, with ``negative``, of those no real linear dynamics has."""
     growth = float(np.abs(values).max())
     if growth >= 1.0:
         warnings.warn(
@@ -316,10 +293,11 @@ def warn_of_eigenvalues(
         )
     below = values[(np.abs(values.imag) < 1e-12) & (values.real < 0)].real
     if negative and below.size:
+        plural = "s" if below.size > 1 else ""
         text = (
-            f"{model} has {below.size} negative real eigenvalue{'s' if below.size > 1 else ''}"
-            f" (down to {below.min():.2g}): its {what} has no real logarithm, so no continuous-time"
-            " model stands behind it"
+            f"{model} has {below.size} negative real eigenvalue{plural} (down to"
+            f" {below.min():.2g}): its {what} has no real logarithm, so no continuous-time model"
+            " stands behind it"
         )
         warnings.warn(text, stacklevel=4)
 
@@ -348,14 +326,12 @@ def lim_forecast(
     ValueError
         If an initial time is not in ``observed``; the message lists them.
     """
-    init, lead = axes(
-        init_times, lim.step.lead_times([p.lead_steps for p in lim.propagators]), lim.step
-    )
+    lead_times = lim.step.lead_times([p.lead_steps for p in lim.propagators])
+    init, lead = axes(init_times, lead_times, lim.step)
     z = lim.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
     anomaly = lim.layout.forecast(partial(_all_leads, lim=lim), z, leads=len(lim.propagators))
-    return add_climatology(
-        anomaly.assign_coords(init_time=init, lead_time=lead), reference, observed
-    )
+    anomaly = anomaly.assign_coords(init_time=init, lead_time=lead)
+    return add_climatology(anomaly, reference, observed)
 
 
 def _all_leads(z: np.ndarray, lim: Lim) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Anomalies of all variables as rows of one matrix, standardized and weighted: what EOFs are made of."""
+"""Anomalies of all variables as rows of one matrix, standardized and weighted, for EOFs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class StateLayout:
     keep : ndarray of bool, ``(all cells,)``
         Cells that were observed in most of the training block.
     factor : ndarray, ``(kept cells,)``
-        sqrt(share of the area) / standard deviation of the channel: multiplies anomalies.
+        It multiplies anomalies: sqrt(share of the area) / standard deviation of the channel.
     channel : ndarray of int, ``(kept cells,)``
         Number of the (variable, level) a column belongs to.
     """
@@ -37,15 +37,13 @@ class StateLayout:
 
     def to_matrix(self, anomaly: xr.Dataset, *, dim: str) -> np.ndarray:
         """Rows along ``dim``, in memory; missing anomalies become 0."""
-        parts = [
-            _flat(anomaly[n].transpose(dim, *self.template[n].dims).values)
-            for n in self.template.data_vars
-        ]
+        fields = [anomaly[n].transpose(dim, *v.dims) for n, v in self.template.data_vars.items()]
+        parts = [_flat(field.values) for field in fields]
         matrix = np.concatenate(parts, axis=1)[:, self.keep] * self.factor
         return np.asarray(np.nan_to_num(matrix, copy=False))
 
     def scatter(self, matrix: np.ndarray) -> np.ndarray:
-        """Restore anomalies in physical units for all cells, ``(..., all cells)``; those left out are 0."""
+        """Restore anomalies in physical units, ``(..., all cells)``; cells left out are 0."""
         full = np.zeros((*matrix.shape[:-1], self.keep.size))
         full[..., self.keep] = matrix / self.factor
         return full
@@ -60,10 +58,11 @@ class StateLayout:
     def forecast(
         self, kernel: Callable[..., np.ndarray], z: np.ndarray, *others: np.ndarray, leads: int
     ) -> xr.Dataset:
-        """Forecast anomalies ``(init_time, lead_time, [level], *space)`` from rows, lazily and in blocks of initial times.
+        """Forecast anomalies from rows, lazily and in blocks of initial times.
 
-        ``kernel`` gets a block of ``z`` and of the ``others`` (one value for each row), and returns
-        ``(init, lead, kept cells)``.
+        ``kernel`` gets a block of ``z`` and of the ``others``, which have one value for each row.
+        It returns ``(init, lead, kept cells)``. Dims of the forecast are
+        ``(init_time, lead_time, [level], *space)``.
         """
         size = max(1, _BLOCK // (self.keep.size * leads))
         rows = [
@@ -98,8 +97,9 @@ def _flat(values: np.ndarray) -> np.ndarray:
 def fit_layout(anomaly: xr.Dataset) -> tuple[StateLayout, np.ndarray]:
     """Layout of the training anomalies, and their matrix.
 
-    Every channel is divided by its area-weighted standard deviation over the training block, every
-    cell weighted by the root of its share of the area: each channel has the same total variance.
+    Every channel is divided by its area-weighted standard deviation over the training block. Every
+    cell is weighted by the root of its share of the area. So each channel has the same total
+    variance.
 
     Returns
     -------
@@ -114,13 +114,8 @@ def fit_layout(anomaly: xr.Dataset) -> tuple[StateLayout, np.ndarray]:
         values = anomaly[name].transpose("time", *field.dims).values.astype(float)
         share_of_area = region_weights(field).isel(region=0, drop=True)
         area = share_of_area.broadcast_like(field).transpose(*field.dims).values.ravel()
-        number = np.zeros(field.shape, int)
-        if levels > 1:
-            number = np.broadcast_to(
-                np.arange(levels).reshape([-1 if d == "level" else 1 for d in field.dims]),
-                field.shape,
-            )
-        number = number.ravel()
+        along = [levels if d == "level" else 1 for d in field.dims]
+        number = np.broadcast_to(np.arange(levels).reshape(along), field.shape).ravel()
         x = _flat(values)
         seen = (np.isfinite(x).mean(axis=0) > 0.5) & (area > 0)
         x = np.where(np.isfinite(x), x, 0.0)
@@ -142,7 +137,5 @@ def fit_layout(anomaly: xr.Dataset) -> tuple[StateLayout, np.ndarray]:
             "got training anomalies without any varying, observed cell, expected at least one,"
             " because EOFs are made of them"
         )
-    layout = StateLayout(
-        template, np.concatenate(keep), np.concatenate(factor), np.concatenate(channel)
-    )
-    return layout, np.concatenate(flat, axis=1)
+    joined = (np.concatenate(parts) for parts in (keep, factor, channel))
+    return StateLayout(template, *joined), np.concatenate(flat, axis=1)

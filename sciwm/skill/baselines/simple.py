@@ -1,8 +1,8 @@
 """Forecasts that need no model: the climatology, persistence and damped persistence.
 
 They see the training years (`fit_reference`) and the observation at the initial time, nothing else.
-A cell missing at the initial time starts from its climatology, so that every method is scored on
-the same cells.
+A cell missing at the initial time starts from its climatology. So every method is scored on the
+same cells.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ __all__ = [
     "fit_reference",
     "fit_slopes",
     "init_anomaly",
+    "lead_steps",
     "persistence_forecast",
 ]
 
@@ -34,7 +35,9 @@ _KINDS: dict[str, Kind] = {"hours": "harmonic", "months": "monthly", "ps": "cons
 
 @dataclass(frozen=True)
 class Reference:
-    """What baselines and anomaly scores may know: the training block, and a validation block to choose with.
+    """What baselines and anomaly scores may know.
+
+    That is the training block, and a validation block to choose with.
 
     Parameters
     ----------
@@ -66,11 +69,10 @@ def _with_time(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _block(ds: xr.Dataset, block: Any, name: str) -> xr.Dataset:
-    chosen = (
-        ds.sel(time=block)
-        if isinstance(block, slice)
-        else ds.isel(time=np.flatnonzero(_mask(ds, block, name)))
-    )
+    if isinstance(block, slice):
+        chosen = ds.sel(time=block)
+    else:
+        chosen = ds.isel(time=np.flatnonzero(_mask(ds, block, name)))
     if not chosen.sizes["time"]:
         raise ValueError(
             f"got no times in {name}={block!r}, expected some between {ds.time.values[0]} and"
@@ -93,8 +95,8 @@ def _departures(ds: xr.Dataset, climatology: Climatology) -> xr.Dataset:
     normal = climatology.at(ds["time"])
     return xr.Dataset(
         {
-            n: (ds[n] - normal[n]).transpose(*ds[n].dims).assign_attrs(ds[n].attrs)
-            for n in ds.data_vars
+            n: (v - normal[n]).transpose(*v.dims).assign_attrs(v.attrs)
+            for n, v in ds.data_vars.items()
         }
     )
 
@@ -115,10 +117,11 @@ def fit_reference(
         Observations, dims ``(time, [level], *space)``.
     train, validation : slice or ndarray of bool
         Blocks of ``time``: a slice of labels, e.g. ``slice("2000", "2006")``, or a mask. Without a
-        validation block, choices (the LIM's truncation) are made on parts of the training block.
+        validation block, choices such as the LIM's truncation are made on parts of the training
+        block.
     climatology : {"harmonic", "monthly", "constant"}, optional
-        Kind of mean cycle; left out: harmonic for data in hours, monthly for months, constant for
-        picoseconds.
+        Kind of mean cycle. By default it is harmonic for data in hours, monthly for months, and
+        constant for picoseconds.
     harmonics : int
         Annual harmonics of a harmonic climatology.
 
@@ -137,11 +140,8 @@ def fit_reference(
     fitted = fit_climatology(block, kind=climatology or _KINDS[step.unit], harmonics=harmonics)
     held = None if validation is None else _block(ds, validation, "validation")
     if held is not None:
-        segment = (
-            held["segment"].values
-            if "segment" in held.coords and "segment" in block.coords
-            else None
-        )
+        apart = "segment" in held.coords and "segment" in block.coords
+        segment = held["segment"].values if apart else None
         if (locate(block["time"], held["time"].values, segment=segment) >= 0).any():
             raise ValueError(
                 "got validation times that are training times too, expected separate blocks,"
@@ -156,21 +156,29 @@ def fit_reference(
 
 
 def axes(init_times: Any, lead_times: Any, step: Step) -> tuple[xr.DataArray, xr.DataArray]:
-    """Label initial and lead times as labelled axes of the forecast layout; ``segment(init_time)`` is kept."""
-    init = (
-        init_times
-        if isinstance(init_times, xr.DataArray)
-        else xr.DataArray(np.asarray(init_times), dims="init_time")
-    )
+    """Make initial and lead times the axes of the forecast layout; ``segment`` is kept."""
+    init = init_times
+    if not isinstance(init, xr.DataArray):
+        init = xr.DataArray(np.asarray(init_times), dims="init_time")
     lead = np.asarray(lead_times.values if isinstance(lead_times, xr.DataArray) else lead_times)
     coords: dict[str, Any] = {"init_time": init.values}
     if "segment" in init.coords:
         coords["segment"] = ("init_time", init["segment"].values)
     attrs = {} if step.unit == "hours" else {"units": step.unit}
-    lead_axis = xr.DataArray(
-        lead, dims="lead_time", coords={"lead_time": ("lead_time", lead, attrs)}, attrs=attrs
-    )
-    return xr.DataArray(init.values, dims="init_time", coords=coords), lead_axis
+    own = {"lead_time": ("lead_time", lead, attrs)}
+    lead_axis = xr.DataArray(lead, own, "lead_time", attrs=attrs)
+    return xr.DataArray(init.values, coords, "init_time"), lead_axis
+
+
+def lead_steps(lead_times: Any, step: Step) -> list[int]:
+    """Say how many time steps lead times are ahead, as a list."""
+    _, lead = axes([], lead_times, step)
+    return [int(s) for s in np.atleast_1d(step.steps(lead.values))]
+
+
+def _layout(observed: xr.DataArray) -> list[str]:
+    """Dims of a forecast of a variable, from those of its observations."""
+    return ["init_time", "lead_time", *[str(d) for d in observed.dims if d != "time"]]
 
 
 def _at_valid(
@@ -178,26 +186,19 @@ def _at_valid(
 ) -> xr.Dataset:
     valid = step.add(init.values[:, None], step.steps(lead.values)[None, :])
     time = xr.DataArray(valid, dims=("init_time", "lead_time"), attrs=_time_attrs(step))
-    per_init = lead.size * max(
-        (int(np.prod(v.shape[1:])) for v in climatology.coefficients.data_vars.values()), default=1
-    )
-    normal = climatology.at(
-        time.chunk(init_time=max(1, _BLOCK // per_init))
-    )  # lazy: as large as the forecast
-    normal = normal.drop_vars(
-        [c for c in normal.coords if {"init_time", "lead_time"} & set(normal[c].dims)]
-    )
-    return normal.assign_coords(init_time=init, lead_time=lead).transpose(
-        "init_time", "lead_time", ...
-    )
+    sizes = [int(np.prod(v.shape[1:])) for v in climatology.coefficients.data_vars.values()]
+    per_init = lead.size * max(sizes, default=1)
+    # lazy: as large as the forecast
+    normal = climatology.at(time.chunk(init_time=max(1, _BLOCK // per_init)))
+    times = {"init_time", "lead_time"}
+    normal = normal.drop_vars([c for c in normal.coords if times & set(normal[c].dims)])
+    normal = normal.assign_coords(init_time=init, lead_time=lead)
+    return normal.transpose("init_time", "lead_time", ...)
 
 
 def _init_positions(observed: xr.Dataset, init: xr.DataArray) -> np.ndarray:
-    segment = (
-        init["segment"].values
-        if "segment" in init.coords and "segment" in observed.coords
-        else None
-    )
+    apart = "segment" in init.coords and "segment" in observed.coords
+    segment = init["segment"].values if apart else None
     positions = locate(observed["time"], init.values, segment=segment)
     if (positions < 0).any():
         absent = [str(t) for t in init.values[positions < 0]]
@@ -226,19 +227,18 @@ def init_anomaly(reference: Reference, observed: xr.Dataset, init_times: Any) ->
     init, _ = axes(init_times, [], reference.step)
     names = _names(reference, observed)
     state = _init_state(observed[names], init)
-    normal = reference.climatology.at(
-        xr.DataArray(init.values, dims="init_time", attrs=_time_attrs(reference.step))
-    )
-    normal = normal.drop_vars("init_time", errors="ignore")
-    out = {
-        n: (state[n] - normal[n].variable).transpose("init_time", ...).fillna(0.0) for n in names
-    }
-    return xr.Dataset(
-        {
-            n: a.transpose("init_time", *[d for d in reference.anomaly[n].dims if d != "time"])
-            for n, a in out.items()
-        }
-    )
+    normal = _at_init(reference, init)
+    out = {}
+    for name in names:
+        dims = ["init_time", *[d for d in reference.anomaly[name].dims if d != "time"]]
+        out[name] = (state[name] - normal[name].variable).fillna(0.0).transpose(*dims)
+    return xr.Dataset(out)
+
+
+def _at_init(reference: Reference, init: xr.DataArray) -> xr.Dataset:
+    """The climatology at initial times, without their coordinate."""
+    time = xr.DataArray(init.values, dims="init_time", attrs=_time_attrs(reference.step))
+    return reference.climatology.at(time).drop_vars("init_time", errors="ignore")
 
 
 def _time_attrs(step: Step) -> dict[str, str]:
@@ -256,17 +256,17 @@ def _names(reference: Reference, observed: xr.Dataset) -> list[str]:
 
 
 def add_climatology(anomaly: xr.Dataset, reference: Reference, observed: xr.Dataset) -> xr.Dataset:
-    """Make full fields from forecast anomalies, in the forecast layout, with the attributes of the observations."""
+    """Make full fields from forecast anomalies, in the forecast layout.
+
+    They have the attributes of the observations.
+    """
     init, lead = axes(anomaly["init_time"], anomaly["lead_time"], reference.step)
     normal = _at_valid(reference.climatology, init, lead, reference.step)
     out = {}
     for name in anomaly.data_vars:
-        dims = ["init_time", "lead_time", *[d for d in observed[name].dims if d != "time"]]
-        out[name] = (
-            (anomaly[name] + normal[name].variable)
-            .transpose(*dims)
-            .assign_attrs(observed[name].attrs)
-        )
+        like = observed[name]
+        field = anomaly[name] + normal[name].variable
+        out[name] = field.transpose(*_layout(like)).assign_attrs(like.attrs)
     return xr.Dataset(out)
 
 
@@ -292,8 +292,8 @@ def climatology_forecast(
     normal = _at_valid(reference.climatology, init, lead, reference.step)
     out = {}
     for name in _names(reference, observed):
-        dims = ["init_time", "lead_time", *[d for d in observed[name].dims if d != "time"]]
-        out[name] = normal[name].transpose(*dims).assign_attrs(observed[name].attrs)
+        like = observed[name]
+        out[name] = normal[name].transpose(*_layout(like)).assign_attrs(like.attrs)
     return xr.Dataset(out)
 
 
@@ -305,7 +305,7 @@ def persistence_forecast(
     Parameters
     ----------
     reference : Reference or None
-        Gives the climatology that stands in for cells missing at the initial time; None leaves them
+        Gives the climatology that stands in for cells missing at the initial time. None leaves them
         missing.
     observed : Dataset
         Dims ``(time, [level], *space)``.
@@ -327,32 +327,24 @@ def persistence_forecast(
     state = _init_state(_with_time(observed), init)
     if reference is not None:
         names = _names(reference, observed)
-        normal = reference.climatology.at(
-            xr.DataArray(init.values, dims="init_time", attrs=_time_attrs(reference.step))
-        )
-        state = xr.Dataset(
-            {n: state[n].fillna(normal[n].drop_vars("init_time", errors="ignore")) for n in names},
-            attrs=state.attrs,
-        )
+        normal = _at_init(reference, init)
+        filled = {n: state[n].fillna(normal[n]) for n in names}
+        state = xr.Dataset(filled, attrs=state.attrs)
     out = {}
     for name in state.data_vars:
-        dims = ["init_time", "lead_time", *[d for d in observed[name].dims if d != "time"]]
-        out[name] = (
-            state[name]
-            .expand_dims(lead_time=lead)
-            .transpose(*dims)
-            .assign_attrs(observed[name].attrs)
-        )
+        like = observed[name]
+        field = state[name].expand_dims(lead_time=lead)
+        out[name] = field.transpose(*_layout(like)).assign_attrs(like.attrs)
     return xr.Dataset(out).assign_coords(lead_time=lead)
 
 
 def fit_slopes(reference: Reference, lead_times: Any) -> xr.Dataset:
-    r"""Fit regression slopes of the anomaly at ``t + lead`` on that at ``t``, for every cell and lead.
+    r"""Fit slopes of the anomaly at ``t + lead`` on that at ``t``, for every cell and lead.
 
     .. math:: s = \sum_t a_t a_{t+l} / \sum_t a_t^2
 
-    over the training pairs inside one segment; for monthly data separately for each calendar month
-    of ``t``.
+    over the training pairs inside one segment. For monthly data there is one for each calendar
+    month of ``t``.
 
     Parameters
     ----------
@@ -362,8 +354,8 @@ def fit_slopes(reference: Reference, lead_times: Any) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Unitless, dims ``(lead_time, season, [level], *space)``; ``season`` is the start month 1–12,
-        or the single 0. 0 where there is nothing to learn from. Lazy for lazy anomalies.
+        Unitless, dims ``(lead_time, season, [level], *space)``, lazy for lazy anomalies. ``season``
+        is the start month 1–12, or the single 0. Slopes are 0 where there is nothing to learn from.
     """
     _, lead = axes([], lead_times, reference.step)
     time = reference.anomaly["time"]
@@ -372,19 +364,14 @@ def fit_slopes(reference: Reference, lead_times: Any) -> xr.Dataset:
     layers = []
     for steps in reference.step.steps(lead.values):
         first, later = training_pairs(time, int(steps), reference.step)
-        month = (
-            calendar_fields(time.values[first])[2]
-            if monthly and len(first)
-            else np.zeros(len(first), int)
-        )
-        chosen = xr.DataArray(
-            (month[None, :] == seasons[:, None]).astype(float), dims=("season", "time")
-        )
         if not len(first):
             raise ValueError(
                 f"got no training pairs {steps} steps apart, expected a training block longer than"
                 " the lead"
             )
+        month = calendar_fields(time.values[first])[2] if monthly else np.zeros(len(first), int)
+        of_season = (month[None, :] == seasons[:, None]).astype(float)
+        chosen = xr.DataArray(of_season, dims=("season", "time"))
         layers.append(reference.anomaly.map(_seasonal_slope, args=(chosen, first, later)))
     return xr.concat(layers, dim="lead_time").assign_coords(lead_time=lead, season=seasons)
 
@@ -409,7 +396,9 @@ def damped_persistence_forecast(
     *,
     slopes: xr.Dataset | None = None,
 ) -> xr.Dataset:
-    """Forecast the climatology plus the initial anomaly, shrunk by the training years' slope for that cell, lead (and start month).
+    """Forecast the climatology plus the damped initial anomaly.
+
+    It is damped by the slope that `fit_slopes` finds in the training years.
 
     Parameters
     ----------
@@ -433,14 +422,10 @@ def damped_persistence_forecast(
     init, lead = axes(init_times, lead_times, reference.step)
     anomaly = init_anomaly(reference, observed, init)
     slopes = fit_slopes(reference, lead) if slopes is None else slopes
-    month = (
-        calendar_fields(init.values)[2]
-        if reference.step.unit == "months"
-        else np.zeros(init.size, int)
-    )
+    monthly = reference.step.unit == "months"
+    month = calendar_fields(init.values)[2] if monthly else np.zeros(init.size, int)
     place = np.searchsorted(slopes["season"].values, month)
     damping = slopes.isel(season=xr.DataArray(place, dims="init_time")).drop_vars("season")
     damped = xr.Dataset({n: damping[n].variable * anomaly[n] for n in anomaly.data_vars})
-    return add_climatology(
-        damped.assign_coords(init_time=init, lead_time=lead), reference, observed
-    )
+    damped = damped.assign_coords(init_time=init, lead_time=lead)
+    return add_climatology(damped, reference, observed)

@@ -16,15 +16,12 @@ DAY = np.timedelta64(24, "h").astype("timedelta64[ns]")
 
 @pytest.fixture(scope="module")
 def climate():
-    """Five years of a small climate, its reference (three years, one to choose with), and initial times of the last year."""
+    """Five years of a small climate: three for the reference, one to choose with, one to start."""
     ds = small_climate(years=5).load()
-    first = int(ds["time"].dt.year[0])
-    reference = fit_reference(
-        ds,
-        train=slice(f"{first}", f"{first + 2}"),
-        validation=slice(f"{first + 3}", f"{first + 3}"),
-    )
-    init = ds["time"].sel(time=slice(f"{first + 4}-01-05", f"{first + 4}-12-20")).values[::7]
+    years = [str(int(ds["time"].dt.year[0]) + n) for n in range(5)]
+    blocks = {"train": slice(years[0], years[2]), "validation": slice(years[3], years[3])}
+    reference = fit_reference(ds, **blocks)
+    init = ds["time"].sel(time=slice(f"{years[4]}-01-05", f"{years[4]}-12-20")).values[::7]
     return ds, reference, init
 
 
@@ -40,35 +37,26 @@ def test_analogs_agree_with_a_search_by_hand(climate):
     of_year = (train - train.astype("M8[Y]").astype("M8[ns]")) / DAY
     normal = climatology_forecast(reference, ds, init, np.array([1, 3]) * DAY)
     for i in (0, 20, 40):
-        state = ds.sel(time=init[i]) - reference.climatology.at(
-            ds["time"].sel(time=[init[i]])
-        ).isel(time=0)
-        z = (
-            np.concatenate([state[n].values.ravel() for n in layout.template.data_vars])[
-                layout.keep
-            ]
-            * layout.factor
-        )
+        cycle = reference.climatology.at(ds["time"].sel(time=[init[i]])).isel(time=0)
+        state = ds.sel(time=init[i]) - cycle
+        cells = np.concatenate([state[n].values.ravel() for n in layout.template.data_vars])
+        z = cells[layout.keep] * layout.factor
         day = (init[i] - init[i].astype("M8[Y]").astype("M8[ns]")) / DAY
         gap = np.abs(of_year - day)
         for k, lead in enumerate((1, 3)):
-            allowed = (np.minimum(gap, 365.25 - gap) < 44.5) & (
-                np.arange(len(train)) < len(train) - lead
-            )
+            followed = np.arange(len(train)) < len(train) - lead
+            allowed = (np.minimum(gap, 365.25 - gap) < 44.5) & followed
             far = ((rows - z) @ patterns.T) ** 2
             nearest = np.argsort(np.where(allowed, far.sum(axis=1), np.inf))[:6]
             expected = reference.anomaly["t850"].values[nearest + lead].mean(axis=0)
-            got = made["t850"].isel(init_time=i, lead_time=k) - normal["t850"].isel(
-                init_time=i, lead_time=k
-            )
+            got = (made["t850"] - normal["t850"]).isel(init_time=i, lead_time=k)
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-5)
 
 
 def test_a_recurrent_world_is_forecast_by_one_analog():
     angle = 2 * np.pi * np.arange(900) / 15.0
-    field = np.stack([np.cos(angle), np.sin(angle), np.cos(2 * angle)], axis=1)[
-        :, :, None
-    ] * np.ones(2)
+    rows = np.stack([np.cos(angle), np.sin(angle), np.cos(2 * angle)], axis=1)
+    field = rows[:, :, None] * np.ones(2)
     space = {"latitude": [-10.0, 0.0, 10.0], "longitude": [0.0, 10.0]}
     ds = xr.Dataset(
         {"x": (("time", "latitude", "longitude"), field, {"units": "K"})},
@@ -80,12 +68,9 @@ def test_a_recurrent_world_is_forecast_by_one_analog():
         validation=slice(ds.time[610], ds.time[750]),
         climatology="constant",
     )
+    init, leads = ds.time[780:850].values, np.array([5, 20]) * DAY
     skill = evaluate(
-        {
-            "zero": climatology_forecast(
-                reference, ds, ds.time[780:850].values, np.array([5, 20]) * DAY
-            )
-        },
+        {"zero": climatology_forecast(reference, ds, init, leads)},
         ds,
         reference=reference,
         baselines=["analogs"],

@@ -42,9 +42,8 @@ def test_a_known_linear_system_is_recovered():
     scale = lim.layout.factor
     for p, steps in zip(lim.propagators, (1, 4), strict=True):
         # rows: x_next = x (V^T G V) in weighted coordinates
-        physical = (
-            np.diag(scale) @ lim.patterns.T @ p.matrix @ lim.patterns @ np.diag(1 / scale)
-        ).T
+        weighted = lim.patterns.T @ p.matrix @ lim.patterns
+        physical = (np.diag(scale) @ weighted @ np.diag(1 / scale)).T
         stretch = np.array([1.0, 5.0, 2.0, 0.5])
         got = physical / stretch[:, None] * stretch[None, :]
         np.testing.assert_allclose(got, np.linalg.matrix_power(PROPAGATOR, steps), atol=0.05)
@@ -58,9 +57,8 @@ def test_a_known_linear_system_is_recovered():
     covariance = scipy.linalg.solve_discrete_lyapunov(PROPAGATOR, 0.09 * np.eye(4))
     for k, steps in enumerate((1, 4)):
         power = np.linalg.matrix_power(PROPAGATOR, steps)
-        unavoidable = np.diag(covariance - power @ covariance @ power.T) * np.array(
-            [1.0, 25.0, 4.0, 0.25]
-        )
+        left = np.diag(covariance - power @ covariance @ power.T)
+        unavoidable = left * np.array([1.0, 25.0, 4.0, 0.25])
         error = ((forecast.values[:, k] - truth[18000 + steps : 19990 + steps]) ** 2).mean(0)
         np.testing.assert_allclose(error, unavoidable, rtol=0.12)
 
@@ -68,10 +66,8 @@ def test_a_known_linear_system_is_recovered():
 def test_leading_eofs_agree_with_the_singular_value_decomposition():
     random = np.random.default_rng(0)
     for rows, cells in ((300, 40), (40, 300)):
-        matrix = (
-            random.standard_normal((rows, 8)) @ random.standard_normal((8, cells)) * 3
-            + random.standard_normal((rows, cells)) * 0.1
-        )
+        signal = random.standard_normal((rows, 8)) @ random.standard_normal((8, cells))
+        matrix = 3 * signal + 0.1 * random.standard_normal((rows, cells))
         patterns, share = leading_eofs(matrix, 6)
         _, singular, right = np.linalg.svd(matrix, full_matrices=False)
         np.testing.assert_allclose(share, singular[:6] ** 2 / (singular**2).sum())
@@ -106,12 +102,9 @@ def test_every_channel_has_unit_variance_and_land_is_left_out():
 def test_levels_are_channels_of_their_own():
     one = weather(900).t850
     level = xr.DataArray([500.0, 850.0], dims="level", name="level")
-    observed = (
-        xr.concat([one, one * 50], level).transpose("time", "level", ...).to_dataset(name="t")
-    )
-    layout, z = fit_layout(
-        fit_reference(observed, train=slice("2000", "2001"), harmonics=1).anomaly
-    )
+    both = xr.concat([one, one * 50], level).transpose("time", "level", ...)
+    reference = fit_reference(both.to_dataset(name="t"), train=slice("2000", "2001"), harmonics=1)
+    layout, z = fit_layout(reference.anomaly)
     np.testing.assert_allclose(np.bincount(layout.channel, (z**2).mean(0)), [1.0, 1.0])
     np.testing.assert_allclose(z[:, :12], z[:, 12:])
 
@@ -121,20 +114,14 @@ def waves(count=2500, *, rows=4, columns=16, seed=0):
     random = np.random.default_rng(seed)
     longitude = np.arange(columns) * 360 / columns
     amplitude = np.zeros(count, complex)
+    turn = 0.9 * np.exp(1j * 0.7)
     for i in range(1, count):
-        amplitude[i] = (
-            0.9 * np.exp(1j * 0.7) * amplitude[i - 1]
-            + random.standard_normal()
-            + 1j * random.standard_normal()
-        )
-    field = (
-        amplitude[:, None, None] * np.exp(1j * np.deg2rad(2 * longitude))[None, None]
-    ).real * np.array([1, 2, 2, 1.0])[None, :, None]
-    return grid(
-        field + 0.2 * random.standard_normal((count, rows, columns)),
-        time=days(count),
-        longitude=longitude,
-    )
+        shock = random.standard_normal() + 1j * random.standard_normal()
+        amplitude[i] = turn * amplitude[i - 1] + shock
+    wave = amplitude[:, None, None] * np.exp(1j * np.deg2rad(2 * longitude))[None, None]
+    field = wave.real * np.array([1, 2, 2, 1.0])[None, :, None]
+    noise = 0.2 * random.standard_normal((count, rows, columns))
+    return grid(field + noise, time=days(count), longitude=longitude)
 
 
 def test_a_travelling_wave_is_forecast_and_choices_are_made_on_the_validation_block():
@@ -174,9 +161,8 @@ def test_what_the_eofs_leave_out_is_damped_by_its_own_slope():
     whole = lim_forecast(lim, reference, observed, init).t850
     start = np.flatnonzero(observed.time.values == init[0])[0] + np.arange(50)
     error = ((whole.values[:, 0] - observed.t850.values[start + 2]) ** 2).mean()
-    assert (
-        error < 0.6
-    )  # 1 − 0.9⁴ = 0.34 at best; the textbook LIM with 5 of 64 equal EOFs stays near 0.95
+    # 1 − 0.9⁴ = 0.34 at best; the textbook LIM with 5 of 64 equal EOFs stays near 0.95
+    assert error < 0.6
 
 
 def test_truncations_above_the_sample_are_skipped_with_a_notice():
@@ -195,11 +181,9 @@ def test_truncations_above_the_sample_are_skipped_with_a_notice():
 def test_growing_modes_are_reported():
     random = np.random.default_rng(0)
     count = 300
-    growth = 1.02 ** np.arange(count)
-    values = growth[:, None, None] * random.standard_normal(
-        (1, 8, 8)
-    ) + 0.01 * random.standard_normal((count, 8, 8))
-    observed = grid(values, time=days(count))
+    growth = 1.02 ** np.arange(count)[:, None, None]
+    pattern, noise = random.standard_normal((1, 8, 8)), random.standard_normal((count, 8, 8))
+    observed = grid(growth * pattern + 0.01 * noise, time=days(count))
     reference = fit_reference(
         observed,
         train=np.arange(count) < 220,
@@ -219,10 +203,8 @@ def test_without_a_validation_block_the_choice_is_made_on_fifths_in_turn():
     # refitted on all: the propagator is the regression over the whole block
     _, z = fit_layout(reference.anomaly)
     p = z @ lim.patterns.T
-    one = lim.propagators[0]
-    np.testing.assert_allclose(
-        one.matrix, np.linalg.lstsq(p[:-1], p[1:], rcond=None)[0], rtol=1e-6, atol=1e-9
-    )
+    expected = np.linalg.lstsq(p[:-1], p[1:], rcond=None)[0]
+    np.testing.assert_allclose(lim.propagators[0].matrix, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_the_choice_without_a_validation_block_is_the_least_mean_error_of_the_folds():
@@ -230,20 +212,17 @@ def test_the_choice_without_a_validation_block_is_the_least_mean_error_of_the_fo
     reference = fit_reference(observed, train=slice("2000", "2003"), harmonics=1)
     folds = training_folds(reference, 2)
     assert len(folds) == 5
-    time = reference.anomaly.time.values
-    np.testing.assert_array_equal(
-        np.concatenate([fold.validation.time.values for fold in folds]), time
-    )
+    held = np.concatenate([fold.validation.time.values for fold in folds])
+    np.testing.assert_array_equal(held, reference.anomaly.time.values)
     for fold in folds:
         apart = np.abs(fold.anomaly.time.values[:, None] - fold.validation.time.values[None]).min()
         assert apart == 3 * DAY
     lead = [2 * DAY]
-    mean = {
-        k: np.mean(
-            [fit_lim(fold, lead, eofs=(k,)).propagators[0].validation_nmse for fold in folds]
-        )
-        for k in (5, 20, 60)
-    }
+
+    def error(fold, k):
+        return fit_lim(fold, lead, eofs=(k,)).propagators[0].validation_nmse
+
+    mean = {k: np.mean([error(fold, k) for fold in folds]) for k in (5, 20, 60)}
     (p,) = fit_lim(reference, lead, eofs=(5, 20, 60)).propagators
     assert p.eofs == min(mean, key=mean.get)
     assert p.validation_nmse == pytest.approx(mean[p.eofs])
@@ -253,7 +232,10 @@ def test_the_choice_without_a_validation_block_is_the_least_mean_error_of_the_fo
 
 
 def test_negative_eigenvalues_are_reported():
-    """A component that flips from step to step has no continuous-time model; the forecast to whole steps is right all the same."""
+    """A component that flips from step to step has no continuous-time model.
+
+    The forecast to whole steps is right all the same.
+    """
     random = np.random.default_rng(0)
     flip, x = np.array([-0.7, 0.8]), np.zeros((4000, 2))
     for i in range(1, 4000):
@@ -261,20 +243,13 @@ def test_negative_eigenvalues_are_reported():
     time = xr.DataArray(np.arange(4000.0), dims="time", attrs={"units": "ps"})
     coords = {"time": time, "component": ["a", "b"], "segment": ("time", np.zeros(4000, "int32"))}
     observed = xr.Dataset({"x": (("time", "component"), x)}, coords)
-    reference = fit_reference(
-        observed, train=np.arange(4000) < 3000, validation=np.arange(4000) >= 3000
-    )
-    with pytest.warns(
-        UserWarning,
-        match=(
-            r"LIM with 2 EOFs has 1 negative real eigenvalue \(down to -0\.[67]\d?\): .* no real"
-            r" logarithm"
-        ),
-    ):
+    index = np.arange(4000)
+    reference = fit_reference(observed, train=index < 3000, validation=index >= 3000)
+    one = r"LIM with 2 EOFs has 1 negative real eigenvalue \(down to -0\.[67]\d?\)"
+    with pytest.warns(UserWarning, match=f"{one}: .* no real logarithm"):
         lim = fit_lim(reference, [1.0])
-    np.testing.assert_allclose(
-        sorted(np.linalg.eigvals(lim.propagators[0].matrix)), [-0.7, 0.8], atol=0.05
-    )
+    values = sorted(np.linalg.eigvals(lim.propagators[0].matrix))
+    np.testing.assert_allclose(values, [-0.7, 0.8], atol=0.05)
 
 
 def test_blocks_too_short_are_refused():

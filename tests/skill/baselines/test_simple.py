@@ -20,14 +20,11 @@ def test_damped_persistence_on_ar1_follows_the_known_curve():
     observed = weather(6000, phi=phi, rows=2, columns=2)
     train = np.arange(6000) < 5000
     reference = fit_reference(observed, train=train, climatology="harmonic", harmonics=1)
-    slopes = fit_slopes(reference, LEADS).t850.isel(season=0)
-    np.testing.assert_allclose(
-        slopes.mean(("latitude", "longitude")), phi ** np.array([1, 2, 5]), atol=0.03
-    )
+    slope = fit_slopes(reference, LEADS).t850.isel(season=0).mean(("latitude", "longitude"))
+    np.testing.assert_allclose(slope, phi ** np.array([1, 2, 5]), atol=0.03)
     start = np.arange(5000, 5990)
-    forecast = damped_persistence_forecast(
-        reference, observed, observed.time.values[start], LEADS
-    ).t850
+    init = observed.time.values[start]
+    forecast = damped_persistence_forecast(reference, observed, init, LEADS).t850
     for k, lead in enumerate([1, 2, 5]):
         error = forecast.values[:, k] - observed.t850.values[start + lead]
         # variance 1, of which phi^(2 lead) is predictable
@@ -40,9 +37,8 @@ def test_slopes_equal_plain_regression_and_lazy_equals_eager():
     a = reference.anomaly.t850.values
     slopes = fit_slopes(reference, LEADS).t850.isel(season=0)
     for k, lead in enumerate([1, 2, 5]):
-        np.testing.assert_allclose(
-            slopes[k], (a[:-lead] * a[lead:]).sum(0) / (a[:-lead] ** 2).sum(0)
-        )
+        expected = (a[:-lead] * a[lead:]).sum(0) / (a[:-lead] ** 2).sum(0)
+        np.testing.assert_allclose(slopes[k], expected)
     lazy = fit_reference(observed.chunk(time=100), train=slice("2000", "2001"), harmonics=1)
     lazy_slopes = fit_slopes(lazy, LEADS).t850
     assert lazy_slopes.chunks is not None
@@ -54,9 +50,8 @@ def test_monthly_slopes_are_fitted_for_each_start_month():
     time = np.array([cftime.DatetimeNoLeap(1 + i // 12, 1 + i % 12, 15) for i in range(count)])
     random = np.random.default_rng(0)
     x = np.zeros(count)
-    strength = 0.5 + 0.4 * np.cos(
-        2 * np.pi * np.arange(12) / 12
-    )  # persistence of the month it starts from
+    # persistence of the month it starts from
+    strength = 0.5 + 0.4 * np.cos(2 * np.pi * np.arange(12) / 12)
     for i in range(1, count):
         x[i] = strength[(i - 1) % 12] * x[i - 1] + random.standard_normal()
     observed = xr.Dataset(
@@ -80,21 +75,19 @@ def test_persistence_repeats_the_whole_field():
     observed = weather(800)
     reference = fit_reference(observed, train=slice("2000", "2001"), harmonics=1)
     init = observed.time.values[[740, 750]]
+    expected = np.repeat(observed.t850.values[[740, 750], None], 3, axis=1)
     for given in (None, reference):
         forecast = persistence_forecast(given, observed, init, LEADS).t850
         assert forecast.dims == ("init_time", "lead_time", "latitude", "longitude")
         assert forecast.attrs["units"] == "K"
-        np.testing.assert_array_equal(
-            forecast, np.repeat(observed.t850.values[[740, 750], None], 3, axis=1)
-        )
+        np.testing.assert_array_equal(forecast, expected)
 
 
 def test_climatology_forecast_is_that_of_the_valid_time():
     observed = weather(800)
     reference = fit_reference(observed, train=slice("2000", "2001"), harmonics=1)
-    forecast = climatology_forecast(
-        reference, observed, observed.time.values[[740, 750]], LEADS
-    ).t850
+    init = observed.time.values[[740, 750]]
+    forecast = climatology_forecast(reference, observed, init, LEADS).t850
     expected = reference.climatology.at(observed.time).t850.values
     np.testing.assert_allclose(forecast, expected[np.array([740, 750])[:, None] + [1, 2, 5]])
     assert not {"season", "valid_time"} & set(forecast.coords)
@@ -122,22 +115,15 @@ def test_missing_initial_times_are_listed():
 
 
 def test_levels_keep_their_order():
-    one = weather(800)
-    observed = (
-        xr.concat(
-            [one.t850, one.t850 * 2], xr.DataArray([500.0, 850.0], dims="level", name="level")
-        )
-        .transpose("time", "level", ...)
-        .to_dataset(name="t")
-    )
+    one = weather(800).t850
+    level = xr.DataArray([500.0, 850.0], dims="level", name="level")
+    both = xr.concat([one, one * 2], level).transpose("time", "level", ...)
+    observed = both.to_dataset(name="t")
     reference = fit_reference(observed, train=slice("2000", "2001"), harmonics=1)
-    for forecast in (
-        climatology_forecast(reference, observed, one.time.values[[700]], LEADS),
-        persistence_forecast(reference, observed, one.time.values[[700]], LEADS),
-        damped_persistence_forecast(reference, observed, one.time.values[[700]], LEADS),
-    ):
+    for method in (climatology_forecast, persistence_forecast, damped_persistence_forecast):
+        forecast = method(reference, observed, one.time.values[[700]], LEADS)
         assert forecast.t.dims == ("init_time", "lead_time", "level", "latitude", "longitude")
-    np.testing.assert_allclose(forecast.t.isel(level=1), 2 * forecast.t.isel(level=0))
+        np.testing.assert_allclose(forecast.t.isel(level=1), 2 * forecast.t.isel(level=0))
 
 
 def test_blocks_must_be_apart_and_not_empty():
@@ -165,11 +151,9 @@ def test_leads_longer_than_the_training_block_are_refused():
 def test_no_pair_crosses_a_segment():
     values = autoregressive(400, phi=0.9, cells=1).reshape(400, 1, 1)
     values[1::2] *= 1e3  # neighbours in the array, but of different trajectories
-    time = np.repeat(days(200), 2)
-    observed = grid(values, time=time).assign_coords(
-        segment=("time", np.tile([0, 1], 200).astype("int32"))
-    )
-    observed = observed.sortby("segment")
+    observed = grid(values, time=np.repeat(days(200), 2))
+    segment = ("time", np.tile([0, 1], 200).astype("int32"))
+    observed = observed.assign_coords(segment=segment).sortby("segment")
     reference = fit_reference(observed, train=np.ones(400, bool), climatology="constant")
     slope = fit_slopes(reference, [DAY]).t850.values.item()
     a = reference.anomaly.t850.values.ravel()

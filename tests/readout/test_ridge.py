@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciwm.probe.ridge import Moments, choose_strength, fit_pooled, fit_ridge
+from sciwm.readout.ridge import Moments, choose_strength, fit_pooled, fit_ridge
 
 
 def moments_of(x, y, chunks=1):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from sciwm.probe.features import field_features, series_features
-from sciwm.probe.readout import Readouts, Sample, fit_readouts
-from sciwm.probe.ridge import Moments, fit_pooled, fit_ridge
+from sciwm.readout.features import field_features, series_features
+from sciwm.readout.readout import Readouts, Sample, fit_readouts
+from sciwm.readout.ridge import Moments, fit_pooled, fit_ridge
 
 LEADS = (1, 4)
 AREA = torch.tensor([0.5, 0.3, 0.2])
+SEEN = {"lead_steps": list(LEADS), "scope": "token", "halo": 0, "targets": []}
 
 
 def sample(count=600, *, seed=0, cells=4, targets=2, noise=0.3, shuffled=False):
@@ -175,12 +176,12 @@ def test_fields_or_series_alone():
     series = seen._replace(initial=seen.initial[..., :0], later=seen.later[..., :0])
     readouts = fit(train=[series], validation=[series])["residual"]
     assert (len(readouts.fields), len(readouts.series)) == (0, 2)
-    assert Readouts.from_tensors(readouts.tensors(), lead_steps=LEADS, scope="token").fields == ()
+    assert Readouts.from_tensors(readouts.tensors(), **SEEN).fields == ()
 
 
 def test_round_trip_through_tensors():
     readouts = fit(scope="shared")["latent"]
-    again = Readouts.from_tensors(readouts.tensors(), lead_steps=list(LEADS), scope="shared")
+    again = Readouts.from_tensors(readouts.tensors(), **SEEN | {"scope": "shared"})
     held = sample(50, seed=3)
     np.testing.assert_array_equal(squared(again, held), squared(readouts, held))
     assert again.lead_steps == LEADS

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from sciwm import testing
-from sciwm.probe.targets import as_components, stored_series, target_series
+from sciwm.readout.targets import as_components, stored_series, target_series
 from sciwm.store.prepare import open_training_store
 from tests.worlds import store
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sciwm.probe.features import field_features, series_features
-from sciwm.probe.ridge import Moments, Ridge, choose_strength, fit_pooled, fit_ridge
+from sciwm.readout.features import field_features, series_features
+from sciwm.readout.ridge import Moments, Ridge, choose_strength, fit_pooled, fit_ridge
 
 __all__ = ["KINDS", "Readouts", "Sample", "fit_readouts"]
 
@@ -46,12 +46,18 @@ class Readouts:
         Leads in time steps.
     scope : {"token", "shared"}
         Scope of the field readouts.
+    halo : int
+        Cells around a patch that the residual readout sees beside it.
+    targets : tuple of str
+        The scalar series read out, as in ``probe.targets``.
     """
 
     fields: tuple[Ridge, ...]
     series: tuple[Ridge, ...]
     lead_steps: tuple[int, ...]
     scope: Literal["token", "shared"]
+    halo: int = 0
+    targets: tuple[str, ...] = ()
 
     def read_fields(
         self,
@@ -91,6 +97,8 @@ class Readouts:
         *,
         lead_steps: Sequence[int],
         scope: Literal["token", "shared"],
+        halo: int,
+        targets: Sequence[str],
     ) -> "Readouts":
         """Inverse of `tensors`."""
 
@@ -103,7 +111,8 @@ class Readouts:
                 for k in keys
             )
 
-        return cls(ridges("fields"), ridges("series"), tuple(lead_steps), scope)
+        fields, series = ridges("fields"), ridges("series")
+        return cls(fields, series, tuple(lead_steps), scope, halo, tuple(targets))
 
 
 def fit_readouts(
@@ -124,7 +133,7 @@ def fit_readouts(
     lead_steps : sequence of int
         Leads in time steps.
     scope : {"token", "shared"}
-        See `sciwm.probe.features.field_features`.
+        See `sciwm.readout.features.field_features`.
     strengths : sequence of float
         Ridge strengths; every lead takes the one with the smallest error on the validation block.
     area : Tensor
