@@ -190,7 +190,6 @@ class Ways:
         return self.jepa.loss(
             self.features,
             None,
-            target_features=self.features,
             condition=self.condition,
             lead_steps=self.lead,
             visible=visible,

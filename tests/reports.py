@@ -10,8 +10,15 @@ import xarray as xr
 
 from sciwm.report.page import About, write_report
 
-BASELINES = ("climatology", "persistence", "damped_persistence", "lim")
-METHODS = ("jepa", "jepa_latent", "random_encoder", *BASELINES)
+METHODS = (
+    "jepa",
+    "jepa_latent",
+    "random_encoder",
+    "climatology",
+    "persistence",
+    "damped_persistence",
+    "lim",
+)
 
 
 def skill_table(

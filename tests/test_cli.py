@@ -260,54 +260,22 @@ def test_evaluating_stores(era, verbs, monkeypatch):
         "out": Path("skill.csv"),
         "asked": Asked(),
     }
-    assert verbs.calls.pop() == (
-        "evaluate_store",
-        (["a.zarr", "b.zarr"],),
-        common | {"reference": era},
-    )
+    stores = ["a.zarr", "b.zarr"]
+    assert verbs.calls.pop() == ("evaluate_store", (stores,), common | {"reference": era})
     monkeypatch.setattr(
         "sciwm.verify.evaluate_forecasts",
         lambda *a, **k: verbs.calls.append(("evaluate_forecasts", a, k)),
     )
     assert called("evaluate a.zarr --truth t.nc") == 0
     assert verbs.calls.pop() == ("evaluate_forecasts", (["a.zarr"],), common | {"report": None})
-    for flags, method in ((["--regrid"], "linear"), (["--regrid", "conservative"], "conservative")):
-        for more, rest in (
-            ([], {"report": None}),
-            (["--reference", "runs/era"], {"reference": era}),
-        ):
-            assert main(["evaluate", "a.zarr", "--truth", "t.nc", *flags, *more]) == 0
+    for flags, method in (("--regrid", "linear"), ("--regrid conservative", "conservative")):
+        for more, rest in (("", {"report": None}), ("--reference runs/era", {"reference": era})):
+            assert called(f"evaluate a.zarr --truth t.nc {flags} {more}") == 0
             assert verbs.calls.pop()[2] == common | {"asked": Asked(regrid=method)} | rest
-    options = [
-        "--train",
-        "2000:2006",
-        "--validation",
-        "2007:2007",
-        "--metrics",
-        "rmse, acc",
-        "--regions",
-        "tropics; n:20,90,0,360",
-    ]
-    options += ["--events", "t850>285; tp>0.001", "--mask", "m.nc"]
-    assert (
-        main(
-            [
-                "evaluate",
-                "a.zarr",
-                "--truth",
-                "t.nc",
-                *options,
-                "--baselines",
-                "lim",
-                "--allow-leakage",
-                "--out",
-                "s.csv",
-                "--report",
-                "r.html",
-            ]
-        )
-        == 0
-    )
+    options = "--train 2000:2006 --validation 2007:2007 --metrics 'rmse, acc' --baselines lim"
+    options += " --regions 'tropics; n:20,90,0,360' --events 't850>285; tp>0.001' --mask m.nc"
+    options += " --allow-leakage --out s.csv --report r.html"
+    assert called(f"evaluate a.zarr --truth t.nc {options}") == 0
     assert verbs.calls.pop()[2] == {
         "truth": "t.nc",
         "out": Path("s.csv"),
