@@ -19,10 +19,10 @@ def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
     """Return what decodes chunks of an array, and the type of the values decoded.
 
     The first takes the chunk's bytes, a contiguous array of the decoded size, and the address of
-    its memory, which decoders of numcodecs do not need. It returns the array that it was given,
-    filled with the values. Codecs that cannot decode into given memory return flat bytes of the
-    same size. It raises if the bytes are damaged or decode to another size. It is None for codecs
-    that only zarr-python handles: shards, transposing, filters.
+    its memory. (Decoders of numcodecs do not need the address.) It returns the array that it was
+    given, filled with the values. Codecs that cannot decode into given memory return flat bytes of
+    the same size. It raises if the bytes are damaged or decode to another size. It is None for
+    codecs that only zarr-python handles: shards, transposing, filters.
 
     Parameters
     ----------
