@@ -208,7 +208,7 @@ def _version(package: str) -> str:
 
 def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
     """What was measured, on what."""
-    names = ("torch", "xarray", "zarr", "dask", "numcodecs", "blosc", "xbatcher")
+    names = ("torch", "xarray", "zarr", "dask", "numcodecs", "xbatcher")
     packages = ", ".join(f"{p} {_version(p)}" for p in names if _version(p))
     grid, sizes = "×".join(map(str, stores.sizes.grid)), stores.sizes
     missing = "insitubatch is not installed here: it needs Python ≥ 3.12."
@@ -229,7 +229,7 @@ def describe(stores: Stores, rounds: int, seconds: float) -> list[str]:
         (
             "Reuse is the number of windows that share a decoded step. The limit is stride × (time"
             " to decode a step) + (time to gather a window), by two threads that do nothing else;"
-            " shares are of the limit by numcodecs, which decodes for zarr."
+            " shares are of the limit."
         ),
         "CPU ms and value per window; the first batch counts from opening the data.",
         *([] if importlib.util.find_spec("insitubatch") else [missing]),

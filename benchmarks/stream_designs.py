@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import blosc
 import dask
 import numcodecs
 import numpy as np
@@ -24,7 +23,6 @@ import sciwm
 __all__ = [
     "Design",
     "Measured",
-    "by_python_blosc",
     "insitubatch",
     "limit",
     "ours",
@@ -321,11 +319,6 @@ def insitubatch(
 # ---- the limit
 
 
-def by_python_blosc(raw: bytes, out: np.ndarray) -> None:
-    """Decode as a stream does, without its checks; sciwm has set python-blosc up for threads."""
-    blosc.decompress_ptr(raw, out.__array_interface__["data"][0])
-
-
 def limit(
     path: Path,
     names: list[str],
@@ -334,13 +327,12 @@ def limit(
     stride: int,
     batch_size: int,
     threads: int = 2,
-    decompress: Callable[[bytes, np.ndarray], Any] = numcodecs.blosc.decompress,
 ) -> Callable[[int], Measured]:
     """Time what no design can do without, on ``threads`` threads at once and on nothing else.
 
     A window takes window / reuse new steps, reuse = window / stride being the windows that share a
     step. So the seconds per window are stride · D + G, with D the wall time for decoding one step
-    of all variables (by ``decompress``, from bytes held in memory into a buffer that stays in the
+    of all variables (by numcodecs, from bytes held in memory into a buffer that stays in the
     cache, disjoint parts in each thread) and G that for gathering one window (``numpy.take`` of a
     batch from 320 MB of states into memory of four batches in turn, disjoint batches in each
     thread). Divided among threads by measuring wall time with all of them at work, so what the
@@ -359,7 +351,7 @@ def limit(
         out = np.empty(chunk, np.float32)
         for row in raw[part::threads]:
             for data in row:
-                decompress(data, out)
+                numcodecs.blosc.decompress(data, out)
 
     def gather(part: int) -> None:
         order = np.random.default_rng(part)

@@ -11,7 +11,6 @@ import xarray as xr
 from stream_designs import (
     Design,
     Measured,
-    by_python_blosc,
     insitubatch,
     limit,
     ours,
@@ -116,10 +115,6 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
     decoded = _stream(chunked, stride, effort)
     canonical = _stream(partial(sciwm.open_dataset, path), stride, effort)
     direct = ours(_stream(lambda: path, stride, effort, variables=names), most=most)
-    limits = (
-        limit(path, names, **same),
-        limit(path, names, **same, decompress=by_python_blosc),
-    )
     rows += [
         Design("xarray, isel and load", "other" if rows else "reference", loop),
         Design(
@@ -135,8 +130,7 @@ def _fields(stores: Stores, stride: int, effort: Effort) -> Section:
             dask,
         ),
         Design("stream(path)", "ours", direct, zarr, limit_bar=0.7),
-        Design("limit: decode by numcodecs + gather, 2 threads", "limit", limits[0]),
-        Design("limit: decode by python-blosc + gather, 2 threads", "other", limits[1]),
+        Design("limit: decode + gather, 2 threads", "limit", limit(path, names, **same)),
     ]
     if stride == 1:
         size = {"window": WINDOW, "batch_size": effort.batch, "most": most or 2**62}

@@ -43,8 +43,7 @@ def test_every_design_has_its_row(table):
             "stream(xr.open_zarr(path)), decoded without Dask",
             "stream(sciwm.open_dataset(path)), through Dask",
             "stream(path)",
-            "limit: decode by numcodecs + gather, 2 threads",
-            "limit: decode by python-blosc + gather, 2 threads",
+            "limit: decode + gather, 2 threads",
         } <= set(rows)
         assert {row[0] for row in rows.values()} == {reuse}
     for title, name in (

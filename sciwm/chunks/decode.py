@@ -1,22 +1,16 @@
-"""Bytes of one Zarr chunk decoded into memory that is already there.
-
-python-blosc decodes Blosc; numcodecs decodes all else.
-"""
+"""Bytes of one Zarr chunk decoded by numcodecs into memory that is already there."""
 
 import struct
 from collections.abc import Callable
 from typing import Any
 
-import blosc
 import numcodecs
+import numcodecs.blosc
 import numpy as np
 
 __all__ = ["Decode", "decoding"]
 
 Decode = Callable[[bytes | memoryview, np.ndarray, int], np.ndarray]
-# Readers are threads already, several of which decode at once.
-blosc.set_releasegil(True)
-blosc.set_nthreads(1)
 _BLOSC_HEADER = struct.Struct("<4xIII")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -25,10 +19,10 @@ def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
     """Return what decodes chunks of an array, and the type of the values decoded.
 
     The first takes the chunk's bytes, a contiguous array of the decoded size, and the address of
-    its memory. It returns the array that it was given, filled with the values. Codecs that cannot
-    decode into given memory return flat bytes of the same size. It raises if the bytes are damaged
-    or decode to another size. It is None for codecs that only zarr-python handles: shards,
-    transposing, filters.
+    its memory. (Decoders of numcodecs do not need the address.) It returns the array that it was
+    given, filled with the values. Codecs that cannot decode into given memory return flat bytes of
+    the same size. It raises if the bytes are damaged or decode to another size. It is None for
+    codecs that only zarr-python handles: shards, transposing, filters.
 
     Parameters
     ----------
@@ -66,14 +60,17 @@ def _with_checksum(decode: Decode) -> Decode:
 
 
 def _decode_blosc(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
-    # python-blosc believes what the header says of the size, and knows nothing of the memory's.
+    # C-Blosc believes what the header says of the length, and would read beyond truncated bytes.
     if len(raw) < 16:
         raise ValueError(f"it has {len(raw)} bytes, fewer than the header of Blosc")
     size, _, length = _BLOSC_HEADER.unpack_from(raw)
     if length > len(raw):
         raise ValueError(f"it has {len(raw)} of {length} bytes; it is truncated")
     _check_size(size, out)
-    blosc.decompress_ptr(raw if length == len(raw) else memoryview(raw)[:length], address)
+    # Outside the main thread, as readers are, without Python's lock or threads of Blosc's own. By
+    # python-blosc, whose C-Blosc shuffles bits with AVX2, a chunk takes 12 % less, but a stream is
+    # only 3 % faster at reuse 1 (5 % less processor time), and not at all at reuse 6.
+    numcodecs.blosc.decompress(raw, out)
     return out
 
 
