@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,7 @@ _WHOLE = (
 )
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What a stream reads states with, from several threads at once."""
 

@@ -100,8 +100,8 @@ class WorldModel:
         return cells, self.tokenizer.patches(valid.to(values.dtype)) > 0
 
     def local_conditions(
-        self, condition: Float[Tensor, "... condition"]
-    ) -> Float[Tensor, "... token local"] | None:
+        self, condition: Float[Tensor, "*lead condition"]
+    ) -> Float[Tensor, "*lead token local"] | None:
         """Static fields and, for steps below a day, the sun's elevation, of every token at the times of ``condition``."""
         parts = []
         lead, tokens = condition.shape[:-1], self.tokenizer.num_tokens
