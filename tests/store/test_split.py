@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from type_checks import unchecked
 
 from sciwm.store.split import Split, split_times
 
@@ -109,7 +110,7 @@ def test_errors():
         split_times(time, by="step", train=[0, 1500])
     with pytest.raises(ValueError, match="0 ≤ start < stop"):
         split_times(time, by="step", train=[10, 10])
-    with pytest.raises(ValueError, match="split by 'date'"):
+    with unchecked(), pytest.raises(ValueError, match="split by 'date'"):
         split_times(time, by="date", train=["2000", "2001"])
     with pytest.raises(ValueError, match="gap_steps -1"):
         split_times(time, train=["2000", "2001"], gap_steps=-1)
