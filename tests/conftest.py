@@ -1,10 +1,15 @@
-"""One small finished run, shared by the tests that need one."""
+"""Checked signatures, and one small finished run for the tests that need one."""
 
 import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports the package: every call of its functions is checked against the signature.
+# Of all modules, because that costs no more than two seconds a process and a few per cent after.
+install_import_hook("sciwm", "type_checks.check")
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile(

@@ -15,9 +15,9 @@ _SAMPLES = 1024  # rows at once, so that the buffers of the recurrence fit the s
 
 
 def latent_error(
-    predicted: Float[Tensor, "... token dim"],
-    target: Float[Tensor, "... token dim"],
-    valid: Bool[Tensor, "... token"] | None,
+    predicted: Float[Tensor, "*lead token dim"],
+    target: Float[Tensor, "*lead token dim"],
+    valid: Bool[Tensor, "*lead token"] | None,
     *,
     smooth: bool = False,
 ) -> Float[Tensor, ""]:

@@ -114,7 +114,7 @@ class _Found:
 def _gather(
     samples: Iterable[Sample], decoder: Readouts, residual: Readouts, *, leads: int
 ) -> tuple[list[tuple[Ridge, _Found]], list[tuple[Ridge, _Found]]]:
-    nothing = torch.zeros(())
+    nothing = torch.zeros(1, 1)  # takes the shape of what is added
     fields = [_Found(0, nothing, nothing, nothing) for _ in range(leads if decoder.fields else 0)]
     series = [_Found(0, nothing, nothing, nothing) for _ in range(leads if decoder.series else 0)]
     for sample in samples:

@@ -15,14 +15,14 @@ def recent_cells(
     tokenizer: GridTokenizer,
     states: Float[Tensor, "init history channel latitude longitude"],
     halo: int,
-) -> Float[Tensor, "init token cell"]:
+) -> Float[Tensor, "init token recent"]:
     """What a readout sees of the states up to the initial one: every patch and ``halo`` cells around it, the newest state first."""
     return tokenizer.surroundings(states, halo).transpose(1, 2).flatten(2)
 
 
 def recent_series(
     values: Float[Tensor, "init history target"], condition: Float[Tensor, "init condition"]
-) -> Float[Tensor, "init feature"]:
+) -> Float[Tensor, "init recent"]:
     """What a readout sees of scalar series: their values up to the initial time, and the newest times every condition of the calendar.
 
     So persistence may be damped more in one season than in another, which is what carries an index
@@ -35,7 +35,7 @@ def recent_series(
 
 def field_features(
     latents: Float[Tensor, "sample token dim"],
-    initial: Float[Tensor, "sample token cell"],
+    initial: Float[Tensor, "sample token recent"],
     *,
     scope: Literal["token", "shared"],
 ) -> Float[Tensor, "row group feature"]:
@@ -59,7 +59,7 @@ def field_features(
 
 
 def series_features(
-    latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample target"]
+    latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample recent"]
 ) -> Float[Tensor, "sample 1 feature"]:
     """Features of the readout of scalar series: the latents of all tokens, then what `recent_series` gives."""
     return torch.cat([latents.flatten(1), initial], dim=-1)[:, None]

@@ -63,7 +63,7 @@ class Readouts:
         self,
         lead: int,
         latents: Float[Tensor, "sample token dim"],
-        initial: Float[Tensor, "sample token cell"],
+        initial: Float[Tensor, "sample token recent"],
     ) -> Float[Tensor, "sample token cell"]:
         """Standardized anomalies of every patch at one lead (by position)."""
         ridge = self.fields[lead]
@@ -74,7 +74,7 @@ class Readouts:
         self,
         lead: int,
         latents: Float[Tensor, "sample token dim"],
-        initial: Float[Tensor, "sample target"],
+        initial: Float[Tensor, "sample recent"],
     ) -> Float[Tensor, "sample target"]:
         """Anomalies of the scalar series at one lead (by position)."""
         ridge = self.series[lead]

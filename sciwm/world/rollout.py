@@ -159,13 +159,12 @@ def predicted_latents(
             steps = stride * np.arange(1, max(wanted) + 1)
             valid_time = world.step.add(time[part][:, None], steps)
             noise = _draw_noise(world, part, members, stride, max(wanted)) if members else None
-            for count, latent in enumerate(
-                _roll(world, context, valid_time, stride, noise), start=1
-            ):
-                if count in wanted:
-                    latents[:, :, wanted[count]] = latent.view(
-                        len(part), 1 + members, *latent.shape[1:]
-                    )
+            rolled = _roll(world, context, valid_time, stride, noise)
+            with torch.no_grad():
+                for count, latent in enumerate(rolled, start=1):
+                    if count in wanted:
+                        shape = (len(part), 1 + members, *latent.shape[1:])
+                        latents[:, :, wanted[count]] = latent.view(shape)
         states = torch.nan_to_num(
             block[torch.from_numpy(np.searchsorted(places, part[:, None] + before))]
         )
@@ -212,10 +211,9 @@ def _check_finite(world: Core, block: Tensor, times: np.ndarray) -> None:
         )
 
 
-@torch.no_grad()
 def _roll(
     world: Core,
-    context: Float[Tensor, "init time *state"],
+    context: Float[Tensor, "init history *state"],
     valid_time: np.ndarray,
     stride: int,
     noise: Float[Tensor, "init member lead noise"] | None = None,

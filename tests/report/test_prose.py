@@ -138,7 +138,7 @@ def test_the_model_is_described_with_its_own_numbers(kind, words):
     ):
         assert part in text
     single = dataclasses.replace(config, objective=ObjectiveConfig(lead_steps=[1]))
-    assert "strides of 1 time step." in described(single, np.int64(5))
+    assert "strides of 1 time step." in described(single, 5)
 
     def changed(**keys):
         objective = dataclasses.replace(config.objective, **keys)
