@@ -100,7 +100,7 @@ def test_what_is_not_a_run_is_described(tmp_path):
 
 
 def test_paths_are_those_of_the_documentation():
-    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
     listed = text.partition("## Run directory")[2].partition("`log.jsonl`")[0]
     listed = listed.replace("METHOD.zarr", "").split()
     names = [name.removeprefix("runs/NAME/").rstrip("/") for name in listed]
