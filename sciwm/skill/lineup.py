@@ -81,7 +81,7 @@ class Block:
     def truth(self, name: str) -> xr.DataArray:
         """Take the observations of a variable at the valid times, in the forecast layout.
 
-        They stay as lazy as they are.
+        The result is lazy for lazy observations.
         """
         return at_positions(self.observed[name], self.positions, self.init, self.lead)
 
@@ -484,7 +484,7 @@ def _absent(
     positions: np.ndarray,
     step: Step,
 ) -> str:
-    """Say how many valid times are not observed, the first of them, and what is observed near it.
+    """Say how many valid times are not observed, the first, and the observed time nearest to it.
 
     Empty if all are observed.
     """
@@ -530,8 +530,10 @@ def _select(
 def _at_times(ds: xr.Dataset, lineup: Lineup, init: xr.DataArray, method: str) -> xr.Dataset:
     """A batch of forecasts on the coordinates of the lineup."""
     given = ds["init_time"]
-    known = [n for n in ("init_time", "segment") if n in given.coords and n in init.coords]
-    if not all(np.array_equal(given[n].values, init[n].values) for n in known):
+    same = np.array_equal(given.values, init.values)
+    if "segment" in given.coords and "segment" in init.coords:
+        same = same and np.array_equal(given["segment"].values, init["segment"].values)
+    if not same:
         expected = f"one from {_start(init)}" if init.size else "no more"
         raise ValueError(
             f"got a batch of {method} from {_start(given)}, expected {expected}, in the order of"
