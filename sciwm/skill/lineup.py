@@ -81,7 +81,7 @@ class Block:
     def truth(self, name: str) -> xr.DataArray:
         """Take the observations of a variable at the valid times, in the forecast layout.
 
-        They stay as lazy as they are.
+        The result is lazy for lazy observations.
         """
         return at_positions(self.observed[name], self.positions, self.init, self.lead)
 
@@ -180,12 +180,14 @@ class Lineup:
                 part = slice(start, start + size)
                 yield part, {n: ds.isel(init_time=part) for n, ds in self.methods.items()}
             return
-        start = 0
+        start, count = 0, self.times.init.size
         for batch in self.batches:
             part = slice(start, start + next(iter(batch.values())).sizes["init_time"])
             init = self.times.init[part]
             yield part, {name: _at_times(ds, self, init, name) for name, ds in batch.items()}
             start = part.stop
+        if start < count:
+            raise ValueError(f"got batches of {start} initial times, expected {count}")
 
 
 def line_up(
@@ -297,7 +299,8 @@ def line_up_batches(
     Raises
     ------
     ValueError
-        If a valid time is not observed. A batch out of order is refused when its turn comes.
+        If a valid time is not observed. Batches that are not the initial times in their order are
+        refused when they are scored.
     """
     step = infer_step(observed["time"]) if reference is None else reference.step
     variables = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
@@ -481,7 +484,7 @@ def _absent(
     positions: np.ndarray,
     step: Step,
 ) -> str:
-    """Say how many valid times are not observed, the first of them, and what is observed near it.
+    """Say how many valid times are not observed, the first, and the observed time nearest to it.
 
     Empty if all are observed.
     """
@@ -504,6 +507,11 @@ def _stamp(time: Any) -> str:
     return str(time)[:16] if not isinstance(time, float | np.floating) else f"{time:g} ps"
 
 
+def _start(init: xr.DataArray) -> str:
+    first = _stamp(init.values[0])
+    return f"{first} of segment {init['segment'].values[0]}" if "segment" in init.coords else first
+
+
 def _find_init(ds: xr.Dataset, init: xr.DataArray) -> np.ndarray:
     known = "segment" in init.coords and "segment" in ds["init_time"].coords
     segment = init["segment"].values if known else None
@@ -521,10 +529,15 @@ def _select(
 
 def _at_times(ds: xr.Dataset, lineup: Lineup, init: xr.DataArray, method: str) -> xr.Dataset:
     """A batch of forecasts on the coordinates of the lineup."""
-    if not np.array_equal(ds["init_time"].values, init.values):
+    given = ds["init_time"]
+    same = np.array_equal(given.values, init.values)
+    if "segment" in given.coords and "segment" in init.coords:
+        same = same and np.array_equal(given["segment"].values, init["segment"].values)
+    if not same:
+        expected = f"one from {_start(init)}" if init.size else "no more"
         raise ValueError(
-            f"got a batch of {method} from {_stamp(ds['init_time'].values[0])}, expected one from"
-            f" {_stamp(init.values[0])}, in the order of the initial times"
+            f"got a batch of {method} from {_start(given)}, expected {expected}, in the order of"
+            " the initial times"
         )
     return _labelled(ds, lineup.observed, init, lineup.times.lead, method=method)
 
