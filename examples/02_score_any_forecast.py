@@ -22,8 +22,6 @@ lead_times = (leads * 24).astype("timedelta64[h]").astype("timedelta64[ns]")
 forecast = forecast.assign_coords(lead_time=lead_times)
 
 reference = sciwm.skill.fit_reference(ds, train=train.values)
-skill = sciwm.skill.evaluate(
-    {"by_hand": forecast}, ds, reference=reference, resamples=200
-)
+skill = sciwm.skill.evaluate({"by_hand": forecast}, ds, reference=reference, resamples=200)
 sciwm.skill.render(skill)
 print(sciwm.skill.to_frame(skill).head())

@@ -153,7 +153,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _parse_yaml(source: str | Path) -> dict[str, Any]:
+def _parse_yaml(source: str | Path) -> dict[Any, Any]:
     is_text = isinstance(source, str) and (
         not source.strip() or "\n" in source or ": " in source or source.startswith("{")
     )

@@ -90,7 +90,7 @@ class Step:
                     f"got lead times in {lead.dtype}, expected plain {self.unit}, the unit of the"
                     " data"
                 )
-            return lead.astype("timedelta64[ns]") / _HOUR
+            return np.asarray(lead.astype("timedelta64[ns]") / _HOUR)
         return lead.astype(float)
 
     def steps(self, lead_time: Any) -> Any:

@@ -1,4 +1,7 @@
-"""Verification without a model: scores of any forecast stores, and baselines as stores of the same layout. Needs no torch."""
+"""Verification without a model: scores of any forecast stores, and stores of baselines.
+
+Needs no torch.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,8 +59,8 @@ class Asked:
     baselines : tuple of str, optional
         None means every baseline that can be made and is not among the forecasts.
     mask : str, optional
-        Store with a land–sea mask, for the regions ``land`` and ``ocean``; by default that of the
-        truth, if it has one.
+        Store with a land–sea mask, for the regions ``land`` and ``ocean``. By default it is that of
+        the truth.
     regrid : {"linear", "conservative"}, optional
         Bring forecasts on other grids onto that of the truth, as `sciwm.skill.regrid_forecast`
         does, and say so.
@@ -98,9 +101,9 @@ def evaluate_forecasts(
         Times of ``truth``, both included, to fit climatology and baselines on, and to choose the
         LIM's truncation with.
     asked : Asked, optional
-        Metrics, regions, events, baselines and how they are made. By default the errors and, with
-        ``train``, the anomaly correlation, and every baseline that can be made: without ``train``
-        that is persistence.
+        Metrics, regions, events, baselines and how they are made. By default these are the errors
+        and, with ``train``, the anomaly correlation. All baselines are made that can be: without
+        ``train`` that is persistence.
     report : path, optional
         Page to write with figures of the scores, and of a typical forecast of the first store.
 
@@ -238,7 +241,8 @@ def _methods(
     learnt = f" Climatology and baselines were fitted on {_span(train)}." if train else ""
     learnt += f" Choices were made on {_span(validation)}." if validation else ""
     scored = observed[[n for n in observed.data_vars if n in skill["variable"].values]]
-    return f"{describe_scores(skill, truth=f'{name}, {grid},' if grid else name, variables=variable_names(scored))}{learnt}"
+    what = f"{name}, {grid}," if grid else name
+    return f"{describe_scores(skill, truth=what, variables=variable_names(scored))}{learnt}"
 
 
 def _span(period: Period) -> str:
@@ -255,7 +259,7 @@ def write_baselines(
     validation: Period | None = None,
     methods: Sequence[str] = (),
 ) -> list[Path]:
-    """Forecast with baselines only; write a store of each, in the same layout as every other forecast.
+    """Forecast with baselines only; write a store of each, in the layout of every forecast.
 
     Parameters
     ----------
@@ -337,7 +341,10 @@ def write_baselines(
 
 
 def _seen_periods(reference: Reference) -> dict[str, str]:
-    """Attributes of a store that say which times its method has seen; none where times repeat (members) or are simulated."""
+    """Attributes of a store that say which times its method has seen.
+
+    There are none where times repeat (members) or are simulated.
+    """
     if not reference.climatology.fitted:
         return {}
     seen = {
@@ -351,7 +358,7 @@ def _seen_periods(reference: Reference) -> dict[str, str]:
 
 
 def report_notes(skill: xr.Dataset) -> list[str]:
-    """Notices of a skill table as sentences for the report, without what leaks: that is stamped on it."""
+    """Notices of a skill table as sentences for the report, without what is stamped on it."""
     told = str(skill.attrs.get("notices", "")).replace(
         str(skill.attrs.get("leakage", "")) or "\n", ""
     )
@@ -381,7 +388,10 @@ def write_table(skill: xr.Dataset, out: Path) -> None:
 
 
 def method_names(stores: Sequence[str | Path], opened: Sequence[xr.Dataset]) -> list[str]:
-    """What to call forecasts in a table: their attribute ``method``, or the names of the stores where that is absent or not unique."""
+    """What to call forecasts in a table: their attribute ``method``.
+
+    Where that is absent or not unique, they are called as their stores.
+    """
     stems = [Path(str(store).rstrip("/")).stem for store in stores]
     names = [str(ds.attrs.get("method", stem)) for ds, stem in zip(opened, stems, strict=True)]
     names = stems if len(set(names)) < len(names) else names
@@ -420,7 +430,10 @@ def _fit(observed: xr.Dataset, train: Period | None, validation: Period | None) 
 
 
 def _shared_levels(observed: xr.Dataset, forecasts: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The observations at the levels of the forecasts; a level that only some forecasts have is left to `evaluate` to refuse."""
+    """The observations at the levels of the forecasts.
+
+    A level that only some forecasts have is left to `evaluate` to refuse.
+    """
     if "level" not in observed.dims:
         return observed
     wanted = [ds["level"].values for ds in forecasts if "level" in ds.dims]

@@ -1,10 +1,15 @@
-"""One small finished run, shared by the tests that need one."""
+"""Checked signatures, and one small finished run for the tests that need one."""
 
 import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports the package: every call of its functions is checked against the signature.
+# Of all modules, because that costs no more than two seconds a process and a few per cent after.
+install_import_hook("sciwm", "type_checks.check")
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile(
@@ -14,7 +19,7 @@ hypothesis.settings.load_profile("unhurried")
 
 
 def tiny_run(folder: Path) -> Path:
-    """Simulate four short members of turbulence and take them through every stage, with three training steps."""
+    """Short members of turbulence taken through every stage, with three training steps."""
     from sciwm import catalogue
     from sciwm.config import load_config
     from sciwm.run import verbs

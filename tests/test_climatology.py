@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from type_checks import unchecked
 
 from sciwm.climatology import Climatology, fit_climatology, fit_climatology_and_spread
 from sciwm.times import calendar_fields
@@ -208,7 +209,7 @@ def test_undetermined_cycles_are_refused():
         fit_climatology(make(daily(periods=40, freq="YS")), harmonics=1)
     with pytest.raises(ValueError, match=r"month\(s\) 11, 12"):
         fit_climatology(make(daily(periods=300)), kind="monthly")
-    with pytest.raises(ValueError, match="expected 'harmonic', 'monthly'"):
+    with unchecked(), pytest.raises(ValueError, match="expected 'harmonic', 'monthly'"):
         fit_climatology(make(daily()), kind="weekly")
     with pytest.raises(ValueError, match="no time"):
         fit_climatology(make(daily()).isel(time=slice(0, 0)))

@@ -1,4 +1,4 @@
-"""Stores of anybody's forecasts are scored with nothing but the truth; baselines become such stores."""
+"""Anybody's forecasts are scored with nothing but the truth; baselines become such stores."""
 
 import re
 import subprocess
@@ -78,7 +78,7 @@ def test_stores_have_the_names_of_other_tools_after_one_rename(baselines):
 
 
 def test_the_loader_of_weatherbench_x_finds_what_it_selects(baselines):
-    """What its `PredictionsFromXarray` does by default (google-research/weatherbenchX): opens the path, renames, selects by labels."""
+    """What its `PredictionsFromXarray` does by default: open, rename, select by labels."""
     ds = xr.open_zarr(str(baselines[1][0]))
     assert "prediction_timedelta" in ds.coords  # how it tells a forecast from an analysis
     ds = ds.rename({"time": "init_time", "prediction_timedelta": "lead_time"})
@@ -99,7 +99,7 @@ def _mask(path, period):
 
 
 def bare_stores(folder, *, kind, levels=True, members=0):
-    """Hand-made stores in the WeatherBench 2 layout without any attribute: a truth, and a model off by +1 and −2, latitude descending."""
+    """Stores in the WeatherBench 2 layout without attributes: a truth, a model off by +1 and −2."""
     rng = np.random.default_rng(0)
     time = np.datetime64("2020-01-01", "ns") + np.arange(60) * np.timedelta64(12, "h")
     coords = {
@@ -146,7 +146,7 @@ def bare_stores(folder, *, kind, levels=True, members=0):
 def test_a_weatherbench_file_without_attributes_is_scored_without_configuration(
     kind, levels, tmp_path
 ):
-    """Dims time, prediction_timedelta, [level], latitude, longitude; a subset of the truth's levels, latitude from north to south."""
+    """A forecast on some of the truth's levels, latitude from north to south."""
     truth, model = bare_stores(tmp_path, kind=kind, levels=levels)
     command = [
         "evaluate",
@@ -175,7 +175,7 @@ def test_a_weatherbench_file_without_attributes_is_scored_without_configuration(
 @pytest.mark.filterwarnings("ignore:variable 'temperature' has no units")
 @pytest.mark.parametrize("kind", ["zarr", "nc"])
 def test_an_ensemble_without_attributes_is_scored_too(kind, tmp_path):
-    """Three members at −1, 0 and 1 about a model that is off by 1 and −2: fair CRPS and spread by hand."""
+    """Members at −1, 0 and 1 about a model off by 1 and −2: fair CRPS and spread by hand."""
     truth, model = bare_stores(tmp_path, kind=kind, members=3)
     command = [
         "evaluate",
@@ -319,7 +319,7 @@ def test_training_times_are_not_scored_unless_asked_for(truth, baselines, tmp_pa
     ],
 )
 def test_leakage_on_the_terminal(declared, train, validation, reason, truth, tmp_path, capsys):
-    """Five kinds, each refused with exit status 2 and its reason, or marked in the table's summary and on the report."""
+    """Five kinds, each refused with its reason, or marked in table and report."""
     path, year = truth
     years = [year + n for n in range(4)]
     ds = open_dataset(path)
@@ -439,7 +439,7 @@ def test_cslim_is_a_baseline_of_monthly_data_on_the_terminal(tmp_path):
 
 
 def test_two_worker_processes_give_the_same_scores(truth, baselines, tmp_path):
-    """Of fields, ensembles, events and baselines, with their intervals and tests; and the same report."""
+    """Of fields, ensembles, events, baselines, with intervals and tests; and the same report."""
     (path, year), (_, stores) = truth, baselines
     lim = next(s for s in stores if s.name == "lim.zarr")
     offset = xr.DataArray([-1.0, 0.5, 2.0], dims="number")

@@ -52,17 +52,16 @@ def forecast_of(observed, init, leads, *, noise=0.5, seed=1, step=DAY):
     """The truth plus noise, in the forecast layout; valid times must be observed."""
     random = np.random.default_rng(seed)
     positions = np.asarray(init)[:, None] + np.asarray(leads)[None, :]
+    axes = [d for d in observed.dims if d != "time" and d in observed.coords]
+    coords = {d: observed[d].variable for d in axes}
+    coords["init_time"] = observed.time.values[np.asarray(init)]
+    coords["lead_time"] = np.asarray(leads) * step
     out = {}
     for name, field in observed.data_vars.items():
         values = field.values[positions]
         values = values + noise * random.standard_normal(values.shape)
         out[name] = (("init_time", "lead_time", *field.dims[1:]), values)
-    times = {
-        "init_time": observed.time.values[np.asarray(init)],
-        "lead_time": np.asarray(leads) * step,
-    }
-    space = [d for d in observed.dims if d != "time" and d in observed.coords]
-    return xr.Dataset(out, times | {d: observed[d].variable for d in space})
+    return xr.Dataset(out, coords)
 
 
 def scored(forecasts, observed, *, train=None, resamples=1000, seed=0, against="lim", **options):

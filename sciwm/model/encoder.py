@@ -18,6 +18,11 @@ class Encoder(nn.Module):
     inputs : Inputs
         Widths of a token's features and of its position features.
     sizes : Sizes
+        Width, blocks, heads and dropout.
+
+    References
+    ----------
+    Dosovitskiy et al. 2021, arXiv:2010.11929.
     """
 
     def __init__(self, inputs: Inputs, sizes: Sizes) -> None:
@@ -38,20 +43,26 @@ class Encoder(nn.Module):
         position: Float[Tensor, "token axis"],
         visible: Int[Tensor, "batch visible"] | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
-        """Latents of all tokens, or of the ``visible`` ones: the others are dropped before any work is done on them.
+        """Latents of all tokens, or of the ``visible`` ones.
 
-        ``valid`` is None when every token holds data, which lets attention take its fast path.
+        Parameters
+        ----------
+        features : Tensor
+            Standardized values of each token.
+        valid : Tensor or None
+            Tokens that hold data; the latents of the others are 0. None when all do, which lets
+            attention take its fast path.
+        position : Tensor
+            Position features of the tokens.
+        visible : Tensor, optional
+            Numbers of the tokens to encode. The others are dropped before any work is done on them.
         """
         place = self.place(position)
         if visible is None:
             tokens = self.embed(features) + place
         else:
-            tokens = (
-                self.embed(
-                    features.gather(1, visible[..., None].expand(-1, -1, features.shape[-1]))
-                )
-                + place[visible]
-            )
+            kept = features.gather(1, visible[..., None].expand(-1, -1, features.shape[-1]))
+            tokens = self.embed(kept) + place[visible]
             valid = None if valid is None else valid.gather(1, visible)
         for block in self.blocks:
             tokens = block(tokens, valid)

@@ -12,7 +12,13 @@ class CollapseError(RuntimeError):
 
 
 def latent_health(samples: Float[Tensor, "sample dim"]) -> dict[str, float]:
-    """Centred effective rank, smallest and mean standard deviation, share of the largest direction.
+    r"""Centred effective rank, smallest and mean standard deviation, share of one direction.
+
+    .. math:: \mathrm{rank} = \exp\left(-\sum_i p_i \ln p_i\right), \quad
+        p_i = \sigma_i / \sum_j \sigma_j
+
+    with the singular values :math:`\sigma_i` of the centred samples. A low rank means collapsed
+    latents *or* a system with few degrees of freedom: read it beside a probe's R².
 
     Parameters
     ----------
@@ -22,10 +28,12 @@ def latent_health(samples: Float[Tensor, "sample dim"]) -> dict[str, float]:
     Returns
     -------
     dict
-        ``effective_rank`` in [1, dim], the exponential of the entropy of the normalised singular
-        values; it is low when latents collapse *and* when the system has few degrees of freedom, so
-        read it beside a probe's R². ``smallest_std``, ``mean_std`` in latent units.
-        ``concentration`` in (0, 1], 1 when one direction holds all variance.
+        ``effective_rank`` in [1, dim]. ``smallest_std`` and ``mean_std`` over the dimensions, in
+        latent units. ``concentration`` in (0, 1], 1 when one direction holds all variance.
+
+    References
+    ----------
+    Roy & Vetterli 2007, The effective rank, EUSIPCO.
 
     Examples
     --------
@@ -51,11 +59,18 @@ def latent_health(samples: Float[Tensor, "sample dim"]) -> dict[str, float]:
 def check_health(health: dict[str, float], *, step: int) -> None:
     """Stop a training whose latents have collapsed.
 
+    Parameters
+    ----------
+    health : dict
+        From `latent_health`.
+    step : int
+        Step of the training, for the message.
+
     Raises
     ------
     CollapseError
-        If the mean standard deviation is below 0.01, or fewer than two directions carry variance;
-        the message says what was measured and what to change.
+        If the mean standard deviation is below 0.01 or the effective rank below 2. The message says
+        what was measured and what to change.
     """
     if health["mean_std"] < 0.01 or health["effective_rank"] < 2.0:
         raise CollapseError(

@@ -27,6 +27,16 @@ class JEPA(nn.Module):
         Of encoder and predictor.
     objective : Objective
         ``sigreg``, ``ema`` or ``vicreg``, with its numbers. ``anchor`` adds a head of pixels.
+
+    Raises
+    ------
+    ValueError
+        If the objective is another one.
+
+    References
+    ----------
+    Assran et al. 2023, I-JEPA, arXiv:2301.08243, for ``ema``. For the other objectives see
+    `sciwm.model.loss`.
     """
 
     position: Tensor
@@ -73,15 +83,24 @@ class JEPA(nn.Module):
         valid: Bool[Tensor, "batch time token"] | None,
         visible: Int[Tensor, "state visible"] | None = None,
     ) -> Float[Tensor, "batch time token dim"]:
-        """Latents of every state on its own; tokens that are not ``visible`` get the learnt stand-in."""
+        """Latents of every state on its own.
+
+        Parameters
+        ----------
+        features : Tensor
+            Standardized values of each token.
+        valid : Tensor or None
+            Tokens that hold data; None when all do.
+        visible : Tensor, optional
+            Tokens that the encoder sees, state by state; the others get the learnt stand-in.
+        """
         batch, time, count = features.shape[:3]
         flat = None if valid is None else valid.flatten(0, 1)
         latents: Tensor = self.encoder(features.flatten(0, 1), flat, self.position, visible)
         if visible is not None:
             whole = self.hidden.expand(batch * time, count, -1)
-            latents = whole.scatter(
-                1, visible[..., None].expand(-1, -1, latents.shape[-1]), latents
-            )
+            places = visible[..., None].expand(-1, -1, latents.shape[-1])
+            latents = whole.scatter(1, places, latents)
         return latents.view(batch, time, count, -1)
 
     def rollout(
@@ -94,7 +113,23 @@ class JEPA(nn.Module):
         local: Float[Tensor, "batch lead token local"] | None = None,
         noise: Float[Tensor, "batch lead noise"] | None = None,
     ) -> Iterator[Float[Tensor, "batch token dim"]]:
-        """Latents one lead after another, each predicted from the ones before; used for training and forecasting alike."""
+        """Latents one lead after another, each predicted from the ones before.
+
+        Training and forecasts use the same rollout.
+
+        Parameters
+        ----------
+        history : Tensor
+            Latents of the context, oldest first.
+        valid : Tensor or None
+            Tokens that hold data; None when all do.
+        conditions, local : Tensor
+            Conditions at each target time, and of every token at each of them.
+        lead_steps : Tensor
+            Stride of each sample, in time steps.
+        noise : Tensor, optional
+            Standard normal numbers that choose one of the possible futures.
+        """
         for k in range(conditions.shape[1]):
             latent = self.predictor(
                 history,
@@ -122,23 +157,29 @@ class JEPA(nn.Module):
         cells: Float[Tensor, "batch time token cell"] | None = None,
         seen: Bool[Tensor, "batch time token cell"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Prediction error in latent space, the regulariser and, with an anchor, its part; their sum is ``loss``.
+        """Prediction error in latent space, and the regulariser.
 
         Parameters
         ----------
         features : Tensor
             States of a window, the first ``history`` of which are the context.
-        valid : Tensor
+        valid : Tensor or None
             Tokens that hold data; None when all do, which is faster.
         condition, local : Tensor
             Conditions of every time, and of every token at every time.
         lead_steps : Tensor
-            Stride of each window.
+            Stride of each window, in time steps.
         visible : Tensor, optional
             Tokens of the context states that the encoder sees, ``[batch * history, visible]``.
         cells, seen : Tensor, optional
             Standardized values of every token's cells, and which of them were observed; for the
             anchor.
+
+        Returns
+        -------
+        dict
+            ``prediction``, ``regularizer`` and, with an anchor, ``anchor``, each at least 0;
+            ``loss``, their sum, carries the gradient.
         """
         h = self.history
         if visible is None and self.teacher is None:
@@ -191,14 +232,10 @@ class JEPA(nn.Module):
         if self.teacher is None:
             return self.encode(features, valid)
         with torch.no_grad():
-            latents: Tensor = self.teacher(
-                features.flatten(0, 1),
-                None if valid is None else valid.flatten(0, 1),
-                self.position,
-            )
-            return nn.functional.layer_norm(latents, latents.shape[-1:]).view(
-                *features.shape[:3], -1
-            )
+            flat = None if valid is None else valid.flatten(0, 1)
+            latents: Tensor = self.teacher(features.flatten(0, 1), flat, self.position)
+            normalised = nn.functional.layer_norm(latents, latents.shape[-1:])
+            return normalised.view(*features.shape[:3], -1)
 
     def _penalty(self, latents: Tensor, valid: Tensor | None) -> Tensor:
         if self.teacher is not None:
@@ -212,12 +249,10 @@ class JEPA(nn.Module):
             if self.objective.kind == "vicreg":
                 values.append(vicreg(samples))
             else:
-                # strength is the product of the weight and the sample count, so the count cancels
-                # the statistic's factor.
-                values.append(
-                    sigreg(samples, num_directions=self.objective.num_directions)
-                    * (self.objective.strength / count)
-                )
+                # The strength is a weight times a sample count: dividing by the count takes the
+                # statistic's own factor away.
+                statistic = sigreg(samples, num_directions=self.objective.num_directions)
+                values.append(statistic * (self.objective.strength / count))
         return torch.stack(values).mean() if values else latents.new_zeros(())
 
     def update_teacher(self) -> None:

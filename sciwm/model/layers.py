@@ -12,8 +12,13 @@ __all__ = ["Attention", "Block", "ConditionedBlock", "FeedForward", "TokenDropou
 class TokenDropout(nn.Module):
     """Dropout whose mask is shared by all tokens of a sample.
 
-    Neighbouring tokens hold much the same information, so that single dropped numbers can be read
-    off next door; one mask for all cannot be evaded, and costs as many random numbers less.
+    Neighbouring tokens hold much the same information: a single dropped number could be read off
+    next door. One mask for all tokens prevents that, and needs fewer random numbers.
+
+    Parameters
+    ----------
+    rate : float
+        Fraction of the features that is dropped, in [0, 1).
     """
 
     def __init__(self, rate: float) -> None:
@@ -43,11 +48,20 @@ class Attention(nn.Module):
         valid: Bool[Tensor, "batch token"] | None,
         last: int | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
-        """Mix tokens; ``valid`` says which may be attended to, ``last`` how many of the last ones to return."""
+        """Mix tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor
+            All tokens of each sample.
+        valid : Tensor or None
+            Tokens that may be attended to; None for all.
+        last : int, optional
+            Return only that many of the last tokens.
+        """
         batch, count, dim = tokens.shape
-        query, key, value = (
-            self.project(tokens).view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        )
+        projected = self.project(tokens).view(batch, count, 3, self.num_heads, -1)
+        query, key, value = projected.permute(2, 0, 3, 1, 4)
         query = query if last is None else query[:, :, -last:]
         mask = None if valid is None else valid[:, None, None, :]
         if tokens.device.type == "cpu":
@@ -92,9 +106,13 @@ class Block(nn.Module):
 
 
 class ConditionedBlock(nn.Module):
-    """Transformer block whose normalisation is shifted, scaled and gated by a condition (AdaLN-zero).
+    """Transformer block that a condition shifts, scales and gates (AdaLN-zero).
 
     The gates start at zero: an untrained block is the identity.
+
+    References
+    ----------
+    Peebles & Xie 2023, arXiv:2212.09748.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -116,13 +134,19 @@ class ConditionedBlock(nn.Module):
         valid: Bool[Tensor, "batch token"] | None,
         last: int | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
-        """Attend, then transform each token (the ``last`` ones), both as far as the condition opens the gates."""
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulate(
-            nn.functional.silu(condition)
-        )[:, None].chunk(6, dim=-1)
+        """Attend, then transform each token, both as far as the condition opens the gates.
+
+        Parameters
+        ----------
+        tokens, valid, last
+            As `Attention` takes them.
+        condition : Tensor
+            Embedded condition of each sample.
+        """
+        modulation = self.modulate(nn.functional.silu(condition))[:, None]
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation.chunk(6, dim=-1)
         mixed = self.attention(self.norm_attention(tokens) * (1 + scale_a) + shift_a, valid, last)
         tokens = (tokens if last is None else tokens[:, -last:]) + gate_a * self.dropout(mixed)
-        out: Tensor = tokens + gate_f * self.dropout(
-            self.feed(self.norm_feed(tokens) * (1 + scale_f) + shift_f)
-        )
+        fed = self.feed(self.norm_feed(tokens) * (1 + scale_f) + shift_f)
+        out: Tensor = tokens + gate_f * self.dropout(fed)
         return out

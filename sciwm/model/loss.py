@@ -15,15 +15,24 @@ _SAMPLES = 1024  # rows at once, so that the buffers of the recurrence fit the s
 
 
 def latent_error(
-    predicted: Float[Tensor, "... token dim"],
-    target: Float[Tensor, "... token dim"],
-    valid: Bool[Tensor, "... token"] | None,
+    predicted: Float[Tensor, "*lead token dim"],
+    target: Float[Tensor, "*lead token dim"],
+    valid: Bool[Tensor, "*lead token"] | None,
     *,
     smooth: bool = False,
 ) -> Float[Tensor, ""]:
-    """Mean squared (or smooth absolute) difference of latents over valid tokens (all, if None); 0 is perfect.
+    """Mean squared difference of latents over valid tokens; 0 is perfect.
 
-    On several ranks, what their mean over all valid tokens of all ranks is the mean of.
+    Averaged over ranks, this equals the mean over all valid tokens.
+
+    Parameters
+    ----------
+    predicted, target : Tensor
+        Latents.
+    valid : Tensor or None
+        Tokens that count; None for all.
+    smooth : bool
+        Take the smooth absolute difference instead: quadratic below 1, linear above.
     """
     error = (
         nn.functional.smooth_l1_loss(predicted, target, reduction="none")
@@ -38,13 +47,27 @@ def energy_error(
     target: Float[Tensor, "*lead token dim"],
     valid: Bool[Tensor, "*lead token"] | None,
 ) -> Float[Tensor, ""]:
-    r"""Fair energy score of two members against the target, token by token, in units of one standard deviation of a latent.
+    r"""Fair energy score of two members against the target, token by token.
 
     .. math:: \frac{\lVert x_1 - y\rVert + \lVert x_2 - y\rVert - \lVert x_1 - x_2\rVert}{2\sqrt{d}}
 
-    Smallest in the mean when the members are drawn from the distribution of the target; two equal
-    members score their distance from it. Over valid tokens (all, if None), and over all ranks, as
+    Its mean is smallest when the members are drawn from the distribution of the target. Two equal
+    members score their distance from it. Valid tokens and ranks are averaged over as in
     `latent_error`.
+
+    Parameters
+    ----------
+    members : Tensor
+        Two predictions of the same latents.
+    target : Tensor
+        Latents.
+    valid : Tensor or None
+        Tokens that count; None for all.
+
+    Returns
+    -------
+    Tensor
+        At least 0, in latent units.
 
     References
     ----------
@@ -53,18 +76,14 @@ def energy_error(
     """
     with torch.autocast(members.device.type, enabled=False):
         members, target = members.float(), target.float()
-        one, two, apart = (
-            _distance(members[0] - target),
-            _distance(members[1] - target),
-            _distance(members[0] - members[1]),
-        )
+        one, two = _distance(members[0] - target), _distance(members[1] - target)
+        apart = _distance(members[0] - members[1])
         return _mean_of_tokens((one + two - apart) / 2, valid)
 
 
 def _distance(difference: Tensor) -> Tensor:
-    return (
-        difference.square().mean(-1) + 1e-8
-    ).sqrt()  # members are equal before training, where the root alone has no gradient
+    # Members are equal before training, where the root alone has no gradient.
+    return (difference.square().mean(-1) + 1e-8).sqrt()
 
 
 def _mean_of_tokens(error: Tensor, valid: Tensor | None) -> Tensor:
@@ -80,7 +99,17 @@ def pixel_error(
     cells: Float[Tensor, "*lead token cell"],
     seen: Bool[Tensor, "*lead token cell"],
 ) -> Float[Tensor, ""]:
-    """Mean squared error over the cells that were observed; 0 is perfect, and without any. Over all ranks, as `latent_error`."""
+    """Mean squared error over the cells that were observed; 0 is perfect, and 0 without any.
+
+    Ranks are averaged over as in `latent_error`.
+
+    Parameters
+    ----------
+    predicted, cells : Tensor
+        Standardized values of every token's cells.
+    seen : Tensor
+        Cells that were observed.
+    """
     return _mean_of_tokens(torch.where(seen, predicted - cells, 0.0).square(), seen)
 
 
@@ -91,15 +120,14 @@ def sigreg(
     knots: int = 17,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
-    r"""How far latents are from a standard normal distribution: the Epps-Pulley statistic along random directions.
+    r"""Distance of latents from a standard normal: the Epps-Pulley statistic along directions.
 
     .. math:: n \int_{-3}^{3} \left|\hat\varphi(t) - e^{-t^2/2}\right|^2 e^{-t^2/2}\, dt
 
     with the empirical characteristic function :math:`\hat\varphi` of the projected samples,
-    averaged over directions. The factor n makes the value independent of the sample size: about 1
-    for a Gaussian, 0.402 n after a collapse to the origin. Its gradient vanishes at the collapse:
-    it prevents one and cannot repair one. On several ranks it is the statistic of the samples of
-    all, along the same directions.
+    averaged over random directions. The factor n makes the value of a Gaussian independent of the
+    sample size. The gradient vanishes at a collapse: the statistic prevents one and cannot repair
+    one. On several ranks it is the statistic of all their samples, along the same directions.
 
     Parameters
     ----------
@@ -110,32 +138,32 @@ def sigreg(
     generator : torch.Generator, optional
         Source of the directions.
 
+    Returns
+    -------
+    Tensor
+        At least 0; about 1 for a Gaussian, 0.402 n after a collapse to the origin.
+
     References
     ----------
     Balestriero & LeCun 2025, LeJEPA, arXiv:2511.08544.
     """
     with torch.autocast(samples.device.type, enabled=False):
         samples = samples.float()
-        direction = torch.randn(
-            samples.shape[1], num_directions, generator=generator, device=samples.device
-        )
+        shape, device = (samples.shape[1], num_directions), samples.device
+        direction = torch.randn(shape, generator=generator, device=device)
         projected = samples @ nn.functional.normalize(first_rank_of(direction), dim=0)
-        node = torch.linspace(0, 3, knots, device=samples.device)
+        node = torch.linspace(0, 3, knots, device=device)
         gauss = (-node.square() / 2).exp()
         weight = torch.full_like(node, 6 / (knots - 1))
         weight[0] = weight[-1] = 3 / (knots - 1)
         real, imaginary = _characteristic(projected * node[1], knots)
         count = len(samples)
         if num_ranks() > 1:
-            count = int(total_over_ranks(count, device=samples.device))
-            real, imaginary = sum_over_ranks(
-                torch.stack([real, imaginary]) * (len(samples) / max(count, 1))
-            ).unbind()
-        statistic = (
-            ((real - gauss[:, None]).square() + imaginary.square())
-            .mul((weight * gauss)[:, None])
-            .sum(0)
-        )
+            count = int(total_over_ranks(count, device=device))
+            part = torch.stack([real, imaginary]) * (len(samples) / max(count, 1))
+            real, imaginary = sum_over_ranks(part).unbind()
+        distance = (real - gauss[:, None]).square() + imaginary.square()
+        statistic = distance.mul((weight * gauss)[:, None]).sum(0)
         out: Tensor = statistic.mean() * count
         return out
 
@@ -148,9 +176,9 @@ def _characteristic(angle: Tensor, knots: int) -> tuple[Tensor, Tensor]:
 class _Characteristic(torch.autograd.Function):
     """Means of cos(kx) and sin(kx) over samples for k = 0 … knots - 1.
 
-    Two calls of sin instead of 34, nothing but ``x`` kept for the gradient (the recurrence is run
-    again), and a few buffers that stay in the cache: elementwise work on fresh memory would cost
-    more than all matrix products of a step.
+    It takes two calls of sin and cos instead of 34. For the gradient only ``x`` is kept, and the
+    recurrence is run again. A few buffers are reused and stay in the cache. Elementwise work on
+    fresh memory would cost more than all matrix products of a step.
     """
 
     @staticmethod
@@ -171,18 +199,19 @@ class _Characteristic(torch.autograd.Function):
         (angle,) = ctx.saved_tensors
         grad_real, grad_imaginary = (g / max(len(angle), 1) for g in grads)
         gradient = torch.zeros_like(angle)
-        for part, out in zip(
-            torch.split(angle, _SAMPLES), torch.split(gradient, _SAMPLES), strict=True
-        ):
+        parts = (torch.split(whole, _SAMPLES) for whole in (angle, gradient))
+        for part, out in zip(*parts, strict=True):
             for k, (cosine, sine) in enumerate(_multiples(part, ctx.knots), start=1):
-                out.addcmul_(sine, grad_real[k], value=-k).addcmul_(
-                    cosine, grad_imaginary[k], value=k
-                )
+                out.addcmul_(sine, grad_real[k], value=-k)
+                out.addcmul_(cosine, grad_imaginary[k], value=k)
         return gradient, None
 
 
 def _multiples(angle: Tensor, knots: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """cos(kx), sin(kx) for k = 1 … knots - 1, by Chebyshev's recurrence; each pair is overwritten two steps later."""
+    """cos(kx), sin(kx) for k = 1 … knots - 1, by Chebyshev's recurrence.
+
+    Each pair is overwritten two steps later.
+    """
     cosine, sine = angle.cos(), angle.sin()
     twice = 2 * cosine
     before_cosine, before_sine = torch.ones_like(cosine), torch.zeros_like(sine)
@@ -196,7 +225,16 @@ def _multiples(angle: Tensor, knots: int) -> Iterator[tuple[Tensor, Tensor]]:
 def vicreg(
     samples: Float[Tensor, "sample dim"], *, variance: float = 40.0, covariance: float = 2.0
 ) -> Float[Tensor, ""]:
-    """Hinge on each dimension's standard deviation (at least 1) and penalty on covariances; 0 is perfect. Over the samples of all ranks.
+    """Hinge on each dimension's standard deviation, and penalty on covariances; 0 is perfect.
+
+    The hinge asks for a standard deviation of at least 1. The samples are those of all ranks.
+
+    Parameters
+    ----------
+    samples : Tensor
+        Latent vectors; computed in float32 whatever their type.
+    variance, covariance : float
+        Weights of the two parts.
 
     References
     ----------

@@ -39,18 +39,22 @@ class ObjectiveRecord:
     reads_cells: bool = False
     hides_states: bool = False
 
-    def describe(self, objective: Objective, *, ahead: str) -> str:
+    def describe(self, objective: Objective, *, predictions: str) -> str:
         """Say what training minimises.
 
         Parameters
         ----------
         objective : Objective
             With the numbers to name.
-        ahead : str
+        predictions : str
             How many states are predicted, such as "2 predictions in a row".
         """
-        numbers = {"directions": objective.num_directions, "decay": f"{objective.ema_decay:g}"}
-        return self.words.format(ahead=ahead, strength=f"{objective.strength:g}", **numbers)
+        return self.words.format(
+            predictions=predictions,
+            directions=objective.num_directions,
+            strength=f"{objective.strength:g}",
+            decay=f"{objective.ema_decay:g}",
+        )
 
 
 def _twin(inputs: Inputs, sizes: Sizes, objective: Objective) -> Twin:
@@ -59,7 +63,7 @@ def _twin(inputs: Inputs, sizes: Sizes, objective: Objective) -> Twin:
 
 
 _JEPA = "a joint-embedding predictive architecture"
-_LATENT = "the squared error of predicted latents over {ahead}"
+_LATENT = "the squared error of predicted latents over {predictions}"
 _PIXELS = "the squared error of the cells that one linear head gives from "
 OBJECTIVES = {
     record.name: record
@@ -92,7 +96,7 @@ OBJECTIVES = {
             "supervised",
             "supervised",
             "a network on the backbone of a JEPA, trained to forecast pixels,",
-            f"{_PIXELS}predicted latents over {{ahead}}",
+            f"{_PIXELS}predicted latents over {{predictions}}",
             _twin,
             reads_cells=True,
         ),

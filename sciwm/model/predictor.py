@@ -15,13 +15,11 @@ _LEAD_FREQUENCIES = 8
 class Predictor(nn.Module):
     """Transformer over the tokens of a short history, asked for the state one lead later.
 
-    The lead, the calendar of the target time and other conditions enter through AdaLN-zero; what is
-    known of single tokens beforehand (static fields, the sun's elevation) is added to them. The
-    output is a *change* of the latest latents and is zero before training: the untrained predictor
-    persists.
+    The lead, the calendar of the target time and other conditions enter through AdaLN-zero. What is
+    known of single tokens (static fields, the sun's elevation) is added to them. The output is a
+    *change* of the latest latents and is zero before training: the untrained predictor persists.
 
-    With ``noise_dim``, noise enters like a condition, the same for all tokens (as in Alet et al.
-    2025, arXiv:2506.10772).
+    With ``noise_dim``, noise enters like a condition, the same for all tokens.
 
     Parameters
     ----------
@@ -29,6 +27,10 @@ class Predictor(nn.Module):
         Widths of position features and of conditions.
     sizes : Sizes
         Without ``noise_dim``, the prediction is a function of the context.
+
+    References
+    ----------
+    Alet et al. 2025, arXiv:2506.10772, for the noise.
     """
 
     def __init__(self, inputs: Inputs, sizes: Sizes) -> None:
@@ -71,7 +73,7 @@ class Predictor(nn.Module):
         history : Tensor
             Latents of consecutive states, ``lead_steps`` apart, oldest first; at most as many as
             the predictor was made for.
-        valid : Tensor
+        valid : Tensor or None
             Tokens that hold data; None when all do.
         position : Tensor
             Position features of the tokens.
@@ -82,8 +84,8 @@ class Predictor(nn.Module):
         local : Tensor, optional
             Conditions of each token at the target time.
         noise : Tensor, optional
-            Standard normal numbers, one draw for all tokens, which choose one of the possible
-            futures; without, the one for zeros.
+            Standard normal numbers, one draw for all tokens. They choose one of the possible
+            futures; without, it is the one for zeros.
         """
         batch, time, count, dim = history.shape
         tokens = self.embed(history) + self.place(position) + self.age[-time:]
@@ -98,13 +100,12 @@ class Predictor(nn.Module):
             # Only the latest state is asked for, so the last block works on its tokens alone.
             tokens = block(tokens, embedded, mask, count if number == len(self.blocks) else None)
         change: Tensor = self.change(self.norm(tokens))
-        return history[:, -1] + (
-            change if valid is None else torch.where(valid[..., None], change, 0.0)
-        )
+        if valid is not None:
+            change = torch.where(valid[..., None], change, 0.0)
+        return history[:, -1] + change
 
 
 def _lead_features(lead_steps: Float[Tensor, " batch"]) -> Float[Tensor, "batch feature"]:
-    angle = lead_steps.float().log1p()[:, None] * 2.0 ** torch.arange(
-        -3, _LEAD_FREQUENCIES - 3, device=lead_steps.device
-    )
+    octaves = torch.arange(-3, _LEAD_FREQUENCIES - 3, device=lead_steps.device)
+    angle = lead_steps.float().log1p()[:, None] * 2.0**octaves
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

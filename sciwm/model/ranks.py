@@ -1,4 +1,4 @@
-"""Sums over the processes of a training, so that a batch cut among them has the loss of the whole one.
+"""Sums over the processes of a training: a batch cut among them has the loss of the whole.
 
 Everything here is the identity without a `torch.distributed` group, or in a group of one.
 """
@@ -18,11 +18,11 @@ def num_ranks() -> int:
 
 
 def sum_over_ranks(part: Tensor) -> Tensor:
-    """Sum of what every rank has, with gradients: every rank's part gets those of all ranks' losses.
+    """Sum what every rank has; each part gets the gradients of all ranks' losses.
 
-    Summing the gradients backwards is what makes the mean of the ranks' gradients, which
-    DistributedDataParallel takes, the gradient of the whole batch's loss; a plain ``all_reduce``
-    would leave it too small by the number of ranks.
+    DistributedDataParallel takes the mean of the ranks' gradients. As they are summed here, that
+    mean is the gradient of the whole batch's loss. A plain ``all_reduce`` would leave it too small
+    by the number of ranks.
     """
     if num_ranks() == 1:
         return part
@@ -40,7 +40,7 @@ def total_over_ranks(count: int | Tensor, *, device: torch.device | None = None)
 
 
 def first_rank_of(values: Tensor) -> Tensor:
-    """The values of rank 0 on every rank: what was drawn at random and must be the same."""
+    """The values of rank 0 on every rank, for what was drawn at random and must be the same."""
     if num_ranks() > 1:
         dist.broadcast(values, 0)
     return values

@@ -19,7 +19,7 @@ class Inputs:
     feature_dim, condition_dim, local_dim : int
         Widths of token features, of a time's conditions, and of a token's conditions at a time.
     cells : int
-        Values of a token, which a head of pixels gives.
+        Values of a token's patch, which a head of pixels gives.
     """
 
     position: Float[Tensor, "token axis"] = field(repr=False)

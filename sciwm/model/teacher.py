@@ -19,7 +19,15 @@ def moving_average(network: Network) -> Network:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, *, decay: float) -> None:
-    """Move every parameter of ``average`` towards ``network``'s by ``1 - decay``."""
+    """Move every parameter of ``average`` towards ``network``'s by ``1 - decay``.
+
+    Parameters
+    ----------
+    average, network : Module
+        The same architecture twice; ``average`` is changed in place.
+    decay : float
+        In [0, 1]; 0 copies, 1 changes nothing.
+    """
     old: list[torch.Tensor] = [p.detach() for p in average.parameters()]
     new: list[torch.Tensor] = [p.detach() for p in network.parameters()]
     torch._foreach_lerp_(old, new, 1 - decay)

@@ -1,4 +1,4 @@
-"""Networks on the JEPA's own backbone that learn pixels instead of latents: what a JEPA has to be compared with."""
+"""The JEPA's own backbone trained on pixels: what a JEPA has to be compared with."""
 
 from collections.abc import Iterator
 
@@ -18,12 +18,13 @@ _KINDS = ("supervised", "masked_autoencoder", "autoencoder")
 class Twin(nn.Module):
     """Encoder and predictor of a JEPA, and one linear head from the latent of a token to its cells.
 
-    ``supervised`` forecasts: it encodes the context, rolls the predictor out, and every predicted
-    latent has to give the cells of its time. ``autoencoder`` reconstructs the context and, through
-    the same head, the next state: one step, no rollout, which is what "autoencoder and latent
-    dynamics" means. ``masked_autoencoder`` sees some tokens of single states and fills in the
-    others, with the predictor's blocks as decoder; it knows nothing of time, so `rollout` gives the
-    latents of its context as they are.
+    - ``supervised`` forecasts. It encodes the context and rolls the predictor out. Every predicted
+      latent has to give the cells of its time.
+    - ``autoencoder`` reconstructs the context and, through the same head, the next state. It takes
+      one step without a rollout, as "autoencoder and latent dynamics" does.
+    - ``masked_autoencoder`` sees some tokens of single states and fills in the others, with the
+      predictor's blocks as decoder. It knows nothing of time: `rollout` gives the latents of its
+      context as they are.
 
     Parameters
     ----------
@@ -31,6 +32,15 @@ class Twin(nn.Module):
         Its encoder, predictor and stand-in for hidden tokens are trained; its own loss is not used.
     objective : Objective
         ``supervised``, ``masked_autoencoder`` or ``autoencoder``: what is learnt.
+
+    Raises
+    ------
+    ValueError
+        If the objective is another one.
+
+    References
+    ----------
+    He et al. 2022, arXiv:2111.06377, for the masked autoencoder.
     """
 
     noise_dim = 0  # a twin predicts a single future
@@ -38,9 +48,8 @@ class Twin(nn.Module):
     def __init__(self, backbone: JEPA, objective: Objective) -> None:
         super().__init__()
         if objective.kind not in _KINDS:
-            raise ValueError(
-                f"got objective {objective.kind!r}, expected one of {', '.join(_KINDS)}"
-            )
+            known = ", ".join(_KINDS)
+            raise ValueError(f"got objective {objective.kind!r}, expected one of {known}")
         self.objective, self.backbone = objective, backbone
         self.head = nn.Linear(backbone.sizes.token_dim, backbone.inputs.cells)
 
@@ -87,7 +96,10 @@ class Twin(nn.Module):
         lead_steps: Float[Tensor, " batch"],
         local: Float[Tensor, "batch lead token local"] | None = None,
     ) -> Iterator[Float[Tensor, "batch token rollout"]]:
-        """Latents one lead after another, as `JEPA.rollout`; without dynamics those of the context side by side, at every lead."""
+        """Latents one lead after another, as `JEPA.rollout`.
+
+        Without dynamics, every lead has those of the context side by side.
+        """
         if self.has_dynamics:
             yield from self.backbone.rollout(
                 history, valid, conditions=conditions, lead_steps=lead_steps, local=local
@@ -108,7 +120,7 @@ class Twin(nn.Module):
         local: Float[Tensor, "batch time token local"] | None = None,
         visible: Int[Tensor, "state visible"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Pixel error of what is predicted and, as ``regularizer``, of what is reconstructed; their sum is ``loss``.
+        """Pixel error of what is predicted, and of what is reconstructed.
 
         Parameters
         ----------
@@ -117,8 +129,19 @@ class Twin(nn.Module):
         cells, seen : Tensor
             Standardized values of every token's cells, and which of them were observed.
         visible : Tensor, optional
-            Tokens that the encoder sees: of the context's states or, for the masked autoencoder,
-            which needs them, of all.
+            Tokens that the encoder sees, of the states of the context. The masked autoencoder needs
+            them, and of all states.
+
+        Returns
+        -------
+        dict
+            ``prediction`` and, for what is reconstructed, ``regularizer``, each at least 0;
+            ``loss``, their sum, carries the gradient.
+
+        Raises
+        ------
+        ValueError
+            If a masked autoencoder is given no ``visible`` tokens.
         """
         if self.objective.kind == "masked_autoencoder":
             if visible is None:
@@ -147,12 +170,10 @@ class Twin(nn.Module):
         error = pixel_error(predicted, cells[:, predicts], seen[:, predicts])
         again = torch.zeros_like(error)
         if self.objective.kind == "autoencoder":
-            shown = (
-                seen[:, :h]
-                if visible is None
-                else seen[:, :h] & _shown(visible, seen.shape[2]).view(*context.shape[:3], 1)
-            )
-            again = pixel_error(self.head(context), cells[:, :h], shown)
+            asked = seen[:, :h]
+            if visible is not None:
+                asked = asked & _shown(visible, seen.shape[2]).view(*context.shape[:3], 1)
+            again = pixel_error(self.head(context), cells[:, :h], asked)
         return {"loss": error + again, "prediction": error.detach(), "regularizer": again.detach()}
 
     def _fill_in(
@@ -165,7 +186,7 @@ class Twin(nn.Module):
         local: Tensor | None,
         visible: Tensor,
     ) -> Tensor:
-        """Error on the hidden tokens, every state of the window on its own: the predictor is asked for a lead of 0."""
+        """Error on the hidden tokens, every state of the window on its own, at a lead of 0."""
         latents = self.encode(features, valid, visible).flatten(0, 1)
         filled = self.backbone.predictor(
             latents[:, None],
@@ -175,10 +196,8 @@ class Twin(nn.Module):
             lead_steps=condition.new_zeros(len(latents)),
             local=None if local is None else local.flatten(0, 1),
         )
-        hidden = ~_shown(visible, cells.shape[2])
-        return pixel_error(
-            self.head(filled), cells.flatten(0, 1), seen.flatten(0, 1) & hidden[..., None]
-        )
+        asked = seen.flatten(0, 1) & ~_shown(visible, cells.shape[2])[..., None]
+        return pixel_error(self.head(filled), cells.flatten(0, 1), asked)
 
 
 Network = JEPA | Twin
@@ -194,6 +213,5 @@ def without_dynamics(network: Network) -> Twin:
 
 
 def _shown(visible: Int[Tensor, "state visible"], tokens: int) -> Bool[Tensor, "state token"]:
-    return torch.zeros(len(visible), tokens, dtype=torch.bool, device=visible.device).scatter(
-        1, visible, value=True
-    )
+    none = torch.zeros(len(visible), tokens, dtype=torch.bool, device=visible.device)
+    return none.scatter(1, visible, value=True)

@@ -29,8 +29,8 @@ def fit_probes(
 ) -> WorldModel:
     """The same world model with readouts of some leads.
 
-    A twin that forecasts pixels also keeps its own head, as ``decoder``; a model with noise has the
-    ``spread`` of its members, too.
+    A twin that forecasts pixels also keeps its own head, as ``decoder``. A model with noise also
+    has the ``spread`` of its members.
 
     Parameters
     ----------
@@ -45,12 +45,17 @@ def fit_probes(
         Leads in time steps.
     progress : str
         Text beside a progress bar; none if empty.
+
+    Raises
+    ------
+    ValueError
+        If the training or the validation block is too short for the leads.
     """
-    seen: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo}
-    chosen: dict[str, Any] = {"which": "train", "fraction": probe.fraction, "progress": progress}
+    asked: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo}
+    part: dict[str, Any] = {"which": "train", "fraction": probe.fraction, "progress": progress}
     readouts = fit_readouts(
-        readout_samples(world, store, **chosen, **seen),
-        readout_samples(world, store, which="validation", **seen),
+        readout_samples(world, store, **part, **asked),
+        readout_samples(world, store, which="validation", **asked),
         lead_steps=lead_steps,
         scope=probe.scope,
         strengths=probe.strengths,
@@ -72,7 +77,19 @@ def fit_probes(
 
 
 def head_readouts(head: nn.Linear, *, groups: int, leads: int) -> tuple[Ridge, ...]:
-    """A linear head that was trained with its network, in the form of a readout: the same for all tokens and leads."""
+    """A linear head that was trained with its network, in the form of readouts.
+
+    All tokens and leads have the same.
+
+    Parameters
+    ----------
+    head : Linear
+        From the latent of a token to its cells.
+    groups : int
+        Tokens that have a readout each, or 1 for one of all.
+    leads : int
+        Readouts to return.
+    """
     weight, offset = head.weight.detach().T, head.bias.detach()
     # Copies: files of weights take no two tensors of the same memory.
     return tuple(

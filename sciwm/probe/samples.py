@@ -1,4 +1,4 @@
-"""Samples to fit readouts on: predicted latents of a block of times, and what was observed later."""
+"""Samples to fit readouts on: predicted latents, and what was observed later."""
 
 from collections.abc import Iterator, Sequence
 
@@ -51,6 +51,11 @@ def readout_samples(
         Members of an ensemble to predict beside.
     progress : str
         Text beside a progress bar; none if empty.
+
+    Yields
+    ------
+    Sample
+        A batch of initial times, in their order.
     """
     label, segment = store["split"].values, store["segment"].values
     longest = max(lead_steps)
@@ -70,9 +75,8 @@ def readout_samples(
         world, state, index, lead_steps, batch_size=batch_size, members=members
     )
     if progress:
-        batches = iter(
-            track(batches, description=progress, total=-(-len(index) // batch_size), transient=True)
-        )
+        count = -(-len(index) // batch_size)
+        batches = iter(track(batches, description=progress, total=count, transient=True))
     leads = np.array(lead_steps)
     for initial in batches:
         count = len(initial.index)
@@ -83,60 +87,63 @@ def readout_samples(
         if isinstance(world.tokenizer, GridTokenizer):
             first = int(initial.index.min())
             block = state.isel(time=slice(first, int(initial.index.max()) + longest + 1)).values
-            later = torch.nan_to_num(
-                torch.from_numpy(block[initial.index[:, None] - first + leads])
-            )
+            states = torch.from_numpy(block[initial.index[:, None] - first + leads])
+            later = world.tokenizer.patches(torch.nan_to_num(states))
             cells = recent_cells(world.tokenizer, initial.states, halo)
-            yield Sample(
-                initial.latents,
-                cells,
-                world.tokenizer.patches(later),
-                begin,
-                later_series,
-                initial.members,
-            )
         else:
-            nothing = torch.zeros(count, world.tokenizer.num_tokens, 0)
+            cells = torch.zeros(count, world.tokenizer.num_tokens, 0)
             later = torch.zeros(count, len(leads), world.tokenizer.num_tokens, 0)
-            yield Sample(initial.latents, nothing, later, begin, later_series, initial.members)
+        yield Sample(initial.latents, cells, later, begin, later_series, initial.members)
 
 
 def state_samples(world: WorldModel, store: xr.Dataset, *, which: str) -> Iterator[Sample]:
-    """Go through one block of a training store: latents of every state as it was, and the state itself, at the single lead 0.
+    """Go through one block of a training store, state by state.
+
+    Samples hold the latents of every state as it was, and the state itself, at the single lead 0.
 
     Parameters
     ----------
     world, store, which
         As `readout_samples` takes them.
+
+    Yields
+    ------
+    Sample
+        A batch of states, in their order.
     """
     index = np.flatnonzero(store["split"].values == LABELS[which])
     series = _anomalies(world, store)
     world.network.eval()
     for start in range(0, len(index), _BATCH):
         part = index[start : start + _BATCH]
-        values = torch.from_numpy(
-            np.ascontiguousarray(store["state"].isel(time=part).values, dtype=np.float32)
-        )
-        seen = torch.isfinite(values)
-        values = torch.where(seen, values, 0.0)
-        features, valid = world.tokenize(values[:, None], seen[:, None])
+        block = store["state"].isel(time=part).values
+        values = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
+        valid = torch.isfinite(values)
+        values = torch.where(valid, values, 0.0)
+        features, valid_tokens = world.tokenize(values[:, None], valid[:, None])
         with torch.no_grad():
-            latents = world.network.encode(features, valid)
-        count, tokens = len(part), world.tokenizer.num_tokens
-        cells = (
-            world.tokenizer.patches(values)
-            if isinstance(world.tokenizer, GridTokenizer)
-            else torch.zeros(count, tokens, 0)
-        )
-        now = torch.zeros(count, 0) if series is None else series[part]
-        yield Sample(latents, torch.zeros(count, tokens, 0), cells[:, None], now, now[:, None])
+            latents = world.network.encode(features, valid_tokens)
+        nothing = torch.zeros(len(part), world.tokenizer.num_tokens, 0)
+        grid = isinstance(world.tokenizer, GridTokenizer)
+        cells = world.tokenizer.patches(values) if grid else nothing
+        now = torch.zeros(len(part), 0) if series is None else series[part]
+        yield Sample(latents, nothing, cells[:, None], now, now[:, None])
 
 
 def stretch(index: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
-    """An unbroken part of some positions, at a random place; at least two, which is what a fit takes.
+    """An unbroken part of some positions, at a random place.
 
-    One stretch, because that is what few labels mean in practice: a season that was observed, not
-    every hundredth day, which would know the climate of all years.
+    In practice few labels are one season that was observed. Every hundredth day would know the
+    climate of all years.
+
+    Parameters
+    ----------
+    index : ndarray of int
+        Positions.
+    fraction : float
+        Share of them, in (0, 1]; at least two are returned, as a fit needs them.
+    seed : int
+        Of the place.
 
     Examples
     --------

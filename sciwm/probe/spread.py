@@ -1,4 +1,7 @@
-"""What the members of an ensemble add to its middle: read out of latents, and as large as the errors were on the validation block."""
+"""What the members of an ensemble add to its middle, read out of their latents.
+
+It is made as large as the errors were on the validation block.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -30,17 +33,19 @@ def fit_spread(
     lead_steps: Sequence[int],
     residual: Readouts,
 ) -> Readouts:
-    r"""Readouts that turn the difference between a member's latents and those of the future without noise into a difference of fields.
+    r"""Readouts that turn differences of latents into differences of fields, member by member.
 
-    .. math:: \hat y_m = \mathrm{residual}(z_0, x) + s\,W (z_m - z_0) - b
+    .. math:: \hat y_m = \mathrm{residual}(z_0, x) + s\,W (z_m - z_0) - b, \qquad
+        s^2 = (n s^2_\mathrm{cell} + 30 s^2_\mathrm{channel}) / (n + 30)
 
-    The residual readout of a member's own latents would shrink what the noise adds, because noise
-    predicts nothing; hence ``W`` is fitted on latents of states as they were, in the training
-    block. The factor ``s`` makes the variance of the members the mean squared error of the residual
-    readout in the validation block, and ``b`` takes off their mean there. Its square is a mean of
-    what a cell and lead ask for, which weighs as much as the block has initial times, and of what
-    their channel asks for, which weighs 30: all of the cells of a short block, each cell of a long
-    one. Scope ``all``, one readout for all patches, has a factor per channel.
+    with the latents :math:`z_m` of a member and :math:`z_0` of the future without noise. Noise
+    predicts nothing, so the residual readout of a member's own latents would shrink what it adds.
+    Hence ``W`` is fitted on latents of states as they were, in the training block.
+
+    The other numbers come from ``n`` initial times of the validation block. With ``s``, the members
+    vary there as much as the residual readout errs. It is a compromise between what a cell and what
+    its whole channel ask for at a lead. ``b`` takes off the members' mean. One readout for all
+    patches (scope ``shared``) has a factor per channel.
 
     Parameters
     ----------
@@ -54,6 +59,11 @@ def fit_spread(
         Leads in time steps.
     residual : Readouts
         The residual readouts of these leads.
+
+    Returns
+    -------
+    Readouts
+        Latent-only, of differences of latents.
     """
     decoder = fit_readouts(
         state_samples(world, store, which="train"),
@@ -69,31 +79,25 @@ def fit_spread(
         for part in (decoder.fields, decoder.series)
     )
     decoder = replace(decoder, fields=fields, series=series)
-    seen: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo, "members": _MEMBERS}
-    samples = readout_samples(world, store, which="validation", **seen)
+    asked: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo, "members": _MEMBERS}
+    samples = readout_samples(world, store, which="validation", **asked)
     of_fields, of_series = _gather(samples, decoder, residual, leads=len(lead_steps))
     channel, tokenizer = torch.zeros(0), world.tokenizer
     if isinstance(tokenizer, GridTokenizer):
-        channel = torch.arange(tokenizer.num_channels).repeat_interleave(
-            tokenizer.cells // tokenizer.num_channels
-        )
-    area = tokenizer.area[:, None].double()
-    return Readouts(
-        tuple(_calibrated(ridge, found, group=channel, weight=area) for ridge, found in of_fields),
-        tuple(
-            _calibrated(
-                ridge, found, group=torch.arange(found.mean.shape[1]), weight=torch.ones(1, 1)
-            )
-            for ridge, found in of_series
-        ),
-        tuple(lead_steps),
-        probe.scope,
+        each = tokenizer.cells // tokenizer.num_channels
+        channel = torch.arange(tokenizer.num_channels).repeat_interleave(each)
+    area, alone = tokenizer.area[:, None].double(), torch.ones(1, 1)
+    fields = tuple(_calibrated(r, found, group=channel, weight=area) for r, found in of_fields)
+    series = tuple(
+        _calibrated(r, found, group=torch.arange(found.mean.shape[1]), weight=alone)
+        for r, found in of_series
     )
+    return Readouts(fields, series, tuple(lead_steps), probe.scope)
 
 
 @dataclass
 class _Found:
-    """Sums over samples: of members' mean departure, of their variance and of the squared error of the residual readout."""
+    """Sums over samples: members' mean departure and variance, squared error of the residual."""
 
     count: int
     mean: Float[Tensor, "group target"]
@@ -114,7 +118,7 @@ class _Found:
 def _gather(
     samples: Iterable[Sample], decoder: Readouts, residual: Readouts, *, leads: int
 ) -> tuple[list[tuple[Ridge, _Found]], list[tuple[Ridge, _Found]]]:
-    nothing = torch.zeros(())
+    nothing = torch.zeros(1, 1)  # takes the shape of what is added
     fields = [_Found(0, nothing, nothing, nothing) for _ in range(leads if decoder.fields else 0)]
     series = [_Found(0, nothing, nothing, nothing) for _ in range(leads if decoder.series else 0)]
     for sample in samples:
@@ -124,19 +128,14 @@ def _gather(
             away = sample.members[:, :, lead] - middle[:, None]
             flat = away.flatten(0, 1)
             if fields:
-                error = residual.read_fields(lead, middle, sample.initial) - sample.later[:, lead]
-                fields[lead].add(
-                    decoder.read_fields(0, flat, flat[..., :0]).view(*away.shape[:3], -1), error
-                )
+                forecast = residual.read_fields(lead, middle, sample.initial)
+                departure = decoder.read_fields(0, flat, flat[..., :0]).view(*away.shape[:3], -1)
+                fields[lead].add(departure, forecast - sample.later[:, lead])
             if series:
-                error = (
-                    residual.read_series(lead, middle, sample.initial_series)
-                    - sample.later_series[:, lead]
-                )
-                series[lead].add(
-                    decoder.read_series(0, flat, flat[:, 0, :0]).view(*away.shape[:2], 1, -1),
-                    error[:, None],
-                )
+                forecast = residual.read_series(lead, middle, sample.initial_series)
+                added = decoder.read_series(0, flat, flat[:, 0, :0])
+                error = forecast - sample.later_series[:, lead]
+                series[lead].add(added.view(*away.shape[:2], 1, -1), error[:, None])
     return [(decoder.fields[0], f) for f in fields], [(decoder.series[0], f) for f in series]
 
 
@@ -145,23 +144,18 @@ def _calibrated(ridge: Ridge, found: _Found, *, group: Tensor, weight: Tensor) -
 
     In the sum over each ``group`` of targets the two are equal exactly.
     """
-    square = _ratio(
-        *(
-            _by_group((sums * weight).sum(0), group)
-            for sums in (found.squared_error, found.variance)
-        )
-    )[group]
-    if len(ridge.weight) > 1:
-        square = (found.count * _ratio(found.squared_error, found.variance) + _PRIOR * square) / (
-            found.count + _PRIOR
-        )
-    scale = square.expand(len(ridge.weight), -1).sqrt().float()
-    offset = -(found.mean / found.count).float() * scale
-    return Ridge(
-        ridge.weight * scale[:, None],
-        offset.mean(0, keepdim=True) if len(ridge.weight) == 1 else offset,
-        ridge.strength,
-    )
+    groups, count = len(ridge.weight), found.count
+    error = _by_group((found.squared_error * weight).sum(0), group)
+    variance = _by_group((found.variance * weight).sum(0), group)
+    square = _ratio(error, variance)[group]
+    if groups > 1:
+        own = _ratio(found.squared_error, found.variance)
+        square = (count * own + _PRIOR * square) / (count + _PRIOR)
+    scale = square.expand(groups, -1).sqrt().float()
+    offset = -(found.mean / count).float() * scale
+    if groups == 1:
+        offset = offset.mean(0, keepdim=True)
+    return Ridge(ridge.weight * scale[:, None], offset, ridge.strength)
 
 
 def _ratio(error: Tensor, variance: Tensor) -> Tensor:

@@ -15,35 +15,51 @@ def recent_cells(
     tokenizer: GridTokenizer,
     states: Float[Tensor, "init history channel latitude longitude"],
     halo: int,
-) -> Float[Tensor, "init token cell"]:
-    """What a readout sees of the states up to the initial one: every patch and ``halo`` cells around it, the newest state first."""
+) -> Float[Tensor, "init token recent"]:
+    """What a readout sees of the states up to the initial one, the newest first.
+
+    Parameters
+    ----------
+    tokenizer : GridTokenizer
+        Cuts the grid into patches.
+    states : Tensor
+        Standardized states, newest first.
+    halo : int
+        Cells around each patch that are taken, too.
+    """
     return tokenizer.surroundings(states, halo).transpose(1, 2).flatten(2)
 
 
 def recent_series(
     values: Float[Tensor, "init history target"], condition: Float[Tensor, "init condition"]
-) -> Float[Tensor, "init feature"]:
-    """What a readout sees of scalar series: their values up to the initial time, and the newest times every condition of the calendar.
+) -> Float[Tensor, "init recent"]:
+    """What a readout sees of scalar series: their values up to the initial time, and its season.
 
-    So persistence may be damped more in one season than in another, which is what carries an index
-    of El Niño through the year.
+    The newest values stand there once more, times every condition of the calendar. So persistence
+    may be damped more in one season than in another, as an index of El Niño needs it.
+
+    Parameters
+    ----------
+    values : Tensor
+        Anomalies, newest first.
+    condition : Tensor
+        Conditions of the calendar at the initial time.
     """
-    return torch.cat(
-        [values.flatten(1), (values[:, 0, :, None] * condition[:, None]).flatten(1)], dim=1
-    )
+    seasonal = values[:, 0, :, None] * condition[:, None]
+    return torch.cat([values.flatten(1), seasonal.flatten(1)], dim=1)
 
 
 def field_features(
     latents: Float[Tensor, "sample token dim"],
-    initial: Float[Tensor, "sample token cell"],
+    initial: Float[Tensor, "sample token recent"],
     *,
     scope: Literal["token", "shared"],
 ) -> Float[Tensor, "row group feature"]:
     """Features of the readout of fields, patch by patch.
 
-    The latents come first, so that a latent-only readout is the same fit with fewer features.
-    Persistence and damped persistence are special cases of a readout that also sees the initial
-    anomalies; with those before, so is their trend.
+    The latents come first, so that a latent-only readout is the same fit with fewer features. With
+    the initial anomalies, persistence and damped persistence are special cases of the readout. With
+    those before, so is the trend.
 
     Parameters
     ----------
@@ -59,7 +75,15 @@ def field_features(
 
 
 def series_features(
-    latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample target"]
+    latents: Float[Tensor, "sample token dim"], initial: Float[Tensor, "sample recent"]
 ) -> Float[Tensor, "sample 1 feature"]:
-    """Features of the readout of scalar series: the latents of all tokens, then what `recent_series` gives."""
+    """Features of the readout of scalar series.
+
+    Parameters
+    ----------
+    latents : Tensor
+        Predicted latents of one lead; those of all tokens come first.
+    initial : Tensor
+        From `recent_series`.
+    """
     return torch.cat([latents.flatten(1), initial], dim=-1)[:, None]

@@ -17,13 +17,24 @@ KINDS = ("residual", "latent")
 
 
 class Sample(NamedTuple):
-    """Initial times with their predicted latents and what was observed later, in standardized units.
+    """Initial times: their predicted latents, and what was observed later, standardized.
 
-    ``latents [sample, lead, token, dim]``, ``initial [sample, token, recent cell]`` and ``later
-    [sample, lead, token, cell]`` of the fields, ``initial_series [sample, feature]`` (from
-    `recent_series`) and ``later_series [sample, lead, target]`` of the scalar series; either may be
-    0 wide. Initial are the states and values of a whole context, newest first. ``members [sample,
-    member, lead, token, dim]`` are predicted latents of an ensemble, where there is one.
+    Fields or series may be 0 wide.
+
+    Parameters
+    ----------
+    latents : Tensor, ``[sample, lead, token, dim]``
+        Predicted latents.
+    initial : Tensor, ``[sample, token, recent cell]``
+        States of the whole context, newest first, from `recent_cells`.
+    later : Tensor, ``[sample, lead, token, cell]``
+        States at the leads.
+    initial_series : Tensor, ``[sample, feature]``
+        Of the scalar series, from `recent_series`.
+    later_series : Tensor, ``[sample, lead, target]``
+        Anomalies of the scalar series at the leads.
+    members : Tensor, ``[sample, member, lead, token, dim]``, optional
+        Predicted latents of an ensemble.
     """
 
     latents: Tensor
@@ -36,7 +47,10 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Readouts:
-    """Ridges of one kind: ``residual``, ``latent``, the head of a twin (``decoder``) or the ``spread`` of an ensemble.
+    """Ridges of one kind, of every lead.
+
+    Kinds are ``residual`` and ``latent``, the head of a twin (``decoder``) and the ``spread`` of an
+    ensemble.
 
     Parameters
     ----------
@@ -63,9 +77,19 @@ class Readouts:
         self,
         lead: int,
         latents: Float[Tensor, "sample token dim"],
-        initial: Float[Tensor, "sample token cell"],
+        initial: Float[Tensor, "sample token recent"],
     ) -> Float[Tensor, "sample token cell"]:
-        """Standardized anomalies of every patch at one lead (by position)."""
+        """Standardized anomalies of every patch at one lead.
+
+        Parameters
+        ----------
+        lead : int
+            Position of the lead among ``lead_steps``.
+        latents : Tensor
+            Predicted latents of that lead.
+        initial : Tensor
+            From `recent_cells`; may be 0 wide for a readout that does without.
+        """
         ridge = self.fields[lead]
         features = field_features(latents, initial, scope=self.scope)[..., : ridge.weight.shape[1]]
         return ridge(features).reshape(latents.shape[0], latents.shape[1], -1)
@@ -74,9 +98,19 @@ class Readouts:
         self,
         lead: int,
         latents: Float[Tensor, "sample token dim"],
-        initial: Float[Tensor, "sample target"],
+        initial: Float[Tensor, "sample recent"],
     ) -> Float[Tensor, "sample target"]:
-        """Anomalies of the scalar series at one lead (by position)."""
+        """Anomalies of the scalar series at one lead, in their units.
+
+        Parameters
+        ----------
+        lead : int
+            Position of the lead among ``lead_steps``.
+        latents : Tensor
+            Predicted latents of that lead.
+        initial : Tensor
+            From `recent_series`; may be 0 wide for a readout that does without.
+        """
         ridge = self.series[lead]
         return ridge(series_features(latents, initial)[..., : ridge.weight.shape[1]])[:, 0]
 
@@ -105,9 +139,9 @@ class Readouts:
         def ridges(part: str) -> tuple[Ridge, ...]:
             if f"{part}.{lead_steps[0]}.weight" not in named:
                 return ()
-            keys = [f"{part}.{lead}" for lead in lead_steps]
+            keys = [f"{part}.{lead}." for lead in lead_steps]
             return tuple(
-                Ridge(named[f"{k}.weight"], named[f"{k}.offset"], float(named[f"{k}.strength"]))
+                Ridge(named[k + "weight"], named[k + "offset"], float(named[k + "strength"]))
                 for k in keys
             )
 
@@ -155,23 +189,18 @@ def fit_readouts(
     for kind in KINDS:
         ridges: dict[str, tuple[Ridge, ...]] = {}
         for part, moments in learnt.items():
-            chosen = []
-            for seen, kept in zip(moments, held[part], strict=True):
-                latents = widths[part]
-                used = slice(0, latents) if kind == "latent" else slice(None)
-                one, other = seen.select(used), kept.select(used)
+            latents, chosen = widths[part], []
+            used = slice(0, latents) if kind == "latent" else slice(None)
+            # The latents of all tokens are a hundred times as many as the values of an index; those
+            # of one are as many as its cells.
+            first = latents if part == "series" and kind == "residual" else None
+            for fitting, choosing in zip(moments, held[part], strict=True):
+                one, other = fitting.select(used), choosing.select(used)
                 if part == "fields" and scope == "token":
-                    weight = area.double()[:, None].expand(-1, seen.y.shape[1])
+                    weight = area.double()[:, None].expand(-1, one.y.shape[1])
                     chosen.append(fit_pooled(one, other, strengths, weight=weight))
-                    continue
-                # The latents of all tokens are a hundred times as many as the values of an index;
-                # those of one are as many as its cells.
-                fitted = fit_ridge(
-                    one,
-                    strengths,
-                    first=latents if part == "series" and kind == "residual" else None,
-                )
-                chosen.append(choose_strength(fitted, other))
+                else:
+                    chosen.append(choose_strength(fit_ridge(one, strengths, first=first), other))
             ridges[part] = tuple(chosen)
         readouts[kind] = Readouts(
             ridges.get("fields", ()), ridges.get("series", ()), tuple(lead_steps), scope
@@ -182,7 +211,7 @@ def fit_readouts(
 def _gather(
     samples: Iterable[Sample], scope: Literal["token", "shared"], name: str
 ) -> tuple[dict[str, list[Moments]], dict[str, int]]:
-    """Moments of fields and of series at every lead, and how many of their features, the first ones, are latents."""
+    """Moments of fields and of series at every lead, and how many of their features are latents."""
     moments: dict[str, list[Moments]] = {}
     widths: dict[str, int] = {}
     for sample in samples:
@@ -191,18 +220,14 @@ def _gather(
             "series": sample.latents.shape[2] * sample.latents.shape[3],
         }
         for lead in range(sample.latents.shape[1]):
+            latents = sample.latents[:, lead]
             if sample.later.shape[-1]:
                 later = sample.later[:, lead]
+                x = field_features(latents, sample.initial, scope=scope)
                 y = later if scope == "token" else later.flatten(0, 1)[:, None]
-                _add(
-                    moments,
-                    "fields",
-                    lead,
-                    field_features(sample.latents[:, lead], sample.initial, scope=scope),
-                    y,
-                )
+                _add(moments, "fields", lead, x, y)
             if sample.later_series.shape[-1]:
-                x = series_features(sample.latents[:, lead], sample.initial_series)
+                x = series_features(latents, sample.initial_series)
                 _add(moments, "series", lead, x, sample.later_series[:, lead][:, None])
     if not moments:
         raise ValueError(

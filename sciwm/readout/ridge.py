@@ -14,18 +14,18 @@ __all__ = ["Moments", "Ridge", "choose_strength", "fit_pooled", "fit_ridge"]
 class Moments:
     """First and second moments of features and targets, group by group, in float64.
 
-    They are sums: moments of two halves of the data add up to the moments of the whole, and squared
-    errors of any linear readout follow from them without another pass over the data.
+    They are sums: moments of two halves of the data add up to those of the whole. Squared errors of
+    any linear readout follow from them without another pass over the data.
 
     Parameters
     ----------
     count : float
-        Samples seen.
+        Samples.
     x, y : Tensor
         Sums of features ``[group, feature]`` and targets ``[group, target]``.
     xx, xy, yy : Tensor
-        Sums of products, ``[group, feature, feature]``, ``[group, feature, target]`` and, for the
-        targets alone, squares ``[group, target]``.
+        Sums of products, ``[group, feature, feature]`` and ``[group, feature, target]``, and of the
+        squared targets, ``[group, target]``.
     """
 
     count: float
@@ -103,9 +103,11 @@ class Ridge:
     Parameters
     ----------
     weight : Tensor, ``[group, feature, target]``
+        Units of the target by those of the feature.
     offset : Tensor, ``[group, target]``
+        In the units of the target.
     strength : float
-        Ridge strength it was fitted with; infinite where groups have nothing of their own but
+        Ridge strength it was fitted with. Infinite where groups have nothing of their own but
         offsets (`fit_pooled`).
     """
 
@@ -122,7 +124,7 @@ class Ridge:
         ).transpose(0, 1)
 
     def squared_error(self, moments: Moments) -> Float[Tensor, "group target"]:
-        """Mean squared error over the samples behind ``moments``."""
+        """Mean squared error over the samples behind ``moments``, in squared target units."""
         w, b, n = self.weight.double(), self.offset.double(), moments.count
         fitted = torch.einsum("gft,gfk,gkt->gt", w, moments.xx, w)
         cross = (w * moments.xy).sum(1)
@@ -137,9 +139,9 @@ def fit_ridge(
 
     .. math:: W = S^{-1} (C + \lambda I)^{-1} S^{-1} \operatorname{cov}(x, y)
 
-    with S the features' standard deviations and C their correlation matrix, so that a strength
-    means the same whatever the units and the number of samples: 1 weighs the penalty like an
-    average feature. The intercept is not penalised.
+    with S the features' standard deviations and C their correlation matrix. A strength means the
+    same whatever the units and the number of samples. At 1 the penalty weighs as much as an average
+    feature. The intercept is not penalised.
 
     Parameters
     ----------
@@ -149,9 +151,8 @@ def fit_ridge(
         Non-negative.
     first : int, optional
         Number of features in a first group. The others, a second group, are penalised as if they
-        were as many: a few of them, each worth more, are not drowned by the many. Their standard
-        deviations in S are divided by the root of the ratio of numbers, and their entries in C
-        follow.
+        were as many. So a few features, each worth more, are not drowned by the many. Their
+        standard deviations in S are divided by the root of the ratio of numbers; C follows.
 
     Returns
     -------
@@ -184,9 +185,8 @@ def fit_ridge(
     rotated = vectors.transpose(1, 2) @ cross
     ridges = []
     for strength in strengths:
-        weight = (
-            vectors @ (rotated / (values.clamp_min(0) + strength + 1e-10)[..., None])
-        ) / scale[:, :, None]
+        damped = rotated / (values.clamp_min(0) + strength + 1e-10)[..., None]
+        weight = (vectors @ damped) / scale[:, :, None]
         offset = mean_y - torch.einsum("gft,gf->gt", weight, mean_x)
         ridges.append(Ridge(weight.float(), offset.float(), float(strength)))
     return ridges
@@ -198,13 +198,22 @@ def choose_strength(
     *,
     weight: Float[Tensor, "group target"] | None = None,
 ) -> Ridge:
-    """The readout with the smallest (weighted) mean squared error on validation samples."""
+    """The readout with the smallest mean squared error on validation samples.
+
+    Parameters
+    ----------
+    ridges : sequence of Ridge
+        To choose from; of equals the first is taken.
+    validation : Moments
+        Of the validation samples.
+    weight : Tensor, optional
+        Weights of the errors in their mean.
+    """
     errors = []
     for ridge in ridges:
         error = ridge.squared_error(validation)
-        errors.append(
-            float(error.mean() if weight is None else (error * weight).sum() / weight.sum())
-        )
+        mean = error.mean() if weight is None else (error * weight).sum() / weight.sum()
+        errors.append(float(mean))
     return ridges[min(range(len(ridges)), key=errors.__getitem__)]
 
 
@@ -215,12 +224,13 @@ def fit_pooled(
     *,
     weight: Float[Tensor, "group target"] | None = None,
 ) -> Ridge:
-    """A readout per group that is drawn towards one that all groups share: what one group's samples cannot tell, the others' do.
+    """A readout per group that is drawn towards one that all groups share.
 
-    The shared weights are a ridge on the samples of all groups, as departures from the means of
-    their group. What they leave of the targets is read out by a ridge per group, of any of the
-    ``strengths`` or (``strength`` is then infinite) not at all. Both strengths are those with the
-    smallest error on validation samples. Moments suffice: the data are not gone through again.
+    What the samples of one group cannot tell, those of the others do. The shared weights are a
+    ridge on the samples of all groups, as departures from the means of their group. A ridge per
+    group then reads out what they leave of the targets, or none does: ``strength`` is then
+    infinite. Both strengths have the smallest error on validation samples. Moments suffice: the
+    data are not gone through again.
 
     Parameters
     ----------
@@ -233,10 +243,9 @@ def fit_pooled(
     """
     candidates = []
     for common in fit_ridge(train.pooled(), strengths):
+        weights = common.weight.expand(len(train.x), -1, -1)
         offset = train.without(common.weight).y / train.count
-        candidates.append(
-            Ridge(common.weight.expand(len(train.x), -1, -1), offset.float(), torch.inf)
-        )
+        candidates.append(Ridge(weights, offset.float(), torch.inf))
     alike = choose_strength(candidates, validation, weight=weight)
     base = alike.weight[:1]
     own = [

@@ -1,8 +1,7 @@
 """Scalar series read out of latents beside the fields: climate indices and torsions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import xarray as xr
 
 from sciwm.regions import region_weights
@@ -15,8 +14,16 @@ _ANGLES = ("rad", "radian", "radians")
 def target_series(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     """Series of a canonical Dataset, one value per time.
 
-    A name is either a variable ``(time,)`` of the Dataset (``phi``), or a region (``nino34``, or a
-    box ``name:south,north,west,east``), whose area mean of the first variable is taken.
+    A name is a variable ``(time,)`` of the Dataset, such as ``phi``, or a region. A region is
+    ``nino34`` or a box ``name:south,north,west,east``. Its series is the area mean of the first
+    field.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Canonical.
+    names : sequence of str
+        As in ``probe.targets``.
 
     Returns
     -------
@@ -50,6 +57,11 @@ def target_series(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
 def as_components(series: xr.Dataset) -> xr.Dataset:
     """Series ready to be forecast and scored: angles, which jump at ±180°, as sines and cosines.
 
+    Parameters
+    ----------
+    series : Dataset
+        From `target_series`; angles are those in radians.
+
     Returns
     -------
     Dataset
@@ -59,21 +71,37 @@ def as_components(series: xr.Dataset) -> xr.Dataset:
     angles = [str(n) for n, v in series.data_vars.items() if v.attrs.get("units") in _ANGLES]
     out = series.drop_vars(angles)
     if angles:
-        parts: list[xr.DataArray] = [
-            part for n in angles for part in (np.sin(series[n]), np.cos(series[n]))
-        ]  # type: ignore[misc]
-        labels = [f"{n}_{f}" for n in angles for f in ("sin", "cos")]
-        stacked = xr.concat(
-            parts, dim=xr.Variable("component", labels), coords="minimal", compat="override"
-        ).transpose("time", "component")
-        out["torsions"] = stacked.assign_attrs(
-            units="1", long_name="sine and cosine of torsion angles"
-        )
+        functions = {"sin": xr.ufuncs.sin, "cos": xr.ufuncs.cos}
+        parts = {f"{n}_{f}": functions[f](series[n]) for n in angles for f in functions}
+        name = "sine and cosine of torsion angles"
+        out["torsions"] = _stack(parts).assign_attrs(units="1", long_name=name)
     return out
 
 
+def _stack(parts: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """Components side by side, ``(time, component)``."""
+    stacked = xr.concat(
+        list(parts.values()),
+        dim=xr.Variable("component", list(parts)),
+        coords="minimal",
+        compat="override",
+    )
+    return stacked.transpose("time", "component")
+
+
 def stored_series(store: xr.Dataset) -> xr.Dataset | None:
-    """Series kept in a training store, as `as_components` gives them, with ``time`` and ``segment``; None without any."""
+    """Series kept in a training store, as `as_components` gives them; None without any.
+
+    Parameters
+    ----------
+    store : Dataset
+        From `sciwm.store.prepare.open_training_store`.
+
+    Returns
+    -------
+    Dataset or None
+        In memory, with ``time`` and ``segment``.
+    """
     if "target" not in store:
         return None
     names = [str(n) for n in store["target_name"].values]
@@ -84,11 +112,5 @@ def stored_series(store: xr.Dataset) -> xr.Dataset | None:
     torsions = [n for n in names if n.endswith(("_sin", "_cos"))]
     out = xr.Dataset({n: columns[n] for n in names if n not in torsions})
     if torsions:
-        stacked = xr.concat(
-            [columns[n] for n in torsions],
-            dim=xr.Variable("component", torsions),
-            coords="minimal",
-            compat="override",
-        )
-        out["torsions"] = stacked.transpose("time", "component").assign_attrs(units="1")
+        out["torsions"] = _stack({n: columns[n] for n in torsions}).assign_attrs(units="1")
     return out.assign_coords(segment=store["segment"].load()).compute()

@@ -1,4 +1,4 @@
-"""The JEPA against its twins: trained and scored alike over several seeds, side by side in one table."""
+"""The JEPA against its twins: trained and scored alike over seeds, in one table."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -44,9 +44,13 @@ __all__ = ["FRACTIONS", "METHODS", "compare", "method_config"]
 _Block = Literal["test", "validation"]
 METHODS = ("jepa", *TWINS, "random")
 FRACTIONS = (1.0, 0.1, 0.01)
-_HIDDEN = 0.75  # of the masked autoencoder, where the configuration hides nothing; He et al. 2022, arXiv:2111.06377
+# What the masked autoencoder hides where the configuration hides nothing (He et al. 2022,
+# arXiv:2111.06377).
+_HIDDEN = 0.75
 _BATCH = 64
-_READOUTS = 4  # to be raised when the same probe settings give other readouts: scores of both must not stand in one table
+# To be raised when the same probe settings give other readouts: scores of both must not stand in
+# one table.
+_READOUTS = 4
 _SUMS = 2  # the same for the sums of baselines
 _console = Console()
 
@@ -73,9 +77,9 @@ def compare(
     methods : sequence of str
         Some of `METHODS`.
     split : {"test", "validation"}
-        Block whose initial times are scored. Choices are made on the validation block; but it chose
-        the strengths of the readouts and the truncation of the LIM too, so all of its scores are a
-        little too good.
+        Block whose initial times are scored. Choices are made on the validation block. But
+        it also chose the strengths of the readouts and the truncation of the LIM, so all of its
+        scores are a little too good.
 
     Returns
     -------
@@ -138,7 +142,9 @@ def compare(
 
 
 def method_config(config: Config, method: str, seed: int) -> Config:
-    """The configuration of one method and seed: only the objective and the seed differ; none has noise or makes ensembles.
+    """The configuration of one method and seed.
+
+    Only the objective and the seed differ. None has noise or makes ensembles.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """A run directory: its files, its log, which stages are up to date, and where it came from.
 
-One configuration per folder. What is done after training may be asked for anew with other values;
-any other configuration is refused once something was made from the one there.
+One configuration per folder. What is done after training may be asked for anew with other values.
+Any other change of the configuration is refused once something was made from it.
 """
 
 import datetime
@@ -156,7 +156,10 @@ class RunDir:
             file.write(line.encode())
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Records of ``log.jsonl`` in order; of a step logged twice, because training resumed before it, the later one."""
+        """Records of ``log.jsonl`` in order.
+
+        A step is logged twice where training resumed before it: the later record counts.
+        """
         if not self.log_file.exists():
             return []
         records: dict[Any, dict[str, Any]] = {}
@@ -205,9 +208,8 @@ class RunDir:
             "finished": _now(),
             "sciwm": sciwm.__version__,
         }
-        write_atomically(
-            self.stages_file, json.dumps(self._stages() | {name: entry}, indent=1) + "\n"
-        )
+        text = json.dumps(self._stages() | {name: entry}, indent=1) + "\n"
+        write_atomically(self.stages_file, text)
 
     def is_fresh(self, name: str, inputs_hash: str) -> bool:
         """Whether a stage was finished from these inputs and what it wrote is still there."""
@@ -235,10 +237,14 @@ def open_run(out: str | Path, config: Config) -> RunDir:
     Parameters
     ----------
     out : str or Path
-        A new or empty folder, a run of this very configuration or one that differs only under
-        ``probe``, ``forecast`` or ``skill``, or a run in which nothing was made yet.
+        One of
+
+        - a new or empty folder;
+        - a run of this configuration, or of one that differs only under ``probe``, ``forecast`` or
+          ``skill``;
+        - a run in which nothing was made yet.
     config : Config
-        Written to ``config.yaml`` unless it is there; a stage made from other values is made again
+        Written to ``config.yaml`` unless it is there. A stage made from other values is made again
         when it is asked for.
 
     Raises
@@ -254,12 +260,9 @@ def open_run(out: str | Path, config: Config) -> RunDir:
         differing = [key for key in here if here[key] != there[key]]
         if not differing:
             return run
-        if not all(
-            key.startswith(_LATER) and key not in _EARLY for key in differing
-        ) and _holds_results(run):
-            listed = ", ".join(
-                f"{key} = {here[key]!r} (there: {there[key]!r})" for key in differing
-            )
+        later = all(key.startswith(_LATER) and key not in _EARLY for key in differing)
+        if not later and _holds_results(run):
+            listed = ", ".join(f"{k} = {here[k]!r} (there: {there[k]!r})" for k in differing)
             raise ConfigError(
                 f"got another configuration than that of {run.path}: {listed}; expected the same"
                 " one, because results of two would mix: give another folder with --out, or remove"
@@ -320,7 +323,7 @@ def resolve_run(path: str | Path) -> RunDir:
 
 
 def hash_inputs(*parts: Any) -> str:
-    """Fingerprint of what a stage depends on: the same for equal values, whatever the order of keys.
+    """Fingerprint what a stage depends on: equal values give the same, in any order of keys.
 
     Parameters
     ----------
@@ -342,9 +345,9 @@ def provenance() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``date`` (UTC), ``python``, ``platform``, ``sciwm``, one version per package, ``commit``
-        (ends in ``-dirty`` with uncommitted changes; None outside a clone). No package is imported
-        for it.
+        ``date`` (UTC), ``python``, ``platform``, ``sciwm``, one version per package, ``commit``.
+        The commit ends in ``-dirty`` with uncommitted changes; outside a clone it is None. No
+        package is imported for it.
     """
     versions = {}
     for package in _PACKAGES:
@@ -364,16 +367,8 @@ def provenance() -> dict[str, Any]:
 def _commit(root: Path) -> str | None:
     if not (root / ".git").exists():
         return None
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(root), *describe]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -383,12 +378,8 @@ def _commit(root: Path) -> str | None:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        values = {f.name: (getattr(value, f.name), f) for f in fields(value)}
-        return {
-            name: v
-            for name, (v, f) in values.items()
-            if not (f.metadata == ADDED_LATER and v == f.default)
-        }
+        own = [(f, getattr(value, f.name)) for f in fields(value)]
+        return {f.name: v for f, v in own if not (f.metadata == ADDED_LATER and v == f.default)}
     if isinstance(value, Path):
         return str(value)
     raise TypeError(

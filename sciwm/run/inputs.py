@@ -1,4 +1,4 @@
-"""The data of a run: where they are, their blocks and leads, and what baselines may learn from them."""
+"""The data of a run: where they are, their blocks and leads, and what baselines may learn."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ _MOST_FEATURES = 4096
 
 
 def open_data(config: Config, run: RunDir | None = None) -> xr.Dataset:
-    """Open the data of a configuration; ``qg`` is simulated into the run directory first, if it is not there."""
+    """Open the data of a configuration; ``qg`` is simulated into the run directory first."""
     store = config.data.store
     if store == "qg" and not Path("qg").exists():
         path = (run.path if run else Path("runs")) / "qg.zarr"
@@ -80,11 +80,13 @@ def blocks_of(config: Config, gap: int) -> Blocks:
 
 
 def gap_problem(config: Config, ds: xr.Dataset) -> str:
-    """What is too near to what, where pieces of one record train and are scored; empty if nothing is.
+    """What is too near to what, where pieces of one record train and are scored.
+
+    Empty if nothing is.
 
     Blocks of dates or positions lose the steps that a window is long. Members and trajectories need
-    no gap. Pieces of one record, split where times are missing, may be as near as one missing step,
-    and nothing is taken from them.
+    no gap. Pieces of one record, split where times are missing, may be as near as one missing step.
+    Nothing is taken from them.
     """
     split = config.data.split
     if split.by != "segment" or not config.data.segments:
@@ -113,7 +115,10 @@ def gap_problem(config: Config, ds: xr.Dataset) -> str:
 
 
 def seen_periods(config: Config, step: Step, split: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Attributes of a forecast store that say which times its model has seen; none where segments, not times, part the blocks."""
+    """Attributes of a forecast store that say which times its model has seen.
+
+    There are none where segments, not times, part the blocks.
+    """
     if config.data.split.by == "segment" or step.unit == "ps":
         return {}
     names = {"training_period": "train", "validation_period": "validation"}
@@ -125,7 +130,10 @@ def seen_periods(config: Config, step: Step, split: Mapping[str, Sequence[str]])
 
 
 def with_store(config: Config, store: str | list[str], *, variables: Sequence[str] = ()) -> Config:
-    """The same configuration with other data: the variables the model was trained on are asked for, static fields it carries itself."""
+    """The same configuration with other data.
+
+    The variables the model was trained on are asked for. Static fields it carries itself.
+    """
     data = dataclasses.replace(
         config.data, store=store, variables=list(variables) or config.data.variables, static=[]
     )

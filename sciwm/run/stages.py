@@ -1,4 +1,4 @@
-"""Bookkeeping of the stages of a run: what each depends on, whether it is done, and what is said of it."""
+"""Stages of a run: what each depends on, whether it is done, and what is said of it."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,10 @@ def is_fresh(run: RunDir, stage: str, inputs: str) -> bool:
 
 
 def stage_inputs(run: RunDir, config: Config, stage: str) -> str:
-    """What a stage after `prepare` depends on: the stage before, and its own part of the configuration."""
+    """Hash what a stage after ``prepare`` depends on.
+
+    That is the stage before, and its own part of the configuration.
+    """
     parts: dict[str, tuple[str, list[Any]]] = {
         "train": ("prepare", [config.model, config.objective, config.train, config.seed]),
         "probe": ("train", [config.probe, config.forecast.lead_times]),
@@ -37,11 +40,10 @@ def stage_inputs(run: RunDir, config: Config, stage: str) -> str:
 
 def need(run: RunDir, config: Config, stage: str) -> None:
     """Refuse to go on where an earlier stage is not done with these settings."""
-    done = (
-        run.train_store.exists()
-        if stage == "prepare"
-        else run.is_fresh(stage, stage_inputs(run, config, stage))
-    )
+    if stage == "prepare":
+        done = run.train_store.exists()
+    else:
+        done = run.is_fresh(stage, stage_inputs(run, config, stage))
     if not done:
         raise FileNotFoundError(
             f"got {run.path} where {stage!r} is not done, or not with these settings: run `sciwm"

@@ -1,4 +1,7 @@
-"""The table of a comparison: methods over seeds beside baselines, as rows and as Markdown. Knows nothing of torch."""
+"""The table of a comparison: methods over seeds beside baselines, as rows and as Markdown.
+
+Knows nothing of torch.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ FACTS = {
     "probe_r2": "1",
     "effective_rank": "1",
 }
+_COLUMNS = ["method", "readout", "labels", "channel", "region", "lead", "metric"]
+_COLUMNS += ["value", "std", "lowest", "highest", "num_seeds", "units"]
 _RIVALS = ("lim", "supervised")
 _DIMS = ("seed", "fit", "channel", "region", "lead_time")
 
@@ -90,50 +95,34 @@ def tally(
     -------
     DataFrame
         Columns ``method, readout, labels, channel, region``, the lead column, ``metric, value, std,
-        lowest, highest, num_seeds, units``. ``rmse`` is in physical units, [0, ∞), 0 is perfect:
-        ``value`` is the mean over seeds, ``std`` (of the sample; NaN for one seed), ``lowest`` and
-        ``highest`` are over seeds. ``p_lim`` and ``p_supervised`` in [0, 1] test, paired and with
-        AR(2) errors, the seed means of the squared errors of an initial time: they say how sure the
-        difference is for other initial times, not for other seeds. The facts of `Scored` have no
-        channel. ``labels`` is the share of the training years behind the readout.
+        lowest, highest, num_seeds, units``. ``labels`` is the share of the training years behind
+        the readout.
+
+        - ``rmse`` is in physical units, [0, ∞), 0 is perfect. ``value`` is the mean over seeds;
+          ``std``, ``lowest`` and ``highest`` are over seeds, too. ``std`` is of the sample, NaN for
+          one seed.
+        - ``p_lim`` and ``p_supervised``, in [0, 1], come from paired tests with AR(2) errors. What
+          is tested are squared errors of each initial time, means over seeds. The values say how
+          sure a difference is for other initial times, not for other seeds.
+        - The facts of `Scored` have no channel.
     """
     methods = list(dict.fromkeys(s.method for s in scored))
     stacks = {m: _stack([s for s in scored if s.method == m]) for m in methods}
     rows = []
     for name in baselines["method"].values:
-        rows += _skill_rows(
-            str(name),
-            baselines.loc[{"method": [name]}].rename(method="fit").expand_dims(seed=[0]),
-            leads,
-            units,
-        )
+        sums = baselines.loc[{"method": [name]}].rename(method="fit").expand_dims(seed=[0])
+        rows += _skill_rows(str(name), sums, leads, units)
     for method in methods:
         rows += _skill_rows(method, stacks[method], leads, units)
         for rival in _RIVALS:
             rows += _test_rows(method, rival, stacks, baselines, leads)
         rows += _fact_rows([s for s in scored if s.method == method])
-    columns = [
-        "method",
-        "readout",
-        "labels",
-        "channel",
-        "region",
-        "lead",
-        "metric",
-        "value",
-        "std",
-        "lowest",
-        "highest",
-        "num_seeds",
-        "units",
-    ]
-    return pd.DataFrame(rows, columns=columns).rename(columns={"lead": lead_column})
+    return pd.DataFrame(rows, columns=_COLUMNS).rename(columns={"lead": lead_column})
 
 
 def _stack(scored: Sequence[Scored]) -> xr.DataArray:
-    return xr.concat(
-        [s.sums for s in scored], "seed", coords="minimal", compat="override", join="exact"
-    )
+    sums = [s.sums for s in scored]
+    return xr.concat(sums, "seed", coords="minimal", compat="override", join="exact")
 
 
 def _skill_rows(
@@ -146,20 +135,16 @@ def _skill_rows(
         if np.isfinite(over).all():
             name = str(values["channel"].values[channel])
             row = {
+                "method": method,
                 **_readout(str(values["fit"].values[fit])),
                 "channel": name,
                 "region": str(values["region"].values[region]),
+                "lead": leads[lead],
+                "metric": "rmse",
+                **_over_seeds(over),
+                "units": units.get(name, ""),
             }
-            rows.append(
-                {
-                    "method": method,
-                    **row,
-                    "lead": leads[lead],
-                    "metric": "rmse",
-                    **_over_seeds(over),
-                    "units": units.get(name, ""),
-                }
-            )
+            rows.append(row)
     return rows
 
 
@@ -201,21 +186,18 @@ def _test_rows(
     for channel, region, lead in np.ndindex(*p_value.shape):
         value = float(p_value.values[channel, region, lead])
         if np.isfinite(value):
-            where = {
+            row = {
+                "method": method,
+                **_readout(fit),
                 "channel": str(p_value["channel"].values[channel]),
                 "region": str(p_value["region"].values[region]),
+                "lead": leads[lead],
+                "metric": f"p_{rival}",
+                "value": value,
+                "num_seeds": stacks[method].sizes["seed"],
+                "units": "1",
             }
-            seeds = {"value": value, "num_seeds": stacks[method].sizes["seed"], "units": "1"}
-            rows.append(
-                {
-                    "method": method,
-                    **_readout(fit),
-                    **where,
-                    "lead": leads[lead],
-                    "metric": f"p_{rival}",
-                    **seeds,
-                }
-            )
+            rows.append(row)
     return rows
 
 
@@ -224,17 +206,16 @@ def _fact_rows(scored: Sequence[Scored]) -> list[dict[str, object]]:
     for fact, units in FACTS.items():
         values = np.array([s.facts[fact] for s in scored if fact in s.facts])
         if len(values):
-            rows.append(
-                {"method": scored[0].method, "metric": fact, **_over_seeds(values), "units": units}
-            )
+            own = {"method": scored[0].method, "metric": fact}
+            rows.append({**own, **_over_seeds(values), "units": units})
     return rows
 
 
 def to_markdown(frame: pd.DataFrame, *, split: str = "test") -> str:
-    """The table of `tally` for reading: RMSE, cost and health, label efficiency and tests, for the first region.
+    """Write the table of `tally` for reading: RMSE, label efficiency, tests, cost and health.
 
-    Numbers over several seeds are ``mean ± standard deviation``; the smallest RMSE of a lead is
-    bold.
+    It is of the first region. Numbers over several seeds are ``mean ± standard deviation``. The
+    smallest RMSE of a lead is bold.
     """
     lead = next(c for c in frame.columns if c.startswith("lead_"))
     skill = frame[frame["metric"] == "rmse"]
@@ -242,47 +223,28 @@ def to_markdown(frame: pd.DataFrame, *, split: str = "test") -> str:
     skill = skill[skill["region"] == region]
     seeds = int(frame["num_seeds"].max())
     title = "# Comparison" if split == "test" else f"# Comparison on the {split} block"
-    lines = [
-        title,
-        "",
-        f"Region {region}, {seeds} seed(s). Leads in {lead.removeprefix('lead_')}.",
-        "",
-    ]
+    about = f"Region {region}, {seeds} seed(s). Leads in {lead.removeprefix('lead_')}."
+    lines = [title, "", about, ""]
     for channel, part in skill.groupby("channel", sort=False):
         full = part[part["labels"].isna() | (part["labels"] == 1)]
-        full = full.assign(
-            name=[_label(m, r) for m, r in zip(full["method"], full["readout"], strict=True)]
-        )
-        lines += [
-            f"## RMSE of {channel}, {part['units'].iloc[0]}",
-            "",
-            *_grid(full, "name", lead, bold=True),
-            "",
-        ]
-    few = skill[(skill["readout"] == "residual") & (skill["labels"] < 1)].sort_values(
-        "labels", ascending=False, kind="stable"
-    )
+        names = [_label(m, r) for m, r in zip(full["method"], full["readout"], strict=True)]
+        title = f"## RMSE of {channel}, {part['units'].iloc[0]}"
+        lines += [title, "", *_grid(full.assign(name=names), "name", lead, bold=True), ""]
+    few = skill[(skill["readout"] == "residual") & (skill["labels"] < 1)]
+    few = few.sort_values("labels", ascending=False, kind="stable")
     for channel, part in few.groupby("channel", sort=False):
-        named = part.assign(
-            name=[
-                f"{m}, {share * 100:g} %"
-                for m, share in zip(part["method"], part["labels"], strict=True)
-            ]
-        )
+        shares = zip(part["method"], part["labels"], strict=True)
+        names = [f"{method}, {share * 100:g} %" for method, share in shares]
         title = (
             f"## RMSE of {channel}, {part['units'].iloc[0]}, with residual readouts fitted on a"
             " stretch of the training years"
         )
-        lines += [title, "", *_grid(named, "name", lead), ""]
+        lines += [title, "", *_grid(part.assign(name=names), "name", lead), ""]
     tests = frame[frame["metric"].str.startswith("p_") & (frame["region"] == region)]
     for metric, part in tests.groupby("metric", sort=False):
         named = part.assign(name=part["method"] + ", " + part["channel"])
-        lines += [
-            f"## p-values against {metric.removeprefix('p_')}",
-            "",
-            *_grid(named, "name", lead, write=_p_value),
-            "",
-        ]
+        title = f"## p-values against {metric.removeprefix('p_')}"
+        lines += [title, "", *_grid(named, "name", lead, write=_p_value), ""]
     facts = frame[frame["metric"].isin(list(FACTS))]
     return "\n".join([*lines, "## Cost and health", "", *_grid(facts, "method", "metric"), ""])
 
@@ -292,7 +254,10 @@ def _label(method: str, readout: str) -> str:
 
 
 def _number(value: float, std: float) -> str:
-    """Four figures of the value, one decimal at least if it has a spread, whose decimals are the same: ``2.017 ± 0.003``."""
+    """Write four figures of the value, and as many decimals of its spread: ``2.017 ± 0.003``.
+
+    With a spread, there is one decimal at least. Values from 1e8 on have three figures.
+    """
     if value >= 1e8:
         return f"{value:.3g}" + (f" ± {std:.1g}" if std > 0 else "")
     decimals = max(int(std > 0), 3 - int(np.floor(np.log10(abs(value))))) if value else 0
@@ -313,10 +278,8 @@ def _grid(
 ) -> list[str]:
     columns = list(dict.fromkeys(part[column]))
     best = part.groupby(column)["value"].min()
-    lines = [
-        f"| | {' | '.join(f'{c:g}' if isinstance(c, float) else str(c) for c in columns)} |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
+    heads = [f"{c:g}" if isinstance(c, float) else str(c) for c in columns]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for name, own in part.groupby(row, sort=False):
         cells = []
         for key in columns:

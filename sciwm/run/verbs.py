@@ -1,4 +1,7 @@
-"""What the verbs of the terminal do: every stage from data to report, each resumable, each telling what it wrote."""
+"""What the verbs of the terminal do: stages from data to report, each resumable.
+
+Each tells what it wrote.
+"""
 
 import json
 import shutil
@@ -82,7 +85,10 @@ __all__ = [
 
 
 def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
-    """Write the training store: with threads, on the Dask cluster at an address, or in processes started for it."""
+    """Write the training store.
+
+    With threads, on the Dask cluster at an address, or in processes started for it.
+    """
     ds = open_data(config, run)
     if problems := config_problems(config, ds):
         raise ValueError("; ".join(problems))
@@ -305,9 +311,9 @@ def evaluate_store(
     out: Path,
     asked: Asked | None = None,
 ) -> None:
-    """Score any forecast stores against any truth, with the baselines, metrics and regions of a run.
+    """Score any forecast stores against any truth, with baselines, metrics and regions of a run.
 
-    Baselines are learnt in the training years of the run; what is ``asked`` for takes the place of
+    Baselines are learnt in the training years of the run. What is ``asked`` for takes the place of
     what its configuration says.
     """
     config = reference.read_config()
@@ -346,27 +352,15 @@ def report(run: RunDir, config: Config) -> None:
     if is_fresh(run, "report", inputs):
         return
     world = load_world(run.path)
-    split = {
-        f"{name} block": " – ".join(t.removesuffix(".000000000") for t in block)
-        for name, block in world.about["split"].items()
-    }
-    facts = {
-        k: str(v)
-        for k, v in (
-            world.about["provenance"]
-            | split
-            | {
-                "seed": config.seed,
-                "data": world.about["fingerprint"],
-            }
-        ).items()
-    }
+    facts = {name: str(value) for name, value in world.about["provenance"].items()}
+    for name, block in world.about["split"].items():
+        facts[f"{name} block"] = " – ".join(t.removesuffix(".000000000") for t in block)
+    facts |= {"seed": str(config.seed), "data": world.about["fingerprint"]}
     observed = observations(config, open_data(config, run))
-    diagnostics = (
-        xr.load_dataset(run.diagnostics_file) if run.diagnostics_file.exists() else None
-    )  # of an older version
+    diagnostics = None  # an older version made none
+    if run.diagnostics_file.exists():
+        diagnostics = xr.load_dataset(run.diagnostics_file)
     with xr.open_dataset(run.skill_file) as skill:
-        num_weights = sum(weight.numel() for weight in world.network.parameters())
         about = About(
             title=run.name,
             provenance=facts,
@@ -394,14 +388,14 @@ def _methods(
     """Paragraphs for the methods section of a paper: data, model, verification."""
     atoms = 0 if world.statistics is not None else world.tokenizer.num_tokens
     record = OBJECTIVES[config.objective.kind]
-    ahead = describe_rollout(config)
+    predictions = describe_rollout(config)
     return [
         describe_data(config, observed, world.about["split"], atoms=atoms),
         describe_model(
             config,
             sum(weight.numel() for weight in world.network.parameters()),
             noun=record.noun,
-            minimised=record.describe(world.network.objective, ahead=ahead),
+            minimised=record.describe(world.network.objective, predictions=predictions),
             atoms=atoms,
         ),
         describe_scores(skill, truth="the data", variables=variable_names(observed)),
@@ -409,7 +403,7 @@ def _methods(
 
 
 def run_all(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
-    """All stages, skipping what is up to date; the first one on Dask's cluster or processes, as `prepare`."""
+    """All stages, skipping what is up to date; scheduler and workers as of `prepare`."""
     prepare(run, config, scheduler=scheduler, workers=workers)
     for stage in (train, probe, forecast, evaluate, report):
         stage(run, config)

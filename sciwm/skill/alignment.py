@@ -1,6 +1,7 @@
 """Which observation belongs to which forecast: times looked up by value, never by position."""
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -253,12 +254,8 @@ def over_inits(
     arrays = _in_blocks(*fields)
     kept = [d for d in arrays[0].dims if d in ("init_time", "lead_time", "level")]
     pairs = [part for a in arrays for part in (a.data, a.dims)]
-
-    def summed(*blocks: np.ndarray) -> np.ndarray:
-        return kernel(*blocks)[None]
-
     parts = blockwise(  # type: ignore[no-untyped-call]
-        summed,
+        partial(_summed, kernel),
         (*kept, dim),
         *pairs,
         new_axes={dim: size},
@@ -269,6 +266,10 @@ def over_inits(
     )
     coords = {d: fields[0][d].variable for d in kept[1:] if d in fields[0].coords}
     return xr.DataArray(parts.sum(axis=0), coords, (*kept[1:], dim))
+
+
+def _summed(kernel: Callable[..., np.ndarray], *blocks: np.ndarray) -> np.ndarray:
+    return kernel(*blocks)[None]
 
 
 def _in_blocks(*fields: xr.DataArray) -> list[xr.DataArray]:

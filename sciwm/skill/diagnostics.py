@@ -1,4 +1,7 @@
-"""What lies behind the scores: maps of error, zonal spectra and rank histograms of every method, for a few leads."""
+"""What lies behind the scores: maps of error, zonal spectra and rank histograms.
+
+Every method has them, for a few leads.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciwm.atomic import replacing
 from sciwm.regions import region_weights
 from sciwm.skill.alignment import evenly_spread, over_inits
 from sciwm.skill.ensemble import rank_counts
@@ -18,17 +22,19 @@ from sciwm.skill.sums import collect
 __all__ = ["DiagnosticSums", "diagnose", "write_diagnostics"]
 
 _JOIN: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "outer"}
+_ORDER = ("method", "channel", "lead_time")
 
 
 def diagnose(lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> xr.Dataset:
     r"""Compute maps of error, spectra and rank histograms of every method.
 
-    .. math:: \mathrm{rmse}(x) = \sqrt{\frac1N \sum_i (f_i(x) - o_i(x))^2}, \qquad \mathrm{bias}(x) = \frac1N \sum_i (f_i(x) - o_i(x))
+    .. math:: \mathrm{rmse}(x) = \sqrt{\frac1N \sum_i (f_i(x) - o_i(x))^2}, \qquad
+        \mathrm{bias}(x) = \frac1N \sum_i (f_i(x) - o_i(x))
 
-    Sums over initial times, block by block as the scores are computed: memory does not grow with
-    their number. Maps and spectra are for fields on ``latitude`` and ``longitude``, spectra only
-    where longitudes go round the globe and nothing is missing; rank histograms are for ensembles,
-    whose mean is mapped, and of whose members the mean spectrum is taken.
+    Sums over initial times are taken block by block: memory does not grow with their number. Maps
+    and spectra are for fields on ``latitude`` and ``longitude``. Spectra also need longitudes that
+    go round the globe, and no missing value. Of an ensemble, the map shows the mean, and the
+    spectrum is the mean over the members. Only ensembles have rank histograms.
 
     Parameters
     ----------
@@ -37,18 +43,20 @@ def diagnose(lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> 
     most_leads : int
         Lead times, evenly spread from the first to the last.
     most_cells : int
-        Of a map; those of finer grids are means over boxes of n × n cells, n in
+        Of a map. On finer grids, means over boxes of n × n cells are shown, n in
         ``attrs["cells_per_box"]``.
 
     Returns
     -------
     Dataset
-        Those that the data allow of ``rmse``, ``bias`` ``(method, channel, lead_time, latitude,
-        longitude)``, in the variable's units, 0 is perfect, NaN where nothing was observed;
-        ``spectrum`` ``(method, channel, lead_time, zonal_wavenumber)`` and ``observed_spectrum``
-        ``(channel, lead_time, zonal_wavenumber)`` in squared units; ``rank_frequency`` ``(method,
-        channel, lead_time, rank)``, 1 everywhere if reliable, NaN for methods without members.
-        Coordinate ``units(channel)``.
+        What the data allow of the following, with the coordinate ``units(channel)``.
+
+        - ``rmse``, ``bias``: ``(method, channel, lead_time, latitude, longitude)``, in the
+          variable's units. 0 is perfect; NaN where nothing was observed.
+        - ``spectrum``: ``(method, channel, lead_time, zonal_wavenumber)``, in squared units.
+        - ``observed_spectrum``: ``(channel, lead_time, zonal_wavenumber)``, in squared units.
+        - ``rank_frequency``: ``(method, channel, lead_time, rank)``. 1 everywhere if reliable; NaN
+          for methods without members.
 
     Examples
     --------
@@ -69,7 +77,13 @@ def diagnose(lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> 
 
 
 class DiagnosticSums:
-    """Sums that maps, spectra and rank histograms are made of; arguments as of `diagnose`."""
+    """Sums that maps, spectra and rank histograms are made of.
+
+    Parameters
+    ----------
+    lineup, most_leads, most_cells
+        As `diagnose` takes them.
+    """
 
     def __init__(self, lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> None:
         self.lineup, self.most_cells = lineup, most_cells
@@ -85,7 +99,7 @@ class DiagnosticSums:
         self.total = computed if self.total is None else self.total + computed
 
     def diagnostics(self) -> xr.Dataset:
-        """Means from sums."""
+        """Give what `diagnose` returns, once all blocks are added."""
         assert self.total is not None
         total, channels = self.total, []
         for name, field in self.lineup.observed.data_vars.items():
@@ -97,14 +111,14 @@ class DiagnosticSums:
 
 
 def write_diagnostics(diagnostics: xr.Dataset, path: str | Path) -> None:
-    """Write what `diagnose` found as NetCDF, compressed, in single precision, under a temporary name first."""
-    path = Path(path)
-    partial_path = path.with_name(path.name + ".partial")
-    small = {
-        str(n): {"dtype": "float32", "zlib": True, "complevel": 4} for n in diagnostics.data_vars
-    }
-    diagnostics.to_netcdf(partial_path, engine="h5netcdf", encoding=small)
-    partial_path.replace(path)
+    """Write what `diagnose` found as NetCDF, compressed, in single precision.
+
+    The file is whole or not there.
+    """
+    small = {"dtype": "float32", "zlib": True, "complevel": 4}
+    encoding = {str(n): small for n in diagnostics.data_vars}
+    with replacing(Path(path)) as temporary:
+        diagnostics.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
 def _block_sums(block: Block, most_cells: int) -> xr.Dataset:
@@ -121,23 +135,16 @@ def _block_sums(block: Block, most_cells: int) -> xr.Dataset:
             observed.append(_channels(_spectra(truth), name))
         for method, ds in block.fields.items():
             if on_grid:
-                maps.setdefault(method, []).append(
-                    _channels(_error_maps(ds[name], truth, most_cells), name)
-                )
+                errors = _error_maps(ds[name], truth, most_cells)
+                maps.setdefault(method, []).append(_channels(errors, name))
             if wavy:
                 spectra.setdefault(method, []).append(_channels(_spectra(ds[name]), name))
             if "number" in ds[name].dims:
-                counts = rank_counts(ds[name], truth, weights=region_weights(array)).isel(
-                    region=0, drop=True
-                )
-                ranks.setdefault(method, []).append(_channels(counts.sum("init_time"), name))
-    out = xr.Dataset(
-        {
-            name: _joined(parts)
-            for name, parts in (("maps", maps), ("spectrum", spectra), ("ranks", ranks))
-            if parts
-        }
-    )
+                counts = rank_counts(ds[name], truth, weights=region_weights(array))
+                counts = counts.isel(region=0, drop=True).sum("init_time")
+                ranks.setdefault(method, []).append(_channels(counts, name))
+    found = {"maps": maps, "spectrum": spectra, "ranks": ranks}
+    out = xr.Dataset({name: _joined(parts) for name, parts in found.items() if parts})
     if observed:
         out["observed_spectrum"] = xr.concat(observed, "channel", **_JOIN)
     return out
@@ -157,7 +164,10 @@ def _boxes(latitude: int, longitude: int, most_cells: int) -> int:
 
 
 def _error_maps(forecast: xr.DataArray, observed: xr.DataArray, most_cells: int) -> xr.DataArray:
-    """Count, sum of squared errors and sum of errors in boxes of cells: ``(lead_time, [level], cell)``, flat."""
+    """Count, sum of squared errors and sum of errors in boxes of cells.
+
+    They are flat: ``(lead_time, [level], cell)``.
+    """
     rows, columns = observed.sizes["latitude"], observed.sizes["longitude"]
     size = _boxes(rows, columns, most_cells)
     cells = 3 * -(-rows // size) * -(-columns // size)
@@ -169,14 +179,8 @@ def _box_sums(forecast: np.ndarray, observed: np.ndarray, *, size: int) -> np.nd
     mean = forecast.mean(axis=-1, dtype=float) if forecast.ndim > observed.ndim else forecast
     error = np.subtract(mean, observed, dtype=float)
     error[~seen] = 0.0
-    out = np.stack(
-        [
-            seen.sum(axis=0, dtype=float),
-            np.einsum("i...,i...->...", error, error),
-            error.sum(axis=0),
-        ],
-        axis=-3,
-    )
+    square = np.einsum("i...,i...->...", error, error)
+    out = np.stack([seen.sum(axis=0, dtype=float), square, error.sum(axis=0)], axis=-3)
     if size > 1:
         for axis in (-2, -1):
             out = np.add.reduceat(out, np.arange(0, out.shape[axis], size), axis=axis)
@@ -184,13 +188,15 @@ def _box_sums(forecast: np.ndarray, observed: np.ndarray, *, size: int) -> np.nd
 
 
 def _spectra(field: xr.DataArray) -> xr.DataArray:
-    """Sum over initial times of the mean `zonal_spectrum` of the members: ``(lead_time, [level], zonal_wavenumber)``."""
+    """Sum over initial times of the mean `zonal_spectrum` of the members.
+
+    Its dims are ``(lead_time, [level], zonal_wavenumber)``.
+    """
     share = region_weights(field).isel(region=0, longitude=0).values
     waves = field.sizes["longitude"] // 2 + 1
     kernel = partial(_spectrum_sums, share=share / share.sum(), members="number" in field.dims)
-    return over_inits(kernel, field, dim="zonal_wavenumber", size=waves).assign_coords(
-        zonal_wavenumber=range(waves)
-    )
+    sums = over_inits(kernel, field, dim="zonal_wavenumber", size=waves)
+    return sums.assign_coords(zonal_wavenumber=range(waves))
 
 
 def _spectrum_sums(values: np.ndarray, *, share: np.ndarray, members: bool) -> np.ndarray:
@@ -206,50 +212,36 @@ def _finish(total: xr.Dataset, lineup: Lineup, leads: list[int], most_cells: int
     out: dict[str, xr.DataArray] = {}
     size = 1
     if "maps" in total:
-        field = next(
-            v
-            for v in lineup.observed.data_vars.values()
-            if {"latitude", "longitude"} <= set(v.dims)
-        )
+        fields = lineup.observed.data_vars.values()
+        field = next(v for v in fields if {"latitude", "longitude"} <= set(v.dims))
         size = _boxes(field.sizes["latitude"], field.sizes["longitude"], most_cells)
         axes = {d: _centres(field[d].values.astype(float), size) for d in ("latitude", "longitude")}
-        shape = (
-            *total["maps"].transpose("method", "channel", "lead_time", "cell").shape[:-1],
-            3,
-            *(len(a) for a in axes.values()),
-        )
-        seen, square, error = np.moveaxis(
-            total["maps"].transpose("method", "channel", "lead_time", "cell").values.reshape(shape),
-            3,
-            0,
-        )
-        coords = {d: total[d] for d in ("method", "channel", "lead_time")} | axes
+        maps = total["maps"].transpose(*_ORDER, "cell")
+        shape = (*maps.shape[:-1], 3, *(len(a) for a in axes.values()))
+        seen, square, error = np.moveaxis(maps.values.reshape(shape), 3, 0)
+        coords = {d: total[d] for d in _ORDER} | axes
         with np.errstate(divide="ignore", invalid="ignore"):
             out["rmse"] = xr.DataArray(np.sqrt(square / seen), coords, tuple(coords))
             out["bias"] = xr.DataArray(error / seen, coords, tuple(coords))
     for name in ("spectrum", "observed_spectrum"):
         if name in total:
-            out[name] = (total[name] / count).transpose(
-                ..., "channel", "lead_time", "zonal_wavenumber"
-            )
+            mean = total[name] / count
+            out[name] = mean.transpose(..., "channel", "lead_time", "zonal_wavenumber")
     if "ranks" in total:
         mean = total["ranks"].mean("rank")
-        out["rank_frequency"] = (total["ranks"] / mean.where(mean > 0)).transpose(
-            "method", "channel", "lead_time", "rank"
-        )
-    units = {
-        c: str(v.attrs.get("units", ""))
-        for n, v in lineup.observed.data_vars.items()
-        for c in as_channels(v, str(n))["channel"].values
-    }
-    result = xr.Dataset(out).reindex(
-        {"method": [m for m in lineup.names if m in total.get("method", ())]}
-    )
+        frequency = total["ranks"] / mean.where(mean > 0)
+        out["rank_frequency"] = frequency.transpose(*_ORDER, "rank")
+    methods = [m for m in lineup.names if m in total.get("method", ())]
+    result = xr.Dataset(out).reindex({"method": methods})
     if out:
-        result = result.assign_coords(
-            units=("channel", [units[str(c)] for c in result["channel"].values]),
-            lead_time=lineup.times.lead[leads],
-        )
+        of_channel = {
+            c: str(v.attrs.get("units", ""))
+            for n, v in lineup.observed.data_vars.items()
+            for c in as_channels(v, str(n))["channel"].values
+        }
+        units = [of_channel[str(c)] for c in result["channel"].values]
+        lead = lineup.times.lead[leads]
+        result = result.assign_coords(units=("channel", units), lead_time=lead)
     about = {k: v for k, v in lineup.observed.attrs.items() if k == "coastlines"}
     return result.assign_attrs(about | {"num_init": count, "cells_per_box": size})
 

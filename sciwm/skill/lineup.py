@@ -1,7 +1,8 @@
-"""What is scored: every forecast and every baseline on the same initial times, handed out block by block."""
+"""What is scored: all forecasts and baselines on the same initial times, block by block."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,10 @@ class Block:
     normal: xr.Dataset | None
 
     def truth(self, name: str) -> xr.DataArray:
-        """Observations of a variable at the valid times, in the forecast layout, as lazy as they are."""
+        """Take the observations of a variable at the valid times, in the forecast layout.
+
+        The result is lazy for lazy observations.
+        """
         return at_positions(self.observed[name], self.positions, self.init, self.lead)
 
     def at_leads(self, keep: Sequence[int]) -> "Block":
@@ -116,8 +120,10 @@ class Lineup:
         What else a reader of the scores should know.
     land : DataArray or None
         Share of land in each cell, for the regions ``land`` and ``ocean``.
-    batches, batched
-        Forecasts that are made while they are scored, and their names; see `line_up_batches`.
+    batches : iterable of mapping of str to Dataset, or None
+        Forecasts that are made while they are scored; see `line_up_batches`.
+    batched : tuple of str
+        Names of these forecasts.
     """
 
     methods: Mapping[str, xr.Dataset]
@@ -130,7 +136,6 @@ class Lineup:
     leakage: str
     notices: tuple[str, ...]
     land: xr.DataArray | None = None
-
     batches: Iterable[Mapping[str, xr.Dataset]] | None = None
     batched: tuple[str, ...] = ()
 
@@ -142,8 +147,8 @@ class Lineup:
     def blocks(self, *, normal: bool = True, progress: str = "scores") -> Iterator[Block]:
         """Go through the initial times in blocks, so that memory is bounded.
 
-        Blocks are whole chunks of stored forecasts, or the batches that forecasts come in. Every
-        baseline is forecast once for each initial time.
+        Blocks are whole chunks of stored forecasts, or the batches that forecasts come in. A
+        baseline forecasts each initial time once.
 
         Parameters
         ----------
@@ -175,12 +180,14 @@ class Lineup:
                 part = slice(start, start + size)
                 yield part, {n: ds.isel(init_time=part) for n, ds in self.methods.items()}
             return
-        start = 0
+        start, count = 0, self.times.init.size
         for batch in self.batches:
             part = slice(start, start + next(iter(batch.values())).sizes["init_time"])
             init = self.times.init[part]
             yield part, {name: _at_times(ds, self, init, name) for name, ds in batch.items()}
             start = part.stop
+        if start < count:
+            raise ValueError(f"got batches of {start} initial times, expected {count}")
 
 
 def line_up(
@@ -194,9 +201,9 @@ def line_up(
     allow_leakage: bool = False,
     mask: xr.DataArray | None = None,
 ) -> Lineup:
-    """Bring forecasts, baselines and observations together on the initial times that all share; nothing is scored yet.
+    """Bring forecasts, baselines and observations together on the initial times that all share.
 
-    Baselines are fitted here, once for everything that is computed of them
+    Nothing is scored yet. Baselines are fitted here, once for all that is computed of them
     (`sciwm.skill.score_lineup`, `sciwm.skill.diagnose`).
 
     Parameters
@@ -213,8 +220,8 @@ def line_up(
     Raises
     ------
     ValueError
-        If grids differ, nothing is shared, something unknown is asked for, or training times would
-        be scored; the message names it.
+        If grids differ, nothing is shared, a name is unknown, or training times would be scored.
+        The message says which.
     """
     unknown = [b for b in baselines if b not in ALL_BASELINES]
     if unknown:
@@ -229,34 +236,29 @@ def line_up(
     names, skipped = _shared_variables(methods, observed)
     _check_reference(reference, observed[names], baselines, metrics)
     step = infer_step(observed["time"]) if reference is None else reference.step
-    times = _shared_times(
-        methods, observed, step, needs_init=bool(set(baselines) - {"climatology"})
-    )
+    needs_init = bool(set(baselines) - {"climatology"})
+    times = _shared_times(methods, observed, step, needs_init=needs_init)
     leakage, unclear = _leakage(methods, observed, reference, times, allow=allow_leakage)
     chosen = {
         name: _select(ds[names], observed[names], times, step, method=name)
         for name, ds in methods.items()
     }
-    made = {
-        name: fit_baseline(
-            name, reference, observed, times.lead, variables=names, lim_eofs=lim_eofs
-        )
-        for name in baselines
-    }
+    fit = partial(fit_baseline, variables=names, lim_eofs=lim_eofs)
+    made = {name: fit(name, reference, observed, times.lead) for name in baselines}
     notices = [*([leakage] if leakage else []), *_regridded(methods), *times.notices, *unclear]
     notices += [text for baseline in made.values() for text in baseline.notices]
     land = land_fraction(observed) if mask is None else land_fraction(mask.to_dataset(name="lsm"))
     return Lineup(
-        chosen,
-        made,
-        observed[names],
-        reference,
-        times,
-        step,
-        tuple(skipped),
-        leakage,
-        tuple(notices),
-        land,
+        methods=chosen,
+        baselines=made,
+        observed=observed[names],
+        reference=reference,
+        times=times,
+        step=step,
+        skipped=tuple(skipped),
+        leakage=leakage,
+        notices=tuple(notices),
+        land=land,
     )
 
 
@@ -273,24 +275,32 @@ def line_up_batches(
 ) -> Lineup:
     """Line up forecasts that are made while they are scored: nothing has to be stored.
 
+    Baselines are fitted here, as `line_up` does.
+
     Parameters
     ----------
     names : sequence of str
         Of the forecasts; none for baselines alone.
     batches : iterable of mapping of str to Dataset, or None
-        Forecasts by name of some initial times each, in the order of ``init``. They can be gone
-        through once.
+        Each holds the forecasts of some initial times by name, in the order of ``init``. A lineup
+        of a generator can be scored only once. None if there are no names.
     observed, reference, baselines, lim_eofs
-        As `line_up` takes them; every variable of ``observed`` that has a time is scored.
+        As `line_up` takes them. Every variable of ``observed`` with a time is scored.
     init : DataArray
         Initial times, with their ``segment`` where times repeat.
     lead_times : array-like
         As `Step.lead_times` makes them.
 
+    Returns
+    -------
+    Lineup
+        Its blocks are the batches.
+
     Raises
     ------
     ValueError
-        If a valid time is not observed.
+        If a valid time is not observed. Batches that are not the initial times in their order are
+        refused when they are scored.
     """
     step = infer_step(observed["time"]) if reference is None else reference.step
     variables = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
@@ -300,19 +310,15 @@ def line_up_batches(
     positions = valid_positions(observed["time"], init, lead_steps, step)
     if absent := _absent(observed["time"], init, lead_steps, positions, step):
         raise ValueError(f"got initial times of which {absent}, expected all of them")
-    axes_of = axes(init, step.lead_times(lead_steps), step)
-    made = {
-        name: fit_baseline(
-            name, reference, observed, axes_of[1], variables=variables, lim_eofs=lim_eofs
-        )
-        for name in baselines
-    }
+    init, lead = axes(init, step.lead_times(lead_steps), step)
+    fit = partial(fit_baseline, variables=variables, lim_eofs=lim_eofs)
+    made = {name: fit(name, reference, observed, lead) for name in baselines}
     return Lineup(
         methods={},
         baselines=made,
         observed=scored,
         reference=reference,
-        times=Times(*axes_of, positions, 0, 0),
+        times=Times(init, lead, positions, dropped=0, missing_valid=0),
         step=step,
         skipped=(),
         leakage="",
@@ -339,12 +345,11 @@ def _leakage(
     *,
     allow: bool,
 ) -> tuple[str, list[str]]:
-    """What of the scored times was seen before, in words, and notices of declarations that are not understood."""
+    """Say which scored times were seen in training, and which declarations are not understood."""
     declared, notices = declared_periods(methods)
     amounts = numeric_time(observed["time"].values)
-    once = len(np.unique(amounts)) == len(
-        amounts
-    )  # members share times: a period says nothing of them
+    # Where members share times, a period says nothing of them.
+    once = len(np.unique(amounts)) == len(amounts)
     held = None if reference is None else reference.validation
     leaks = find_leaks(
         times.init,
@@ -361,11 +366,8 @@ def _methods(forecasts: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.D
     methods = {"forecast": forecasts} if isinstance(forecasts, xr.Dataset) else dict(forecasts)
     for name, ds in methods.items():
         if not {"init_time", "lead_time"} <= set(ds.dims):
-            hint = (
-                "; open files in the WeatherBench layout with open_forecast"
-                if "prediction_timedelta" in ds.dims
-                else ""
-            )
+            way_out = "; open files in the WeatherBench layout with open_forecast"
+            hint = way_out if "prediction_timedelta" in ds.dims else ""
             raise ValueError(
                 f"got forecast {name!r} with dims {tuple(ds.dims)}, expected init_time and"
                 f" lead_time among them{hint}"
@@ -417,9 +419,7 @@ def _check_reference(
 def _shared_times(
     methods: Mapping[str, xr.Dataset], observed: xr.Dataset, step: Step, *, needs_init: bool
 ) -> Times:
-    counts = [
-        set(np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()) for ds in methods.values()
-    ]
+    counts = [set(_lead_steps(ds, step)) for ds in methods.values()]
     lead_steps = np.array(sorted(set.intersection(*counts)), int)
     if not lead_steps.size:
         raise ValueError(
@@ -433,9 +433,8 @@ def _shared_times(
     for ds in datasets[1:]:
         kept &= _find_init(ds, first) >= 0
     if not kept.any():
-        starts = ", ".join(
-            f"{name} from {_stamp(ds['init_time'].values[0])}" for name, ds in methods.items()
-        )
+        first_of = {name: _stamp(ds["init_time"].values[0]) for name, ds in methods.items()}
+        starts = ", ".join(f"{name} from {start}" for name, start in first_of.items())
         raise ValueError(
             f"got forecasts without a common initial time ({starts}), expected some, because all"
             " methods are scored on the same ones"
@@ -448,30 +447,33 @@ def _shared_times(
     absent = _absent(observed["time"], first, lead_steps, positions, step)
     if not complete.any():
         started = "that are observed themselves and " if needs_init else ""
+        time, why = observed["time"].values, f"; {absent}" if absent else ""
         raise ValueError(
             f"got no initial time between {first.values[0]} and {first.values[-1]} {started}whose"
-            f" valid times up to {lead_steps[-1]} steps are all observed"
-            f" ({observed['time'].values[0]} to"
-            f" {observed['time'].values[-1]}){f'; {absent}' if absent else ''}"
+            f" valid times up to {lead_steps[-1]} steps are all observed ({time[0]} to"
+            f" {time[-1]}){why}"
         )
     init, lead = axes(first[complete], step.lead_times(lead_steps), step)
-    missing = int((positions < 0).sum())
     return Times(
         init,
         lead,
         positions[complete],
-        offered - int(complete.sum()),
-        missing,
-        (absent,) if absent else (),
+        dropped=offered - int(complete.sum()),
+        missing_valid=int((positions < 0).sum()),
+        notices=(absent,) if absent else (),
     )
 
 
+def _lead_steps(ds: xr.Dataset, step: Step) -> list[int]:
+    steps: list[int] = np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()
+    return steps
+
+
 def _in_order(init: xr.DataArray) -> xr.DataArray:
-    """Initial times by segment and time: tests and intervals look at neighbours."""
-    keys = [
-        numeric_time(init.values),
-        *([init["segment"].values] if "segment" in init.coords else []),
-    ]
+    """Sort initial times by segment and time: tests and intervals look at neighbours."""
+    keys = [numeric_time(init.values)]
+    if "segment" in init.coords:
+        keys.append(init["segment"].values)
     return init[np.lexsort(keys)]
 
 
@@ -482,7 +484,10 @@ def _absent(
     positions: np.ndarray,
     step: Step,
 ) -> str:
-    """How many valid times are not observed, the first of them, and the observed time nearest to it; empty if all are."""
+    """Say how many valid times are not observed, the first, and the observed time nearest to it.
+
+    Empty if all are observed.
+    """
     missing = positions < 0
     if not missing.any():
         return ""
@@ -502,54 +507,57 @@ def _stamp(time: Any) -> str:
     return str(time)[:16] if not isinstance(time, float | np.floating) else f"{time:g} ps"
 
 
+def _start(init: xr.DataArray) -> str:
+    first = _stamp(init.values[0])
+    return f"{first} of segment {init['segment'].values[0]}" if "segment" in init.coords else first
+
+
 def _find_init(ds: xr.Dataset, init: xr.DataArray) -> np.ndarray:
-    segment = (
-        init["segment"].values
-        if "segment" in init.coords and "segment" in ds["init_time"].coords
-        else None
-    )
+    known = "segment" in init.coords and "segment" in ds["init_time"].coords
+    segment = init["segment"].values if known else None
     return locate(ds["init_time"], init.values, segment=segment)
 
 
 def _select(
     ds: xr.Dataset, observed: xr.Dataset, times: Times, step: Step, *, method: str
 ) -> xr.Dataset:
-    have = np.atleast_1d(step.steps(ds["lead_time"].values)).tolist()
+    have = _lead_steps(ds, step)
     lead = [have.index(s) for s in step.steps(times.lead.values)]
     ds = ds.isel(init_time=_find_init(ds, times.init), lead_time=lead)
-    ds = ds.drop_vars([c for c in ds.coords if c not in ds.dims]).assign_coords(
-        init_time=times.init.values, lead_time=times.lead
-    )
-    return xr.Dataset(
-        {n: check_grid(ds[n], observed[n], method=method) for n in observed.data_vars}
-    )
+    return _labelled(ds, observed, times.init, times.lead, method=method)
 
 
 def _at_times(ds: xr.Dataset, lineup: Lineup, init: xr.DataArray, method: str) -> xr.Dataset:
     """A batch of forecasts on the coordinates of the lineup."""
-    if not np.array_equal(ds["init_time"].values, init.values):
+    given = ds["init_time"]
+    same = np.array_equal(given.values, init.values)
+    if "segment" in given.coords and "segment" in init.coords:
+        same = same and np.array_equal(given["segment"].values, init["segment"].values)
+    if not same:
+        expected = f"one from {_start(init)}" if init.size else "no more"
         raise ValueError(
-            f"got a batch of {method} from {_stamp(ds['init_time'].values[0])}, expected one from"
-            f" {_stamp(init.values[0])}, in the order of the initial times"
+            f"got a batch of {method} from {_start(given)}, expected {expected}, in the order of"
+            " the initial times"
         )
-    ds = ds.drop_vars([c for c in ds.coords if c not in ds.dims]).assign_coords(
-        init_time=init.values, lead_time=lineup.times.lead
-    )
-    observed = lineup.observed
-    return xr.Dataset(
-        {n: check_grid(ds[n], observed[n], method=method) for n in observed.data_vars}
-    )
+    return _labelled(ds, lineup.observed, init, lineup.times.lead, method=method)
+
+
+def _labelled(
+    ds: xr.Dataset, observed: xr.Dataset, init: xr.DataArray, lead: xr.DataArray, *, method: str
+) -> xr.Dataset:
+    """The observed variables of a forecast on the very coordinates of the lineup."""
+    ds = ds.drop_vars([c for c in ds.coords if c not in ds.dims])
+    ds = ds.assign_coords(init_time=init.values, lead_time=lead)
+    names = observed.data_vars
+    return xr.Dataset({n: check_grid(ds[n], observed[n], method=method) for n in names})
 
 
 def _block_size(lineup: Lineup) -> int:
-    """Initial times that are scored together: whole chunks of the forecasts."""
+    """Count the initial times that are scored together: whole chunks of the forecasts."""
     methods, times = lineup.methods, lineup.times
     observed = sum(v.size // max(1, v.sizes["time"]) for v in lineup.observed.data_vars.values())
-    values = sum(
-        v.size // max(1, v.sizes["init_time"])
-        for ds in methods.values()
-        for v in ds.data_vars.values()
-    )
+    fields = [v for ds in methods.values() for v in ds.data_vars.values()]
+    values = sum(v.size // max(1, v.sizes["init_time"]) for v in fields)
     of_one = values // len(methods) if methods else observed * times.lead.size
     values += len(lineup.baselines) * of_one
     chunk = max((max(ds.chunksizes.get("init_time", (1,))) for ds in methods.values()), default=1)
@@ -558,14 +566,17 @@ def _block_size(lineup: Lineup) -> int:
 
 
 def as_channels(sums: xr.DataArray, name: str) -> xr.DataArray:
-    """Give sums of one variable the dim ``channel``: one for each level, or one; with its ``variable`` and ``level``."""
-    levels = (
-        np.atleast_1d(sums["level"].values).astype(float)
-        if "level" in sums.dims
-        else np.array([np.nan])
-    )
+    """Give sums of one variable the dim ``channel``, with its ``variable`` and ``level``.
+
+    There is one channel for each level, or a single one.
+    """
+    if "level" in sums.dims:
+        levels = np.atleast_1d(sums["level"].values).astype(float)
+        sums = sums.rename(level="channel")
+    else:
+        levels = np.array([np.nan])
+        sums = sums.expand_dims("channel")
     labels = [name if np.isnan(v) else f"{name}_{v:g}" for v in levels]
-    sums = sums.rename(level="channel") if "level" in sums.dims else sums.expand_dims("channel")
     sums = sums.drop_vars([c for c in sums.coords if c == "channel" or c not in sums.dims])
     return sums.assign_coords(
         channel=labels, variable=("channel", [name] * len(labels)), level=("channel", levels)

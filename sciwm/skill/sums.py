@@ -1,4 +1,4 @@
-"""All weighted sums that a table is made of: every method, variable, region and lead, block by block of initial times."""
+"""The weighted sums that a table is made of, block by block of initial times."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -125,12 +125,10 @@ def _value_sums(
         for method, ds in block.fields.items():
             sums = _sums(ds[name], truth, normal, weight, ensemble)
             if climates:
-                valid = block.observed["time"].values[block.positions]
-                rain = (
-                    seeps_sums(ds[name], truth, climates[name], valid=valid, weights=weight)
-                    if name in climates
-                    else None
-                )
+                rain = None
+                if name in climates:
+                    valid = block.observed["time"].values[block.positions]
+                    rain = seeps_sums(ds[name], truth, climates[name], valid=valid, weights=weight)
                 sums = _beside(sums, rain, ["seeps", "seeps_weight"])
             lazy[method].append(as_channels(sums, name))
     return _join(lazy)
@@ -158,9 +156,8 @@ def _sums(
 def _beside(sums: xr.DataArray, more: xr.DataArray | None, labels: list[str]) -> xr.DataArray:
     """Sums with further statistics, NaN where there are none."""
     if more is None:
-        more = xr.full_like(sums.isel(statistic=[0] * len(labels)), np.nan).assign_coords(
-            statistic=labels
-        )
+        more = xr.full_like(sums.isel(statistic=[0] * len(labels)), np.nan)
+        more = more.assign_coords(statistic=labels)
     return xr.concat([sums, more.transpose(*sums.dims)], "statistic", **_JOIN)
 
 
@@ -178,31 +175,23 @@ def _event_sums(
             truth = _at(block.truth(name), levels)
             normal = None if block.normal is None else _at(block.normal[name], levels)
             for method, ds in block.fields.items():
-                forecast = _at(ds[name], levels)
-                sums = event_sums(forecast, truth, normal, event=event, weights=weight, bins=bins)
+                fields = _at(ds[name], levels), truth, normal
+                sums = event_sums(*fields, event=event, weights=weight, bins=bins)
                 for size in sizes:
-                    near = (
-                        fraction_sums(
-                            forecast, truth, normal, event=event, size=size, weights=weight
-                        )
-                        if weight.ndim == 3
-                        else None
-                    )
+                    near = None
+                    if weight.ndim == 3:  # a grid
+                        near = fraction_sums(*fields, event=event, size=size, weights=weight)
                     sums = _beside(sums, near, [f"fss_{size}_error", f"fss_{size}_reference"])
                 channels = as_channels(sums, name)
                 labels = [f"{c}{event.condition}" for c in channels["channel"].values]
-                named = channels.assign_coords(
-                    channel=labels, event=("channel", [event.condition] * len(labels))
-                )
-                lazy[method].append(named)
+                conditions = ("channel", [event.condition] * len(labels))
+                lazy[method].append(channels.assign_coords(channel=labels, event=conditions))
     return _join(lazy)
 
 
 def _levels_of(event: Event, field: xr.DataArray, name: str) -> list[int]:
-    """Positions of the levels of a field that an event is of; the one position 0 for a field without levels."""
-    levels = (
-        np.atleast_1d(field["level"].values).astype(float) if "level" in field.dims else [np.nan]
-    )
+    """Positions of the levels that an event is of; a field without levels is at position 0."""
+    levels = field["level"].values if "level" in field.dims else [np.nan]
     return [i for i, level in enumerate(levels) if event.is_of(name, float(level))]
 
 

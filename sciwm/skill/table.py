@@ -1,4 +1,4 @@
-"""The skill table: every method, variable, region and lead on the same initial times, with intervals."""
+"""The skill table: every method and lead on the same initial times, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,9 +45,9 @@ def evaluate(
 
     This is `line_up` and `score_lineup` in one call; each of them has further options.
 
-    Every method and lead is scored on the initial times that all forecasts share, that are observed
-    themselves (if there are baselines that start from them), and whose valid times are all
-    observed.
+    Every method and lead is scored on the same initial times. All forecasts share them, and all
+    their valid times are observed. With baselines that start from an observation, they are observed
+    themselves.
 
     Parameters
     ----------
@@ -79,20 +79,24 @@ def evaluate(
     Returns
     -------
     Dataset
-        Dims ``method, channel, region, lead_time, metric``: ``value``, ``ci_low``, ``ci_high``;
-        ``p_value`` ``(method, channel, region, lead_time)`` of a paired test of the squared errors,
-        and ``q_value``, the same for a scorecard of many tests (`false_discovery` over all
-        channels, regions and leads of a method); ``pair_p_value`` and ``pair_q_value``, the same
-        against every ``reference_method`` (of events: of the squared errors of the probabilities);
-        ``num_init`` ``(channel, region, lead_time)``. Coordinates ``variable``, ``level``,
-        ``units`` and, with events, ``event`` of each channel. ``attrs`` count dropped initial times
-        and missing valid times, and hold the bootstrap's block length and what the LIM chose.
+        - ``value`` and its interval, ``ci_low`` to ``ci_high``: ``(method, channel, region,
+          lead_time, metric)``.
+        - ``p_value``: ``(method, channel, region, lead_time)``, of a paired test of the squared
+          errors against ``lim``. For events, the errors are those of the probabilities.
+        - ``q_value``: the same for a scorecard of many tests (`false_discovery` over all channels,
+          regions and leads of a method).
+        - ``pair_p_value``, ``pair_q_value``: the same against every ``reference_method``.
+        - ``num_init``: ``(channel, region, lead_time)``.
+
+        Channels have the coordinates ``variable``, ``level``, ``units`` and, with events,
+        ``event``. ``attrs`` count dropped initial times and missing valid times. They also hold the
+        bootstrap's block length and what the LIM chose.
 
     Raises
     ------
     ValueError
-        If grids differ, nothing is shared, something unknown is asked for, or training times would
-        be scored; the message names it.
+        If grids differ, nothing is shared, a name is unknown, or training times would be scored.
+        The message says which.
     """
     metrics = with_event_metrics(metrics, events)
     lineup = line_up(forecasts, observed, reference=reference, baselines=baselines, metrics=metrics)
@@ -229,27 +233,15 @@ def _summarise(
 ) -> xr.Dataset:
     """Table of sums: those of the variables, and those of the events if there are any."""
     sums = parts[0]
-    squared = area_means(sums.sel(statistic=["weight", "squared_error"])).sel(
-        statistic="squared_error", drop=True
-    )
+    squared = area_means(sums.sel(statistic=["weight", "squared_error"]))
+    squared = squared.sel(statistic="squared_error", drop=True)
     block = block_length(squared.transpose("init_time", ...).values)
-    counts = (
-        block_counts(sums.sizes["init_time"], block, resamples=resamples, seed=seed)
-        if resamples > 0
-        else None
-    )
+    counts = None
+    if resamples > 0:
+        counts = block_counts(sums.sizes["init_time"], block, resamples=resamples, seed=seed)
     tables = [_values(part, metrics, events=k > 0, counts=counts) for k, part in enumerate(parts)]
     names = sums["method"].values
-    each = [
-        [paired_difference(part, part.isel(method=k, drop=True)).p_value for k in range(len(names))]
-        for part in parts
-    ]
-    pairs = [xr.concat(against_one, "reference_method", **_JOIN) for against_one in each]
-    pair_p = xr.concat(pairs, "channel", **_JOIN).transpose("reference_method", *_ORDER[:-1])
-    tested = pair_p.values.reshape(*pair_p.shape[:2], -1)
-    pair_q = pair_p.copy(
-        data=np.reshape([[false_discovery(one) for one in row] for row in tested], pair_p.shape)
-    )
+    pair_p, pair_q = _pair_tests(parts)
     found = np.flatnonzero(names == against)
     p_value, q_value = (
         p.isel(reference_method=found[0]) if found.size else xr.full_like(p[0], np.nan)
@@ -259,14 +251,13 @@ def _summarise(
         (part.sel(statistic="weight", drop=True).isel(method=0, drop=True) > 0).sum("init_time")
         for part in parts
     ]
+    num_init = xr.concat(seen, "channel", **_JOIN).transpose("channel", "region", "lead_time")
     result = xr.concat(tables, "channel", **_JOIN).assign(
         p_value=p_value,
         q_value=q_value,
         pair_p_value=pair_p,
         pair_q_value=pair_q,
-        num_init=xr.concat(seen, "channel", **_JOIN)
-        .transpose("channel", "region", "lead_time")
-        .astype("int64"),
+        num_init=num_init.astype("int64"),
     )
     result = result.assign_coords(reference_method=names)
     return result.assign_attrs(
@@ -278,10 +269,24 @@ def _summarise(
     )
 
 
+def _pair_tests(parts: Sequence[xr.DataArray]) -> tuple[xr.DataArray, xr.DataArray]:
+    """Give p and q values of every method against every other."""
+    methods = range(parts[0].sizes["method"])
+    each = [
+        [paired_difference(part, part.isel(method=k, drop=True)).p_value for k in methods]
+        for part in parts
+    ]
+    pairs = [xr.concat(against_one, "reference_method", **_JOIN) for against_one in each]
+    p_value = xr.concat(pairs, "channel", **_JOIN).transpose("reference_method", *_ORDER[:-1])
+    tested = p_value.values.reshape(*p_value.shape[:2], -1)
+    adjusted = [[false_discovery(one) for one in row] for row in tested]
+    return p_value, p_value.copy(data=np.reshape(adjusted, p_value.shape))
+
+
 def _values(
     sums: xr.DataArray, metrics: Sequence[str], *, events: bool, counts: np.ndarray | None
 ) -> xr.Dataset:
-    """Metrics of the channels and their intervals; NaN for those that are not defined on these channels."""
+    """Metrics of the channels and their intervals; NaN where a metric is not defined on them."""
     means = area_means(sums)
     records = {m: find_metric(m) for m in metrics if is_event_metric(m) == events}
     functions = {m: record.compute for m, record in records.items() if record.compute is not None}
@@ -311,13 +316,11 @@ def _describe(result: xr.Dataset, lineup: Lineup) -> xr.Dataset:
     units = [str(lineup.observed[v].attrs.get("units", "")) for v in result["variable"].values]
     result = result.assign_coords(units=("channel", units), lead_time=times.lead)
     if times.dropped:
-        notices = [
-            (
-                f"{times.dropped} initial times dropped: not in all forecasts, not observed, or"
-                " with a valid time that is not observed"
-            ),
-            *notices,
-        ]
+        dropped = (
+            f"{times.dropped} initial times dropped: not in all forecasts, not observed, or with a"
+            " valid time that is not observed"
+        )
+        notices = [dropped, *notices]
     result.attrs |= {
         "dropped_init": times.dropped,
         "missing_valid_times": times.missing_valid,

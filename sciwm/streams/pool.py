@@ -208,7 +208,8 @@ def load_states(
         tasks = []
         for start, stop in edges.reshape(-1, 2).tolist():
             for a, b in rows(start, stop, step):
-                out = states.slot(0, place[a], place[a] + b - a)
+                first = int(place[a])
+                out = states.slot(0, first, first + b - a)
                 tasks.append(executor.submit(filler.fill, a, b, out))
         try:
             for task in tasks:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,7 @@ __all__ = ["DaskReader", "JoinedReader", "Part", "Reader", "SliceReader"]
 _WHOLE = 200_000
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What a stream reads states with, from several threads at once."""
 

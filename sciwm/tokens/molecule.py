@@ -1,5 +1,6 @@
 """A molecular configuration becomes one token per heavy atom."""
 
+import dask.array as da
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +14,9 @@ def _pairwise(positions: Float[Tensor, "*lead atom 3"]) -> Float[Tensor, "*lead 
     return difference.square().sum(-1).clamp_min(1e-12).sqrt()
 
 
-def fit_distances(positions: np.ndarray, *, block: int = 4096) -> tuple[np.ndarray, np.ndarray]:
+def fit_distances(
+    positions: np.ndarray | da.Array, *, block: int = 4096
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and spread of every interatomic distance over training frames.
 
     Parameters

@@ -63,10 +63,10 @@ def fourier_features(
 
 
 def solar_elevation(
-    year_phase: Float[Tensor, "..."],
-    day_phase: Float[Tensor, "..."],
+    year_phase: Float[Tensor, "*lead"],
+    day_phase: Float[Tensor, "*lead"],
     position: Float[Tensor, "token 3"],
-) -> Float[Tensor, "... token"]:
+) -> Float[Tensor, "*lead token"]:
     r"""Sine of the sun's elevation above each token, in [-1, 1].
 
     .. math:: \sin h = \sin\varphi \sin\delta + \cos\varphi \cos\delta \cos H, \qquad

@@ -22,7 +22,7 @@ __all__ = ["Checkpoints", "Health", "StopOnSignal", "measure"]
 
 
 class Health(L.Callback):
-    """Measure the latents on validation data every so often; stop on collapse or on a loss that is not a number.
+    """Measure the latents on validation data every so often, and stop what cannot go well.
 
     Parameters
     ----------
@@ -32,6 +32,13 @@ class Health(L.Callback):
         Takes one record of ``log.jsonl``.
     every : int
         Steps between measurements.
+
+    Raises
+    ------
+    CollapseError
+        In training, if the latents carry no information any more.
+    FloatingPointError
+        In training, if the loss is not a number.
     """
 
     def __init__(
@@ -74,24 +81,15 @@ class Health(L.Callback):
                 " train.learning_rate, or look for extreme values in the data with `sciwm check`;"
                 " the last healthy weights are in checkpoints/"
             )
-        self.record(
-            {
-                "step": step,
-                "split": "train",
-                **losses,
-                "seconds": round(time.monotonic() - self.started, 2),
-            }
-        )
+        record = {"step": step, "split": "train", **losses}
+        self.record(record | {"seconds": round(time.monotonic() - self.started, 2)})
         if due:
             self._measure(trainer, pl_module)
 
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, JEPAModule)
-        network = (
-            pl_module.average
-            if pl_module.config.train.average_decay and trainer.global_step
-            else pl_module.network
-        )
+        averaged = pl_module.config.train.average_decay and trainer.global_step
+        network = pl_module.average if averaged else pl_module.network
         found = measure(pl_module, network, self.batches())
         record = {"step": trainer.global_step, "split": "validation", **found}
         self.record(record | {"seconds": round(time.monotonic() - self.started, 2)})
@@ -101,7 +99,23 @@ class Health(L.Callback):
 
 
 def measure(module: JEPAModule, network: Network, batches: Iterable[Batch]) -> dict[str, float]:
-    """Losses of a network on validation batches, the health of its latents, and what a linear readout sees in them."""
+    """Losses of a network on validation batches, and the health of its latents.
+
+    Parameters
+    ----------
+    module : JEPAModule
+        Computes the losses.
+    network : JEPA or Twin
+        The module's own, or the average of its weights.
+    batches : iterable of Batch
+        Of the validation block.
+
+    Returns
+    -------
+    dict
+        Losses, what `latent_health` gives, and ``probe_r2``: the R² of a linear readout of a
+        token's cells from its latent. It is measured on held-out states; 1 is perfect.
+    """
     was_training = network.training
     network.eval()
     losses: list[dict[str, Tensor]] = []
@@ -117,30 +131,29 @@ def measure(module: JEPAModule, network: Network, batches: Iterable[Batch]) -> d
             fields.append(module.tokenizer.patches(batch.values[:, 0]).float().cpu())
     network.train(was_training)
     states, cells = torch.cat(latents), torch.cat(fields)
-    # Each token against its own mean: what differs between places only is not information about the
-    # state.
+    # Each token against its own mean: differences between places tell nothing about the state.
     health = latent_health((states - states.mean(0)).flatten(0, 1))
     means = {k: float(torch.stack([x[k].cpu() for x in losses]).mean()) for k in losses[0]}
     return {**means, **health, "probe_r2": _probe_r2(states, cells)}
 
 
 def _probe_r2(latents: Tensor, cells: Tensor) -> float:
-    """Share of the variance of a token's cells that a linear readout of its latent explains, on held-out states; 1 is perfect."""
+    """Share of the variance of a token's cells that a linear readout of its latent explains.
+
+    It is fitted on one half of the states and scored on the other.
+    """
     half = len(latents) // 2
     if half == 0:
         return math.nan
-    moments = [
-        Moments.zeros(groups=1, features=latents.shape[-1], targets=cells.shape[-1])
-        for _ in range(2)
-    ]
-    for part, rows in zip(moments, (slice(0, half), slice(half, None)), strict=True):
-        part.add(
-            latents[rows].flatten(0, 1)[:, None],
-            (cells - cells.mean(0))[rows].flatten(0, 1)[:, None],
-        )
-    (ridge,) = fit_ridge(moments[0], [1e-2])
-    variance = (moments[1].yy / moments[1].count - (moments[1].y / moments[1].count).square()).sum()
-    return float(1 - ridge.squared_error(moments[1]).sum() / variance)
+    sizes = {"groups": 1, "features": latents.shape[-1], "targets": cells.shape[-1]}
+    fitting, scoring = Moments.zeros(**sizes), Moments.zeros(**sizes)
+    anomalies = cells - cells.mean(0)
+    for part, rows in ((fitting, slice(0, half)), (scoring, slice(half, None))):
+        x, y = (values[rows].flatten(0, 1)[:, None] for values in (latents, anomalies))
+        part.add(x, y)
+    (ridge,) = fit_ridge(fitting, [1e-2])
+    variance = (scoring.yy / scoring.count - (scoring.y / scoring.count).square()).sum()
+    return float(1 - ridge.squared_error(scoring).sum() / variance)
 
 
 class Checkpoints(L.Callback):
@@ -148,6 +161,13 @@ class Checkpoints(L.Callback):
 
     A half-written checkpoint never replaces a whole one, nor does one after a loss that is not a
     number.
+
+    Parameters
+    ----------
+    path : Path
+        Of ``last.ckpt``; its folder is made if it does not exist.
+    every : int
+        Steps between checkpoints.
     """
 
     def __init__(self, *, path: Path, every: int) -> None:
@@ -184,7 +204,10 @@ class Checkpoints(L.Callback):
 
 
 class StopOnSignal(L.Callback):
-    """Ctrl-C ends the training after the step under way, with a checkpoint; a second one ends it at once."""
+    """Ctrl-C ends the training after the step under way, with a checkpoint.
+
+    A second one ends it at once.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -211,7 +234,7 @@ class StopOnSignal(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop if asked to; on several devices after the same step on all of them, whichever got the signal first."""
+        """Stop if asked to; on several devices, all stop after the same step."""
         if trainer.world_size > 1:
             self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
         trainer.should_stop = trainer.should_stop or self.asked

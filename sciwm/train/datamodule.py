@@ -17,11 +17,11 @@ __all__ = ["DataModule", "ValidationBatches"]
 
 
 class DataModule(lightning.LightningDataModule):
-    """Training and validation batches of a training store, or of anything else that `sciwm.streams.open` reads.
+    """Training and validation batches of a training store, or of what `sciwm.streams.open` reads.
 
-    A resumed run goes on with the very next batch, also on another number of devices: the
-    checkpoint holds the stream's state after the trainer's ``global_step`` times
-    ``accumulate_grad_batches`` batches, not after those read ahead. (This presumes one optimizer.)
+    A resumed run goes on with the very next batch, also on another number of devices. The
+    checkpoint holds the stream's state after the batches used by the trainer, not after those read
+    ahead. With one optimizer, ``global_step`` times ``accumulate_grad_batches`` are used.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class DataModule(lightning.LightningDataModule):
     window : int
         States per window: history and rollout together.
     lead_steps : sequence of int
-        Strides drawn for the windows.
+        Strides drawn for the windows, in time steps.
     batch_size : int
         Windows per step and device.
     seed : int
@@ -56,12 +56,18 @@ class DataModule(lightning.LightningDataModule):
         self._state: dict[str, Any] | None = None
 
     def train_dataloader(self) -> "TrainBatches":
-        """Batches without end, from the one that the trainer needs next; iterated in one process, read in threads."""
+        """Batches without end, from the one that the trainer needs next.
+
+        They are iterated in one process and read in threads.
+        """
         self._train = TrainBatches(self._stream("train"), self.trainer, self._state)
         return self._train
 
     def val_dataloader(self) -> Any:
-        """All validation batches in a fixed shuffled order, so that the first few are representative; none without such a block."""
+        """All validation batches; none without such a block.
+
+        Their order is shuffled and fixed, so that the first few are representative.
+        """
         data = self.data
         if isinstance(data, str | Path) and is_training_store(data):
             if not np.any(open_training_store(data)["split"].values == LABELS["validation"]):
@@ -119,11 +125,9 @@ class TrainBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """The stream's state after the batches that the trainer has used."""
-        step = (
-            int(self._trainer.global_step * self._trainer.accumulate_grad_batches)
-            if self._trainer
-            else 0
-        )
+        trainer, step = self._trainer, 0
+        if trainer:
+            step = int(trainer.global_step * trainer.accumulate_grad_batches)
         return {"step": step, "stream": self._source.state_after(max(0, step - self._step_then))}
 
 

@@ -78,12 +78,10 @@ def build_world(
         )
         if "static" in ds:
             planes = np.repeat(ds["static"].values[:, None], tokenizer.num_channels, axis=1)
-            cells = tokenizer.patches(torch.ones(1, tokenizer.num_channels, *tokenizer.shape)).sum(
-                -1
-            )  # without padding
-            static = (
-                tokenizer.patches(torch.from_numpy(planes).float()).sum(-1) / cells
-            ).T.contiguous()
+            ones = torch.ones(1, tokenizer.num_channels, *tokenizer.shape)
+            cells = tokenizer.patches(ones).sum(-1)  # without padding
+            sums = tokenizer.patches(torch.from_numpy(planes).float()).sum(-1)
+            static = (sums / cells).T.contiguous()
     else:
         statistics = None
         mean, spread = fit_distances(ds["state"].isel(time=split == 0).data)
@@ -136,11 +134,11 @@ def fit_world(
 ) -> bool:
     """Train ``world.network`` in place, going on from ``checkpoints/last.ckpt`` if there is one.
 
-    Ctrl-C finishes the step under way and writes a checkpoint. The resumed training ends with the
-    same weights, bit for bit, as an unbroken one with the same number of threads.
+    Ctrl-C finishes the step under way and writes a checkpoint. With the same number of threads, a
+    resumed training ends with the weights of an unbroken one, bit for bit.
 
-    With ``train.devices`` above 1 the program that called this is started again for every further
-    device; those end here (`SystemExit`).
+    With ``train.devices`` above 1, the calling program is started again for every further device.
+    Those programs end here (`SystemExit`).
 
     Parameters
     ----------
@@ -160,7 +158,7 @@ def fit_world(
     Returns
     -------
     bool
-        False when the training was interrupted and can be gone on with.
+        False when the training was interrupted; the next call goes on with it.
 
     Raises
     ------
@@ -216,12 +214,21 @@ def fit_world(
 
 
 def is_first_process() -> bool:
-    """Whether this is the program that was started by the user, not one that Lightning started for another device."""
+    """Whether the user started this program, not Lightning for another device."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def measure_world(world: WorldModel, store: str | Path, config: Config) -> dict[str, float]:
     """What ``log.jsonl`` says at a validation, of a world model as it is.
+
+    Parameters
+    ----------
+    world : WorldModel
+        Trained or untrained.
+    store : path
+        Training store.
+    config : Config
+        What ``world`` was built with.
 
     Returns
     -------

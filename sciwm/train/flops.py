@@ -19,10 +19,11 @@ __all__ = ["count_flops", "step_flops", "train_flops"]
 
 
 def count_flops(loss: Callable[[], Tensor]) -> int:
-    """Floating-point operations of the matrix products behind a loss and its gradient; a product and a sum count as two.
+    """Floating-point operations of the matrix products behind a loss and its gradient.
 
-    Elementwise work (norms, activations, the optimiser) is not counted. Attention is counted as the
-    two products it is, without causal or padding savings, whatever kernel would run it.
+    A product and a sum count as two. Elementwise work (norms, activations, the optimiser) is not
+    counted. Attention counts as the two products it is, without causal or padding savings, whatever
+    kernel would run it.
 
     Parameters
     ----------
@@ -31,10 +32,10 @@ def count_flops(loss: Callable[[], Tensor]) -> int:
 
     Examples
     --------
+    Forward and the gradient of the weights, 2 · (2 · 7 · 3 · 5):
+
     >>> layer = torch.nn.Linear(3, 5)
-    >>> count_flops(
-    ...     lambda: layer(torch.ones(7, 3)).sum()
-    ... )  # forward and the weights' gradient: 2 * (2 * 7 * 3 * 5)
+    >>> count_flops(lambda: layer(torch.ones(7, 3)).sum())
     420
     """
     # The fused kernels of a CPU are unknown to the counter: it would count no attention at all.
@@ -46,7 +47,7 @@ def count_flops(loss: Callable[[], Tensor]) -> int:
 def step_flops(
     world: WorldModel, store: str | Path, config: Config, *, rollout: int | None = None
 ) -> int:
-    """Floating-point operations of one optimiser step, measured on the first batch of a training store.
+    """Floating-point operations of one optimiser step, on the first batch of a training store.
 
     Parameters
     ----------
@@ -64,7 +65,9 @@ def step_flops(
 
 
 def train_flops(world: WorldModel, store: str | Path, config: Config) -> int:
-    """Floating-point operations of all steps of a training, of which ``objective.curriculum`` makes some shorter.
+    """Floating-point operations of all steps of a training.
+
+    Steps that ``objective.curriculum`` makes shorter count as such.
 
     Parameters
     ----------

@@ -30,7 +30,14 @@ _LEAST = 1e-3  # scatter of a loss that hardly changes, as a part of it
 
 
 def rollout_at(step: int, config: Config) -> int:
-    """States predicted in sequence at a step of the training, counted from 0; see ``objective.curriculum``.
+    """States predicted in sequence at a step of the training; see ``objective.curriculum``.
+
+    Parameters
+    ----------
+    step : int
+        Counted from 0.
+    config : Config
+        With the longest rollout and the number of steps.
 
     Examples
     --------
@@ -41,21 +48,18 @@ def rollout_at(step: int, config: Config) -> int:
     >>> [rollout_at(step, config) for step in (0, 19, 20, 59, 60, 99)]
     [1, 1, 2, 3, 4, 4]
     """
-    stage = config.objective.curriculum * config.train.steps / config.objective.rollout
-    return (
-        config.objective.rollout
-        if not stage
-        else min(config.objective.rollout, 1 + int(step / stage))
-    )
+    rollout = config.objective.rollout
+    stage = config.objective.curriculum * config.train.steps / rollout
+    return min(rollout, 1 + int(step / stage)) if stage else rollout
 
 
 class JEPAModule(L.LightningModule):
     """Trains ``world.network`` and keeps a moving average of its weights.
 
-    Every step draws its randomness (noise, masks, dropout, directions) from a seed made of
-    ``config.seed`` and the step's number, so that a resumed training goes on exactly as an unbroken
-    one would, wherever it was stopped. Steps whose loss leaps up are skipped; ``skipped`` counts
-    them.
+    Every step draws noise, masks, dropout and directions from a seed of its own. That is made of
+    ``config.seed`` and the step's number, so a resumed training goes on exactly as an unbroken one.
+
+    Steps whose loss leaps up are skipped, as in V-JEPA 2.1; ``skipped`` counts them.
 
     Parameters
     ----------
@@ -63,6 +67,11 @@ class JEPAModule(L.LightningModule):
         Freshly built.
     config : Config
         What it was built with.
+
+    Raises
+    ------
+    ValueError
+        If the precision is float16, whose scaled gradients cannot be clipped here.
     """
 
     def __init__(self, world: WorldModel, config: Config) -> None:
@@ -85,12 +94,22 @@ class JEPAModule(L.LightningModule):
     def losses(
         self, network: Network, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0
     ) -> dict[str, Tensor]:
-        """Prediction error and regulariser (or reconstruction error) of a batch."""
-        values = (
-            batch.values + noise * torch.randn_like(batch.values) * batch.valid
-            if noise
-            else batch.values
-        )
+        """Losses of a batch, as the network gives them.
+
+        Parameters
+        ----------
+        network : JEPA or Twin
+            The module's own, or the average of its weights.
+        batch : Batch
+            Windows of states: standardized, or positions of a molecule in nm.
+        noise : float
+            Standard deviation of the noise added to the input, in units of ``batch.values``.
+        mask_ratio : float
+            Fraction of the context's tokens that is hidden from the encoder, in [0, 1).
+        """
+        values = batch.values
+        if noise:
+            values = values + noise * torch.randn_like(values) * batch.valid
         features, valid = self.world.tokenize(values, batch.valid)
         visible, record = None, OBJECTIVES[network.objective.kind]
         if record.hides_states:
@@ -99,10 +118,8 @@ class JEPAModule(L.LightningModule):
             ratio = self.config.objective.mask_ratio
             visible = random_mask(tokens, batch=states, ratio=ratio).to(features.device)
         elif mask_ratio:
-            states = len(batch) * network.history
-            visible = block_mask(self.tokenizer.position.cpu(), batch=states, ratio=mask_ratio).to(
-                features.device
-            )
+            states, position = len(batch) * network.history, self.tokenizer.position.cpu()
+            visible = block_mask(position, batch=states, ratio=mask_ratio).to(features.device)
         known: dict[str, Any] = {
             "condition": batch.condition,
             "lead_steps": batch.lead_steps.float(),
@@ -116,45 +133,43 @@ class JEPAModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        # The same on every rank would be the same noise, masks and dropout on every part of the
-        # batch.
-        torch.manual_seed(
-            hash(
-                (
-                    self.config.seed,
-                    self.global_step,
-                    *([self.global_rank] if self.global_rank else []),
-                )
-            )
-            % 2**63
-        )
+        # One seed for all ranks would give every part of the batch the same noise and dropout.
+        rank = [self.global_rank] if self.global_rank else []
+        torch.manual_seed(hash((self.config.seed, self.global_step, *rank)) % 2**63)
         objective = self.config.objective
         batch = self.cut(batch, rollout_at(self.global_step, self.config))
-        losses = self.losses(
-            self.network, batch, noise=self.noise_of(batch), mask_ratio=objective.mask_ratio
-        )
-        self.log_dict(
-            {f"train/{k}": v.detach() for k, v in losses.items()}
-            | {"train/skipped": float(self.skipped)},
-            prog_bar=False,
-        )
+        noise, ratio = self.noise_of(batch), objective.mask_ratio
+        losses = self.losses(self.network, batch, noise=noise, mask_ratio=ratio)
+        logged = {f"train/{k}": v.detach() for k, v in losses.items()}
+        self.log_dict(logged | {"train/skipped": float(self.skipped)}, prog_bar=False)
         self._loss = losses["loss"].detach()
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 
     def cut(self, batch: Batch, rollout: int) -> Batch:
-        """Windows that end with the last predicted state; whole for the masked autoencoder, which predicts none and fills in all."""
+        """Windows that end with the last predicted state.
+
+        The masked autoencoder predicts none and fills in all: its windows stay whole.
+
+        Parameters
+        ----------
+        batch : Batch
+            Windows for the longest rollout.
+        rollout : int
+            States predicted in sequence.
+        """
         predicts = isinstance(self.network, JEPA) or self.network.has_dynamics
         return batch.head(self.network.history + rollout) if predicts else batch
 
     def noise_of(self, batch: Batch) -> float:
-        """Input noise in the units of ``batch.values``: of a molecule, in units of the spread of its distances."""
+        """Input noise in the units of ``batch.values``.
+
+        For molecules, ``objective.input_noise`` counts in spreads of the distances between atoms.
+        """
         noise = self.config.objective.input_noise
-        return (
-            noise * float(self.tokenizer.spread.median())
-            if isinstance(self.tokenizer, MoleculeTokenizer)
-            else noise
-        )
+        if isinstance(self.tokenizer, MoleculeTokenizer):
+            noise = noise * float(self.tokenizer.spread.median())
+        return noise
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -177,10 +192,11 @@ class JEPAModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Limit the gradient's norm here: Lightning refuses to for a fused optimiser in mixed precision, though bfloat16 has no scaling.
+        """Limit the norm of the gradient.
 
-        After a leap of the loss there is no gradient at all: the optimiser then leaves weights and
-        its own averages as they are.
+        Lightning refuses to for a fused optimiser in mixed precision, though bfloat16 has no
+        scaling. After a leap of the loss there is no gradient at all. The optimiser then leaves
+        weights and its own averages as they are.
         """
         if self._leaps(float(total_over_ranks(self._loss)) / num_ranks()):
             self.skipped += 1
@@ -189,9 +205,10 @@ class JEPAModule(L.LightningModule):
             nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
 
     def _leaps(self, loss: float) -> bool:
-        """Whether a loss is far above the last ones. It counts as one of them from now on, so a new level is taken after five steps.
+        """Whether a loss is far above the last ones.
 
-        One that is not finite is no leap: it stops the training, which is the business of `Health`.
+        It counts as one of them from now on, so a new level is taken after five steps. One that is
+        not finite is no leap: it stops the training, which is the business of `Health`.
         """
         if not math.isfinite(loss):
             return False
@@ -212,23 +229,29 @@ class JEPAModule(L.LightningModule):
         self.skipped = checkpoint.get("skipped", 0)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with linear warm-up and cosine decay; no decay of weights on biases, norms and embeddings."""
+        """AdamW with linear warm-up and cosine decay of the learning rate.
+
+        Weights decay, but for biases, norms and the stand-in for hidden tokens.
+
+        References
+        ----------
+        Loshchilov & Hutter 2019, arXiv:1711.05101.
+        """
         settings = self.config.train
         trained = [p for p in self.network.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True
-        )
+        rate, betas = settings.learning_rate, (0.9, 0.95)
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
         warm = max(1, round(settings.warmup * settings.steps))
 
-        def rate(step: int) -> float:
+        def factor(step: int) -> float:
             done = min(1.0, max(0.0, (step - warm) / max(1, settings.steps - warm)))
             return min((step + 1) / warm, 1e-3 + 0.5 * (1 + math.cos(math.pi * done)))
 
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

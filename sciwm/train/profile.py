@@ -50,7 +50,7 @@ class Profile:
 
     @property
     def utilization(self) -> float:
-        """Model FLOP utilisation against what the machine reaches in one large matrix product; 1 is perfect."""
+        """Model FLOP utilisation against one large matrix product of this machine; 1 is perfect."""
         return self.flops / self.seconds / self.peak
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class _Clock(L.Callback):
 
 
 def profile_training(world: WorldModel, store: str | Path, config: Config) -> Profile:
-    """Take some steps of the very training that the configuration asks for, on one device, and time them.
+    """Take and time some steps of the training that a configuration asks for, on one device.
 
     Parameters
     ----------
@@ -119,19 +119,14 @@ def profile_training(world: WorldModel, store: str | Path, config: Config) -> Pr
         )
         trainer.fit(module, datamodule=data)
     device = trainer.strategy.root_device
-    took = [end - start for start, end in zip(clock.starts, clock.ends, strict=True)][_WARM:]
-    waited = [start - end for start, end in zip(clock.starts[1:], clock.ends, strict=False)][
-        _WARM - 1 :
-    ]
+    starts, ends = clock.starts[_WARM:], clock.ends[_WARM - 1 :]
+    took = statistics.median(e - s for s, e in zip(starts, ends[1:], strict=True))
+    waited = statistics.median(s - e for s, e in zip(starts, ends[:-1], strict=True))
     dtype = _TYPES.get(config.train.precision.partition("-")[0], torch.float32)
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type}, {torch.get_num_threads()} thread(s)"
-    )
-    return Profile(
-        flops, statistics.median(took), statistics.median(waited), matmul_rate(device, dtype), name
-    )
+    name = f"{device.type}, {torch.get_num_threads()} thread(s)"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return Profile(flops, took, waited, matmul_rate(device, dtype), name)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

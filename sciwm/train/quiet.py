@@ -1,4 +1,4 @@
-"""Lightning without its notes about devices and tips, which say nothing that a user of sciwm can act on."""
+"""Lightning without notes and tips that a user of sciwm can do nothing about."""
 
 import logging
 import warnings

@@ -11,7 +11,7 @@ __all__ = ["epoch_of", "training_data"]
 
 
 def training_data(store: str | Path, config: Config) -> DataModule:
-    """Batches for a trainer."""
+    """Batches of a training store for a trainer, as a configuration asks for them."""
     return DataModule(store, seed=config.seed, **_settings(config))
 
 

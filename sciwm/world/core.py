@@ -50,8 +50,8 @@ class Core:
     missing : {"error", "mask"}
         What becomes of NaNs in the states: refused, or masked.
     readouts : dict
-        Ridges by name: ``residual``, ``latent``, of a twin that forecasts pixels also its
-        ``decoder``, of a model with noise the ``spread``. Empty before probing.
+        Ridges by name: ``residual`` and ``latent``. A twin that forecasts pixels also has its
+        ``decoder``, a model with noise the ``spread``. Empty before probing.
     about : dict
         Where it comes from: split dates, versions, fingerprint of the data, configuration.
     """
@@ -86,7 +86,7 @@ class Core:
     def tokenize(
         self, values: Float[Tensor, "batch time *state"], valid: Bool[Tensor, "batch time *state"]
     ) -> tuple[Float[Tensor, "batch time token feature"], Bool[Tensor, "batch time token"] | None]:
-        """Token features, and which tokens hold data; None when all do."""
+        """Token features of standardized states, and which tokens hold data; None when all do."""
         features, valid_tokens = self.tokenizer(values, valid)
         return features, None if bool(valid_tokens.all()) else valid_tokens
 
@@ -102,7 +102,10 @@ class Core:
     def local_conditions(
         self, condition: Float[Tensor, "... condition"]
     ) -> Float[Tensor, "... token local"] | None:
-        """Static fields and, for steps below a day, the sun's elevation, of every token at the times of ``condition``."""
+        """What is known of every token at the times of ``condition``; None when nothing is.
+
+        That is static fields and, for steps below a day, the sine of the sun's elevation.
+        """
         parts = []
         lead, tokens = condition.shape[:-1], self.tokenizer.num_tokens
         if self.static.shape[-1]:
@@ -114,12 +117,23 @@ class Core:
         return torch.cat(parts, dim=-1) if parts else None
 
     def states(self, ds: xr.Dataset) -> xr.DataArray:
-        """Standardized states of a canonical Dataset, lazily: ``(time, channel, latitude, longitude)`` or ``(time, atom, xyz)``.
+        """Standardized states of a canonical Dataset, lazily.
+
+        Parameters
+        ----------
+        ds : Dataset
+            From `sciwm.open_dataset`.
+
+        Returns
+        -------
+        DataArray
+            ``(time, channel, latitude, longitude)``, unitless; of a molecule the positions
+            ``(time, atom, xyz)`` in nm.
 
         Raises
         ------
         ValueError
-            If variables, grid, atoms or time step are not those of the training data; the message
+            If variables, grid, atoms or time step are not those of the training data. The message
             names what differs.
         """
         step = infer_step(ds["time"])
@@ -142,13 +156,21 @@ class Core:
         return ds["positions"].transpose("time", "atom", "xyz")
 
     def series(self, ds: xr.Dataset, targets: Sequence[str]) -> Float[Tensor, "time column"] | None:
-        """Anomalies of the scalar series read out; None when there are none."""
+        """Anomalies of the scalar series read out, in their units; None when there are none.
+
+        Parameters
+        ----------
+        ds : Dataset
+            Canonical.
+        targets : sequence of str
+            See `sciwm.readout.targets.target_series`.
+        """
         if self.series_climatology is None or not targets:
             return None
         return torch.from_numpy(self.series_columns(as_components(target_series(ds, targets))))
 
     def series_columns(self, observed: xr.Dataset) -> np.ndarray:
-        """Departures of series from their climatology, side by side, ``[time, column]``, float32."""
+        """Departures of series from their climatology as columns, ``[time, column]``, float32."""
         assert self.series_climatology is not None
         mean = self.series_climatology.at(observed["time"])
         columns = [
@@ -169,6 +191,19 @@ def build_network(
     """Build an untrained network that fits the tokens.
 
     Encoder and predictor depend on sizes and seed alone, not on the objective.
+
+    Parameters
+    ----------
+    tokenizer : GridTokenizer or MoleculeTokenizer
+        Gives the number, position and width of the tokens.
+    sizes : Sizes
+        Of encoder and predictor.
+    objective : Objective
+        A JEPA's, or that of a twin.
+    condition_dim, local_dim : int
+        Widths of a time's conditions, and of a token's conditions at a time.
+    seed : int
+        Of the first weights; the global random numbers are left as they were.
     """
     molecule = isinstance(tokenizer, MoleculeTokenizer)
     position = tokenizer.position if molecule else fourier_features(tokenizer.position)

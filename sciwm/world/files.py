@@ -1,4 +1,4 @@
-"""World models on disk: safetensors for numbers, JSON for everything else. Loading executes no code."""
+"""World models on disk: safetensors for numbers, JSON for the rest. Loading executes no code."""
 
 import dataclasses
 import json
@@ -67,10 +67,8 @@ def save_world(world: Core, folder: Path) -> list[Path]:
         "about": world.about,
     }
     if isinstance(world.tokenizer, MoleculeTokenizer):
-        tensors |= {
-            "tokenizer.mean": world.tokenizer.mean,
-            "tokenizer.spread": world.tokenizer.spread,
-        }
+        tensors["tokenizer.mean"] = world.tokenizer.mean
+        tensors["tokenizer.spread"] = world.tokenizer.spread
     else:
         about["patch_size"] = list(world.tokenizer.patch_size)
     for name, part in (("statistics", world.statistics), ("series", world.series_climatology)):
@@ -91,10 +89,10 @@ def save_readouts(world: Core, folder: Path) -> Path:
         for k, v in readouts.tensors().items()
     }
     one = next(iter(world.readouts.values()))
-    seen = {name: getattr(one, name) for name in ("lead_steps", "scope", "halo", "targets")}
+    common = {name: getattr(one, name) for name in ("lead_steps", "scope", "halo", "targets")}
     notes = {
         "format": str(_FORMAT),
-        "readouts": json.dumps(seen),
+        "readouts": json.dumps(common),
         "kinds": json.dumps(list(world.readouts)),
     }
     path = folder / _PROBES
@@ -103,7 +101,15 @@ def save_readouts(world: Core, folder: Path) -> Path:
 
 
 def read_world(folder: Path) -> dict[str, Any]:
-    """Read what `save_world` wrote: the parts of a `sciwm.world.core.Core` by name."""
+    """Read what `save_world` wrote: the parts of a `sciwm.world.core.Core` by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing. The message says which verb writes it.
+    ValueError
+        If the files are damaged, do not belong together, or are in another format.
+    """
     description, weights = folder / _DESCRIPTION, folder / _WEIGHTS
     for file in (description, weights):
         if not file.exists():
@@ -176,8 +182,8 @@ def _read_readouts(path: Path) -> dict[str, Readouts]:
             f"got {path} in format {notes.get('format')!r}, expected {_FORMAT}: run `sciwm probe`"
             " again"
         )
-    kinds, seen = json.loads(notes["kinds"]), json.loads(notes["readouts"])
-    return {kind: Readouts.from_tensors(_part(numbers, f"{kind}."), **seen) for kind in kinds}
+    kinds, common = json.loads(notes["kinds"]), json.loads(notes["readouts"])
+    return {kind: Readouts.from_tensors(_part(numbers, f"{kind}."), **common) for kind in kinds}
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -240,9 +246,8 @@ def _unpack(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> xr.Datas
     data: dict[str, Any] = {}
     coords: dict[str, Any] = {}
     for name, entry in about["variables"].items():
-        values = (
-            np.array(entry["values"], dtype=object) if "values" in entry else tensors[name].numpy()
-        )
+        texts = entry.get("values")
+        values = tensors[name].numpy() if texts is None else np.array(texts, dtype=object)
         (coords if entry["coord"] else data)[name] = (tuple(entry["dims"]), values, entry["attrs"])
     return xr.Dataset(data, coords, attrs=about["attrs"])
 

@@ -1,4 +1,4 @@
-"""World models on the Hugging Face Hub: the same files as in a folder, so that loading them executes no code either."""
+"""World models on the Hugging Face Hub: the same files as in a folder, and none holds code."""
 
 import re
 import tempfile
@@ -16,14 +16,17 @@ _PREFIX = "hf://"
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text is the id of a model on the Hub: ``hf://owner/name``, or ``owner/name`` where there is no folder ``owner``."""
+    """Whether a text is the id of a model on the Hub.
+
+    That is ``hf://owner/name``, or ``owner/name`` where there is no folder ``owner``.
+    """
     if text.startswith(_PREFIX):
         return True
     return _ID.fullmatch(text) is not None and not Path(text).parent.exists()
 
 
 def download(hub_id: str, *, revision: str | None = None) -> Path:
-    """Return a local folder with the files of a model; what the Hub's cache has is not fetched again.
+    """Fetch the files of a model, but for those that the Hub's cache has.
 
     Parameters
     ----------
@@ -32,10 +35,19 @@ def download(hub_id: str, *, revision: str | None = None) -> Path:
     revision : str, optional
         Branch, tag or commit; default the main branch.
 
+    Returns
+    -------
+    Path
+        Local folder with the files.
+
     Raises
     ------
     FileNotFoundError
         If the Hub has no such model, or it cannot be reached and the cache does not have it.
+    ValueError
+        If ``hub_id`` is not ``owner/name``.
+    ImportError
+        Without huggingface_hub.
     """
     hub = _client(hub_id)
     name = hub_id.removeprefix(_PREFIX)
@@ -74,13 +86,13 @@ def upload(
 
 
 def _card(world: Core, name: str) -> str:
-    verbs = "forecasts" if world.readouts else "encodes"
+    does, kind = "forecasts" if world.readouts else "encodes", world.network.objective.kind
     return (
         "---\nlibrary_name: sciwm\ntags: [sciwm, jepa, world-model, time-series]\n---\n"
         f"# {name.rpartition('/')[2]}\n\n"
         f"A world model of [sciwm](https://pypi.org/project/sciwm/) {sciwm.__version__}, objective"
-        f" `{world.network.objective.kind}`, which "
-        f"{verbs} states at steps of {world.step}. `model.json` holds its whole configuration.\n\n"
+        f" `{kind}`, which {does} states at steps of {world.step}."
+        " `model.json` holds its whole configuration.\n\n"
         f'```python\nimport sciwm\n\nworld = sciwm.load("{name}")\n```\n'
     )
 

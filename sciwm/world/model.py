@@ -43,8 +43,13 @@ class WorldModel(Core):
         Returns
         -------
         DataArray
-            ``latents (time, token, latent)``, float32, with ``time`` and, for grids,
-            ``token_latitude`` and ``token_longitude``.
+            ``latents (time, token, latent)``, float32, unitless. Coordinates are ``time`` and, for
+            grids, ``token_latitude`` and ``token_longitude`` in degrees; for molecules ``atom``.
+
+        Raises
+        ------
+        ValueError
+            If variables, grid, atoms or time step are not those of the training data.
         """
         state = self.states(ds)
         self.network.eval()
@@ -86,19 +91,19 @@ class WorldModel(Core):
         Parameters
         ----------
         ds : Dataset
-            Canonical; must hold the initial times and the states before them that make up their
+            Canonical. It must hold the initial times and the states before them that make up their
             context.
         init_times : array of times, optional
             All that have a context by default.
         lead_times : list of str or array, optional
-            Some of the leads that readouts were fitted for, which is the default: ``["24 hours"]``
-            or as in `Step.lead_times`.
+            Some of the leads that readouts were fitted for: ``["24 hours"]``, or as in
+            `Step.lead_times`. All of them by default.
         readout : {"residual", "latent", "decoder"}
-            Whether the readout also sees the states of the context, or predicted latents alone; or
-            the head a twin was trained with.
+            ``residual`` reads predicted latents and the states of the context, ``latent`` predicted
+            latents alone. ``decoder`` is the head that a twin was trained with.
         members : int
             Members of an ensemble around the residual readout, of a model trained with
-            ``model.noise_dim``; 0 makes one forecast. The same initial time of the same data has
+            ``model.noise_dim``. 0 makes one forecast. The same initial time of the same data has
             the same members every time.
         batch_size : int
             Rollouts in memory at once.
@@ -106,15 +111,15 @@ class WorldModel(Core):
         Returns
         -------
         Dataset
-            ``(init_time, lead_time, [number], [level], latitude, longitude)`` in physical units,
-            canonical names; scalar series ``(init_time, lead_time, [number], [component])``. NaN
-            where the training data were always missing, and in series that are missing in the
-            context.
+            Fields ``(init_time, lead_time, [number], [level], latitude, longitude)`` and scalar
+            series ``(init_time, lead_time, [number], [component])``, in the units of the data. NaN
+            where the training data were always missing, and in series missing in the context.
 
         Raises
         ------
         ValueError
-            If an initial time is absent or lacks its context, or a lead has no readout.
+            If an initial time is absent or lacks its context, or a lead has no readout. Also if the
+            data are not like those of the training.
         """
         wanted = "ensemble" if members else readout
         batches = self.forecast_batches(
@@ -129,10 +134,22 @@ class WorldModel(Core):
         return xr.concat(parts, dim="init_time", join="exact") if len(parts) > 1 else parts[0]
 
     def positions(self, ds: xr.Dataset, init_times: Any = None) -> np.ndarray:
-        """Positions on the time axis of initial times, all that have a full context by default."""
-        segment = (
-            ds["segment"].values if "segment" in ds.coords else np.zeros(ds.sizes["time"], int)
-        )
+        """Positions on the time axis of initial times, in increasing order.
+
+        Parameters
+        ----------
+        ds : Dataset
+            Canonical.
+        init_times : array of times, optional
+            All that have a full context by default.
+
+        Raises
+        ------
+        ValueError
+            If an initial time is absent or lacks its context, or if times repeat in the data.
+        """
+        alone = np.zeros(ds.sizes["time"], int)
+        segment = ds["segment"].values if "segment" in ds.coords else alone
         able = initial_positions(segment, history=self.network.history, strides=self.strides)
         if init_times is None:
             if not len(able):
@@ -150,16 +167,13 @@ class WorldModel(Core):
                 " times that name one state each: take one trajectory first,"
                 " ds.isel(time=ds.segment == 0)"
             )
-        found = np.array(
-            [position.get(t, -1) for t in wanted.astype(ds["time"].dtype).tolist()], dtype=np.int64
-        )
+        asked = wanted.astype(ds["time"].dtype).tolist()
+        found = np.array([position.get(t, -1) for t in asked], dtype=np.int64)
         bad = (found < 0) | ~np.isin(found, able)
         if bad.any():
-            why = (
-                "it is not in the data"
-                if found[bad][0] < 0
-                else "the states before it that make up its context are not in the data"
-            )
+            why = "the states before it that make up its context are not in the data"
+            if found[bad][0] < 0:
+                why = "it is not in the data"
             raise ValueError(
                 f"got initial time {wanted[bad][0]}, which cannot be started from: {why}"
                 f" ({bad.sum()} such of {len(wanted)})"
@@ -167,18 +181,25 @@ class WorldModel(Core):
         return np.sort(found)
 
     def lead_positions(self, readouts: Readouts, lead_times: Any = None) -> list[int]:
-        """Positions of lead times among those of the readouts."""
+        """Positions of lead times among those of the readouts.
+
+        Parameters
+        ----------
+        readouts : Readouts
+            Fitted for some leads.
+        lead_times : str, list of str or array, optional
+            As `forecast` takes them; all leads of the readouts by default.
+
+        Raises
+        ------
+        ValueError
+            If a lead has no readout.
+        """
         if lead_times is None:
             return list(range(len(readouts.lead_steps)))
         texts = [lead_times] if isinstance(lead_times, str) else lead_times
-        steps = [
-            (
-                int(self.step.steps(lead))
-                if isinstance(lead, str)
-                else int(self.step.steps(np.asarray(lead)))
-            )
-            for lead in texts
-        ]
+        leads = [lead if isinstance(lead, str) else np.asarray(lead) for lead in texts]
+        steps = [int(self.step.steps(lead)) for lead in leads]
         missing = [s for s in steps if s not in readouts.lead_steps]
         if missing:
             known = ", ".join(str(self.step.value * s) for s in readouts.lead_steps)
@@ -217,7 +238,12 @@ class WorldModel(Core):
         Yields
         ------
         dict
-            A forecast of some initial times by each readout.
+            A forecast of some initial times by each readout, and ``ensemble`` with ``members``.
+
+        Raises
+        ------
+        ValueError
+            If a readout is unknown or of other targets, a lead has none, or ``members`` is 1.
         """
         used = self._used(readouts, members)
         leads = self.lead_positions(next(iter(used.values())), lead_times)
@@ -231,11 +257,11 @@ class WorldModel(Core):
             self, state, index, steps, batch_size=at_once, members=members
         ):
             frame = self._frame(ds, initial.index, steps, members=0)
-            seen = _Seen(self, initial, series, frame["init_time"].values)
-            values = {name: seen.read(read, leads) for name, read in used.items()}
+            source = _Source(self, initial, series, frame["init_time"].values)
+            values = {name: source.read(read, leads) for name, read in used.items()}
             out = {name: self._labelled(frame, *values[name]) for name in readouts}
             if members:
-                apart = seen.spread(self.readouts["spread"], leads)
+                apart = source.spread(self.readouts["spread"], leads)
                 around = [
                     None if middle is None or away is None else middle[:, :, None] + away
                     for middle, away in zip(values["residual"], apart, strict=True)
@@ -299,38 +325,26 @@ class WorldModel(Core):
     ) -> xr.Dataset:
         assert self.statistics is not None
         statistics = self.statistics
-        dims = (
-            "init_time",
-            "lead_time",
-            *(["number"] if state.ndim == 6 else []),
-            "channel",
-            "latitude",
-            "longitude",
-        )
-        seen = statistics.valid_fraction.values > 0
-        values = np.where(seen, state.numpy(), np.nan).astype(np.float32)
+        number = ["number"] if state.ndim == 6 else []
+        dims = ("init_time", "lead_time", *number, "channel", "latitude", "longitude")
+        valid = statistics.valid_fraction.values > 0
+        values = np.where(valid, state.numpy(), np.nan).astype(np.float32)
         space = {d: statistics.valid_fraction[d] for d in ("latitude", "longitude")}
         channel = {k: statistics.scale.coords[k] for k in ("channel", "variable", "level")}
-        return statistics.restore(
-            xr.DataArray(values, dims=dims, coords=space | channel), valid_time
-        )
+        labelled = xr.DataArray(values, dims=dims, coords=space | channel)
+        return statistics.restore(labelled, valid_time)
 
     def _restore_series(self, values: np.ndarray, valid_time: xr.DataArray) -> xr.Dataset:
         assert self.series_climatology is not None
         mean = self.series_climatology.at(valid_time)
+        number = ["number"] if values.ndim == 4 else []
+        dims = ("init_time", "lead_time", *number, "component")
         out, column = {}, 0
         for name, part in mean.data_vars.items():
             width = part.sizes.get("component", 1)
-            dims = (
-                "init_time",
-                "lead_time",
-                *(["number"] if values.ndim == 4 else []),
-                "component",
-            )
             block = xr.DataArray(values[..., column : column + width], dims=dims)
-            out[name] = (part + (block if "component" in part.dims else block[..., 0])).transpose(
-                *dims, missing_dims="ignore"
-            )
+            whole = part + (block if "component" in part.dims else block[..., 0])
+            out[name] = whole.transpose(*dims, missing_dims="ignore")
             out[name].attrs = part.attrs
             column += width
         return xr.Dataset(out).astype(np.float32)
@@ -339,16 +353,27 @@ class WorldModel(Core):
         """Write ``model.safetensors``, ``model.json`` and, once probed, ``probes.safetensors``.
 
         `sciwm.load` reads them.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made if it does not exist.
+
+        Returns
+        -------
+        list of Path
+            The files written.
         """
         return save_world(self, Path(folder))
 
     def push_to_hub(
         self, hub_id: str, *, private: bool = False, message: str = "Upload world model"
     ) -> str:
-        """Share the model on the Hugging Face Hub (``pip install 'sciwm[hub]'``, then ``hf auth login`` once).
+        """Share the model on the Hugging Face Hub.
 
-        The files are those of `save`, with a short model card where the repository has none.
-        `sciwm.load` takes the same id.
+        It takes ``pip install 'sciwm[hub]'``, and ``hf auth login`` once. The files are those of
+        `save`, with a short model card where the repository has none. `sciwm.load` takes the same
+        id.
 
         Parameters
         ----------
@@ -374,8 +399,8 @@ class WorldModel(Core):
         return upload(self, hub_id, private=private, message=message)
 
 
-class _Seen:
-    """What readouts see of some initial times: latents, and the states and values before them."""
+class _Source:
+    """What values are read from at some initial times: latents, and the states up to them."""
 
     def __init__(
         self,
@@ -413,19 +438,16 @@ class _Seen:
         return [fields, series]
 
     def spread(self, readouts: Readouts, leads: Sequence[int]) -> list[Tensor | None]:
-        """What members add: ``[init, lead, member, token, cell]``, ``[init, lead, member, column]``."""
+        """What members add: fields ``[init, lead, member, token, cell]``, and series as columns."""
         away = self.initial.members - self.initial.latents[:, None]
         shape, flat = away.shape[:2], away.flatten(0, 1)
+        parts = [(i, flat[:, k]) for k, i in enumerate(leads)]
         fields, series = None, None
         if readouts.fields:
-            each = [
-                readouts.read_fields(i, flat[:, k], flat[:, k, :, :0]) for k, i in enumerate(leads)
-            ]
+            each = [readouts.read_fields(i, part, part[..., :0]) for i, part in parts]
             fields = torch.stack([e.view(*shape, *e.shape[1:]) for e in each], 1)
         if readouts.series and self.begin is not None:
-            each = [
-                readouts.read_series(i, flat[:, k], flat[:, k, 0, :0]) for k, i in enumerate(leads)
-            ]
+            each = [readouts.read_series(i, part, part[:, 0, :0]) for i, part in parts]
             series = torch.stack([e.view(*shape, *e.shape[1:]) for e in each], 1)
         return [fields, series]
 
@@ -436,25 +458,32 @@ def load_world(folder: Path) -> WorldModel:
 
 
 def load(path: str | Path, *, revision: str | None = None) -> WorldModel:
-    """Load a world model from a run directory or from the Hugging Face Hub; no code from it is executed.
+    """Load a world model from a run directory or from the Hugging Face Hub.
+
+    No code from it is executed.
 
     Parameters
     ----------
     path : str or Path
         Folder with ``model.safetensors`` and ``model.json``, and ``probes.safetensors`` if it is to
-        forecast; or the id of a model on the Hub: ``hf://owner/name``, or ``owner/name`` where
-        there is no folder ``owner`` (needs ``pip install 'sciwm[hub]'``).
+        forecast. Or the id of a model on the Hub: ``hf://owner/name``, or ``owner/name`` where
+        there is no folder ``owner``. The Hub needs ``pip install 'sciwm[hub]'``.
     revision : str, optional
         Branch, tag or commit on the Hub; name a commit to be sure of the same weights.
+
+    Returns
+    -------
+    WorldModel
+        In evaluation mode.
 
     Raises
     ------
     FileNotFoundError
-        If a file is missing, and the message says which verb writes it; or if the Hub has no such
+        If a file is missing; the message says which verb writes it. Also if the Hub has no such
         model or cannot be reached.
     ValueError
         If the files are damaged, do not belong together, or were written by an incompatible
-        version.
+        version. Also if a folder comes with a ``revision``.
     ImportError
         For the Hub, without huggingface_hub.
     """

@@ -28,8 +28,8 @@ class Initial:
         Standardized states up to the initial one, newest first, one of the shortest trained strides
         apart; 0 where missing.
     latents : Tensor, ``[init, lead, token, dim]``
-        Predicted latents, in the order of the leads asked for; of a predictor with noise, those
-        without.
+        Predicted latents, in the order of the leads asked for. A predictor with noise gives those
+        without it.
     members : Tensor, ``[init, member, lead, token, dim]``
         Predicted latents of the members of an ensemble, if any were asked for.
     """
@@ -41,7 +41,14 @@ class Initial:
 
 
 def lead_paths(lead_steps: Sequence[int], strides: Sequence[int]) -> dict[int, dict[int, int]]:
-    """How to reach each lead: with the largest trained stride that divides it, in as few predictions as possible.
+    """How to reach each lead in as few predictions as possible.
+
+    A lead takes the largest trained stride that divides it.
+
+    Parameters
+    ----------
+    lead_steps, strides : sequence of int
+        Leads, and trained strides, in time steps.
 
     Returns
     -------
@@ -91,10 +98,18 @@ def initial_positions(
     history : int
         States in a context.
     strides : sequence of int
-        Strides the contexts must allow.
-    label, which, longest
-        Blocks of times: with these, context and all times up to ``longest`` steps ahead must be
-        labelled ``which`` too.
+        Strides the contexts must allow, in time steps.
+    label : ndarray of int, ``[time]``, optional
+        Blocks of times. With these, contexts and all times up to the longest lead must lie in one.
+    which : int
+        Label of that block.
+    longest : int
+        Longest lead in time steps; it counts with ``label`` only.
+
+    Returns
+    -------
+    ndarray of int
+        In increasing order; empty if there are none.
     """
     back = (history - 1) * max(strides)
     reach = longest if label is not None else 0
@@ -132,8 +147,19 @@ def predicted_latents(
     batch_size : int
         Initial times in memory at once.
     members : int
-        Members of an ensemble, with noise that depends on the seed of the configuration and the
-        position of the initial time alone.
+        Members of an ensemble. Their noise depends on the seed of the model and the position of the
+        initial time alone.
+
+    Yields
+    ------
+    Initial
+        Latents of a batch of initial times.
+
+    Raises
+    ------
+    ValueError
+        If no trained stride divides a lead, or a lead is asked for twice. Also if ``members`` are
+        asked of a model without noise, or values are missing that the model cannot do without.
     """
     _check_members(world, members)
     paths = lead_paths(lead_steps, world.strides)
@@ -151,29 +177,32 @@ def predicted_latents(
         block = torch.from_numpy(np.ascontiguousarray(read.values, dtype=np.float32))
         _check_finite(world, block, time[places])
         block = torch.where(block.isinf(), torch.nan, block)
-        latents = torch.empty(len(part), 1 + members, len(lead_steps), *world.latent_shape)
+        shape = len(part), 1 + members
+        latents = torch.empty(*shape, len(lead_steps), *world.latent_shape)
         for stride, wanted in paths.items():
-            context = block[
-                torch.from_numpy(np.searchsorted(places, part[:, None] + offsets[stride]))
-            ]
+            context = _take(block, places, part[:, None] + offsets[stride])
             steps = stride * np.arange(1, max(wanted) + 1)
             valid_time = world.step.add(time[part][:, None], steps)
             noise = _draw_noise(world, part, members, stride, max(wanted)) if members else None
-            for count, latent in enumerate(
-                _roll(world, context, valid_time, stride, noise), start=1
-            ):
-                if count in wanted:
-                    latents[:, :, wanted[count]] = latent.view(
-                        len(part), 1 + members, *latent.shape[1:]
-                    )
-        states = torch.nan_to_num(
-            block[torch.from_numpy(np.searchsorted(places, part[:, None] + before))]
-        )
+            rolled = _roll(world, context, valid_time, stride, noise)
+            with torch.no_grad():
+                for count, latent in enumerate(rolled, start=1):
+                    if count in wanted:
+                        latents[:, :, wanted[count]] = latent.view(*shape, *latent.shape[1:])
+        states = torch.nan_to_num(_take(block, places, part[:, None] + before))
         yield Initial(part, states, latents[:, 0], latents[:, 1:])
 
 
+def _take(block: Tensor, places: np.ndarray, index: np.ndarray) -> Tensor:
+    """States at positions of the time axis, out of a block that holds those at ``places``."""
+    return block[torch.from_numpy(np.searchsorted(places, index))]
+
+
 def recent(index: np.ndarray, world: Core) -> np.ndarray:
-    """Positions of the states that a readout sees beside latents, ``[init, history]``: as many as a context holds, newest first."""
+    """Positions of the states that a readout sees beside latents, ``[init, history]``.
+
+    They are as many as a context holds, newest first, one shortest trained stride apart.
+    """
     return np.asarray(index)[:, None] - min(world.strides) * np.arange(world.network.history)
 
 
@@ -188,14 +217,15 @@ def _check_members(world: Core, members: int) -> None:
 def _draw_noise(
     world: Core, index: np.ndarray, members: int, stride: int, leads: int
 ) -> Float[Tensor, "init member lead noise"]:
-    """Noise of every initial time and member, whatever the others and the leads asked for; first comes the future without."""
+    """Noise of every initial time and member, whatever the others and the leads asked for.
+
+    The first of each initial time is zero: the future without noise.
+    """
     seed, shape = world.seed, (leads, world.noise_dim)
     noise = torch.zeros(len(index), 1 + members, *shape)
     for row, member in np.ndindex(len(index), members):
-        drawn = np.random.default_rng([seed, stride, int(index[row]), member]).standard_normal(
-            shape, dtype=np.float32
-        )
-        noise[row, 1 + member] = torch.from_numpy(drawn)
+        rng = np.random.default_rng([seed, stride, int(index[row]), member])
+        noise[row, 1 + member] = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
     return noise
 
 
@@ -212,15 +242,17 @@ def _check_finite(world: Core, block: Tensor, times: np.ndarray) -> None:
         )
 
 
-@torch.no_grad()
 def _roll(
     world: Core,
-    context: Float[Tensor, "init time *state"],
+    context: Float[Tensor, "init history *state"],
     valid_time: np.ndarray,
     stride: int,
     noise: Float[Tensor, "init member lead noise"] | None = None,
 ) -> Iterator[Float[Tensor, "init_member token dim"]]:
-    """Latents of one lead after another; with noise, every context is encoded once and rolled forward for every member."""
+    """Latents of one lead after another.
+
+    With noise, every context is encoded once and rolled forward for every member.
+    """
     features, valid = world.tokenize(torch.nan_to_num(context), torch.isfinite(context))
     history = world.network.encode(features, valid)
     condition = torch.from_numpy(conditions(valid_time, world.step))
@@ -233,9 +265,10 @@ def _roll(
         )
         return
     assert isinstance(world.network, JEPA)
-    history, condition = (x.repeat_interleave(noise.shape[1], 0) for x in (history, condition))
+    futures = noise.shape[1]
+    history, condition = (x.repeat_interleave(futures, 0) for x in (history, condition))
     valid_tokens, local = (
-        None if x is None else x.repeat_interleave(noise.shape[1], 0) for x in (valid_tokens, local)
+        None if x is None else x.repeat_interleave(futures, 0) for x in (valid_tokens, local)
     )
     lead = torch.full((len(history),), float(stride))
     yield from world.network.rollout(

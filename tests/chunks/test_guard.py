@@ -47,7 +47,7 @@ def test_prepare_stops_there_and_leaves_nothing_that_looks_finished(tmp_path, su
     path, ds = damaged(tmp_path, suffix)
     year = int(ds["time"].dt.year[0])
     out, train = tmp_path / "t.zarr", [str(year), str(year + 1)]
+    blocks, fit = Blocks(train=train), Fit(harmonics=1)
     with pytest.raises(OSError, match=rf"t850.*a\.{suffix}, chunk 3/0/0 \(time 300…399"):
-        blocks, fit = Blocks(train=train), Fit(harmonics=1)
         prepare(open_dataset(path), out, blocks=blocks, fit=fit, progress=False)
     assert not out.exists()

@@ -138,7 +138,7 @@ def test_the_model_is_described_with_its_own_numbers(kind, words):
     ):
         assert part in text
     single = dataclasses.replace(config, objective=ObjectiveConfig(lead_steps=[1]))
-    assert "strides of 1 time step." in described(single, np.int64(5))
+    assert "strides of 1 time step." in described(single, 5)
 
     def changed(**keys):
         objective = dataclasses.replace(config.objective, **keys)
@@ -171,6 +171,6 @@ def test_a_masked_autoencoder_and_a_molecule_have_sentences_of_their_own():
 def described(config, parameters, *, atoms=0):
     """Paragraph on the model, with the words of its objective."""
     record, objective = OBJECTIVES[config.objective.kind], objective_of(config)
-    minimised = record.describe(objective, ahead=describe_rollout(config))
+    minimised = record.describe(objective, predictions=describe_rollout(config))
     words = {"noun": record.noun, "minimised": minimised}
     return describe_model(config, parameters, **words, atoms=atoms)

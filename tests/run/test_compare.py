@@ -138,7 +138,7 @@ def test_what_is_finished_is_skipped(finished, monkeypatch):
 
 
 def test_the_validation_block_is_scored_apart(finished, tmp_path):
-    """With the same trained networks, on other initial times, without touching the scores and the table of the test block."""
+    """With the same networks, on other initial times; scores of the test block stay."""
     config, out, frame = finished
     files = (
         "compare.csv",
@@ -204,7 +204,7 @@ def test_runs_share_one_store_and_can_be_loaded(finished):
 
 
 def test_killed_and_gone_on_with(tmp_path):
-    """A process killed while training; the same command ends with the numbers of an unbroken one."""
+    """A process is killed while training; the same command ends with the numbers of another."""
     config = settings(tmp_path, steps=60)
     command = [
         sys.executable,

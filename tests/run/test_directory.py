@@ -36,9 +36,8 @@ def test_another_configuration_is_refused_and_nothing_is_written(run):
     run.append_log({"step": 1, "split": "train"})
     before = snapshot(run.path)
     other = replace(SMALL, seed=4, train=TrainConfig(steps=30))
-    with pytest.raises(
-        ConfigError, match=r"seed = 4 \(there: 3\), train\.steps = 30 \(there: 20\);.*--out"
-    ) as caught:
+    differing = r"seed = 4 \(there: 3\), train\.steps = 30 \(there: 20\);.*--out"
+    with pytest.raises(ConfigError, match=differing) as caught:
         open_run(run.path, other)
     assert "clip" not in str(caught.value)
     assert snapshot(run.path) == before
@@ -58,18 +57,14 @@ def test_a_configuration_from_which_nothing_was_made_is_replaced(run, made):
 
 def test_what_comes_after_training_may_change(run):
     run.train_store.mkdir()
-    later = load_config(
-        run.config_file,
-        ["--probe.strengths=[0.5]", "--forecast.init_every=3", "--skill.resamples=7"],
-    )
+    flags = ["--probe.strengths=[0.5]", "--forecast.init_every=3", "--skill.resamples=7"]
+    later = load_config(run.config_file, flags)
     assert open_run(run.path, later).read_config() == later
     assert not list(run.path.glob(".*"))
-    with pytest.raises(
-        ConfigError, match=r"train\.clip = 3\.0 .*skill\.resamples = 9 \(there: 7\)"
-    ):
-        open_run(
-            run.path, load_config(run.config_file, ["--skill.resamples=9", "--train.clip=3.0"])
-        )
+    other = load_config(run.config_file, ["--skill.resamples=9", "--train.clip=3.0"])
+    differing = r"train\.clip = 3\.0 .*skill\.resamples = 9 \(there: 7\)"
+    with pytest.raises(ConfigError, match=differing):
+        open_run(run.path, other)
     assert run.read_config() == later
 
 
@@ -105,13 +100,9 @@ def test_what_is_not_a_run_is_described(tmp_path):
 
 
 def test_paths_are_those_of_the_documentation():
-    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
-    listed = (
-        text.partition("## Run directory")[2]
-        .partition("`log.jsonl`")[0]
-        .replace("METHOD.zarr", "")
-        .split()
-    )
+    text = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    listed = text.partition("## Run directory")[2].partition("`log.jsonl`")[0]
+    listed = listed.replace("METHOD.zarr", "").split()
     names = [name.removeprefix("runs/NAME/").rstrip("/") for name in listed]
     attributes = [
         name
@@ -124,9 +115,8 @@ def test_paths_are_those_of_the_documentation():
 
 def test_the_log_reads_back(run):
     assert run.read_log() == []
-    run.append_log(
-        {"step": 1, "split": "train", "loss": torch.tensor(0.5), "seconds": np.float32(2)}
-    )
+    numbers = {"loss": torch.tensor(0.5), "seconds": np.float32(2)}
+    run.append_log({"step": 1, "split": "train", **numbers})
     run.append_log({"step": 1, "split": "validation", "loss": 0.75})
     assert run.read_log() == [
         {"step": 1, "split": "train", "loss": 0.5, "seconds": 2.0},
@@ -194,27 +184,14 @@ def test_a_stage_without_its_output_is_not_recorded(run):
 
 def test_hashes_tell_values_apart_and_ignore_order():
     assert hash_inputs({"a": 1, "b": [1, 2]}) == hash_inputs({"b": [1, 2], "a": 1})
-    different = [
-        (1,),
-        ("1",),
-        (1, 2),
-        ([1, 2],),
-        (SMALL,),
-        (replace(SMALL, seed=4),),
-        (Path("a"),),
-        (None,),
-        (),
-    ]
+    different = [(1,), ("1",), (1, 2), ([1, 2],), (SMALL,), (replace(SMALL, seed=4),)]
+    different += [(Path("a"),), (None,), ()]
     assert len({hash_inputs(*parts) for parts in different}) == len(different)
     assert hash_inputs(Path("a")) == hash_inputs("a")
-    before = {
-        k: v for k, v in asdict(ObjectiveConfig()).items() if k not in ("anchor", "curriculum")
-    }  # keys that came later
-    assert (
-        hash_inputs(ObjectiveConfig())
-        == hash_inputs(before)
-        != hash_inputs(ObjectiveConfig(anchor=0.5))
-    )
+    later = ("anchor", "curriculum")  # keys that were added
+    before = hash_inputs({k: v for k, v in asdict(ObjectiveConfig()).items() if k not in later})
+    assert hash_inputs(ObjectiveConfig()) == before
+    assert hash_inputs(ObjectiveConfig(anchor=0.5)) != before
     with pytest.raises(TypeError, match="got object to hash"):
         hash_inputs(object())
 

@@ -10,11 +10,12 @@ from sciwm.skill.significance import paired_difference
 
 COLUMNS = ["method", "readout", "labels", "channel", "region", "lead_hours", "metric"]
 COLUMNS += ["value", "std", "lowest", "highest", "num_seeds", "units"]
+LEADS = {"lead_column": "lead_hours", "leads": [24.0, 72.0]}
 STATISTICS = ["weight", "error", "squared_error", "forecast_anomaly", "observed_anomaly"]
 
 
 def sums(squared, dim, names):
-    """Sums whose area-mean squared errors are ``squared [name, init, lead]``, for one channel and region."""
+    """Sums of one channel and region; squared errors are ``squared [name, init, lead]``."""
     values = np.zeros((*squared.shape, 1, 1, len(STATISTICS)))
     values[..., 0] = 2.0
     values[..., 2] = 2.0 * squared[..., None, None]
@@ -33,23 +34,15 @@ def sums(squared, dim, names):
 def made():
     random = np.random.default_rng(0)
     fits = [fit_name("residual", 1), fit_name("latent", 1), fit_name("residual", 0.1)]
-    errors = {
-        (m, s): random.gamma(2.0, size=(3, 60, 2)) for m in ("jepa", "supervised") for s in (0, 1)
-    }
+    runs = [(method, seed) for method in ("jepa", "supervised") for seed in (0, 1)]
+    errors = {run: random.gamma(2.0, size=(3, 60, 2)) for run in runs}
     lim = random.gamma(2.5, size=(1, 60, 2))
     facts = {"train_flops": 1e9, "probe_r2": 0.5}
     scored = [
         Scored(m, s, sums(e, "fit", fits), facts | {"train_seconds": 10.0 + s})
         for (m, s), e in errors.items()
     ]
-    frame = tally(
-        scored,
-        sums(lim, "method", ["lim"]),
-        lead_column="lead_hours",
-        leads=[24.0, 72.0],
-        units={"t": "K"},
-    )
-    return errors, lim, frame
+    return errors, lim, tally(scored, sums(lim, "method", ["lim"]), **LEADS, units={"t": "K"})
 
 
 def test_errors_and_their_spread_over_seeds(made):
@@ -89,14 +82,11 @@ def test_facts_have_their_mean(made):
 def test_it_reads_well(made):
     errors, _, frame = made
     text = to_markdown(frame)
-    for line in (
-        "## RMSE of t, K",
-        "| | 24 | 72 |",
-        "## Cost and health",
-        "## p-values against lim",
-        "## p-values against supervised",
-    ):
-        assert line in text.splitlines()
+    lines = text.splitlines()
+    for title in ("RMSE of t, K", "Cost and health", "p-values against lim"):
+        assert f"## {title}" in lines
+    assert "## p-values against supervised" in lines
+    assert "| | 24 | 72 |" in lines
     own = [np.sqrt(errors["jepa", s][0, :, 0].mean()) for s in (0, 1)]
     assert f"{np.mean(own):.3f} ± {np.std(own, ddof=1):.3f}" in text
     assert text.count("**") == 4  # the best of each lead
@@ -108,9 +98,8 @@ def test_numbers_have_the_decimals_of_their_spread(made):
     _, _, frame = made
     skill = frame[frame["metric"] == "rmse"].tail(2)
     tests = frame[frame["metric"] == "p_lim"].head(2)
-    facts = pd.DataFrame(
-        {"method": "jepa", "metric": ["parameters", "train_flops"], "num_seeds": 2, "units": "1"}
-    )
+    names = ["parameters", "train_flops"]
+    facts = pd.DataFrame({"method": "jepa", "metric": names, "num_seeds": 2, "units": "1"})
     shown = pd.concat([skill, tests, facts], ignore_index=True)
     shown["value"] = [1046.94, 2.0171, 4e-4, 0.0301, 606624.0, 2.138e13]
     shown["std"] = [2.61, 0.0028, np.nan, np.nan, 0.0, 0.0]
@@ -122,9 +111,7 @@ def test_numbers_have_the_decimals_of_their_spread(made):
 def test_one_seed_has_no_spread(made):
     errors, lim, _ = made
     one = [Scored("jepa", 0, sums(errors["jepa", 0][:1], "fit", [fit_name("residual", 1)]), {})]
-    frame = tally(
-        one, sums(lim, "method", ["lim"]), lead_column="lead_hours", leads=[24.0, 72.0], units={}
-    )
+    frame = tally(one, sums(lim, "method", ["lim"]), **LEADS, units={})
     assert frame["std"].isna().all()
     assert "±" not in to_markdown(frame)
     assert set(frame["metric"]) == {"rmse", "p_lim"}

@@ -146,7 +146,7 @@ def test_another_configuration_is_refused(finished_run, capsys):
 
 
 def test_other_latitudes_and_longitudes_give_the_same_scores(tmp_path):
-    """A store turned upside down, with longitudes on 0…360, is forecast and scored like the original."""
+    """A store upside down, with longitudes on 0…360, is forecast and scored like the original."""
     ds = small_climate(years=4)
     first = int(ds["time"].dt.year[0])
     ds.to_netcdf(tmp_path / "a.nc")
@@ -266,7 +266,7 @@ def test_check_says_what_is_wrong(tmp_path, capsys):
 
 
 def gapped_config(folder: Path, *, missing: int, test: str = "[2]") -> list[str]:
-    """Three pieces of one record, `missing` days between them, that train, choose and are scored."""
+    """Three pieces of one record, `missing` days apart, that train, choose and are scored."""
     ds = small_climate(years=4).drop_vars("segment")
     starts = [800, 1100]
     keep = np.ones(ds.sizes["time"], bool)
@@ -288,7 +288,7 @@ def gapped_config(folder: Path, *, missing: int, test: str = "[2]") -> list[str]
 
 
 def test_pieces_of_one_record_need_a_gap(tmp_path, capsys):
-    """The reason on check and before any work; with --allow-leakage the run goes on, and the scores and the report say so."""
+    """The reason comes before any work; with --allow-leakage scores and report say so."""
     overrides = gapped_config(tmp_path, missing=2)
     (problem,) = verbs.check(load_config("", overrides))
     assert "of the validation block" in problem
@@ -328,7 +328,7 @@ def test_overlapping_blocks_are_named(tmp_path):
 
 
 def test_forecasts_say_what_their_model_has_seen(tmp_path):
-    """A forecast of training years is refused by its own attributes, without --train or --reference."""
+    """A forecast of training years is refused by its own attributes alone."""
     config = load_config("", [*months_config(tmp_path), *SMALL])
     run = open_run(tmp_path / "run", config)
     for stage in (verbs.prepare, verbs.train, verbs.probe):
@@ -386,7 +386,7 @@ def test_a_forecast_from_nowhere_is_refused(finished_run, tmp_path):
 
 
 def test_ctrl_c_and_the_same_command_end_with_the_same_weights(tmp_path):
-    """Interrupted by a real signal, trained on by a second process: bit for bit the weights of an unbroken training."""
+    """Interrupted by a signal and trained on: bit for bit the weights of an unbroken training."""
     steps = 60
     config = load_config(
         "",

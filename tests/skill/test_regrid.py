@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from scipy.interpolate import RegularGridInterpolator
 from truths import DAY, days, forecast_of, grid, weather
+from type_checks import unchecked
 
 from sciwm.skill import evaluate, regrid_forecast
 
@@ -145,9 +146,8 @@ def test_scores_say_what_was_done():
 
 def test_refusals(monkeypatch):
     forecast = globe(20, 40)
-    with pytest.raises(
-        ValueError, match="got regrid method 'cubic', expected one of linear, conservative"
-    ):
+    message = "got regrid method 'cubic', expected one of linear, conservative"
+    with unchecked(), pytest.raises(ValueError, match=message):
         regrid_forecast(forecast, points(9, 16), method="cubic")
     with pytest.raises(
         ValueError, match="got observations without latitude and longitude to regrid"

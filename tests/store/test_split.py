@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from type_checks import unchecked
 
 from sciwm.store.split import Blocks, Split, split_times
 
@@ -101,7 +102,7 @@ def test_errors():
         split_times(time, Blocks([0, 1500], by="step"))
     with pytest.raises(ValueError, match="0 ≤ start < stop"):
         split_times(time, Blocks([10, 10], by="step"))
-    with pytest.raises(ValueError, match="split by 'date'"):
+    with unchecked(), pytest.raises(ValueError, match="split by 'date'"):
         Blocks(["2000", "2001"], by="date")
     with pytest.raises(ValueError, match="gap_steps -1"):
         Blocks(["2000", "2001"], gap_steps=-1)

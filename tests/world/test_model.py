@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from type_checks import unchecked
 
 from sciwm import testing
 from sciwm.data.open import open_dataset
@@ -148,7 +149,7 @@ def test_impossible_initial_times_and_leads(world, ds):
         world.forecast(ds, lead_times=["3 days"])
     with pytest.raises(ValueError, match="twice"):
         world.forecast(ds, lead_times=["1 day", "24 hours"])
-    with pytest.raises(ValueError, match="got readout 'linear'"):
+    with unchecked(), pytest.raises(ValueError, match="got readout 'linear'"):
         world.forecast(ds, readout="linear")
 
 

@@ -1,0 +1,46 @@
+"""A wrong shape or type is an error while tests run, even one that would pass unseen."""
+
+import jaxtyping
+import pytest
+import torch
+from type_checks import unchecked
+
+from sciwm.model.encoder import Encoder
+from sciwm.model.loss import pixel_error
+from sciwm.times import Step
+from sciwm.tokens.positions import fourier_features
+
+
+def test_a_token_function_refuses_a_wrong_number_of_dimensions():
+    with pytest.raises(jaxtyping.TypeCheckError, match="'position'"):
+        fourier_features(torch.zeros(5))
+
+
+def test_a_network_refuses_sizes_that_disagree():
+    encoder = Encoder(
+        feature_dim=3,
+        position_dim=2,
+        token_dim=8,
+        num_blocks=1,
+        num_heads=2,
+        mlp_ratio=2.0,
+        dropout=0.0,
+    )
+    features, valid = torch.zeros(4, 6, 3), torch.ones(4, 6, dtype=torch.bool)
+    assert encoder(features, valid, torch.zeros(6, 2)).shape == (4, 6, 8)
+    with pytest.raises(jaxtyping.TypeCheckError, match="'position'"):
+        encoder(features, valid, torch.zeros(1, 2))  # would be the place of every token
+
+
+def test_types_are_checked_too_and_an_int_is_a_float():
+    assert Step(6, "hours") == Step(6.0, "hours")
+    with pytest.raises(jaxtyping.TypeCheckError, match="'value'"):
+        Step("6", "hours")
+
+
+def test_checks_can_be_lifted():
+    wrong = torch.ones(3, 1), torch.zeros(3, 4), torch.ones(3, 4, dtype=torch.bool)
+    with pytest.raises(jaxtyping.TypeCheckError, match="'cells'"):
+        pixel_error(*wrong)
+    with unchecked():
+        assert pixel_error(*wrong) == 1
