@@ -10,7 +10,7 @@ from sciwm.model.ranks import first_rank_of, num_ranks, sum_over_ranks, total_ov
 from sciwm.model.settings import Inputs, Objective, Sizes
 from tests.two_ranks import run_on_two_ranks
 
-STEPS, BATCH, TOKENS, FEATURES = 50, 24, 6, 5
+STEPS, BATCH, TOKENS, FEATURES = 20, 24, 6, 5
 
 
 class Loss(nn.Module):
@@ -75,13 +75,29 @@ CASES = [(kind, missing, 0.0) for kind in ("sigreg", "ema", "vicreg") for missin
 CASES += [("sigreg", missing, 0.5) for missing in (False, True)]
 
 
-def all_losses(rank):
-    return {case: losses(rank, *case) for case in CASES}
+def sums(rank):
+    part = torch.tensor([1.0, 2.0]) * (rank + 1)
+    part.requires_grad_()
+    total = sum_over_ranks(part)
+    (total**2).sum().backward()
+    shared = first_rank_of(torch.full((2,), float(rank)))
+    return (
+        total.tolist(),
+        part.grad.tolist(),
+        total_over_ranks(rank + 1),
+        num_ranks(),
+        shared.tolist(),
+    )
+
+
+def all_cases(rank):
+    """Everything at once, because two processes take longer to start than what they do here."""
+    return {case: losses(rank, *case) for case in CASES} | {"sums": sums(rank)}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    return run_on_two_ranks(all_losses, tmp_path_factory.mktemp("ranks"))
+    return run_on_two_ranks(all_cases, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize(
@@ -98,24 +114,9 @@ def test_two_ranks_have_the_loss_curve_of_one(ranks, case):
         torch.testing.assert_close(mine[name], other[name], rtol=0, atol=0)
 
 
-def sums(rank):
-    part = torch.tensor([1.0, 2.0]) * (rank + 1)
-    part.requires_grad_()
-    total = sum_over_ranks(part)
-    (total**2).sum().backward()
-    shared = first_rank_of(torch.full((2,), float(rank)))
-    return (
-        total.tolist(),
-        part.grad.tolist(),
-        total_over_ranks(rank + 1),
-        num_ranks(),
-        shared.tolist(),
-    )
-
-
-def test_sums_and_their_gradients(tmp_path):
-    for total, gradient, count, ranks, shared in run_on_two_ranks(sums, tmp_path):
-        assert (total, count, ranks, shared) == ([3.0, 6.0], 3, 2, [0.0, 0.0])
+def test_sums_and_their_gradients(ranks):
+    for total, gradient, count, number, shared in (rank["sums"] for rank in ranks):
+        assert (total, count, number, shared) == ([3.0, 6.0], 3, 2, [0.0, 0.0])
         assert gradient == [12.0, 24.0]  # 2 · total, from the loss of each rank
     assert num_ranks() == 1
     assert total_over_ranks(5) == 5
