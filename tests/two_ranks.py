@@ -9,7 +9,10 @@ import torch.multiprocessing
 
 
 def run_on_two_ranks(work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """Return what ``work(rank, *arguments)`` gives in each process; it must be a function of a module."""
+    """Return what ``work(rank, *arguments)`` gives in each process.
+
+    ``work`` must be a function of a module.
+    """
     torch.multiprocessing.spawn(_process, (work, folder, arguments), nprocs=2)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
