@@ -23,11 +23,9 @@ class Loss(nn.Module):
     def forward(self, features, valid, lead_steps):
         known = {"condition": features.new_zeros(*features.shape[:2], 0), "lead_steps": lead_steps}
         if self.network.objective.anchor:
-            seen = (
-                torch.ones_like(features, dtype=torch.bool)
-                if valid is None
-                else valid[..., None].expand_as(features)
-            )
+            seen = torch.ones_like(features, dtype=torch.bool)
+            if valid is not None:
+                seen = valid[..., None].expand_as(features)
             known |= {"cells": features, "seen": seen}
         return self.network.loss(features, valid, **known)
 
@@ -59,9 +57,8 @@ def losses(rank, kind, missing, anchor, world_size=2):
     part = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
     out = []
     for step, (values, valid, lead_steps) in enumerate(batches(missing)):
-        torch.manual_seed(
-            step + 1000 * rank
-        )  # directions must be those of the first rank all the same
+        # Directions must be those of the first rank all the same.
+        torch.manual_seed(step + 1000 * rank)
         found = loss(values[part], None if valid is None else valid[part], lead_steps[part])
         optimizer.zero_grad()
         found["loss"].backward()
@@ -106,9 +103,8 @@ def ranks(tmp_path_factory):
 def test_two_ranks_have_the_loss_curve_of_one(ranks, case):
     whole, _ = losses(0, *case, world_size=1)
     (first, mine), (second, other) = (rank[case] for rank in ranks)
-    torch.testing.assert_close(
-        (torch.tensor(first) + torch.tensor(second)) / 2, torch.tensor(whole), rtol=1e-5, atol=1e-5
-    )
+    mean = (torch.tensor(first) + torch.tensor(second)) / 2
+    torch.testing.assert_close(mean, torch.tensor(whole), rtol=1e-5, atol=1e-5)
     assert whole[-1] < 0.9 * whole[0]
     for name in mine:
         torch.testing.assert_close(mine[name], other[name], rtol=0, atol=0)
