@@ -1,7 +1,7 @@
 """The JEPA against its twins: trained and scored alike over seeds, in one table."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from rich.console import Console
 from sciwm import catalogue
 from sciwm.atomic import replacing, write_atomically
 from sciwm.config import Config
-from sciwm.model.objectives import TWINS
+from sciwm.model.objectives import OBJECTIVES, TWINS
 from sciwm.model.twins import Network, Twin, without_dynamics
 from sciwm.probe.fit import fit_probes
 from sciwm.readout.readout import Readouts
@@ -154,11 +154,9 @@ def method_config(config: Config, method: str, seed: int) -> Config:
     """
     objective, model = config.objective, replace(config.model, noise_dim=0)
     if method in TWINS:
-        hidden = (
-            (objective.mask_ratio or _HIDDEN)
-            if method == "masked_autoencoder"
-            else objective.mask_ratio
-        )
+        hidden = objective.mask_ratio
+        if OBJECTIVES[method].hides_states:
+            hidden = hidden or _HIDDEN
         objective = replace(objective, kind=method, mask_ratio=hidden)  # type: ignore[arg-type]
     elif objective.kind in TWINS:
         objective = replace(objective, kind="sigreg")
@@ -191,30 +189,20 @@ def _member(
     if method != "random":
         verbs.train(run, config)
     before = run.stage_inputs("prepare" if method == "random" else "train")
-    inputs = hash_inputs(
-        before,
-        config.model,
-        config.seed,
-        config.probe,
-        config.forecast,
-        config.skill.regions,
-        FRACTIONS,
-        _READOUTS,
-    )
+    sections = (config.model, config.seed, config.probe, config.forecast, config.skill.regions)
+    inputs = hash_inputs(before, *sections, FRACTIONS, _READOUTS)
     path, stage = run.path / _named("scores", split, ".nc"), _named("compare", split)
     if not run.is_fresh(stage, inputs):
-        fresh = build_world(
-            config, run.train_store, series_climatology=series_climatology(run, config)
-        )
+        normal = series_climatology(run, config)
+        fresh = build_world(config, run.train_store, series_climatology=normal)
         measured = _facts if method != "random" else _untrained_facts
         facts = measured(fresh, run, config)
         world = fresh if method == "random" else load_world(run.path)
         _write(_score(world, run, config, ds, split, text=method), path, facts)
         run.record_stage(stage, inputs, [path])
     with xr.open_dataarray(path) as sums:
-        return Scored(
-            method, config.seed, sums.load(), {str(k): float(v) for k, v in sums.attrs.items()}
-        )
+        facts = {str(name): float(value) for name, value in sums.attrs.items()}
+        return Scored(method, config.seed, sums.load(), facts)
 
 
 def _share_store(shared: RunDir, run: RunDir) -> None:
@@ -246,9 +234,8 @@ def _untrained_facts(fresh: WorldModel, run: RunDir, config: Config) -> dict[str
 def _sizes(network: Network) -> dict[str, float]:
     """Trained numbers of all of the network, and of the parts that JEPA and twins share."""
     backbone = network.backbone if isinstance(network, Twin) else network
-    shared = (
-        p for name, p in backbone.named_parameters() if not name.startswith("head.")
-    )  # an anchor's head is the JEPA's own
+    # An anchor's head is the JEPA's own.
+    shared = (p for name, p in backbone.named_parameters() if not name.startswith("head."))
     parts = (("parameters", network.parameters()), ("backbone_parameters", shared))
     return {name: float(sum(p.numel() for p in part if p.requires_grad)) for name, part in parts}
 
@@ -285,11 +272,14 @@ def _score(
         kinds = model.readouts if fraction == 1 else ["residual"]
         fits |= {fit_name(kind, fraction): model.readouts[kind] for kind in kinds}
     models = [replace(world, readouts=fits)]
-    if config.objective.kind != "masked_autoencoder":
+    if not OBJECTIVES[config.objective.kind].hides_states:
         encoder = replace(world, network=without_dynamics(world.network))
         residual = probed(encoder, 1, "of the context").readouts["residual"]
         models.append(replace(encoder, readouts={fit_name("context", 1): residual}))
-    index, observed = scored_positions(run, config, ds, split=split), observations(config, ds)
+    index = scored_positions(run, config, ds, split=split)
+    parts = (world.statistics.climatology if world.statistics else None, world.series_climatology)
+    forecast = [name for part in parts if part is not None for name in part.coefficients.data_vars]
+    observed = _only(observations(config, ds), forecast)
     found = []
     for model in models:
         names = list(model.readouts)
@@ -318,7 +308,7 @@ def _baselines(shared: RunDir, config: Config, ds: xr.Dataset, split: _Block) ->
         lineup = line_up_batches(
             (),
             None,
-            observations(config, ds),
+            _only(observations(config, ds), reference.anomaly.data_vars),
             init=ds["time"].isel(time=index).rename(time="init_time"),
             lead_times=reference.step.lead_times(np.array(lead_steps(config, reference.step))),
             reference=reference,
@@ -329,6 +319,13 @@ def _baselines(shared: RunDir, config: Config, ds: xr.Dataset, split: _Block) ->
         shared.record_stage(stage, inputs, [path])
     with xr.open_dataarray(path) as found:
         return found.load()
+
+
+def _only(observed: xr.Dataset, names: Iterable[Any]) -> xr.Dataset:
+    """Observations of what is forecast, and what has no time, such as a mask."""
+    wanted = set(names)
+    kept = [n for n, v in observed.data_vars.items() if n in wanted or "time" not in v.dims]
+    return observed[kept]
 
 
 def _sums(lineup: Lineup, index: np.ndarray, config: Config) -> xr.DataArray:

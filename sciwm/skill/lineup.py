@@ -539,6 +539,13 @@ def _at_times(ds: xr.Dataset, lineup: Lineup, init: xr.DataArray, method: str) -
             f"got a batch of {method} from {_start(given)}, expected {expected}, in the order of"
             " the initial times"
         )
+    wanted, leads = (
+        lineup.step.steps(x.values).tolist() for x in (lineup.times.lead, ds["lead_time"])
+    )
+    if leads != wanted:
+        raise ValueError(
+            f"got a batch of {method} with leads of {leads} steps, expected those of {wanted}"
+        )
     return _labelled(ds, lineup.observed, init, lineup.times.lead, method=method)
 
 

@@ -111,6 +111,13 @@ def test_batches_out_of_order_are_refused(made):
         sums_of(lineup)
 
 
+def test_batches_of_other_leads_are_refused(made):
+    forecasts = made[3]
+    turned = [{n: ds.isel(lead_time=[1, 0]) for n, ds in b.items()} for b in batches_of(forecasts)]
+    with pytest.raises(ValueError, match=r"a batch of good with leads of \[3, 1\] steps"):
+        sums_of(batched(made, turned))
+
+
 def test_batches_of_another_member_are_refused(members):
     first, second = batches_of(members[3], (20, 20))
     times = [batch["good"]["init_time"].values for batch in (first, second)]
