@@ -77,9 +77,9 @@ def compare(
     methods : sequence of str
         Some of `METHODS`.
     split : {"test", "validation"}
-        Block whose initial times are scored. Choices are made on the validation block. But
-        it also chose the strengths of the readouts and the truncation of the LIM, so all of its
-        scores are a little too good.
+        Block whose initial times are scored. Choices are made on the validation block. It also
+        chose the strengths of the readouts and the truncation of the LIM. So all of its scores
+        are a little too good.
 
     Returns
     -------
