@@ -29,7 +29,8 @@ def errors(run_path: Path, split: Literal["validation", "test"]) -> xr.Dataset:
     config = run.read_config()
     ds, world = open_data(config, run), sciwm.load(run_path)
     index = scored_positions(run, config, ds, split=split)
-    forecast = xr.concat(world.forecast_batches(ds, index), "init_time")
+    batches = [batch["residual"] for batch in world.forecast_batches(ds, index)]
+    forecast = xr.concat(batches, "init_time")
     forecast = forecast.drop_vars(["init_time", "lead_time"])
     leads = np.array(lead_steps(config, world.step))
     valid = xr.DataArray(index[:, None] + leads, dims=("init_time", "lead_time"))
