@@ -25,14 +25,8 @@ from sciwm.world.model import WorldModel
 
 def config(*, seed=0, model=None, objective=None, train=None, probe=None):
     """Smallest sizes that still learn; sections are updated from the mappings."""
-    sizes = {
-        "patch_size": [4, 4],
-        "token_dim": 16,
-        "encoder_blocks": 1,
-        "predictor_blocks": 1,
-        "num_heads": 2,
-        "dropout": 0.1,
-    }
+    blocks = {"encoder_blocks": 1, "predictor_blocks": 1}
+    sizes = {"patch_size": [4, 4], "token_dim": 16, "num_heads": 2, "dropout": 0.1} | blocks
     steps = {"steps": 12, "batch_size": 16, "validate_every": 6, "checkpoint_every": 4}
     return Config(
         seed=seed,
@@ -55,19 +49,20 @@ def split(num_times, *, gap_steps=6):
 def store(ds, folder, **options):
     """Prepare a training store; the fields of `Blocks` and `Fit` lie flat among the options."""
     options = {**split(ds.sizes["time"]), "harmonics": 1, "progress": False} | options
-    blocks, fit = (
-        kind(**{f.name: options.pop(f.name) for f in dataclasses.fields(kind) if f.name in options})
-        for kind in (Blocks, Fit)
-    )
+
+    def record(kind):
+        names = [f.name for f in dataclasses.fields(kind) if f.name in options]
+        return kind(**{name: options.pop(name) for name in names})
+
+    blocks, fit = record(Blocks), record(Fit)
     return prepare(ds, Path(folder) / "train.zarr", blocks=blocks, fit=fit, **options)
 
 
 def series_climatology(path, *, kind="constant"):
     """Climatology of the scalar series of a store, over its training block."""
     ds = open_training_store(path)
-    return fit_climatology(
-        stored_series(ds).isel(time=np.flatnonzero(ds["split"].values == 0)), kind=kind, harmonics=1
-    )
+    train = stored_series(ds).isel(time=np.flatnonzero(ds["split"].values == 0))
+    return fit_climatology(train, kind=kind, harmonics=1)
 
 
 def probed(world: WorldModel, path, leads, settings) -> WorldModel:

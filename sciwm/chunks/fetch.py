@@ -166,11 +166,11 @@ class Fetch:
     ) -> Generator[_Arrival, None, None]:
         # Requests for what the cache has not are on their way while entries are read from it.
         absent = [i for i, name in enumerate(names) if name not in cache]
-        present = sorted(set(range(len(keys))) - set(absent))
+        found = sorted(set(range(len(keys))) - set(absent))
         arrivals = self._loop.many(absent, [keys[i] for i in absent], eager=True)
         try:
             damaged = []
-            for i in present:
+            for i in found:
                 if (data := cache.get(names[i])) is None:
                     damaged.append(i)
                 else:

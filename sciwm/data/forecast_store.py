@@ -1,8 +1,8 @@
 """Forecasts on disk: the WeatherBench 2 layout, with the names and units of the source."""
 
-import shutil
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import xarray as xr
 import zarr
 from rich.progress import Progress
 
+from sciwm.atomic import replacing
 from sciwm.data.layout import to_original
 
 __all__ = ["to_disk_layout", "write_forecast", "write_forecasts"]
@@ -106,28 +107,31 @@ def write_forecasts(
                 f"got {path}, which exists already, expected a new name: remove it or choose"
                 " another"
             )
-    partial = {name: path.with_name(f".{path.name}.partial") for name, (path, _) in stores.items()}
-    for path in partial.values():
-        shutil.rmtree(path, ignore_errors=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
     first = True
-    with Progress(transient=True) as bar:
+    with ExitStack() as stack, Progress(transient=True) as bar:
+        partial = {}
+        for name, (path, _) in stores.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial[name] = stack.enter_context(replacing(path))
         task = bar.add_task(progress, total=total)
         for batch in batches:
             for name, (_, attrs) in stores.items():
                 _append(batch[name], partial[name], attrs, first=first)
             bar.advance(task, next(iter(batch.values())).sizes["init_time"])
             first = False
-    if first:
-        path = next(iter(stores.values()))[0]
-        raise ValueError(f"got no forecasts to write to {path}, expected at least one initial time")
-    for name, (path, _) in stores.items():
-        with warnings.catch_warnings():
-            # zarr-python warns that other readers may not know consolidated metadata; those read
-            # it array by array as before.
-            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            zarr.consolidate_metadata(partial[name])
-        partial[name].rename(path)
+        if first:
+            listed = ", ".join(str(path) for path, _ in stores.values())
+            raise ValueError(
+                f"got no forecasts to write to {listed}, expected at least one initial time"
+            )
+        for path in partial.values():
+            with warnings.catch_warnings():
+                # zarr-python warns that other readers may not know consolidated metadata; those
+                # read it array by array as before.
+                warnings.filterwarnings(
+                    "ignore", message="Consolidated metadata is currently not part"
+                )
+                zarr.consolidate_metadata(path)
     return [path for path, _ in stores.values()]
 
 

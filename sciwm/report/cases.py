@@ -67,7 +67,7 @@ def case_section(forecast: xr.Dataset, observed: xr.Dataset, *, method: str = ""
 
 
 def pick_cases(
-    init_time: np.ndarray, usable: np.ndarray, *, typical: int | None = None
+    init_time: np.ndarray, complete: np.ndarray, *, typical: int | None = None
 ) -> list[int]:
     """Initial times to look at: a dozen or more, evenly spread, and the typical one.
 
@@ -78,7 +78,7 @@ def pick_cases(
     ----------
     init_time : ndarray
         All initial times.
-    usable : ndarray of int
+    complete : ndarray of int
         Positions of those with a truth at every lead.
     typical : int, optional
         Position of the one from `typical_case`.
@@ -91,7 +91,7 @@ def pick_cases(
     """
     best: list[int] = []
     for count in _COUNTS:
-        picked = [int(usable[k]) for k in evenly_spread(len(usable), count)]
+        picked = [int(complete[k]) for k in evenly_spread(len(complete), count)]
         if len(_seasons(init_time[picked])) > len(_seasons(init_time[best])):
             best = picked
     return sorted({*best, *([] if typical is None else [typical])})

@@ -13,7 +13,7 @@ import xarray as xr
 from rich.console import Console
 
 from sciwm import catalogue
-from sciwm.atomic import write_atomically
+from sciwm.atomic import replacing, write_atomically
 from sciwm.config import Config
 from sciwm.model.objectives import TWINS
 from sciwm.model.twins import Network, Twin, without_dynamics
@@ -78,7 +78,7 @@ def compare(
         Some of `METHODS`.
     split : {"test", "validation"}
         Block whose initial times are scored. Choices are made on the validation block. But
-        it also chose the strengths of the readouts and the truncation of the LIM, so all of its
+        it also chose the strengths of the readouts and the truncation of the LIM. So all of its
         scores are a little too good.
 
     Returns
@@ -346,6 +346,6 @@ def _channel_variables(sums: xr.DataArray) -> Iterator[tuple[str, str]]:
 
 
 def _write(sums: xr.DataArray, path: Path, facts: dict[str, float]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    sums.rename("sums").drop_attrs().assign_attrs(facts).to_netcdf(partial, engine="h5netcdf")
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        named = sums.rename("sums").drop_attrs().assign_attrs(facts)
+        named.to_netcdf(temporary, engine="h5netcdf")

@@ -58,8 +58,8 @@ def _kernel(
     f, o, c = (np.asarray(a, dtype=float).reshape(*lead, cells) for a in fields)
     seen = np.isfinite(o) & np.isfinite(c)
     lost = seen & ~np.isfinite(f)
-    present = seen & ~lost
-    f, o, c = (np.where(present, a, 0.0) for a in (f, o, c))
+    valid = seen & ~lost
+    f, o, c = (np.where(valid, a, 0.0) for a in (f, o, c))
     error, fa, oa = f - o, f - c, o - c
     terms = (seen.astype(float), error**2, np.abs(error), error, fa * oa, fa**2, oa**2, fa, oa)
     sums = np.stack([term @ area for term in terms], axis=-1)

@@ -1,7 +1,7 @@
 """The weighted sums that a table is made of, block by block of initial times."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ __all__ = ["Collector", "TableSums", "check_regions", "collect"]
 _JOIN: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "override"}
 
 
+@runtime_checkable
 class Collector(Protocol):
     """Sums of something over the initial times of a lineup."""
 

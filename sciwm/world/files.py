@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sciwm
-from sciwm.atomic import write_atomically
+from sciwm.atomic import replacing, write_atomically
 from sciwm.climatology import Climatology
 from sciwm.model.jepa import JEPA
 from sciwm.model.settings import Objective, Sizes
@@ -216,9 +216,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, notes: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(dict(tensors), temporary, metadata=notes)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary, metadata=notes)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,19 +10,12 @@ from sciwm.model.teacher import moving_average, update_average
 
 def samples_with(spread, count=4000):
     """Samples whose singular values are in the ratio of ``spread``."""
-    values = torch.randn(
-        count, len(spread), generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    first, second = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+    dim, exact = len(spread), torch.float64
+    values = torch.randn(count, dim, generator=first, dtype=exact)
     u, _, _ = torch.linalg.svd(values - values.mean(0), full_matrices=False)
-    rotation, _ = torch.linalg.qr(
-        torch.randn(
-            len(spread),
-            len(spread),
-            generator=torch.Generator().manual_seed(1),
-            dtype=torch.float64,
-        )
-    )
-    return (u - u.mean(0)) * torch.tensor(spread, dtype=torch.float64) * count**0.5 @ rotation + 5
+    rotation, _ = torch.linalg.qr(torch.randn(dim, dim, generator=second, dtype=exact))
+    return (u - u.mean(0)) * torch.tensor(spread, dtype=exact) * count**0.5 @ rotation + 5
 
 
 def test_isotropic():
@@ -43,9 +36,8 @@ def test_known_spectrum():
     spread = np.array([4.0, 2.0, 1.0, 1.0])
     health = latent_health(samples_with(list(spread)))
     share = spread / spread.sum()
-    assert health["effective_rank"] == pytest.approx(
-        np.exp(-(share * np.log(share)).sum()), rel=1e-6
-    )
+    rank = np.exp(-(share * np.log(share)).sum())
+    assert health["effective_rank"] == pytest.approx(rank, rel=1e-6)
     assert health["concentration"] == pytest.approx(16 / 22, rel=1e-6)
 
 
@@ -64,9 +56,8 @@ def test_constant():
     ids=["constant", "tiny", "one direction"],
 )
 def test_the_alarm(samples):
-    with pytest.raises(
-        CollapseError, match=r"collapsed at step 300: effective rank .*Raise objective.strength"
-    ):
+    message = r"collapsed at step 300: effective rank .*Raise objective.strength"
+    with pytest.raises(CollapseError, match=message):
         check_health(latent_health(samples), step=300)
 
 

@@ -9,15 +9,8 @@ from sciwm.model.jepa import JEPA
 from sciwm.model.settings import Inputs, Objective, Sizes
 
 TOKENS, FEATURES = 6, 5
-
-
-SIZES = {
-    "token_dim": 16,
-    "encoder_blocks": 2,
-    "predictor_blocks": 2,
-    "num_heads": 2,
-    "dropout": 0.0,
-}
+BLOCKS = {"encoder_blocks": 2, "predictor_blocks": 2}
+SIZES = {"token_dim": 16, "num_heads": 2, "dropout": 0.0} | BLOCKS
 NUMBERS = ("strength", "num_directions", "ema_decay", "latent_noise", "anchor")
 
 
@@ -46,12 +39,10 @@ def window(batch=8, time=4, *, condition=4, seed=1):
 
 def test_an_untrained_predictor_persists():
     network = jepa(opened=False, history=3, local_dim=2)
-    history = torch.randn(4, 3, TOKENS, 16)
+    history, lead = torch.randn(4, 3, TOKENS, 16), torch.full((4,), 7.0)
     for _ in range(3):
-        conditions, local = 10 * torch.randn(4, 2, 4), torch.randn(4, 2, TOKENS, 2)
-        for latent in network.rollout(
-            history, None, conditions=conditions, lead_steps=torch.full((4,), 7.0), local=local
-        ):
+        known = {"conditions": 10 * torch.randn(4, 2, 4), "local": torch.randn(4, 2, TOKENS, 2)}
+        for latent in network.rollout(history, None, lead_steps=lead, **known):
             assert torch.equal(latent, history[:, -1])
 
 
@@ -107,11 +98,8 @@ def test_always_invalid_tokens_stay_zero_in_a_forecast_and_are_not_seen():
     other = history.clone()
     other[:, :, 4] = torch.randn(16)
     options = {"conditions": torch.randn(3, 3, 4), "lead_steps": torch.ones(3)}
-    for a, b in zip(
-        network.rollout(history, valid, **options),
-        network.rollout(other, valid, **options),
-        strict=True,
-    ):
+    rollouts = (network.rollout(latents, valid, **options) for latents in (history, other))
+    for a, b in zip(*rollouts, strict=True):
         assert (a[:, 4] == 0).all()
         torch.testing.assert_close(a[:, :4], b[:, :4])
 
@@ -120,9 +108,8 @@ def test_all_valid_is_the_same_as_no_mask():
     network = jepa(history=2).eval()
     features, condition, lead = window()
     everywhere = torch.ones(8, 4, TOKENS, dtype=torch.bool)
-    torch.testing.assert_close(
-        network.encode(features, everywhere), network.encode(features, None), atol=1e-5, rtol=1e-4
-    )
+    one, other = network.encode(features, everywhere), network.encode(features, None)
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
     losses = []
     for valid in (None, everywhere):
         torch.manual_seed(0)
@@ -132,11 +119,8 @@ def test_all_valid_is_the_same_as_no_mask():
 
 def test_rollout_is_stepping_by_hand():
     network = jepa(history=3, local_dim=2).eval()
-    history, conditions, local = (
-        torch.randn(4, 3, TOKENS, 16),
-        torch.randn(4, 4, 4),
-        torch.randn(4, 4, TOKENS, 2),
-    )
+    history = torch.randn(4, 3, TOKENS, 16)
+    conditions, local = torch.randn(4, 4, 4), torch.randn(4, 4, TOKENS, 2)
     lead = torch.tensor([1.0, 2.0, 3.0, 4.0])
     steps = network.rollout(history, None, conditions=conditions, lead_steps=lead, local=local)
     assert iter(steps) is steps  # a generator: nothing is computed that is not asked for
@@ -158,28 +142,18 @@ def test_rollout_is_stepping_by_hand():
 
 def test_forecasts_depend_on_lead_conditions_and_history():
     network = jepa(history=2, local_dim=1).eval()
-    history, conditions, local = (
-        torch.randn(2, 2, TOKENS, 16),
-        torch.randn(2, 1, 4),
-        torch.randn(2, 1, TOKENS, 1),
-    )
+    history = torch.randn(2, 2, TOKENS, 16)
+    conditions, local = torch.randn(2, 1, 4), torch.randn(2, 1, TOKENS, 1)
 
     def step(history=history, conditions=conditions, lead=1.0, local=local):
-        return next(
-            network.rollout(
-                history, None, conditions=conditions, lead_steps=torch.full((2,), lead), local=local
-            )
-        )
+        known = {"conditions": conditions, "lead_steps": torch.full((2,), lead), "local": local}
+        return next(network.rollout(history, None, **known))
 
     plain = step()
     older = history.clone()
     older[:, 0] += 1
-    for other in (
-        step(older),
-        step(conditions=conditions + 1),
-        step(lead=2.0),
-        step(local=local + 1),
-    ):
+    others = step(older), step(conditions=conditions + 1), step(lead=2.0), step(local=local + 1)
+    for other in others:
         assert (other - plain).abs().max() > 1e-4
 
 
@@ -205,19 +179,12 @@ def test_loss_is_finite_and_reaches_encoder_and_predictor(kind, missing, masked)
         valid = torch.rand(8, 4, TOKENS) > 0.2
         valid[0, :, :] = False  # a window without any data
     visible = torch.tensor([[0, 1, 4]]).expand(16, -1) if masked else None
-    losses = network.loss(
-        features,
-        valid,
-        condition=condition,
-        lead_steps=lead,
-        local=torch.randn(8, 4, TOKENS, 1),
-        visible=visible,
-    )
+    known = {"condition": condition, "lead_steps": lead, "local": torch.randn(8, 4, TOKENS, 1)}
+    losses = network.loss(features, valid, visible=visible, **known)
     assert set(losses) == {"loss", "prediction", "regularizer"}
     assert all(torch.isfinite(v) for v in losses.values())
-    torch.testing.assert_close(
-        losses["loss"].detach(), losses["prediction"] + losses["regularizer"]
-    )
+    parts = losses["prediction"] + losses["regularizer"]
+    torch.testing.assert_close(losses["loss"].detach(), parts)
     assert (losses["regularizer"] == 0) == (kind == "ema")
     losses["loss"].backward()
     for name, parameter in network.named_parameters():
@@ -226,12 +193,8 @@ def test_loss_is_finite_and_reaches_encoder_and_predictor(kind, missing, masked)
         elif name != "hidden" or masked:
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
-    for part in (
-        network.encoder.embed,
-        network.encoder.project,
-        network.predictor.embed,
-        network.predictor.change,
-    ):
+    encoder, predictor = network.encoder, network.predictor
+    for part in (encoder.embed, encoder.project, predictor.embed, predictor.change):
         assert part.weight.grad.abs().max() > 0
 
 
@@ -240,12 +203,9 @@ def test_loss_by_hand():
     features, condition, lead = window()
     losses = network.loss(features, None, condition=condition, lead_steps=lead)
     latents = network.encode(features, None)
-    predicted = list(
-        network.rollout(latents[:, :2], None, conditions=condition[:, 2:], lead_steps=lead)
-    )
-    torch.testing.assert_close(
-        losses["prediction"], (torch.stack(predicted, 1) - latents[:, 2:]).square().mean().detach()
-    )
+    steps = network.rollout(latents[:, :2], None, conditions=condition[:, 2:], lead_steps=lead)
+    error = (torch.stack(list(steps), 1) - latents[:, 2:]).square().mean()
+    torch.testing.assert_close(losses["prediction"], error.detach())
 
 
 def test_sigreg_strength_is_the_product_with_the_sample_count():
@@ -256,9 +216,8 @@ def test_sigreg_strength_is_the_product_with_the_sample_count():
     many = features.repeat(5, 1, 1, 1)
     penalties = []
     for x, c in ((features, condition), (many, condition.repeat(5, 1, 1))):
-        penalties.append(
-            collapsed.loss(x, None, condition=c, lead_steps=lead[:1].expand(len(x)))["regularizer"]
-        )
+        losses = collapsed.loss(x, None, condition=c, lead_steps=lead[:1].expand(len(x)))
+        penalties.append(losses["regularizer"])
     assert [float(p) for p in penalties] == [pytest.approx(4.02, rel=5e-3)] * 2
 
 
@@ -269,10 +228,9 @@ def test_teacher_moves_by_the_decay():
         for parameter in network.encoder.parameters():
             parameter += 1
     network.update_teacher()
+    towards = network.encoder.state_dict()
     for name, now in network.teacher.state_dict().items():
-        torch.testing.assert_close(
-            now, before[name] + 0.1 * (network.encoder.state_dict()[name] - before[name])
-        )
+        torch.testing.assert_close(now, before[name] + 0.1 * (towards[name] - before[name]))
     assert not any(p.requires_grad for p in network.teacher.parameters())
     assert not network.teacher.training
     plain = jepa()

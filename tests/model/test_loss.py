@@ -15,11 +15,8 @@ def plain_sigreg(samples, generator, directions=64, knots=17):
     node = torch.linspace(0, 3, knots)
     angle = projected[..., None] * node
     distance = (angle.cos().mean(0) - torch.exp(-(node**2) / 2)) ** 2 + angle.sin().mean(0) ** 2
-    return (
-        2
-        * torch.trapezoid(distance * torch.exp(-(node**2) / 2), node, dim=-1).mean()
-        * len(samples)
-    )
+    half = torch.trapezoid(distance * torch.exp(-(node**2) / 2), node, dim=-1)
+    return 2 * half.mean() * len(samples)
 
 
 def seeded(number=0):
@@ -31,9 +28,8 @@ def test_a_gaussian_scores_about_one_whatever_the_sample_size(count):
     values = [
         sigreg(torch.randn(count, 16, generator=seeded(i)), generator=seeded(i)) for i in range(20)
     ]
-    expected = integrate.quad(lambda t: (1 - np.exp(-(t**2))) * np.exp(-(t**2) / 2), -3, 3)[
-        0
-    ]  # E|φ̂ - φ|² = (1 - φ²) / n
+    # E|φ̂ - φ|² = (1 - φ²) / n
+    expected, _ = integrate.quad(lambda t: (1 - np.exp(-(t**2))) * np.exp(-(t**2) / 2), -3, 3)
     assert float(torch.stack(values).mean()) == pytest.approx(expected, rel=0.15)
     assert expected == pytest.approx(1.0, abs=0.1)
 
@@ -100,9 +96,8 @@ def test_vicreg_is_zero_for_wide_uncorrelated_data_only():
     assert float(narrow) == pytest.approx(40 * (1 - (0.25 + 1e-4) ** 0.5), rel=1e-3)
     correlated = torch.cat([white[:, :4], white[:, :4]], dim=1) * 1.01
     # Four pairs of covariance 1.01²·400/399, both triangles, over eight dimensions.
-    assert float(vicreg(correlated)) == pytest.approx(
-        2 * 8 * (1.01**2 * 400 / 399) ** 2 / 8, rel=1e-3
-    )
+    expected = 2 * 8 * (1.01**2 * 400 / 399) ** 2 / 8
+    assert float(vicreg(correlated)) == pytest.approx(expected, rel=1e-3)
     assert torch.isfinite(vicreg(torch.zeros(1, 8)))
 
 
@@ -119,15 +114,15 @@ def test_latent_error_counts_valid_tokens_alone():
 
 
 def test_the_energy_score_is_smallest_for_the_distribution_of_the_target():
-    """Of Gaussian members of several widths and places, the one like the target wins; two equal members score their distance."""
+    """Of Gaussian members of several widths and places, those like the target win.
+
+    Two equal members score their distance.
+    """
     target = torch.randn(20_000, 8, generator=seeded())
 
     def score(width, place=0.0):
-        return float(
-            energy_error(
-                place + width * torch.randn(2, 20_000, 8, generator=seeded(1)), target, None
-            )
-        )
+        members = place + width * torch.randn(2, 20_000, 8, generator=seeded(1))
+        return float(energy_error(members, target, None))
 
     assert score(1.0) < min(score(0.7), score(1.4), score(1.0, 0.5))
     members = torch.zeros(2, 3, 4)

@@ -234,18 +234,28 @@ def test_ranks_come_from_torch_distributed(path, tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def windows_of_a_rank(rank, path, options):
-    return [
-        (b.index[:, 0].tolist(), b.lead_steps.tolist(), b.values) for b in loader(path, **options)
-    ]
+WHOLE = {"lead_steps": [1], "drop_last": False, "every": 1}
+MODES = {mode["mode"]: OPTIONS | WHOLE | mode for mode in ({"mode": "resident"}, SMALL)}
 
 
-@pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
-def test_two_processes_of_a_group_see_together_what_one_sees(path, tmp_path, options):
-    options = OPTIONS | options | {"lead_steps": [1], "drop_last": False, "every": 1}
-    ranks = run_on_two_ranks(windows_of_a_rank, tmp_path, path, options)
-    seen = [[start for starts, _, _ in rank for start in starts] for rank in ranks]
-    whole = list(loader(path, **options))
+def windows_of_a_rank(rank, path):
+    return {
+        mode: [(b.index[:, 0].tolist(), b.values) for b in loader(path, **options)]
+        for mode, options in MODES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def windows_of_ranks(path, tmp_path_factory):
+    """Of all modes at once, because two processes take longer to start than to read."""
+    return run_on_two_ranks(windows_of_a_rank, tmp_path_factory.mktemp("ranks"), path)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes_of_a_group_see_together_what_one_sees(path, windows_of_ranks, mode):
+    ranks = [windows[mode] for windows in windows_of_ranks]
+    seen = [[start for starts, _ in rank for start in starts] for rank in ranks]
+    whole = list(loader(path, **MODES[mode]))
     expected = starts(whole)
     assert len(seen[0]) == len(seen[1]) == len(expected) // 2
     assert len(set(seen[0] + seen[1])) == len(seen[0] + seen[1])
@@ -253,7 +263,7 @@ def test_two_processes_of_a_group_see_together_what_one_sees(path, tmp_path, opt
     assert len(expected) - len(seen[0] + seen[1]) <= 1  # an odd one is left for another epoch
     values = {int(b.index[i, 0]): b.values[i] for b in whole for i in range(len(b))}
     for rank in ranks:
-        for starts_of, _, states in rank:
+        for starts_of, states in rank:
             assert torch.equal(states, torch.stack([values[s] for s in starts_of]))
 
 
@@ -273,7 +283,7 @@ def test_memory_decides_the_mode_and_bounds_the_pool(path, monkeypatch):
 
 
 def test_complete_data_has_a_mask_of_one_byte(complete):
-    ds = xr.open_zarr(complete, consolidated=False)
+    ds = xr.open_zarr(complete, consolidated=False).load()
     for options in ({"mode": "resident"}, {"mode": "block"}):
         batches = list(loader(complete, window=3, batch_size=8, every=3, **options))
         assert len(batches) == 333 // 8

@@ -1,4 +1,4 @@
-"""Models on the Hub: the real client against a server of our own that keeps repositories in memory."""
+"""Models on the Hub: the real client against a server of our own, with repositories in memory."""
 
 import base64
 import hashlib
@@ -22,7 +22,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """What the client asks of the Hub to make a repository, to write to it and to read it; all files are small ones."""
+    """What the client asks of the Hub to make a repository, to write to it and to read it.
+
+    All files are small ones.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -30,53 +33,31 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_POST(self):
-        body, repositories = (
-            self.rfile.read(int(self.headers["Content-Length"])),
-            self.server.repositories,
-        )
+        repositories = self.server.repositories
+        body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/api/repos/create":
             wanted = json.loads(body)
-            name = (
-                f"{wanted['organization']}/{wanted['name']}"
-                if wanted.get("organization")
-                else wanted["name"]
-            )
+            name = "/".join(filter(None, (wanted.get("organization"), wanted["name"])))
+            private = wanted.get("private", False) or wanted.get("visibility") == "private"
             repositories.setdefault(name, {})
-            self.server.private.setdefault(
-                name, wanted.get("private", False) or wanted.get("visibility") == "private"
-            )
+            self.server.private.setdefault(name, private)
             return self.answer({"url": f"{self.server.url}/{name}"})
         if self.path == "/api/validate-yaml":  # of a model card
             assert json.loads(body)["content"].startswith("---\nlibrary_name: sciwm\n")
             return self.answer({"errors": [], "warnings": []})
-        name, action = re.fullmatch(
-            r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", self.path
-        ).groups()
+        pattern = r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main"
+        name, action = re.fullmatch(pattern, self.path).groups()
         if action == "preupload":
-            files = [
-                f | {"uploadMode": "regular", "shouldIgnore": False}
-                for f in json.loads(body)["files"]
-            ]
-            return self.answer(
-                {
-                    "files": [
-                        {k: f[k] for k in ("path", "uploadMode", "shouldIgnore")} for f in files
-                    ]
-                }
-            )
+            paths = [f["path"] for f in json.loads(body)["files"]]
+            how = {"uploadMode": "regular", "shouldIgnore": False}
+            return self.answer({"files": [{"path": path} | how for path in paths]})
         for line in body.splitlines():
             entry = json.loads(line)
             if entry["key"] == "file":
-                repositories[name][entry["value"]["path"]] = base64.b64decode(
-                    entry["value"]["content"]
-                )
-        return self.answer(
-            {
-                "commitUrl": f"{self.server.url}/{name}/commit/{COMMIT}",
-                "commitOid": COMMIT,
-                "success": True,
-            }
-        )
+                file = entry["value"]
+                repositories[name][file["path"]] = base64.b64decode(file["content"])
+        url = f"{self.server.url}/{name}/commit/{COMMIT}"
+        return self.answer({"commitUrl": url, "commitOid": COMMIT, "success": True})
 
     def do_HEAD(self):
         self.do_GET()
@@ -85,34 +66,28 @@ class Hub(http.server.BaseHTTPRequestHandler):
         repositories = self.server.repositories
         if found := re.match(r"/api/models/([^/]+/[^/]+?)(/revision/[^/?]+)?(\?|$)", self.path):
             if (name := found[1]) not in repositories:
-                return self.answer(
-                    {"error": "Repository not found"}, status=404, error="RepoNotFound"
-                )
-            return self.answer(
-                {
-                    "id": name,
-                    "sha": COMMIT,
-                    "siblings": [{"rfilename": f} for f in repositories[name]],
-                }
-            )
+                return self.refuse("Repository not found", "RepoNotFound")
+            siblings = [{"rfilename": f} for f in repositories[name]]
+            return self.answer({"id": name, "sha": COMMIT, "siblings": siblings})
         if found := re.match(r"/api/models/([^/]+/[^/]+)/tree/", self.path):
             files = repositories.get(found[1], {})
-            return self.answer(
-                [
-                    {"type": "file", "path": f, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
-                    for f, c in files.items()
-                ]
-            )
+            tree = [
+                {"type": "file", "path": f, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
+                for f, c in files.items()
+            ]
+            return self.answer(tree)
         name, file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path).groups()
         if (content := repositories.get(name, {}).get(file)) is None:
-            return self.answer({"error": "Entry not found"}, status=404, error="EntryNotFound")
-        return self.send(
-            content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-        )
+            return self.refuse("Entry not found", "EntryNotFound")
+        tag = hashlib.sha1(content).hexdigest()
+        return self.send(content, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
 
-    def answer(self, value, *, status=200, error=None):
-        headers = {"Content-Type": "application/json"} | ({"X-Error-Code": error} if error else {})
-        self.send(json.dumps(value).encode(), headers, status)
+    def answer(self, value):
+        self.send(json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def refuse(self, why, code):
+        headers = {"Content-Type": "application/json", "X-Error-Code": code}
+        self.send(json.dumps({"error": why}).encode(), headers, status=404)
 
     def send(self, content, headers, status=200):
         self.send_response(status)
@@ -126,11 +101,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.repositories, server.private, server.url = (
-        {},
-        {},
-        f"http://127.0.0.1:{server.server_port}",
-    )
+    server.repositories, server.private = {}, {}
+    server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -165,14 +137,8 @@ def test_what_is_pushed_is_what_is_loaded(tmp_path, hub):
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     command = [sys.executable, "-c", ROUND_TRIP, str(tmp_path / "world"), str(tmp_path / "again")]
-    done = subprocess.run(
-        command,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=tmp_path,
-    )
+    how = {"env": os.environ | environment, "cwd": tmp_path, "timeout": 240}
+    done = subprocess.run(command, capture_output=True, text=True, **how)
     assert done.returncode == 0, done.stderr
     first, absent, invalid = done.stdout.splitlines()
     assert first == f"{hub.url}/someone/butane/commit/{COMMIT}"
@@ -184,33 +150,26 @@ def test_what_is_pushed_is_what_is_loaded(tmp_path, hub):
     assert set(stored) == {f.name for f in files} | {"README.md"}
     assert hub.private["someone/butane"]
     for file in files:
+        # Entries, also those of a safetensors header, may come in another order.
+        read = json.loads if file.suffix == ".json" else safetensors.torch.load
         loaded = (tmp_path / "again" / file.name).read_bytes()
-        if (
-            file.suffix == ".json"
-        ):  # its entries, as those of a safetensors header, may come in another order
-            assert (
-                json.loads(stored[file.name]) == json.loads(file.read_bytes()) == json.loads(loaded)
-            )
+        pushed, saved, again = map(read, (stored[file.name], file.read_bytes(), loaded))
+        if file.suffix == ".json":
+            assert pushed == saved == again
             continue
-        pushed, saved, again = (
-            safetensors.torch.load(content)
-            for content in (stored[file.name], file.read_bytes(), loaded)
-        )
         assert pushed.keys() == saved.keys() == again.keys()
-        assert all(
-            torch.equal(pushed[k], saved[k]) and torch.equal(pushed[k], again[k]) for k in saved
-        )
+        for key, value in saved.items():
+            assert torch.equal(pushed[key], value), key
+            assert torch.equal(again[key], value), key
     assert 'sciwm.load("someone/butane")' in stored["README.md"].decode()
 
 
 def test_a_path_is_not_taken_for_an_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    assert not is_hub_id("runs/absent")
-    assert not any(
-        is_hub_id(text)
-        for text in ("absent", "./owner/name", "/owner/name", "a/b/c", "../name", "owner/name/")
-    )
+    paths = ("absent", "./owner/name", "/owner/name", "a/b/c", "../name", "owner/name/")
+    for text in ("runs/absent", *paths):
+        assert not is_hub_id(text)
     assert is_hub_id("owner/name")
     assert is_hub_id("hf://runs/absent")
     with pytest.raises(FileNotFoundError, match=r"model\.json"):

@@ -10,6 +10,7 @@ from type_checks import unchecked
 
 from sciwm import testing
 from sciwm.data.open import open_dataset
+from sciwm.store.prepare import conditions
 from sciwm.store.split import Split
 from sciwm.train.fit import build_world
 from tests.worlds import climate_world, config, molecule_world, store
@@ -38,13 +39,8 @@ def test_an_untrained_world_forecasts_damped_persistence(tmp_path, world, ds):
     assert forecast.attrs["title"] == ds.attrs["title"]
     assert forecast.z500.dtype == np.float32
     spread = ds.z500.std()
-    near, far = (
-        abs(
-            forecast.z500.isel(lead_time=k)
-            - ds.z500.isel(time=slice(1, None)).rename(time="init_time")
-        ).mean()
-        for k in (0, 2)
-    )
+    initial = ds.z500.isel(time=slice(1, None)).rename(time="init_time")
+    near, far = (abs(forecast.z500.isel(lead_time=k) - initial).mean() for k in (0, 2))
     assert near < far < 3 * spread
     # Anomalies are those of the readouts, put back on the climatology.
     ridge = world.readouts["residual"]
@@ -52,12 +48,12 @@ def test_an_untrained_world_forecasts_damped_persistence(tmp_path, world, ds):
     latents = torch.from_numpy(world.encode(ds).values[1:])
     cells = ridge.read_fields(0, latents, torch.cat([patches[1:], patches[:-1]], dim=-1))
     anomaly = xr.DataArray(
-        world.tokenizer.fields(cells).numpy(), dims=("time", "channel", "latitude", "longitude")
+        world.tokenizer.fields(cells).numpy(),
+        dims=("time", "channel", "latitude", "longitude"),
+        coords={"latitude": ds.latitude, "longitude": ds.longitude},
     )
-    valid = xr.DataArray(ds.time.values[1:] + np.timedelta64(1, "D"), dims="time")
-    expected = world.statistics.restore(
-        anomaly.assign_coords(latitude=ds.latitude, longitude=ds.longitude), valid
-    )
+    valid_time = xr.DataArray(ds.time.values[1:] + np.timedelta64(1, "D"), dims="time")
+    expected = world.statistics.restore(anomaly, valid_time)
     np.testing.assert_allclose(forecast.t850.isel(lead_time=0), expected.t850, rtol=1e-5)
 
 
@@ -65,12 +61,9 @@ def test_states_have_unit_spread_and_keep_their_order(world, ds):
     state = world.states(ds)
     assert state.dims == ("time", "channel", "latitude", "longitude")
     assert 0.5 < float(state.std()) < 2
-    z500 = state.isel(channel=0)
-    np.testing.assert_allclose(
-        np.corrcoef(z500.values.ravel(), (ds.z500 - ds.z500.mean("time")).values.ravel())[0, 1],
-        1,
-        atol=0.2,
-    )
+    anomaly = ds.z500 - ds.z500.mean("time")
+    r = np.corrcoef(state.isel(channel=0).values.ravel(), anomaly.values.ravel())[0, 1]
+    assert r == pytest.approx(1, abs=0.2)
 
 
 def test_latents_carry_their_places(world, ds):
@@ -83,9 +76,8 @@ def test_latents_carry_their_places(world, ds):
     box = ds.isel(latitude=slice(0, 4), longitude=slice(0, 4))
     assert float(box.latitude.min()) < latents.token_latitude[0] < float(box.latitude.max())
     np.testing.assert_allclose(latents.token_longitude[0], box.longitude.mean(), atol=1e-3)
-    np.testing.assert_allclose(
-        latents.token_longitude[1] - latents.token_longitude[0], 12, atol=1e-3
-    )
+    first, second = latents.token_longitude[:2]
+    np.testing.assert_allclose(second - first, 12, atol=1e-3)
 
 
 def test_batches_leads_and_initial_times(world, ds):
@@ -108,12 +100,8 @@ def test_the_future_is_not_seen(world, ds):
 
 def test_other_orders_of_latitude_and_longitude(tmp_path, world, ds):
     expected = world.forecast(ds)
-    wild = ds.drop_vars("segment").load()
-    wild = (
-        wild.isel(latitude=slice(None, None, -1))
-        .assign_coords(longitude=wild.longitude % 360)
-        .sortby("longitude")
-    )
+    wild = ds.drop_vars("segment").load().isel(latitude=slice(None, None, -1))
+    wild = wild.assign_coords(longitude=wild.longitude % 360).sortby("longitude")
     wild = wild.rename(latitude="lat", longitude="lon").transpose("lon", "time", "lat")
     wild.drop_encoding().to_netcdf(tmp_path / "wild.nc")
     opened = open_dataset(tmp_path / "wild.nc")
@@ -134,18 +122,15 @@ def test_other_data_are_refused(world, ds):
 
 
 def test_impossible_initial_times_and_leads(world, ds):
-    with pytest.raises(
-        ValueError,
-        match=r"initial time 2001-01-01.*its context are not in the data \(1 such of 2\)",
-    ):
+    message = r"initial time 2001-01-01.*its context are not in the data \(1 such of 2\)"
+    with pytest.raises(ValueError, match=message):
         world.forecast(ds, init_times=ds.time.values[[0, 5]])
     with pytest.raises(ValueError, match=r"initial time 1999-05-05.*it is not in the data"):
         world.forecast(ds, init_times=[np.datetime64("1999-05-05", "ns")])
     with pytest.raises(ValueError, match=r"got 1 time\(s\)"):
         world.positions(ds.isel(time=[0]))
-    with pytest.raises(
-        ValueError, match=r"lead of 72 hours, expected one of .*name it under forecast.lead_times"
-    ):
+    message = r"lead of 72 hours, expected one of .*name it under forecast.lead_times"
+    with pytest.raises(ValueError, match=message):
         world.forecast(ds, lead_times=["3 days"])
     with pytest.raises(ValueError, match="twice"):
         world.forecast(ds, lead_times=["1 day", "24 hours"])
@@ -170,12 +155,10 @@ def test_land_stays_land(tmp_path):
     np.testing.assert_array_equal(forecast.lead_time, [1, 6])
     assert forecast.lead_time.attrs["units"] == "months"
     # The seasonal cycle is that of the valid month.
-    climatology = made.statistics.climatology
-    valid = xr.DataArray(
-        made.step.add(forecast.init_time.values[:, None], np.array([1, 6])),
-        dims=("init_time", "lead_time"),
-    )
-    anomaly = (forecast.sst - climatology.at(valid).sst).where(~land, 0)
+    months = made.step.add(forecast.init_time.values[:, None], np.array([1, 6]))
+    valid_time = xr.DataArray(months, dims=("init_time", "lead_time"))
+    normal = made.statistics.climatology.at(valid_time).sst
+    anomaly = (forecast.sst - normal).where(~land, 0)
     assert float(abs(anomaly).max()) < 4
 
 
@@ -196,9 +179,8 @@ def test_a_context_without_its_earlier_state_still_forecasts(tmp_path):
     never = whole.z500.isnull()
     assert not never.all()
     assert (holed.z500.isnull() == never).all()
-    differs = (
-        (whole.z500 != holed.z500).where(~never, False).any(["lead_time", "latitude", "longitude"])
-    )
+    differs = (whole.z500 != holed.z500).where(~never, False)
+    differs = differs.any(["lead_time", "latitude", "longitude"])
     # The state itself, and the context it was the earlier of.
     np.testing.assert_array_equal(differs.init_time[differs], part.time[[10, 11]])
     after = {"init_time": part.time.values[11], "lead_time": whole.lead_time.values[0]}
@@ -218,16 +200,10 @@ def test_molecules(tmp_path):
     assert forecast.init_time.values.tolist() == ds.time.values[1:].tolist()
     assert float(abs(forecast.torsions).max()) < 2
     # Neither place nor attitude matters.
-    angle = 0.7
-    turn = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
-    moved = ds.assign(
-        positions=(
-            ds.positions.dims,
-            (ds.positions.values @ turn.T + [1.0, 2, 3]).astype("float32"),
-        )
-    )
+    cosine, sine = np.cos(0.7), np.sin(0.7)
+    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    away = (ds.positions.values @ turn.T + [1.0, 2, 3]).astype("float32")
+    moved = ds.assign(positions=(ds.positions.dims, away))
     xr.testing.assert_allclose(made.forecast(moved), forecast, atol=2e-3)
     latents = made.encode(ds)
     assert latents.atom.values.tolist() == ds.atom.values.tolist()
@@ -244,11 +220,8 @@ def test_times_that_repeat_do_not_name_a_state(tmp_path):
     with pytest.raises(ValueError, match=r"take one trajectory first"):
         made.forecast(ds, init_times=[5.0])
     one = ds.isel(time=ds.segment.values == 1)
-    xr.testing.assert_allclose(
-        made.forecast(one, init_times=[5.0]),
-        made.forecast(ds).isel(init_time=[29 + 3]).drop_vars("segment"),
-        rtol=1e-4,
-    )
+    same = made.forecast(ds).isel(init_time=[29 + 3]).drop_vars("segment")
+    xr.testing.assert_allclose(made.forecast(one, init_times=[5.0]), same, rtol=1e-4)
 
 
 def test_sun_and_static_fields_reach_the_predictor(tmp_path):
@@ -262,8 +235,6 @@ def test_sun_and_static_fields_reach_the_predictor(tmp_path):
     world = build_world(config(), store(ds, tmp_path, static=static, climatology="constant"))
     assert world.static.shape == (6, 1)
     assert torch.equal(world.static[:, 0].sign(), torch.tensor([1.0, 1, 1, -1, -1, -1]))
-    from sciwm.store.prepare import conditions
-
     times = np.array(["2001-03-21T12", "2001-03-21T00"], "datetime64[ns]")
     local = world.local_conditions(torch.from_numpy(conditions(times, world.step)))
     assert local.shape == (2, 6, 2)

@@ -1,4 +1,4 @@
-"""From which times forecasts start, along which strides they go, and that batches change nothing."""
+"""From which times forecasts start, along which strides they go, and what batches do not change."""
 
 import dataclasses
 
@@ -70,12 +70,9 @@ def test_initial_positions_by_brute_force(pieces, history, strides, longest, lab
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    path = store(
-        testing.small_climate(years=1, missing=True),
-        tmp_path_factory.mktemp("grid"),
-        climatology="constant",
-        missing="mask",
-    )
+    ds = testing.small_climate(years=1, missing=True)
+    folder = tmp_path_factory.mktemp("grid")
+    path = store(ds, folder, climatology="constant", missing="mask")
     world = build_world(config(model={"history": 2}, objective={"lead_steps": [1, 3]}), path)
     for parameter in world.network.predictor.parameters():
         if not parameter.any():
@@ -117,9 +114,8 @@ def test_latents_by_hand(world):
         with torch.no_grad():
             history = model.network.encode(features, valid)
             for k in range(1, count + 1):
-                condition = torch.from_numpy(
-                    conditions(ds.time.values[50 + stride * k][None], model.step)
-                )
+                time = ds.time.values[50 + stride * k][None]
+                condition = torch.from_numpy(conditions(time, model.step))
                 latent = model.network.predictor(
                     history,
                     None if valid is None else valid.any(1),
@@ -134,19 +130,18 @@ def test_latents_by_hand(world):
 
 def test_only_the_contexts_are_read(world):
     model, ds = world
-    seen = []
+    read = []
 
     def watch(block):
-        seen.append(len(block))
+        read.append(len(block))
         return block
 
-    lazy = ds.state.chunk(time=1).data.map_blocks(
-        watch, dtype="float32", meta=np.empty((0,) * 4, "float32")
-    )
+    meta = np.empty((0,) * 4, "float32")
+    lazy = ds.state.chunk(time=1).data.map_blocks(watch, dtype="float32", meta=meta)
     state = ds.state.copy(data=lazy)
     gathered(model, state, np.array([10, 100, 200]), [1, 3], batch_size=3)
     # Of each: itself, one step and three steps before.
-    assert sum(seen) == 9
+    assert sum(read) == 9
 
 
 def test_no_initial_times(world):

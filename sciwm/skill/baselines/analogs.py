@@ -159,15 +159,15 @@ def _nearest(
     library: Analogs, lead: int, eofs: int, count: int, z: np.ndarray, phase: np.ndarray | None
 ) -> np.ndarray:
     """Positions of the nearest training times with a successor: ``(init, count)``, in no order."""
-    usable = np.flatnonzero(library.later[lead] >= 0)
-    have, want = library.coefficients[usable, :eofs], z @ library.patterns[:eofs].T
+    known = np.flatnonzero(library.later[lead] >= 0)
+    have, want = library.coefficients[known, :eofs], z @ library.patterns[:eofs].T
     distance = (want**2).sum(axis=1)[:, None] + (have**2).sum(axis=1) - 2 * want @ have.T
     if phase is not None and library.phase is not None:
-        gap = np.abs(phase[:, None] - library.phase[usable])
+        gap = np.abs(phase[:, None] - library.phase[known])
         outside = np.minimum(gap, 1 - gap) > _SEASON
         # Out of season only where there are too few in season, farthest last.
         distance = np.where(outside, distance + distance.max(axis=1, keepdims=True) + 1.0, distance)
-    return np.asarray(usable[np.argpartition(distance, count - 1, axis=1)[:, :count]])
+    return np.asarray(known[np.argpartition(distance, count - 1, axis=1)[:, :count]])
 
 
 def _forecast(

@@ -191,8 +191,8 @@ def _propagator(
     rest = sample.z - sample.z @ sample.patterns[:k].T @ sample.patterns[:k]
     for month in range(_MONTHS):
         product = np.eye(k)
-        for ahead in range(steps):
-            product = product @ monthly[(month + ahead) % _MONTHS]
+        for step in range(steps):
+            product = product @ monthly[(month + step) % _MONTHS]
         matrices.append(product)
         first, later = sample.around(steps, month)
         square = (rest[first] ** 2).sum(axis=0)
@@ -227,8 +227,8 @@ def _forward(
 ) -> np.ndarray:
     v = patterns[: propagator.eofs]
     p = z @ v.T
-    ahead = np.einsum("ti,tij->tj", p, propagator.matrices[month])
-    return np.asarray(ahead @ v + (z - p @ v) * propagator.damping[month])
+    later = np.einsum("ti,tij->tj", p, propagator.matrices[month])
+    return np.asarray(later @ v + (z - p @ v) * propagator.damping[month])
 
 
 def cslim_forecast(
