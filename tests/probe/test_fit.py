@@ -19,9 +19,8 @@ LEADS = (1, 3)
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return store(
-        testing.small_climate(years=1), tmp_path_factory.mktemp("climate"), climatology="constant"
-    )
+    folder = tmp_path_factory.mktemp("climate")
+    return store(testing.small_climate(years=1), folder, climatology="constant")
 
 
 @pytest.mark.parametrize("scope", ["token", "shared"])
@@ -33,13 +32,10 @@ def test_the_decoder_is_the_head(path, tmp_path, kind, scope):
     sample = next(readout_samples(world, open_training_store(path), which="test", lead_steps=LEADS))
     probed.save(tmp_path)
     for model in (probed, sciwm.load(tmp_path)):
-        for lead in range(2):
-            read = model.readouts["decoder"].read_fields(
-                lead, sample.latents[:, lead], sample.initial
-            )
-            torch.testing.assert_close(
-                read, world.network.head(sample.latents[:, lead]).detach(), rtol=1e-4, atol=1e-5
-            )
+        for lead, latents in enumerate(sample.latents.unbind(1)):
+            read = model.readouts["decoder"].read_fields(lead, latents, sample.initial)
+            given = world.network.head(latents).detach()
+            torch.testing.assert_close(read, given, rtol=1e-4, atol=1e-5)
 
 
 def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
@@ -58,24 +54,21 @@ def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
 def test_readouts_on_part_of_the_block_are_those_of_its_samples(path):
     world = build_world(config(seed=4), path)
     ds = open_training_store(path)
-    samples = list(readout_samples(world, ds, which="train", lead_steps=LEADS))
-    whole = torch.cat([s.initial for s in samples])
-    part = torch.cat(
-        [
-            s.initial
-            for s in readout_samples(world, ds, which="train", lead_steps=LEADS, fraction=0.1)
-        ]
+    asked = {"which": "train", "lead_steps": LEADS}
+    whole, part = (
+        torch.cat([s.initial for s in readout_samples(world, ds, fraction=fraction, **asked)])
+        for fraction in (1.0, 0.1)
     )
     count = round(0.1 * len(whole))
     places = stretch(np.arange(len(whole)), 0.1, seed=4)
     assert len(part) == count
     torch.testing.assert_close(part, whole[places])
     few = dataclasses.replace(config().probe, fraction=0.1)
-    readouts = [
-        fit_probes(world, ds, probe=p, lead_steps=LEADS).readouts["residual"]
-        for p in (few, config().probe)
-    ]
-    assert not torch.equal(readouts[0].fields[0].weight, readouts[1].fields[0].weight)
+    one, other = (
+        fit_probes(world, ds, probe=probe, lead_steps=LEADS).readouts["residual"].fields[0]
+        for probe in (few, config().probe)
+    )
+    assert not torch.equal(one.weight, other.weight)
 
 
 def test_stretches_are_placed_by_the_seed():

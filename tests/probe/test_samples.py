@@ -18,10 +18,8 @@ def grid(tmp_path_factory):
     ds = testing.small_climate(years=1)
     targets = ["box:30,40,-20,-10"]
     settings = config(probe={"halo": 1, "targets": targets})
-    options = {"targets": target_series(ds, targets), "climatology": "constant"}
-    return climate_world(
-        ds, tmp_path_factory.mktemp("grid"), series=True, settings=settings, **options
-    )
+    options = {"targets": target_series(ds, targets), "climatology": "constant", "series": True}
+    return climate_world(ds, tmp_path_factory.mktemp("grid"), settings=settings, **options)
 
 
 @pytest.mark.parametrize("which", ["train", "validation", "test"])
@@ -40,24 +38,14 @@ def test_fields_and_series_of_the_block(grid, which):
         begin += len(index)
         cells = [world.tokenizer.surroundings(state[index - back], 1) for back in (0, 1)]
         torch.testing.assert_close(sample.initial, torch.cat(cells, dim=-1))
-        torch.testing.assert_close(
-            sample.later, world.tokenizer.patches(state[index[:, None] + np.array(LEADS)])
-        )
+        later = index[:, None] + np.array(LEADS)
+        torch.testing.assert_close(sample.later, world.tokenizer.patches(state[later]))
         now, before = target[index] - mean, target[index - 1] - mean
         season = (now[:, :, None] * store.condition.values[index][:, None]).reshape(len(index), -1)
         assert season.shape == (len(index), 4)
-        np.testing.assert_allclose(
-            sample.initial_series,
-            np.concatenate([now, before, season], axis=1),
-            rtol=1e-3,
-            atol=0.1,
-        )
-        np.testing.assert_allclose(
-            sample.later_series,
-            target[index[:, None] + np.array(LEADS)] - mean,
-            rtol=1e-3,
-            atol=0.1,
-        )
+        values, close = np.concatenate([now, before, season], axis=1), {"rtol": 1e-3, "atol": 0.1}
+        np.testing.assert_allclose(sample.initial_series, values, **close)
+        np.testing.assert_allclose(sample.later_series, target[later] - mean, **close)
         assert sample.latents.shape == (len(index), 3, world.tokenizer.num_tokens, 16)
     assert begin == len(expected) > 50
 
@@ -65,14 +53,11 @@ def test_fields_and_series_of_the_block(grid, which):
 def test_molecules_have_series_only(tmp_path):
     world, path = molecule_world(tmp_path)
     store = open_training_store(path)
-    samples = list(
-        readout_samples(world, store, which="validation", lead_steps=(1, 5), progress="probing")
-    )
+    asked = {"which": "validation", "lead_steps": (1, 5), "progress": "probing"}
+    samples = list(readout_samples(world, store, **asked))
     assert sum(len(s.latents) for s in samples) == 120 - 1 - 5
     assert samples[0].later.shape[-1] == samples[0].initial.shape[-1] == 0
-    mean = store.target.values[store.split.values == 0].mean(0)
-    np.testing.assert_allclose(
-        samples[0].later_series[:, 1],
-        store.target.values[360 + 1 + 5 :][: len(samples[0].latents)] - mean,
-        atol=1e-5,
-    )
+    target = store.target.values
+    later = target[360 + 1 + 5 :][: len(samples[0].latents)]
+    anomaly = later - target[store.split.values == 0].mean(0)
+    np.testing.assert_allclose(samples[0].later_series[:, 1], anomaly, atol=1e-5)

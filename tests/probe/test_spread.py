@@ -32,10 +32,8 @@ def path(tmp_path_factory):
 def world(path, tmp_path_factory):
     """A trained and probed world model with noise."""
     sizes = {"token_dim": 32, "dropout": 0.0, "noise_dim": 8}
-    settings = config(
-        model=sizes,
-        train={"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 150},
-    )
+    steps = {"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 150}
+    settings = config(model=sizes, train=steps)
     made = build_world(settings, path)
     assert fit_world(made, path, settings, folder=tmp_path_factory.mktemp("run"), progress=False)
     return fit_probes(made, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
@@ -64,9 +62,8 @@ def test_members_are_as_far_apart_as_they_are_wrong(world, ensemble, ds):
         error = ((mean - truth[name]) ** 2).mean(over) ** 0.5
         spread = (ensemble[name].var("number", ddof=1).mean(over) * (1 + 1 / MEMBERS)) ** 0.5
         assert ((spread / error > 0.8) & (spread / error < 1.2)).all(), name
-        apart = abs(ensemble[name] - ensemble[name].rename(number="other")).sum(
-            ("number", "other")
-        ) / (2 * MEMBERS * (MEMBERS - 1))
+        pairs = abs(ensemble[name] - ensemble[name].rename(number="other"))
+        apart = pairs.sum(("number", "other")) / (2 * MEMBERS * (MEMBERS - 1))
         fair = (abs(ensemble[name] - truth[name]).mean("number") - apart).mean(over)
         assert (fair < 0.85 * abs(single[name] - truth[name]).mean(over)).all(), name
         assert (((mean - single[name]) ** 2).mean(over) ** 0.5 < 0.5 * spread).all(), name
@@ -87,13 +84,15 @@ def test_members_do_not_depend_on_the_batch_or_on_the_leads_asked_for(
         xr.testing.assert_allclose(again, ensemble.sel(init_time=some), rtol=1e-4)
     for k, lead in enumerate(["1 day", "3 days"]):
         few = world.forecast(ds, init_times=some, members=5, lead_times=lead)
-        xr.testing.assert_allclose(
-            few, ensemble.sel(init_time=some).isel(lead_time=[k], number=slice(5)), rtol=1e-4
-        )
+        same = ensemble.sel(init_time=some).isel(lead_time=[k], number=slice(5))
+        xr.testing.assert_allclose(few, same, rtol=1e-4)
 
 
 def test_states_are_read_out_of_their_own_latents(world, path):
-    """The decoder behind the spread: next to perfect, because a latent has more numbers than its patch."""
+    """The decoder behind the spread is next to perfect.
+
+    A latent has more numbers than its patch.
+    """
     sample = next(state_samples(world, open_training_store(path), which="test"))
     assert sample.latents.shape == (128, 1, 6, 32)
     ridge = world.readouts["spread"].fields[0]
@@ -104,32 +103,28 @@ def test_states_are_read_out_of_their_own_latents(world, path):
 
 
 def test_calibration_by_hand(world, path):
-    """Variance of the members equals the squared error on the validation block, channel by channel."""
+    """On the validation block the members' variance equals the squared error of each channel."""
     found = {"error": torch.zeros(2, 2), "variance": torch.zeros(2, 2)}
     residual, spread = world.readouts["residual"], world.readouts["spread"]
-    area = world.tokenizer.area[:, None]
-    for sample in readout_samples(
-        world,
-        open_training_store(path),
-        which="validation",
-        lead_steps=LEADS,
-        members=16,
-    ):
+    area, asked = world.tokenizer.area[:, None], {"which": "validation", "lead_steps": LEADS}
+    for sample in readout_samples(world, open_training_store(path), members=16, **asked):
         for lead in range(2):
-            away = (sample.members[:, :, lead] - sample.latents[:, None, lead]).flatten(0, 1)
+            middle = sample.latents[:, lead]
+            away = (sample.members[:, :, lead] - middle[:, None]).flatten(0, 1)
             read = spread.read_fields(lead, away, away[..., :0]).unflatten(0, (-1, 16))
-            error = (
-                residual.read_fields(lead, sample.latents[:, lead], sample.initial)
-                - sample.later[:, lead]
-            )
+            forecast = residual.read_fields(lead, middle, sample.initial)
+            error = forecast - sample.later[:, lead]
             for name, square in (("variance", read.var(1)), ("error", error.square())):
                 found[name][lead] += (square * area).sum((0, 1)).unflatten(0, (2, 16)).sum(1)
     torch.testing.assert_close(found["variance"], found["error"], rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(("count", "share"), [(30, 0.5), (270, 0.9)])
-def test_a_cell_has_a_factor_of_its_own_the_more_of_it_was_seen(count, share):
-    """Two patches of two cells of one channel, by hand: error over variance is 4 and 1 in the first patch, 1 and 0 in the second."""
+def test_a_cell_has_a_factor_of_its_own_the_more_of_it_was_observed(count, share):
+    """Two patches of two cells of one channel, by hand.
+
+    Error over variance is 4 and 1 in the first patch, 1 and 0 in the second.
+    """
     found = _Found(
         count,
         mean=torch.full((2, 2), 0.5 * count),
@@ -137,17 +132,14 @@ def test_a_cell_has_a_factor_of_its_own_the_more_of_it_was_seen(count, share):
         squared_error=count * torch.tensor([[4.0, 2.0], [4.0, 0.0]]),
     )
     ridge = Ridge(torch.ones(2, 3, 2), torch.zeros(2, 2), 0.0)
-    made = _calibrated(ridge, found, group=torch.tensor([0, 0]), weight=torch.ones(2, 1))
+    alike = {"group": torch.tensor([0, 0]), "weight": torch.ones(2, 1)}
+    made = _calibrated(ridge, found, **alike)
     square = share * torch.tensor([[4.0, 1.0], [1.0, 0.0]]) + (1 - share) * 1.0  # 10 over 10 in all
     torch.testing.assert_close(made.weight, square.sqrt()[:, None].expand(2, 3, 2))
     torch.testing.assert_close(made.offset, -0.5 * square.sqrt())
     assert float((square * found.variance).sum()) == pytest.approx(float(found.squared_error.sum()))
-    shared = _calibrated(
-        Ridge(ridge.weight[:1], ridge.offset[:1], ridge.strength),
-        found,
-        group=torch.tensor([0, 0]),
-        weight=torch.ones(2, 1),
-    )
+    one = Ridge(ridge.weight[:1], ridge.offset[:1], ridge.strength)
+    shared = _calibrated(one, found, **alike)
     torch.testing.assert_close(shared.weight, torch.ones(1, 3, 2))
 
 
@@ -179,18 +171,24 @@ def test_what_cannot_be_an_ensemble_is_refused(world, path, ds):
     with pytest.raises(ValueError, match="expected at least 2"):
         world.forecast(ds, members=1)
     message = r"got readout 'spread', expected one of \['latent', 'residual'\]"
-    with unchecked(), pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message):
         world.forecast(ds, readout="spread")
-    with pytest.raises(
-        ConfigError, match=r"model.noise_dim = 8, expected 0 with objective.kind = 'supervised'"
-    ):
-        load_config("{model: {noise_dim: 8}, objective: {kind: supervised}}")
-    with pytest.raises(
-        ConfigError, match=r"forecast.members = 8, expected 0 with model.noise_dim = 0"
-    ):
-        load_config("forecast: {members: 8}")
-    with pytest.raises(ConfigError, match=r"forecast.members = 1"):
-        load_config("{model: {noise_dim: 8}, forecast: {members: 1}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{model: {noise_dim: 8}, objective: {kind: supervised}}",
+            r"model.noise_dim = 8, expected 0 with objective.kind = 'supervised'",
+        ),
+        ("forecast: {members: 8}", r"forecast.members = 8, expected 0 with model.noise_dim = 0"),
+        ("{model: {noise_dim: 8}, forecast: {members: 1}}", r"forecast.members = 1"),
+    ],
+)
+def test_what_cannot_be_configured_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(text)
 
 
 def test_without_members_noise_is_none(world, path):

@@ -10,7 +10,7 @@ from sciwm.readout.ridge import Moments, fit_pooled, fit_ridge
 
 LEADS = (1, 4)
 AREA = torch.tensor([0.5, 0.3, 0.2])
-SEEN = {"lead_steps": list(LEADS), "scope": "token", "halo": 0, "targets": []}
+COMMON = {"lead_steps": list(LEADS), "scope": "token", "halo": 0, "targets": []}
 
 
 def sample(count=600, *, seed=0, cells=4, targets=2, noise=0.3, shuffled=False):
@@ -18,14 +18,10 @@ def sample(count=600, *, seed=0, cells=4, targets=2, noise=0.3, shuffled=False):
     rng = torch.Generator().manual_seed(seed)
     fixed = torch.Generator().manual_seed(99)
     latents = torch.randn(count, len(LEADS), 3, 5, generator=rng)
-    initial, begin = (
-        torch.randn(count, 3, cells, generator=rng),
-        torch.randn(count, targets, generator=rng),
-    )
-    into_cells, into_series = (
-        torch.randn(5, cells, generator=fixed),
-        torch.randn(15, targets, generator=fixed) / 4,
-    )
+    initial = torch.randn(count, 3, cells, generator=rng)
+    begin = torch.randn(count, targets, generator=rng)
+    into_cells = torch.randn(5, cells, generator=fixed)
+    into_series = torch.randn(15, targets, generator=fixed) / 4
     decay = torch.tensor([0.8, 0.4])[:, None]
     later = decay[..., None] * initial[:, None] + latents @ into_cells
     later = later + noise * torch.randn(later.shape, generator=rng)
@@ -47,16 +43,15 @@ def squared(readouts, held):
     """Mean squared error of fields and of series at every lead."""
     errors = []
     for lead in range(len(LEADS)):
-        fields = readouts.read_fields(lead, held.latents[:, lead], held.initial)
-        series = readouts.read_series(lead, held.latents[:, lead], held.initial_series)
-        assert fields.shape == held.later[:, lead].shape
-        assert series.shape == held.later_series[:, lead].shape
-        errors.append(
-            (
-                float((fields - held.later[:, lead]).square().mean()),
-                float((series - held.later_series[:, lead]).square().mean()),
-            )
+        latents, later, later_series = (
+            values[:, lead] for values in (held.latents, held.later, held.later_series)
         )
+        fields = readouts.read_fields(lead, latents, held.initial)
+        series = readouts.read_series(lead, latents, held.initial_series)
+        assert fields.shape == later.shape
+        assert series.shape == later_series.shape
+        apart = fields - later, series - later_series
+        errors.append([float(difference.square().mean()) for difference in apart])
     return np.array(errors)
 
 
@@ -67,18 +62,14 @@ def test_they_find_what_is_there(scope):
     residual, latent = squared(readouts["residual"], held), squared(readouts["latent"], held)
     np.testing.assert_allclose(residual[:, 0], 0.09, rtol=0.15)  # the noise
     assert (residual[:, 1] < 2e-3).all()
-    np.testing.assert_allclose(
-        latent[:, 0], 0.09 + np.array([0.64, 0.16]), rtol=0.2
-    )  # the initial state is not seen
+    without = 0.09 + np.array([0.64, 0.16])  # the initial state is not given
+    np.testing.assert_allclose(latent[:, 0], without, rtol=0.2)
 
 
 def test_latent_only_never_sees_values_of_a_series_however_many_there_are():
-    seen = sample()
-    more = seen._replace(
-        initial_series=torch.cat(
-            [seen.initial_series, seen.later_series[:, 0], seen.later_series[:, 1]], dim=1
-        )
-    )
+    some = sample()
+    values = [some.initial_series, some.later_series[:, 0], some.later_series[:, 1]]
+    more = some._replace(initial_series=torch.cat(values, dim=1))
     readouts = fit(train=[more], validation=[more])
     assert [ridge.weight.shape[1] for ridge in readouts["latent"].series] == [15, 15]
     assert [ridge.weight.shape[1] for ridge in readouts["residual"].series] == [21, 21]
@@ -86,47 +77,37 @@ def test_latent_only_never_sees_values_of_a_series_however_many_there_are():
 
 @pytest.mark.parametrize("scope", ["token", "shared"])
 def test_latent_only_is_the_same_fit_with_fewer_features(scope):
-    seen = sample()
-    blind = seen._replace(
-        initial=seen.initial[..., :0], initial_series=seen.initial_series[..., :0]
-    )
-    readouts = fit(train=[seen], scope=scope, strengths=[0.1])["latent"]
+    whole = sample()
+    no_cells, no_series = whole.initial[..., :0], whole.initial_series[..., :0]
+    readouts = fit(train=[whole], scope=scope, strengths=[0.1])["latent"]
     for lead in range(len(LEADS)):
-        x = field_features(blind.latents[:, lead], blind.initial, scope=scope)
-        y = (
-            blind.later[:, lead]
-            if scope == "token"
-            else blind.later[:, lead].flatten(0, 1)[:, None]
-        )
+        latents, y = whole.latents[:, lead], whole.later[:, lead]
+        x = field_features(latents, no_cells, scope=scope)
+        if scope == "shared":
+            y = y.flatten(0, 1)[:, None]
         moments = Moments.zeros(groups=x.shape[1], features=x.shape[2], targets=y.shape[2])
         moments.add(x, y)
-        direct = (
-            fit_pooled(moments, moments, [0.1])
-            if scope == "token"
-            else fit_ridge(moments, [0.1])[0]
-        )
+        (direct,) = fit_ridge(moments, [0.1])
+        if scope == "token":
+            direct = fit_pooled(moments, moments, [0.1])
         torch.testing.assert_close(readouts.fields[lead].weight, direct.weight)
         moments = Moments.zeros(groups=1, features=15, targets=2)
-        moments.add(
-            series_features(blind.latents[:, lead], blind.initial_series),
-            blind.later_series[:, lead][:, None],
-        )
-        torch.testing.assert_close(
-            readouts.series[lead].weight, fit_ridge(moments, [0.1])[0].weight
-        )
+        moments.add(series_features(latents, no_series), whole.later_series[:, lead][:, None])
+        (direct,) = fit_ridge(moments, [0.1])
+        torch.testing.assert_close(readouts.series[lead].weight, direct.weight)
 
 
 def test_residual_is_at_least_as_good_as_damped_persistence_on_training_data():
     """Even when the latents are pure noise, as those of an untrained network may be."""
-    seen = sample(noise=2.0)
-    seen = seen._replace(latents=torch.randn_like(seen.latents))
-    readouts = fit(train=[seen], validation=[seen], strengths=[1e-6])["residual"]
+    whole = sample(noise=2.0)
+    whole = whole._replace(latents=torch.randn_like(whole.latents))
+    readouts = fit(train=[whole], validation=[whole], strengths=[1e-6])["residual"]
     for lead in range(len(LEADS)):
-        x, y = seen.initial, seen.later[:, lead]
+        x, y = whole.initial, whole.later[:, lead]
         centred = x - x.mean(0)
         slope = (centred * (y - y.mean(0))).sum(0) / centred.square().sum(0)
         damped = (centred * slope + y.mean(0) - y).square().mean(0)
-        read = readouts.read_fields(lead, seen.latents[:, lead], seen.initial)
+        read = readouts.read_fields(lead, whole.latents[:, lead], whole.initial)
         assert ((read - y).square().mean(0) <= damped + 1e-5).all()
 
 
@@ -135,9 +116,8 @@ def test_shuffled_targets_give_no_skill():
     readouts = fit(train=[sample(shuffled=True)], validation=[sample(200, seed=1, shuffled=True)])
     for kind in ("residual", "latent"):
         errors = squared(readouts[kind], held)
-        variance = [
-            (float(held.later[:, k].var()), float(held.later_series[:, k].var())) for k in range(2)
-        ]
+        parts = held.later, held.later_series
+        variance = [[float(part[:, lead].var()) for part in parts] for lead in range(2)]
         assert (errors > 0.97 * np.array(variance)).all()
 
 
@@ -150,14 +130,13 @@ def test_batches_of_any_size_give_the_same():
 
 
 def test_area_weighs_the_choice_of_strength():
-    """Of three readouts, each chosen for one token, the one chosen for a token is the best there."""
+    """Of three readouts, each chosen for one token, the one of a token is the best there."""
     train, held = sample(40, noise=3.0), sample(200, seed=1, noise=3.0)
+    asked = {"lead_steps": LEADS, "strengths": [1e-3, 0.1, 3.0, 100.0]}
     errors = np.zeros((3, 3, len(LEADS)))  # chosen for, at, lead
     for token in range(3):
         area = torch.nn.functional.one_hot(torch.tensor(token), 3).float()
-        readouts = fit_readouts(
-            [train], [held], lead_steps=LEADS, strengths=[1e-3, 0.1, 3.0, 100.0], area=area
-        )["residual"]
+        readouts = fit_readouts([train], [held], area=area, **asked)["residual"]
         for lead in range(len(LEADS)):
             read = readouts.read_fields(lead, held.latents[:, lead], held.initial)
             errors[token, :, lead] = (read - held.later[:, lead]).square().mean((0, 2))
@@ -167,21 +146,20 @@ def test_area_weighs_the_choice_of_strength():
 
 
 def test_fields_or_series_alone():
-    seen = sample()
-    fields = seen._replace(
-        initial_series=seen.initial_series[..., :0], later_series=seen.later_series[..., :0]
-    )
+    whole = sample()
+    begin, later = whole.initial_series[..., :0], whole.later_series[..., :0]
+    fields = whole._replace(initial_series=begin, later_series=later)
     readouts = fit(train=[fields], validation=[fields])["residual"]
     assert (len(readouts.fields), len(readouts.series)) == (2, 0)
-    series = seen._replace(initial=seen.initial[..., :0], later=seen.later[..., :0])
+    series = whole._replace(initial=whole.initial[..., :0], later=whole.later[..., :0])
     readouts = fit(train=[series], validation=[series])["residual"]
     assert (len(readouts.fields), len(readouts.series)) == (0, 2)
-    assert Readouts.from_tensors(readouts.tensors(), **SEEN).fields == ()
+    assert Readouts.from_tensors(readouts.tensors(), **COMMON).fields == ()
 
 
 def test_round_trip_through_tensors():
     readouts = fit(scope="shared")["latent"]
-    again = Readouts.from_tensors(readouts.tensors(), **SEEN | {"scope": "shared"})
+    again = Readouts.from_tensors(readouts.tensors(), **COMMON | {"scope": "shared"})
     held = sample(50, seed=3)
     np.testing.assert_array_equal(squared(again, held), squared(readouts, held))
     assert again.lead_steps == LEADS
@@ -190,10 +168,6 @@ def test_round_trip_through_tensors():
 
 @pytest.mark.parametrize(("block", "name"), [("train", "training"), ("validation", "validation")])
 def test_no_samples(block, name):
+    blocks = {"train": [sample(9)], "validation": [sample(9)]} | {block: []}
     with pytest.raises(ValueError, match=f"no {name} windows"):
-        fit_readouts(
-            **({"train": [sample(9)], "validation": [sample(9)]} | {block: []}),
-            lead_steps=LEADS,
-            strengths=[1.0],
-            area=AREA,
-        )
+        fit_readouts(**blocks, lead_steps=LEADS, strengths=[1.0], area=AREA)

@@ -32,17 +32,15 @@ def test_a_series_of_the_data_is_taken_as_it_is():
 def test_unknown_targets_are_refused(name):
     with pytest.raises(ValueError, match="got .*" + name):
         target_series(testing.small_climate(years=1), [name])
-    with pytest.raises(
-        ValueError, match=r"got probe target 'chi', expected a series of the data .*phi"
-    ):
+    message = r"got probe target 'chi', expected a series of the data .*phi"
+    with pytest.raises(ValueError, match=message):
         target_series(testing.double_well(num_trajectories=1, num_frames=10), ["chi"])
 
 
 def test_angles_become_sines_and_cosines():
     ds = testing.double_well(num_trajectories=1, num_frames=50)
-    series = target_series(ds, ["phi", "psi"]).assign(
-        energy=("time", np.arange(50.0), {"units": "kJ mol-1"})
-    )
+    energy = ("time", np.arange(50.0), {"units": "kJ mol-1"})
+    series = target_series(ds, ["phi", "psi"]).assign(energy=energy)
     parts = as_components(series)
     assert parts.torsions.dims == ("time", "component")
     assert parts.component.values.tolist() == ["phi_sin", "phi_cos", "psi_sin", "psi_cos"]

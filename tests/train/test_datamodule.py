@@ -23,9 +23,8 @@ def paths(tmp_path_factory):
         "latitude": np.arange(4.0),
         "longitude": np.arange(4.0),
     }
-    ds = xr.Dataset(
-        {"t2m": (("time", "latitude", "longitude"), 280 + rng.normal(size=(600, 4, 4)))}, coords
-    )
+    values = 280 + rng.normal(size=(600, 4, 4))
+    ds = xr.Dataset({"t2m": (("time", "latitude", "longitude"), values)}, coords)
     folder = tmp_path_factory.mktemp("stores")
     options = {"fit": Fit(harmonics=1), "progress": False}
     alone = Blocks(by="step", train=[0, 500], gap_steps=3)
@@ -39,10 +38,10 @@ def paths(tmp_path_factory):
 class Recorder(lightning.LightningModule):
     def __init__(self):
         super().__init__()
-        self.layer, self.seen, self.validated = torch.nn.Linear(1, 1), [], 0
+        self.layer, self.indices, self.validated = torch.nn.Linear(1, 1), [], 0
 
     def training_step(self, batch, index):
-        self.seen.append(batch.index[:, 0].tolist())
+        self.indices.append(batch.index[:, 0].tolist())
         return self.layer(batch.values.mean().reshape(1, 1)).sum()
 
     def validation_step(self, batch, index):
@@ -79,17 +78,15 @@ def fit(path, folder, steps, *, resume=None, accumulate=1):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_goes_on_with_the_next_batch(paths, tmp_path, accumulate):
-    path = paths[0]
-    batches = stream(
-        path, window=3, lead_steps=[1, 2], batch_size=32, order=Order(seed=5, epochs=None)
-    )
+    path, order = paths[0], Order(seed=5, epochs=None)
+    batches = stream(path, window=3, lead_steps=[1, 2], batch_size=32, order=order)
     expected = [b.index[:, 0].tolist() for b in islice(batches, 40 * accumulate)]
     unbroken = fit(path, tmp_path, 40, accumulate=accumulate)
-    assert unbroken.seen == expected
+    assert unbroken.indices == expected
     assert unbroken.validated >= 4 * 95
     first = fit(path, tmp_path, 23, accumulate=accumulate)
     second = fit(path, tmp_path, 40, resume=tmp_path / "last.ckpt", accumulate=accumulate)
-    assert first.seen + second.seen == expected
+    assert first.indices + second.indices == expected
 
 
 def test_without_a_validation_block_or_a_trainer(paths):
@@ -113,7 +110,7 @@ def test_another_number_of_devices_goes_on_where_the_checkpoint_is(paths):
     data = DataModule(paths[0], window=3, batch_size=8, seed=5)
     data.trainer = Steps(1)
     batches = data.train_dataloader()
-    seen = [b.index[:, 0].tolist() for b in islice(batches, 10)]
+    used = [b.index[:, 0].tolist() for b in islice(batches, 10)]
     data.trainer.global_step = 10
     state = data.state_dict()
     again = DataModule(paths[0], window=3, batch_size=8, seed=5)
@@ -126,4 +123,4 @@ def test_another_number_of_devices_goes_on_where_the_checkpoint_is(paths):
     rest = [b.index[:, 0].tolist() for b in islice(resumed, 20)]
     again.trainer.global_step = 15  # Lightning asks for another iterator in the middle
     assert [b.index[:, 0].tolist() for b in islice(resumed, 5)] == rest[5:10]
-    assert not {x for b in seen for x in b} & {x for b in rest for x in b}
+    assert not {x for b in used for x in b} & {x for b in rest for x in b}

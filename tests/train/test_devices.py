@@ -39,31 +39,18 @@ def settings(tmp_path_factory):
     """A configuration file of two years of a small climate."""
     folder = tmp_path_factory.mktemp("devices")
     testing.small_climate(years=2).to_netcdf(folder / "climate.nc", engine="h5netcdf")
-    small = config(
-        model={"dropout": 0.0},
-        objective={"input_noise": 0.0},
-        train={"steps": 8, "validate_every": 4, "checkpoint_every": 4},
-    )
-    text = dump_config(small)
-    made = load_config(
-        text,
-        [
-            f"--data.store={folder / 'climate.nc'}",
-            *(f"--data.split.{k}={v}" for k, v in BLOCKS.items()),
-            "--data.climatology=constant",
-        ],
-    )
+    steps = {"steps": 8, "validate_every": 4, "checkpoint_every": 4}
+    small = config(model={"dropout": 0.0}, objective={"input_noise": 0.0}, train=steps)
+    flags = [f"--data.store={folder / 'climate.nc'}", "--data.climatology=constant"]
+    flags += [f"--data.split.{name}={block}" for name, block in BLOCKS.items()]
+    made = load_config(dump_config(small), flags)
     (folder / "small.yaml").write_text(dump_config(made))
     return folder / "small.yaml"
 
 
 def sciwm_run(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "sciwm", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [sys.executable, "-m", "sciwm", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -86,9 +73,8 @@ def trained(prepared, tmp_path_factory):
 
 def test_two_processes_train_one_model(settings, trained):
     run, text = trained
-    assert (
-        text.count("validation: latent error") == 1
-    )  # the second process is silent, and ends with the training
+    # The second process is silent, and ends with the training.
+    assert text.count("validation: latent error") == 1
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in log if r["split"] == "validation"] == [0, 4, 8]
     before = build_world(load_config(settings), run / "train.zarr").network.state_dict()
@@ -101,14 +87,16 @@ def test_two_processes_train_one_model(settings, trained):
 
 
 def test_a_training_on_two_devices_goes_on_where_it_was(prepared, trained, tmp_path):
-    """One of the processes dies after a checkpoint; the resumed training ends with the weights of an unbroken one."""
+    """One of the processes dies after a checkpoint.
+
+    The resumed training ends with the weights of an unbroken one.
+    """
     whole, broken = trained[0], tmp_path / "broken"
     shutil.copytree(prepared, broken)
     script = tmp_path / "broken.py"
     script.write_text(DIES_AFTER_SIX_STEPS)
-    done = subprocess.run(
-        [sys.executable, str(script), str(broken)], capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, str(script), str(broken)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
     sciwm_run("train", broken)

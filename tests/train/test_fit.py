@@ -1,6 +1,5 @@
 """Training: resumed equals unbroken, collapse and nonsense stop it, and it learns."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -21,6 +20,8 @@ from sciwm.train.callbacks import Checkpoints
 from sciwm.train.fit import build_world, fit_world, measure_world
 from sciwm.train.module import JEPAModule
 from tests.worlds import climate_world, config, probed, store
+
+LEADS = (1, 3)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +51,16 @@ class Interrupt(L.Callback):
 def interrupted(monkeypatch, at):
     """Let every training be interrupted at a step."""
     original = module._trainer
-    monkeypatch.setattr(
-        module,
-        "_trainer",
-        lambda config, folder, callbacks, *, progress: original(
-            config, folder, [*callbacks, Interrupt(at)], progress=progress
-        ),
-    )
+
+    def trainer(config, folder, callbacks, *, progress):
+        return original(config, folder, [*callbacks, Interrupt(at)], progress=progress)
+
+    monkeypatch.setattr(module, "_trainer", trainer)
+
+
+def checkpoint(folder):
+    """The last checkpoint of a run."""
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 @pytest.mark.parametrize("kind", ["sigreg", "ema", *TWINS])
@@ -78,19 +82,14 @@ def test_resumed_equals_unbroken(path, tmp_path, monkeypatch, kind):
         _, finished, first = train(settings, path, tmp_path / "broken")
     assert not finished
     assert signal.getsignal(signal.SIGINT) is before
-    assert (
-        torch.load(tmp_path / "broken/checkpoints/last.ckpt", weights_only=True)["global_step"] == 7
-    )
+    assert checkpoint(tmp_path / "broken")["global_step"] == 7
     resumed, finished, second = train(settings, path, tmp_path / "broken")
     assert finished
     for name, value in whole.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[name], value), name
-    checkpoints = [
-        torch.load(tmp_path / f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for run in ("whole", "broken")
-    ]
-    for name, value in checkpoints[0].items():
-        assert torch.equal(checkpoints[1][name], value), name
+    one, other = (checkpoint(tmp_path / run)["state_dict"] for run in ("whole", "broken"))
+    for name, value in one.items():
+        assert torch.equal(other[name], value), name
     assert [without_clock(r) for r in log] == [without_clock(r) for r in (*first, *second)]
 
 
@@ -122,14 +121,10 @@ def test_log_records(path, tmp_path):
 
 
 def test_losses_do_not_depend_on_how_often_is_validated(path, tmp_path):
-    logs = [
-        train(
-            config(train={"steps": 20, "validate_every": n, "checkpoint_every": 20}),
-            path,
-            tmp_path / str(n),
-        )[2]
-        for n in (20, 7)
-    ]
+    logs = []
+    for every in (20, 7):
+        steps = {"steps": 20, "validate_every": every, "checkpoint_every": 20}
+        logs.append(train(config(train=steps), path, tmp_path / str(every))[2])
     at_end = [[without_clock(r) for r in log if r["step"] == 20] for log in logs]
     assert at_end[0] == at_end[1]
     assert len(at_end[0]) == 2
@@ -143,7 +138,7 @@ def test_the_seed_decides(path):
 
 def test_without_averaging_the_last_weights_are_kept(path, tmp_path):
     world, _, _ = train(config(train={"average_decay": 0.0, "steps": 4}), path, tmp_path)
-    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    saved = checkpoint(tmp_path)["state_dict"]
     for name, value in world.network.state_dict().items():
         assert torch.equal(saved[f"network.{name}"], value)
 
@@ -182,21 +177,17 @@ def test_a_loss_that_is_not_a_number_stops_the_training(path, tmp_path, monkeypa
 
     def broken(self, network, batch, *, noise=0.0, mask_ratio=0.0):
         losses = original(self, network, batch, noise=noise, mask_ratio=mask_ratio)
-        return {
-            k: v * (torch.nan if network.training and self.global_step >= 5 else 1)
-            for k, v in losses.items()
-        }
+        factor = torch.nan if network.training and self.global_step >= 5 else 1
+        return {k: v * factor for k, v in losses.items()}
 
     monkeypatch.setattr(JEPAModule, "losses", broken)
-    with pytest.raises(
-        FloatingPointError, match=r"loss of nan at step 12.*lower train.learning_rate"
-    ):
+    message = r"loss of nan at step 12.*lower train.learning_rate"
+    with pytest.raises(FloatingPointError, match=message):
         train(config(train={"steps": 24, "validate_every": 12}), path, tmp_path)
-    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    saved = checkpoint(tmp_path)
     assert saved["global_step"] == 4  # the last one without
-    assert all(
-        torch.isfinite(v).all() for v in saved["state_dict"].values() if v.is_floating_point()
-    )
+    numbers = [v for v in saved["state_dict"].values() if v.is_floating_point()]
+    assert all(torch.isfinite(v).all() for v in numbers)
 
 
 def with_losses_times(monkeypatch, factors):
@@ -205,11 +196,8 @@ def with_losses_times(monkeypatch, factors):
 
     def losses(self, network, batch, **options):
         found = original(self, network, batch, **options)
-        factor = (
-            factors.get(self.global_step, 1.0)
-            if network is self.network and network.training
-            else 1.0
-        )
+        trained = network is self.network and network.training
+        factor = factors.get(self.global_step, 1.0) if trained else 1.0
         return found | {"loss": found["loss"] * factor}
 
     monkeypatch.setattr(JEPAModule, "losses", losses)
@@ -228,11 +216,10 @@ def test_a_step_with_a_leaping_loss_is_skipped(path, tmp_path, monkeypatch):
     monkeypatch.setattr(JEPAModule, "optimizer_step", step)
     with_losses_times(monkeypatch, {9: 1e4})
     train(settings, path, tmp_path)
+    # From step to step; only the tenth left everything as it was.
     moved = [not torch.equal(a, b) for a, b in pairwise(weights)]
-    assert (
-        moved == [True] * 8 + [False] + [True] * 2
-    )  # from step to step; only the tenth left everything as it was
-    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["skipped"] == 1
+    assert moved == [True] * 8 + [False] + [True] * 2
+    assert checkpoint(tmp_path)["skipped"] == 1
 
 
 def test_losses_that_are_not_finite_or_hardly_change_are_no_leaps(path):
@@ -251,29 +238,24 @@ def test_losses_that_are_not_finite_or_hardly_change_are_no_leaps(path):
     ],
 )
 def test_the_rollout_grows_over_the_training(path, tmp_path, monkeypatch, kind, expected):
-    seen, original = [], JEPAModule.losses
+    windows, original = [], JEPAModule.losses
 
     def losses(self, network, batch, **options):
         if network.training:
-            seen.append(
-                (
-                    batch.values.shape[1] - network.history,
-                    batch.index.shape[1],
-                    torch.diff(batch.index).eq(1).all().item(),
-                )
-            )
+            rollout, times = batch.values.shape[1] - network.history, batch.index.shape[1]
+            unbroken = torch.diff(batch.index).eq(1).all().item()
+            windows.append((rollout, times, unbroken))
         return original(self, network, batch, **options)
 
     monkeypatch.setattr(JEPAModule, "losses", losses)
     objective = {"kind": kind, "rollout": 3, "curriculum": 1.0, "mask_ratio": 0.5}
     train(config(objective=objective, train={"steps": 6}), path, tmp_path / "run")
-    assert seen == [(k, k + 2, True) for k in expected]
+    assert windows == [(k, k + 2, True) for k in expected]
 
 
 def test_float16_is_refused(path):
-    with pytest.raises(
-        ValueError, match=r"got train\.precision = '16-mixed', expected bf16-mixed or 32-true"
-    ):
+    message = r"got train\.precision = '16-mixed', expected bf16-mixed or 32-true"
+    with pytest.raises(ValueError, match=message):
         JEPAModule(build_world(config(), path), config(train={"precision": "16-mixed"}))
 
 
@@ -316,9 +298,7 @@ def test_a_second_ctrl_c_ends_at_once(path, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(config(), path, tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
-    assert (
-        torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
-    )  # by the first
+    assert checkpoint(tmp_path)["global_step"] == 6  # by the first
 
 
 def test_missing_data_masked_context_and_all_objectives_train(tmp_path):
@@ -330,75 +310,59 @@ def test_missing_data_masked_context_and_all_objectives_train(tmp_path):
         assert all(np.isfinite(r["loss"]) for r in log)
 
 
+def errors_of(world, store, leads):
+    """Mean squared errors on the test block, by kind of forecast and position of the lead."""
+    squared = {}
+    for sample in readout_samples(world, store, which="test", lead_steps=leads):
+        newest = sample.initial[..., : sample.later.shape[-1]]
+        for lead in range(len(leads)):
+            latents, forecasts = sample.latents[:, lead], {"persistence": newest}
+            for kind in ("residual", "latent"):
+                readouts = world.readouts[kind]
+                forecasts[kind] = readouts.read_fields(lead, latents, sample.initial)
+            for kind, forecast in forecasts.items():
+                error = (forecast - sample.later[:, lead]).square().mean()
+                squared.setdefault((kind, lead), []).append(float(error))
+    return {key: float(np.mean(values)) for key, values in squared.items()}
+
+
 def test_it_learns(tmp_path):
     """A small run beats persistence and damped persistence on waves that travel."""
     ds = testing.small_climate(years=4)
     settings = config(
-        model={
-            "token_dim": 48,
-            "encoder_blocks": 1,
-            "predictor_blocks": 1,
-            "dropout": 0.0,
-            "patch_size": [4, 3],
-        },
+        model={"token_dim": 48, "dropout": 0.0, "patch_size": [4, 3]},
         objective={"num_directions": 32, "input_noise": 0.05},
         train={"steps": 240, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 240},
     )
-    untrained, path = climate_world(ds, tmp_path, leads=(1, 3), settings=settings)
+    untrained, path = climate_world(ds, tmp_path, leads=LEADS, settings=settings)
     world = build_world(settings, path)
     fit_world(world, path, settings, folder=tmp_path, progress=False)
-    errors = {}
     state = open_training_store(path)
-    for name, model in (
-        ("untrained", untrained),
-        ("trained", probed(world, path, (1, 3), settings)),
-    ):
-        squared = []
-        for sample in readout_samples(model, state, which="test", lead_steps=(1, 3)):
-            newest = sample.initial[..., : sample.later.shape[-1]]
-            for lead in range(2):
-                for kind in ("residual", "latent"):
-                    read = model.readouts[kind].read_fields(
-                        lead, sample.latents[:, lead], sample.initial
-                    )
-                    squared.append(
-                        (name, kind, lead, (read - sample.later[:, lead]).square().mean())
-                    )
-                squared.append(
-                    (name, "persistence", lead, (newest - sample.later[:, lead]).square().mean())
-                )
-        for *key, value in squared:
-            errors.setdefault(tuple(key), []).append(float(value))
-    errors = {k: float(np.mean(v)) for k, v in errors.items()}
+    trained = errors_of(probed(world, path, LEADS, settings), state, LEADS)
     anomaly = state.state.values[state.split.values == 0]
     held = state.state.values[state.split.values == 2]
-    for lead, steps in enumerate((1, 3)):
+    for lead, steps in enumerate(LEADS):
         slope = (anomaly[:-steps] * anomaly[steps:]).sum(0) / (anomaly[:-steps] ** 2).sum(0)
         damped = float(np.mean((held[steps:] - slope * held[:-steps]) ** 2))
-        trained = errors["trained", "residual", lead]
-        assert trained < 0.6 * errors["trained", "persistence", lead]
-        assert trained < 0.8 * damped
-        # No better than what the waves allow, which is an expectation: a test block scatters around
-        # it.
-        assert trained > 0.97 * (1 - np.exp(-2 * steps / testing.DAMPING_DAYS))
-    # A day ahead ridges on random features of linear waves come as close to that as they can; three
-    # days ahead the predictor counts.
-    assert errors["trained", "latent", 1] < 0.97 * errors["untrained", "latent", 1]
+        error = trained["residual", lead]
+        assert error < 0.6 * trained["persistence", lead]
+        assert error < 0.8 * damped
+        # No better than the waves allow in expectation, around which a test block scatters.
+        assert error > 0.97 * (1 - np.exp(-2 * steps / testing.DAMPING_DAYS))
+    # After one day, ridges on random features of linear waves come as close to that as they can;
+    # after three days the predictor counts.
+    assert trained["latent", 1] < 0.97 * errors_of(untrained, state, LEADS)["latent", 1]
 
 
 @pytest.mark.parametrize("kind", TWINS)
 def test_a_twin_learns_more_than_the_mean(kind, path, tmp_path):
     """On held-out states the pixel error falls below that of forecasting the mean field."""
-    steps = (
-        300 if kind == "masked_autoencoder" else 100
-    )  # Filling in needs to learn where a token is, which takes longer.
+    # Filling in needs to learn where a token is, which takes longer.
+    fills_in = kind == "masked_autoencoder"
+    steps, mask_ratio = (300, 0.5) if fills_in else (100, 0.0)
     settings = config(
         model={"token_dim": 32, "dropout": 0.0},
-        objective={
-            "kind": kind,
-            "input_noise": 0.0,
-            "mask_ratio": 0.5 if kind == "masked_autoencoder" else 0.0,
-        },
+        objective={"kind": kind, "input_noise": 0.0, "mask_ratio": mask_ratio},
         train={"steps": steps, "batch_size": 32, "learning_rate": 3e-3, "validate_every": steps},
     )
     world, finished, log = train(settings, path, tmp_path)
@@ -426,9 +390,7 @@ def test_weight_decay_spares_vectors(path):
 
 
 def test_learning_rate_warms_up_and_falls(path):
-    settings = dataclasses.replace(
-        config(train={"steps": 100, "warmup": 0.1, "learning_rate": 1.0})
-    )
+    settings = config(train={"steps": 100, "warmup": 0.1, "learning_rate": 1.0})
     made = JEPAModule(build_world(settings, path), settings).configure_optimizers()
     rates = []
     for _ in range(100):

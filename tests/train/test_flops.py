@@ -33,12 +33,8 @@ def test_attention(masked):
 def test_steps_of_the_twins(tmp_path):
     path = store(testing.small_climate(years=1), tmp_path, climatology="constant")
     flops = {}
-    for kind, mask_ratio in (
-        ("sigreg", 0.0),
-        ("supervised", 0.0),
-        ("autoencoder", 0.0),
-        ("masked_autoencoder", 0.75),
-    ):
+    ratios = {"sigreg": 0.0, "supervised": 0.0, "autoencoder": 0.0, "masked_autoencoder": 0.75}
+    for kind, mask_ratio in ratios.items():
         settings = config(objective={"kind": kind, "mask_ratio": mask_ratio})
         world = build_world(settings, path)
         before = {k: v.clone() for k, v in world.network.state_dict().items()}
@@ -55,18 +51,15 @@ def test_a_training_with_a_growing_rollout(tmp_path):
     path = store(testing.small_climate(years=1), tmp_path, climatology="constant")
     total, single = {}, {}
     for kind in ("sigreg", "autoencoder", "masked_autoencoder"):
-        objective = {
-            "kind": kind,
-            "mask_ratio": 0.75 if kind == "masked_autoencoder" else 0.0,
-            "rollout": 2,
-        }
-        settings = config(objective=objective | {"curriculum": 0.8}, train={"steps": 10})
+        objective = {"kind": kind, "rollout": 2, "curriculum": 0.8}
+        if kind == "masked_autoencoder":
+            objective["mask_ratio"] = 0.75
+        settings = config(objective=objective, train={"steps": 10})
         grown = build_world(settings, path)
         one, two = (step_flops(grown, path, settings, rollout=n) for n in (1, 2))
         assert two == step_flops(grown, path, settings)
-        assert (
-            train_flops(grown, path, settings) == 4 * one + 6 * two
-        )  # 0.8 of ten steps in two stages
+        # The first 0.8 of ten steps are two stages.
+        assert train_flops(grown, path, settings) == 4 * one + 6 * two
         total[kind], single[kind] = two, one
     assert single["sigreg"] < total["sigreg"]
     assert single["autoencoder"] == total["autoencoder"]  # it predicts one state in any case

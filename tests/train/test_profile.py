@@ -11,15 +11,12 @@ from tests.worlds import config, store
 
 
 def test_shares_follow_from_what_was_measured():
-    found = Profile(
-        flops=6_000_000_000, seconds=0.2, waiting=0.001, peak=60e9, device="cpu, 1 thread(s)"
-    )
+    device = "cpu, 1 thread(s)"
+    found = Profile(flops=6_000_000_000, seconds=0.2, waiting=0.001, peak=60e9, device=device)
     assert found.utilization == pytest.approx(0.5)
     took, share = str(found).split("; ")
     assert took == "6 GFLOP in 200 ms, and 1.0 ms for the next batch"
-    assert (
-        share == "30 GFLOP/s, 50% of the 60 GFLOP/s of one large matrix product on cpu, 1 thread(s)"
-    )
+    assert share == f"30 GFLOP/s, 50% of the 60 GFLOP/s of one large matrix product on {device}"
 
 
 def test_the_steps_are_those_of_the_training(tmp_path):
@@ -28,9 +25,8 @@ def test_the_steps_are_those_of_the_training(tmp_path):
     before = {k: v.clone() for k, v in world.network.state_dict().items()}
     found = profile_training(world, path, config())
     assert found.flops == step_flops(build_world(config(), path), path, config())
-    assert (
-        0 < found.utilization < 1.5
-    )  # a step is never faster than one large product, but for the noise of a busy machine
+    # A step is never faster than one large product, but for the noise of a busy machine.
+    assert 0 < found.utilization < 1.5
     assert 0 <= found.waiting < 10
     assert any(not torch.equal(v, before[k]) for k, v in world.network.state_dict().items())
 

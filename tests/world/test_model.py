@@ -10,7 +10,7 @@ from type_checks import unchecked
 
 from sciwm import testing
 from sciwm.data.open import open_dataset
-from sciwm.store.prepare import conditions
+from sciwm.store.forcing import conditions
 from sciwm.store.split import Split
 from sciwm.train.fit import build_world
 from tests.worlds import climate_world, config, molecule_world, store

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sciwm import testing
 from sciwm.config import DataConfig
-from sciwm.store.prepare import conditions, open_training_store
+from sciwm.store.forcing import conditions
+from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world
 from sciwm.world.rollout import initial_positions, lead_paths, predicted_latents
 from tests.worlds import config, store
