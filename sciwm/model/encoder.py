@@ -32,8 +32,7 @@ class Encoder(nn.Module):
         self.place = nn.Linear(inputs.position.shape[1], dim)
         self.blocks = nn.ModuleList([Block(sizes) for _ in range(sizes.encoder_blocks)])
         self.norm = nn.LayerNorm(dim)
-        # A linear map after the norm: normalised vectors alone lie on a sphere and could never be
-        # Gaussian.
+        # A linear map after the norm: normalised vectors alone lie on a sphere, never Gaussian.
         self.project = nn.Linear(dim, dim)
 
     def forward(

@@ -34,11 +34,10 @@ def latent_error(
     smooth : bool
         Take the smooth absolute difference instead: quadratic below 1, linear above.
     """
-    error = (
-        nn.functional.smooth_l1_loss(predicted, target, reduction="none")
-        if smooth
-        else (predicted - target).square()
-    )
+    if smooth:
+        error = nn.functional.smooth_l1_loss(predicted, target, reduction="none")
+    else:
+        error = (predicted - target).square()
     return _mean_of_tokens(error.mean(-1), valid)
 
 

@@ -92,13 +92,14 @@ class Predictor(nn.Module):
         if self.local is not None and local is not None:
             tokens = tokens + self.local(local)[:, None]
         tokens = tokens.reshape(batch, time * count, dim)
-        mask = None if valid is None else valid.repeat(1, time)
+        at_all_times = None if valid is None else valid.repeat(1, time)
         embedded = self.condition(torch.cat([condition, _lead_features(lead_steps)], dim=-1))
         if self.noise is not None and noise is not None:
             embedded = embedded + self.noise(noise)
         for number, block in enumerate(self.blocks, start=1):
             # Only the latest state is asked for, so the last block works on its tokens alone.
-            tokens = block(tokens, embedded, mask, count if number == len(self.blocks) else None)
+            last = count if number == len(self.blocks) else None
+            tokens = block(tokens, embedded, at_all_times, last)
         change: Tensor = self.change(self.norm(tokens))
         if valid is not None:
             change = torch.where(valid[..., None], change, 0.0)

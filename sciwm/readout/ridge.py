@@ -119,9 +119,8 @@ class Ridge:
         self, features: Float[Tensor, "sample group feature"]
     ) -> Float[Tensor, "sample group target"]:
         """Read targets out of features."""
-        return torch.baddbmm(
-            self.offset[:, None], features.transpose(0, 1).to(self.weight.dtype), self.weight
-        ).transpose(0, 1)
+        x = features.transpose(0, 1).to(self.weight.dtype)
+        return torch.baddbmm(self.offset[:, None], x, self.weight).transpose(0, 1)
 
     def squared_error(self, moments: Moments) -> Float[Tensor, "group target"]:
         """Mean squared error over the samples behind ``moments``, in squared target units."""
@@ -173,8 +172,7 @@ def fit_ridge(
     mean_x, mean_y = moments.x / n, moments.y / n
     cov = moments.xx / n - mean_x[:, :, None] * mean_x[:, None, :]
     scale = cov.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    # The spread of a constant feature is not 0 but the rounding of its squares, about 1e-8 of its
-    # mean.
+    # A constant feature has not 0 spread but the rounding of its squares, about 1e-8 of its mean.
     floor = 1e-6 * (mean_x.abs() + scale.amax(1, keepdim=True)).clamp_min(1e-30)
     scale = torch.where(scale > floor, scale, torch.inf)
     if first and first < scale.shape[1]:

@@ -262,8 +262,7 @@ def _trainer(
         precision=config.train.precision,  # type: ignore[arg-type]
         accelerator="auto",
         devices=config.train.devices,
-        # A parameter may be without a gradient: the stand-in for hidden tokens, where none are
-        # hidden.
+        # Where no tokens are hidden, their stand-in has no gradient.
         strategy="ddp_find_unused_parameters_true" if config.train.devices > 1 else "auto",
         logger=loggers,
         callbacks=callbacks,

@@ -80,9 +80,8 @@ def upload(
         api.create_repo(name, private=private, exist_ok=True)
         if not api.file_exists(name, "README.md"):  # a model card that someone has written stays
             (folder / "README.md").write_text(_card(world, name), encoding="utf-8")
-        return str(
-            api.upload_folder(repo_id=name, folder_path=folder, commit_message=message).commit_url
-        )
+        done = api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
+        return str(done.commit_url)
 
 
 def _card(world: Core, name: str) -> str:
