@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from type_checks import unchecked
 
 import sciwm
 from sciwm import testing

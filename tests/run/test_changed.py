@@ -28,7 +28,7 @@ SMALL = [
 def climate(folder, *more):
     """Settings of a small climate with a land-sea mask."""
     path = folder / "climate.nc"
-    ds = small_climate(years=4, latitudes=8, longitudes=12)
+    ds = small_climate(years=4, grid=(8, 12))
     if not path.exists():
         share = (ds["longitude"] > ds["longitude"].mean()).astype(float)
         ds.assign(lsm=share.broadcast_like(ds["z500"].isel(time=0, drop=True))).to_netcdf(path)
@@ -184,7 +184,7 @@ def test_a_molecule_has_a_methods_section_of_its_own(finished):
 
 
 def test_a_region_without_a_mask_is_refused_before_any_training(tmp_path):
-    ds = small_climate(years=4, latitudes=8, longitudes=12)
+    ds = small_climate(years=4, grid=(8, 12))
     overrides = climate(tmp_path, "--skill.regions=[land]")
     ds.to_netcdf(tmp_path / "bare.nc")
     bare = [o for o in overrides if not o.startswith("--data.st")]
