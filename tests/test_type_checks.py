@@ -7,6 +7,7 @@ from type_checks import unchecked
 
 from sciwm.model.encoder import Encoder
 from sciwm.model.loss import pixel_error
+from sciwm.model.settings import Inputs, Sizes
 from sciwm.times import Step
 from sciwm.tokens.positions import fourier_features
 
@@ -17,15 +18,8 @@ def test_a_token_function_refuses_a_wrong_number_of_dimensions():
 
 
 def test_a_network_refuses_sizes_that_disagree():
-    encoder = Encoder(
-        feature_dim=3,
-        position_dim=2,
-        token_dim=8,
-        num_blocks=1,
-        num_heads=2,
-        mlp_ratio=2.0,
-        dropout=0.0,
-    )
+    inputs = Inputs(torch.zeros(6, 2), feature_dim=3, condition_dim=0, local_dim=0, cells=3)
+    encoder = Encoder(inputs, Sizes(token_dim=8, num_heads=2))
     features, valid = torch.zeros(4, 6, 3), torch.ones(4, 6, dtype=torch.bool)
     assert encoder(features, valid, torch.zeros(6, 2)).shape == (4, 6, 8)
     with pytest.raises(jaxtyping.TypeCheckError, match="'position'"):
