@@ -173,16 +173,14 @@ class ChunkReader:
             job.dest[...] = np.nan
             return job.plan.failure(job, error)
 
-    def _scratch(self, plan: "_Plan") -> tuple[np.ndarray, int]:
-        """Memory for a chunk, and its address."""
+    def _scratch(self, plan: "_Plan") -> np.ndarray:
+        """Memory for a chunk."""
         # One buffer for all arrays, so that it stays in the processor's cache.
         try:
-            views: list[tuple[np.ndarray, int]] = self._local.views
+            views: list[np.ndarray] = self._local.views
         except AttributeError:
             buffer = np.empty(max(p.nbytes for p in self._plans), np.uint8)
-            views = self._local.views = [
-                (buffer[: p.nbytes], buffer.ctypes.data) for p in self._plans
-            ]
+            views = self._local.views = [buffer[: p.nbytes] for p in self._plans]
         return views[plan.index]
 
 
@@ -207,7 +205,7 @@ class _Column:
 class _Job:
     """One chunk of a read: its times ``low`` to ``high``, counted within the chunk, go to ``dest``.
 
-    ``address`` is that of ``dest`` if the chunk can be decoded there as it is.
+    ``here`` tells whether the chunk can be decoded into ``dest`` as it is.
     """
 
     plan: "_Plan"
@@ -217,7 +215,7 @@ class _Job:
     low: int
     high: int
     dest: np.ndarray
-    address: int | None
+    here: bool
 
 
 class _Plan:
@@ -257,35 +255,27 @@ class _Plan:
     def jobs(self, start: int, stop: int, out: np.ndarray) -> Iterator[_Job]:
         """Every chunk that holds times of [start, stop)."""
         view, step = self.view(out), self.chunks[0]
-        # Asking an array for its address takes as long as all else here together.
-        base, (stride, *strides) = view.ctypes.data, view.strides
-        columns = [  # place may be empty
-            (c, sum(p.start * n for p, n in zip(c.place, strides, strict=False)))
-            for c in self.columns
-        ]
         for row in range(start // step, -(-stop // step)):
             first = row * step
             low, high = max(start, first), min(stop, first + step)
             times = slice(low - start, high - start)
             whole = self.straight and high - low == step
-            for column, offset in columns:
+            for column in self.columns:
+                # ``place`` may be empty.
                 key, dest = f"{column.head}{row}{column.tail}", view[(times, *column.place)]
                 here = whole and column.whole and dest.flags.c_contiguous
-                address = base + (low - start) * stride + offset if here else None
-                yield _Job(self, key, row, column, low - first, high - first, dest, address)
+                yield _Job(self, key, row, column, low - first, high - first, dest, here)
 
-    def decode_into(
-        self, job: _Job, raw: Raw, scratch: "Callable[[_Plan], tuple[np.ndarray, int]]"
-    ) -> bool:
+    def decode_into(self, job: _Job, raw: Raw, scratch: "Callable[[_Plan], np.ndarray]") -> bool:
         """Decode one chunk into its place; return whether a value is missing."""
         assert self.decode is not None
         dest = job.dest
-        if job.address is not None:
-            decoded = self.decode(raw, dest, job.address)
+        if job.here:
+            decoded = self.decode(raw, dest)
             if decoded is dest:
                 return has_nan(dest)
         else:
-            decoded = self.decode(raw, *scratch(self))
+            decoded = self.decode(raw, scratch(self))
         values = decoded.view(self.dtype).reshape(self.chunks)
         return self.unpack(values[(slice(job.low, job.high), *job.column.part)], dest)
 

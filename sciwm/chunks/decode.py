@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["Decode", "decoding"]
 
-Decode = Callable[[bytes | memoryview, np.ndarray, int], np.ndarray]
+Decode = Callable[[bytes | memoryview, np.ndarray], np.ndarray]
 _BLOSC_HEADER = struct.Struct("<4xIII")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -18,11 +18,10 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
     """Return what decodes chunks of an array, and the type of the values decoded.
 
-    The first takes the chunk's bytes, a contiguous array of the decoded size, and the address of
-    its memory. (Decoders of numcodecs do not need the address.) It returns the array that it was
-    given, filled with the values. Codecs that cannot decode into given memory return flat bytes of
-    the same size. It raises if the bytes are damaged or decode to another size. It is None for
-    codecs that only zarr-python handles: shards, transposing, filters.
+    The first takes the chunk's bytes and a contiguous array of the decoded size. It returns the
+    array that it was given, filled with the values. Codecs that cannot decode into given memory
+    return flat bytes of the same size. It raises if the bytes are damaged or decode to another
+    size. It is None for codecs that only zarr-python handles: shards, transposing, filters.
 
     Parameters
     ----------
@@ -53,13 +52,13 @@ def decoding(metadata: Any) -> tuple[Decode | None, np.dtype]:
 def _with_checksum(decode: Decode) -> Decode:
     checksum = numcodecs.CRC32C(location="end")
 
-    def verify(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
-        return decode(memoryview(checksum.decode(np.frombuffer(raw, np.uint8))), out, address)
+    def verify(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
+        return decode(memoryview(checksum.decode(np.frombuffer(raw, np.uint8))), out)
 
     return verify
 
 
-def _decode_blosc(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
+def _decode_blosc(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
     # C-Blosc believes what the header says of the length, and would read beyond truncated bytes.
     if len(raw) < 16:
         raise ValueError(f"it has {len(raw)} bytes, fewer than the header of Blosc")
@@ -74,10 +73,10 @@ def _decode_blosc(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.
     return out
 
 
-def _decode_zstd(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
+def _decode_zstd(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
     size = _zstd_size(raw)
     if size is None:
-        return _decode_bytes(_ZSTD.decode(raw), out, address)
+        return _decode_bytes(_ZSTD.decode(raw), out)
     _check_size(size, out)
     _ZSTD.decode(raw, out)
     return out
@@ -96,19 +95,19 @@ def _zstd_size(raw: bytes | memoryview) -> int | None:
     return int.from_bytes(bytes(raw[start : start + width]), "little") + (256 if width == 2 else 0)
 
 
-def _decode_lz4(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
+def _decode_lz4(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
     _check_size(int.from_bytes(bytes(raw[:4]), "little"), out)
     _LZ4.decode(raw, out)
     return out
 
 
-def _decode_bytes(raw: bytes | memoryview, out: np.ndarray, address: int) -> np.ndarray:
+def _decode_bytes(raw: bytes | memoryview, out: np.ndarray) -> np.ndarray:
     _check_size(len(raw), out)
     return np.frombuffer(raw, np.uint8)
 
 
 def _decode_with(codec: Any) -> Decode:
-    return lambda raw, out, address: _decode_bytes(codec.decode(raw), out, address)
+    return lambda raw, out: _decode_bytes(codec.decode(raw), out)
 
 
 def _check_size(size: int, out: np.ndarray) -> None:
