@@ -1,6 +1,10 @@
 """Files and folders that are whole or not there: written beside, then renamed."""
 
+import glob
 import os
+import re
+import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,14 +44,35 @@ def replacing(path: Path) -> Iterator[Path]:
     ...     os.listdir(folder)
     ['a.csv']
     """
-    hidden = f".{path.name}."
-    with TemporaryDirectory(prefix=hidden, dir=path.parent, ignore_cleanup_errors=True) as beside:
+    _remove_leftovers(path)
+    own = f".{path.name}.{socket.gethostname()}-{os.getpid()}."
+    with TemporaryDirectory(prefix=own, dir=path.parent, ignore_cleanup_errors=True) as beside:
         new = Path(beside, path.name)
         yield new
         if new.is_dir() and path.is_dir():
             _swap_folders(new, path, old=Path(beside, f"{path.name}.old"))
         else:
             os.replace(new, path)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes of this machine left beside a path."""
+    name, host = re.escape(path.name), re.escape(socket.gethostname())
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        found = re.fullmatch(rf"\.{name}\.{host}-(\d+)\..*", folder.name)
+        if found and not _runs(int(found[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _swap_folders(new: Path, path: Path, *, old: Path) -> None:

@@ -1,6 +1,8 @@
 """Files and folders that are whole or not there."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,25 @@ def test_a_crash_while_writing_keeps_the_old_file(tmp_path, monkeypatch):
         write_atomically(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    program = (
+        "import os, sys, pathlib; from sciwm.atomic import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as new:\n"
+        "    new.mkdir(); (new / 'half').touch(); os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "out.zarr"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert (left / "out.zarr" / "half").exists()
+    others = [tmp_path / ".out.zarr.partial", tmp_path / ".out.zarr.elsewhere-1.x"]
+    for other in others:
+        other.mkdir()
+    with replacing(path) as new, replacing(path) as second:  # two of a living process
+        for made in (new, second):
+            made.mkdir()
+        assert not left.exists()
+        assert new.exists()
+    assert path.is_dir()
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])

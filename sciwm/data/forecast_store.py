@@ -77,6 +77,8 @@ def write_forecasts(
     *,
     total: int,
     progress: str = "forecast",
+    chunk: int = 1,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write several forecasts that are made together, each to a store of its own.
 
@@ -88,6 +90,10 @@ def write_forecasts(
         Where each goes, and what is added to its attributes.
     total, progress
         As `write_forecast` takes them.
+    chunk : int
+        Initial times that are written together, at least; an ensemble is written as it comes.
+    overwrite : bool
+        Replace what is there, once the new stores are complete.
 
     Returns
     -------
@@ -102,12 +108,13 @@ def write_forecasts(
         If there is no batch.
     """
     for path, _ in stores.values():
-        if path.exists():
+        if path.exists() and not overwrite:
             raise FileExistsError(
                 f"got {path}, which exists already, expected a new name: remove it or choose"
                 " another"
             )
-    first = True
+    held: dict[str, list[xr.Dataset]] = {name: [] for name in stores}
+    count = 0
     with ExitStack() as stack, Progress(transient=True) as bar:
         partial = {}
         for name, (path, _) in stores.items():
@@ -115,11 +122,19 @@ def write_forecasts(
             partial[name] = stack.enter_context(replacing(path))
         task = bar.add_task(progress, total=total)
         for batch in batches:
+            now = next(iter(batch.values())).sizes["init_time"]
+            count += now
             for name, (_, attrs) in stores.items():
-                _append(batch[name], partial[name], attrs, first=first)
-            bar.advance(task, next(iter(batch.values())).sizes["init_time"])
-            first = False
-        if first:
+                held[name].append(batch[name])
+                together = sum(ds.sizes["init_time"] for ds in held[name])
+                if "number" in batch[name].dims or together >= chunk or count >= total:
+                    _append(held[name], partial[name], attrs)
+                    held[name] = []
+            bar.advance(task, now)
+        for name, (_, attrs) in stores.items():
+            if held[name]:
+                _append(held[name], partial[name], attrs)
+        if not count:
             listed = ", ".join(str(path) for path, _ in stores.values())
             raise ValueError(
                 f"got no forecasts to write to {listed}, expected at least one initial time"
@@ -135,10 +150,11 @@ def write_forecasts(
     return [path for path, _ in stores.values()]
 
 
-def _append(batch: xr.Dataset, path: Path, attrs: dict[str, Any], *, first: bool) -> None:
-    """Add a batch of initial times to a store that is being written."""
-    ds = to_disk_layout(batch).assign_attrs(attrs)
-    if not first:
+def _append(batches: list[xr.Dataset], path: Path, attrs: dict[str, Any]) -> None:
+    """Add batches of initial times to a store that is being written."""
+    whole = batches[0] if len(batches) == 1 else xr.concat(batches, "init_time", join="exact")
+    ds = to_disk_layout(whole).assign_attrs(attrs)
+    if path.exists():
         ds.to_zarr(path, append_dim="time", consolidated=False)
         return
     encoding: dict[str, dict[str, Any]] = {

@@ -287,7 +287,8 @@ def _score(
         init = ds["time"].isel(time=index).rename(time="init_time")
         lead_times = world.step.lead_times(np.array(leads))
         lineup = line_up_batches(names, batches, observed, init=init, lead_times=lead_times)
-        found.append(_sums(lineup, index, config).rename(method="fit"))
+        sums = _sums(lineup, index, config, f"scores, {text}")
+        found.append(sums.rename(method="fit"))
     return xr.concat(found, "fit", coords="minimal", compat="override", join="override")
 
 
@@ -315,7 +316,7 @@ def _baselines(shared: RunDir, config: Config, ds: xr.Dataset, split: _Block) ->
             baselines=config.skill.baselines,
             lim_eofs=config.skill.lim_eofs,
         )
-        _write(_sums(lineup, index, config), path, {})
+        _write(_sums(lineup, index, config, "scores, baselines"), path, {})
         shared.record_stage(stage, inputs, [path])
     with xr.open_dataarray(path) as found:
         return found.load()
@@ -328,10 +329,10 @@ def _only(observed: xr.Dataset, names: Iterable[Any]) -> xr.Dataset:
     return observed[kept]
 
 
-def _sums(lineup: Lineup, index: np.ndarray, config: Config) -> xr.DataArray:
+def _sums(lineup: Lineup, index: np.ndarray, config: Config, progress: str) -> xr.DataArray:
     """Sums of squared errors; times are positions on the axis of the data, and leads numbers."""
     sums = TableSums(lineup, metrics=("rmse",), regions=config.skill.regions)
-    collect(lineup, sums, normal=False)
+    collect(lineup, sums, normal=False, progress=progress)
     values = sums.values.sel(statistic=["weight", "squared_error"])
     bare = values.drop_vars([c for c in values.coords if c not in (*values.dims, "variable")])
     leads = np.asarray(lineup.step.steps(lineup.times.lead.values))

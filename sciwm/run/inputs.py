@@ -149,7 +149,7 @@ def config_problems(config: Config, ds: xr.Dataset) -> list[str]:
             test(config, ds)
         except ValueError as error:
             problems.append(str(error))
-    return problems
+    return list(dict.fromkeys(problems))  # one fault may fail several tests
 
 
 def _check_leads(config: Config, ds: xr.Dataset) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from sciwm.config import Config
 from sciwm.run.directory import RunDir, hash_inputs
 from sciwm.train.fit import is_first_process
+from sciwm.world.files import FORMAT
 
 __all__ = ["console", "is_fresh", "need", "say", "stage_inputs"]
 
@@ -28,7 +29,7 @@ def stage_inputs(run: RunDir, config: Config, stage: str) -> str:
     That is the stage before, and its own part of the configuration.
     """
     parts: dict[str, tuple[str, list[Any]]] = {
-        "train": ("prepare", [config.model, config.objective, config.train, config.seed]),
+        "train": ("prepare", [config.model, config.objective, config.train, config.seed, FORMAT]),
         "probe": ("train", [config.probe, config.forecast.lead_times]),
         "forecast": ("probe", [config.forecast]),
         "evaluate": ("forecast", [config.skill]),

@@ -84,6 +84,9 @@ __all__ = [
 ]
 
 
+_CHUNK = 64  # initial times in a chunk of a forecast store
+
+
 def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
     """Write the training store.
 
@@ -210,9 +213,7 @@ def forecast(run: RunDir, config: Config) -> None:
     named = {name: own if name == "residual" else f"{own}_{name}" for name in readouts}
     named |= {"ensemble": f"{own}_ensemble"} if config.forecast.members else {}
     random = {"residual": "random_encoder"}
-    shutil.rmtree(run.forecasts_folder, ignore_errors=True)
-    shutil.rmtree(run.forecast_store, ignore_errors=True)
-    outputs = []
+    outputs: list[Path] = []
     for model, methods, members in (
         (world, named, config.forecast.members),
         (load_world(run.path / "random_encoder"), random, 0),
@@ -226,7 +227,12 @@ def forecast(run: RunDir, config: Config) -> None:
             attrs = {"method": method, **seen}
             stores[name] = (run.forecast_store if method == own else path, attrs)
         progress = f"forecast, {methods['residual']}"
-        outputs += write_forecasts(batches, stores, total=len(index), progress=progress)
+        outputs += write_forecasts(
+            batches, stores, total=len(index), progress=progress, chunk=_CHUNK, overwrite=True
+        )
+    for method in (f"{own}_latent", f"{own}_decoder", f"{own}_ensemble"):
+        if (stale := run.forecasts_folder / f"{method}.zarr") not in outputs:
+            shutil.rmtree(stale, ignore_errors=True)
     run.record_stage("forecast", inputs, outputs)
     leads = len(world.readouts["residual"].lead_steps)
     say(

@@ -72,7 +72,7 @@ def diagnose(lineup: Lineup, *, most_leads: int = 4, most_cells: int = 8000) -> 
     (-1.0, [1.0, 0.0, 0.0])
     """
     found = DiagnosticSums(lineup, most_leads=most_leads, most_cells=most_cells)
-    collect(lineup, found, normal=False)
+    collect(lineup, found, normal=False, progress="diagnostics")
     return found.diagnostics()
 
 

@@ -160,8 +160,10 @@ class Lineup:
         own = None if self.reference is None or not normal else self.reference
         names = list(self.observed.data_vars)
         scored = None if own is None else replace(own, anomaly=own.anomaly[names])
-        with Progress(transient=True) as bar:
-            task = bar.add_task(progress, total=self.times.init.size)
+        count = self.times.init.size
+        single = self.batches is None and _block_size(self) >= count
+        with Progress(transient=True, disable=single) as bar:
+            task = bar.add_task(progress, total=count)
             for part, fields in self._parts():
                 init, lead = self.times.init[part], self.times.lead
                 fields |= {name: made.forecast(init) for name, made in self.baselines.items()}
@@ -182,6 +184,8 @@ class Lineup:
             return
         start, count = 0, self.times.init.size
         for batch in self.batches:
+            if set(batch) != set(self.batched):
+                raise ValueError(f"got a batch of {list(batch)}, expected {list(self.batched)}")
             part = slice(start, start + next(iter(batch.values())).sizes["init_time"])
             init = self.times.init[part]
             yield part, {name: _at_times(ds, self, init, name) for name, ds in batch.items()}
@@ -299,9 +303,11 @@ def line_up_batches(
     Raises
     ------
     ValueError
-        If a valid time is not observed. Batches that are not the initial times in their order are
-        refused when they are scored.
+        If a valid time is not observed, or only one of names and batches is given. Batches of other
+        names, or that are not the initial times in their order, are refused when they are scored.
     """
+    if bool(names) != (batches is not None):
+        raise ValueError(f"got names {list(names)} and batches {batches!r}, expected both or none")
     step = infer_step(observed["time"]) if reference is None else reference.step
     variables = [str(n) for n, v in observed.data_vars.items() if "time" in v.dims]
     scored = observed[variables]

@@ -69,6 +69,12 @@ class Metric:
     needs_reference: bool = False
     short: str = ""
 
+    def __call__(self, means: xr.DataArray) -> xr.DataArray:
+        """Values of the metric."""
+        if self.compute is None:
+            raise ValueError(f"got {self.name!r} to compute, which can only be shown")
+        return self.compute(means)
+
 
 METRICS = {
     metric.name: metric
@@ -210,9 +216,16 @@ def with_event_metrics(metrics: Sequence[str], events: Sequence[str]) -> list[st
 def _shown(name: str) -> Metric:
     """The record of a metric in a table, ours or not."""
     known = METRICS.get(name) or _FOREIGN.get(name)
-    if known is None and not name.startswith("fss_"):
+    if known is not None:
+        return known
+    if not name.startswith("fss_"):
         return Metric(name, name.replace("_", " "), None)
-    return known or find_metric(name)
+    try:
+        return find_metric(name)
+    except ValueError:  # of a table that others made
+        cells = name.removeprefix("fss_")
+        words = f"Fractions skill score, {cells}"
+        return Metric(name, words, None, "event", good=HIGHER, dimensionless=True)
 
 
 def better(metric: str) -> str:

@@ -32,9 +32,11 @@ class Collector(Protocol):
         """Take what was computed for the next block."""
 
 
-def collect(lineup: Lineup, *collectors: Collector, normal: bool = True) -> None:
+def collect(
+    lineup: Lineup, *collectors: Collector, normal: bool = True, progress: str = "scores"
+) -> None:
     """Go through a lineup once for all collectors: forecasts are read, and baselines made, once."""
-    for block in lineup.blocks(normal=normal):
+    for block in lineup.blocks(normal=normal, progress=progress):
         found = compute(*(c.lazy(block) for c in collectors))  # type: ignore[no-untyped-call]
         for collector, computed in zip(collectors, found, strict=True):
             collector.add(computed)

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from sciwm.data.read import Store
+from sciwm.store.split import LABELS
 from sciwm.streams.batches import Stream
 from sciwm.streams.choices import Order, Reading
 from sciwm.streams.sizes import choose_sizes
@@ -82,6 +83,8 @@ def stream(
     """
     if window < 1 or batch_size < 1:
         raise ValueError(f"got window {window}, batch_size {batch_size}, expected at least 1")
+    if isinstance(which, str) and which not in LABELS:
+        raise ValueError(f"got which = {which!r}, expected {', '.join(LABELS)} or (first, last)")
     period = None if isinstance(which, str) else which
     block = which if isinstance(which, str) else "train"
     source = open_source(data, variables=variables, period=period, cache=reading.cache)

@@ -97,8 +97,8 @@ def open_source(
     if (trained := _training_store(data)) is not None:
         if variables is not None or period is not None:
             raise ValueError(
-                "got variables or period with a training store, expected neither: it holds prepared"
-                " states and their split"
+                "got variables or which=(first, last) with a training store, expected neither: it"
+                " holds prepared states and their split"
             )
         return _open_training(*trained, cache)
     pieces = read_pieces(data)
@@ -117,7 +117,7 @@ def open_source(
         inside = _inside(axis["time"], period)
         if not inside.any():
             raise ValueError(
-                f"got period {period[0]} … {period[1]}, expected times between {values.min()} and"
+                f"got which = {period[0]} … {period[1]}, expected times between {values.min()} and"
                 f" {values.max()}"
             )
         used[~inside] = -1

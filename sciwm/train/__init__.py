@@ -1,1 +1,5 @@
-"""Training loop: Lightning module, callbacks, checkpoints."""
+"""World models fitted to a training store.
+
+In: a training store and a configuration. Out: a trained world model, its log and checkpoints.
+Read `fit` first; `module` is one optimiser step.
+"""

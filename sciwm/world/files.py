@@ -25,9 +25,9 @@ from sciwm.tokens.grid import GridTokenizer
 from sciwm.tokens.molecule import MoleculeTokenizer
 from sciwm.world.core import Core, build_network
 
-__all__ = ["FILES", "read_world", "save_readouts", "save_world"]
+__all__ = ["FILES", "FORMAT", "read_world", "save_readouts", "save_world"]
 
-_FORMAT = 2
+FORMAT = 2
 FILES = _DESCRIPTION, _WEIGHTS, _PROBES = "model.json", "model.safetensors", "probes.safetensors"
 
 
@@ -54,7 +54,7 @@ def save_world(world: Core, folder: Path) -> list[Path]:
     }
     tensors["static"] = world.static.contiguous()
     about: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "sciwm": sciwm.__version__,
         "step": {"value": world.step.value, "unit": world.step.unit},
         "strides": list(world.strides),
@@ -91,7 +91,7 @@ def save_readouts(world: Core, folder: Path) -> Path:
     one = next(iter(world.readouts.values()))
     common = {name: getattr(one, name) for name in ("lead_steps", "scope", "halo", "targets")}
     notes = {
-        "format": str(_FORMAT),
+        "format": str(FORMAT),
         "readouts": json.dumps(common),
         "kinds": json.dumps(list(world.readouts)),
     }
@@ -177,9 +177,9 @@ def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str,
 
 def _read_readouts(path: Path) -> dict[str, Readouts]:
     numbers, notes = _read(path)
-    if notes.get("format") != str(_FORMAT):
+    if notes.get("format") != str(FORMAT):
         raise ValueError(
-            f"got {path} in format {notes.get('format')!r}, expected {_FORMAT}: run `sciwm probe`"
+            f"got {path} in format {notes.get('format')!r}, expected {FORMAT}: run `sciwm probe`"
             " again"
         )
     kinds, common = json.loads(notes["kinds"]), json.loads(notes["readouts"])
@@ -197,10 +197,11 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"got {path}, which holds a {type(about).__name__}, expected what `sciwm train` writes"
         )
-    if about.get("format") != _FORMAT:
+    if about.get("format") != FORMAT:
         raise ValueError(
-            f"got {path} in format {about.get('format')!r}, expected {_FORMAT}; it was written by"
-            f" sciwm {about.get('sciwm', '?')}, this is {sciwm.__version__}"
+            f"got {path} in format {about.get('format')!r}, expected {FORMAT}; it was written by"
+            f" sciwm {about.get('sciwm', '?')}, this is {sciwm.__version__}: run `sciwm train`"
+            " again"
         )
     return about
 

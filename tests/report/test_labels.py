@@ -6,7 +6,14 @@ import xarray as xr
 from reports import METHODS
 
 from sciwm.report.labels import Leads, lead_axis, looks
-from sciwm.skill.metrics import pretty_units
+from sciwm.skill.metrics import (
+    Metric,
+    better,
+    is_dimensionless,
+    metric_name,
+    pretty_units,
+    short_name,
+)
 
 
 def test_labels():
@@ -24,3 +31,13 @@ def test_labels():
     look = looks(names)
     assert len({(v.color, v.dash, v.marker) for v in look.values()}) == len(names)
     assert len({v.label for v in look.values()}) == len(names)
+
+
+def test_metrics_of_other_tables_are_shown():
+    for name in ("fss_50km", "fss_4", "their_score"):
+        assert short_name(name) == metric_name(name)
+    assert better("fss_50km") == "higher"
+    assert is_dimensionless("fss_50km")
+    assert (better("their_score"), is_dimensionless("their_score")) == ("lower", False)
+    with pytest.raises(ValueError, match="which can only be shown"):
+        Metric("theirs", "theirs", None)(xr.DataArray(1.0))

@@ -1,5 +1,6 @@
 """Runs whose later settings change: what comes out is what a new run of these settings gives."""
 
+import json
 import shutil
 
 import pandas as pd
@@ -10,7 +11,7 @@ import sciwm
 from sciwm.config import load_config
 from sciwm.run import verbs
 from sciwm.run.compare import compare
-from sciwm.run.directory import open_run
+from sciwm.run.directory import hash_inputs, open_run
 from sciwm.testing import double_well, small_climate
 
 SMALL = [
@@ -146,6 +147,39 @@ def test_changed_settings_give_what_a_new_run_gives(kind, later, finished, tmp_p
     assert names[0] == names[1]
     halo = {model.readouts["residual"].halo for model in both_of(changed)}
     assert halo == {1 if kind is not molecule else 0}
+
+
+def test_a_forecast_that_fails_leaves_the_old_ones(finished, tmp_path, monkeypatch):
+    first, folder = finished(grid)
+    shutil.copytree(first.path, tmp_path / "run")
+    (tmp_path / "run" / "forecasts" / "theirs.zarr").mkdir()
+    before = sorted((tmp_path / "run" / "forecasts").iterdir())
+
+    def fails(*_, **__):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("sciwm.world.model.predicted_latents", fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(tmp_path / "run", [*grid(folder), "--forecast.init_every=4"])
+    assert sorted((tmp_path / "run" / "forecasts").iterdir()) == before
+    assert (tmp_path / "run" / "forecast.zarr" / "zarr.json").exists()
+
+
+def test_a_model_of_an_older_format_is_trained_again(finished, tmp_path, capsys):
+    first, _ = finished(grid)
+    shutil.copytree(first.path, tmp_path / "run")
+    made, config = open_run(tmp_path / "run", first.read_config()), first.read_config()
+    stages = json.loads(made.stages_file.read_text())
+    older = (config.model, config.objective, config.train, config.seed)
+    stages["train"]["inputs"] = hash_inputs(made.stage_inputs("prepare"), *older)
+    made.stages_file.write_text(json.dumps(stages))
+    about = json.loads(made.model_file.read_text())
+    made.model_file.write_text(json.dumps(about | {"format": 1}))
+    with pytest.raises(ValueError, match=r"in format 1, expected 2; .*run `sciwm train` again"):
+        sciwm.load(made.path)
+    verbs.train(made, config)
+    assert sciwm.load(made.path).seed == config.seed
+    assert made.weights_file.read_bytes() == first.weights_file.read_bytes()
 
 
 def both_of(made):

@@ -111,6 +111,17 @@ def test_batches_out_of_order_are_refused(made):
         sums_of(lineup)
 
 
+def test_names_are_those_of_the_batches(made):
+    forecasts = made[3]
+    fewer = [{"good": b["good"]} for b in batches_of(forecasts)]
+    with pytest.raises(ValueError, match=r"got a batch of \['good'\], expected \['good', 'bad'\]"):
+        sums_of(batched(made, fewer))
+    observed, reference, init, _ = made
+    times = {"init": observed["time"].isel(time=init), "lead_times": []}
+    with pytest.raises(ValueError, match="expected both or none"):
+        line_up_batches(["good"], None, observed, reference=reference, **times)
+
+
 def test_batches_of_other_leads_are_refused(made):
     forecasts = made[3]
     turned = [{n: ds.isel(lead_time=[1, 0]) for n, ds in b.items()} for b in batches_of(forecasts)]

@@ -203,5 +203,11 @@ def fit_baseline(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         made = record.fit(reference, observed, lead_times, variables, lim_eofs)
-    told = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    told = []
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            told.append(str(warning.message))
+        else:
+            where = (warning.filename, warning.lineno)
+            warnings.warn_explicit(warning.message, warning.category, *where)
     return replace(made, notices=tuple(dict.fromkeys(told)))
