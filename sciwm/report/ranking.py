@@ -45,7 +45,7 @@ class Comparison:
     rival: list[str]
 
     @property
-    def ahead(self) -> np.ndarray:
+    def wins(self) -> np.ndarray:
         """Leads at which the method of interest has the better value."""
         return np.asarray(self.gain > 0)
 
@@ -101,7 +101,7 @@ def summarize(skill: xr.Dataset) -> str:
     pairs = sum(int(np.isfinite(c.gain).sum()) for c in comparisons)
     if not pairs:
         return f"{label} was scored, but there is no other method to compare its {what} with."
-    wins = [(c, np.flatnonzero(c.ahead)) for c in comparisons]
+    wins = [(c, np.flatnonzero(c.wins)) for c in comparisons]
     count = sum(len(w) for _, w in wins)
     clear = sum(int(c.clear[w].sum()) for c, w in wins)
     lost = sum(int((c.clear & (c.gain < 0)).sum()) for c in comparisons)

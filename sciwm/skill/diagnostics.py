@@ -175,12 +175,12 @@ def _error_maps(forecast: xr.DataArray, observed: xr.DataArray, most_cells: int)
 
 
 def _box_sums(forecast: np.ndarray, observed: np.ndarray, *, size: int) -> np.ndarray:
-    seen = np.isfinite(observed)
+    valid = np.isfinite(observed)
     mean = forecast.mean(axis=-1, dtype=float) if forecast.ndim > observed.ndim else forecast
     error = np.subtract(mean, observed, dtype=float)
-    error[~seen] = 0.0
+    error[~valid] = 0.0
     square = np.einsum("i...,i...->...", error, error)
-    out = np.stack([seen.sum(axis=0, dtype=float), square, error.sum(axis=0)], axis=-3)
+    out = np.stack([valid.sum(axis=0, dtype=float), square, error.sum(axis=0)], axis=-3)
     if size > 1:
         for axis in (-2, -1):
             out = np.add.reduceat(out, np.arange(0, out.shape[axis], size), axis=axis)
@@ -218,11 +218,11 @@ def _finish(total: xr.Dataset, lineup: Lineup, leads: list[int], most_cells: int
         axes = {d: _centres(field[d].values.astype(float), size) for d in ("latitude", "longitude")}
         maps = total["maps"].transpose(*_ORDER, "cell")
         shape = (*maps.shape[:-1], 3, *(len(a) for a in axes.values()))
-        seen, square, error = np.moveaxis(maps.values.reshape(shape), 3, 0)
+        valid, square, error = np.moveaxis(maps.values.reshape(shape), 3, 0)
         coords = {d: total[d] for d in _ORDER} | axes
         with np.errstate(divide="ignore", invalid="ignore"):
-            out["rmse"] = xr.DataArray(np.sqrt(square / seen), coords, tuple(coords))
-            out["bias"] = xr.DataArray(error / seen, coords, tuple(coords))
+            out["rmse"] = xr.DataArray(np.sqrt(square / valid), coords, tuple(coords))
+            out["bias"] = xr.DataArray(error / valid, coords, tuple(coords))
     for name in ("spectrum", "observed_spectrum"):
         if name in total:
             mean = total[name] / count

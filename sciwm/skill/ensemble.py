@@ -29,13 +29,13 @@ __all__ = [
 ENSEMBLE_STATISTICS = ("crps", "ensemble_variance", "expected_square")
 
 
-def _valid(
+def _used(
     forecast: np.ndarray, observed: np.ndarray, climatology: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cells that count, and cells where a member is missing though something was observed."""
-    seen = np.isfinite(observed) & np.isfinite(climatology)
-    lost = seen & ~np.isfinite(forecast).all(axis=-1)
-    return seen & ~lost, lost
+    valid = np.isfinite(observed) & np.isfinite(climatology)
+    lost = valid & ~np.isfinite(forecast).all(axis=-1)
+    return valid & ~lost, lost
 
 
 def _flat(forecast: np.ndarray, *fields: np.ndarray, space: int) -> tuple[np.ndarray, ...]:
@@ -56,29 +56,29 @@ def _kernel(
     """Sum over space; returns ``(..., region, statistic)``."""
     f, o, c = _flat(forecast, observed, climatology, space=weights.ndim - 1)
     area = weights.reshape(len(weights), -1).T.astype(float)
-    valid, lost = _valid(f, o, c)
-    o = np.where(valid, o, 0.0)
-    deviation = np.where(valid[..., None], f - o[..., None], 0.0)
+    used, lost = _used(f, o, c)
+    o = np.where(used, o, 0.0)
+    deviation = np.where(used[..., None], f - o[..., None], 0.0)
     number = deviation.shape[-1]
     ordered = np.sort(deviation, axis=-1)
     gaps = ordered @ (2.0 * np.arange(number) - (number - 1))  # sum of |x_i − x_j| over pairs
     distance = gaps / (number * (number - 1)) if number > 1 else 0.0
     variance = deviation.var(axis=-1, ddof=1) if number > 1 else np.full(o.shape, np.nan)
     terms = [np.abs(deviation).mean(axis=-1) - distance, variance, variance * (1 + 1 / number)]
-    sums = np.stack([np.where(valid, term, 0.0) @ area for term in terms], axis=-1)
+    sums = np.stack([np.where(used, term, 0.0) @ area for term in terms], axis=-1)
     if number == 1:
         sums[..., 1:] = np.nan
     if energy:
-        sums = np.concatenate([sums, _energy(deviation, valid, area)[..., None]], axis=-1)
+        sums = np.concatenate([sums, _energy(deviation, used, area)[..., None]], axis=-1)
     if lost.any():
         sums = np.where((lost.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums)
     return np.asarray(sums)
 
 
-def _energy(deviation: np.ndarray, valid: np.ndarray, area: np.ndarray) -> np.ndarray:
+def _energy(deviation: np.ndarray, used: np.ndarray, area: np.ndarray) -> np.ndarray:
     """Fair energy score of each region times its observed weight: ``(..., region)``."""
     number = deviation.shape[-1]
-    total = valid.astype(float) @ area
+    total = used.astype(float) @ area
     out = np.empty(total.shape)
     for region in range(area.shape[1]):
         whole = total[..., region, None]
@@ -226,9 +226,9 @@ def spread_skill(means: xr.DataArray) -> xr.DataArray:
 def _ranks(forecast: np.ndarray, observed: np.ndarray, weights: np.ndarray) -> np.ndarray:
     f, o = _flat(forecast, observed, space=weights.ndim - 1)
     area = weights.reshape(len(weights), -1).T.astype(float)
-    valid, _ = _valid(f, o, np.zeros_like(o))
+    used, _ = _used(f, o, np.zeros_like(o))
     below, equal = (f < o[..., None]).sum(axis=-1), (f == o[..., None]).sum(axis=-1)
-    share = np.where(valid, 1.0 / (equal + 1), 0.0)
+    share = np.where(used, 1.0 / (equal + 1), 0.0)
     out = np.zeros((*o.shape[:-1], area.shape[1], f.shape[-1] + 1))
     for rank in range(f.shape[-1] + 1):
         out[..., rank] = (share * ((below <= rank) & (rank <= below + equal))) @ area

@@ -133,16 +133,16 @@ def _kernel(
     area = weights.reshape(len(weights), -1).T.astype(float)
     members = np.asarray(forecast).reshape(*lead, -1, forecast.shape[-1])
     o, c = (np.asarray(a).reshape(*lead, -1) for a in (observed, climatology))
-    seen = np.isfinite(o) & np.isfinite(c)
-    lost = seen & ~np.isfinite(members).all(axis=-1)
+    valid = np.isfinite(o) & np.isfinite(c)
+    lost = valid & ~np.isfinite(members).all(axis=-1)
     happened = event.happens(o)
     count = event.happens(members).sum(axis=-1)
     error = count / members.shape[-1] - happened
     sums = np.zeros((*lead, area.shape[1], 2 + 2 * bins))
-    sums[..., 0] = seen.astype(float) @ area
-    sums[..., 1] = np.where(seen, error**2, 0.0) @ area
+    sums[..., 0] = valid.astype(float) @ area
+    sums[..., 1] = np.where(valid, error**2, 0.0) @ area
     for k in range(members.shape[-1] + 1):
-        here = seen & (count == k)
+        here = valid & (count == k)
         sums[..., 2 + k] = (here & happened).astype(float) @ area
         sums[..., 2 + bins + k] = (here & ~happened).astype(float) @ area
     if lost.any():

@@ -56,19 +56,19 @@ def _kernel(
             cells = np.rint(size * means)  # the means leave 1e-17 where nothing happened
         return cells
 
-    seen = np.isfinite(observed) & np.isfinite(climatology)
-    lost = seen & ~np.isfinite(forecast).all(axis=-1)
-    count = np.maximum(around(seen), 1.0)
-    chance = around(np.where(seen, event.happens(forecast).sum(axis=-1), 0)) / (
+    valid = np.isfinite(observed) & np.isfinite(climatology)
+    lost = valid & ~np.isfinite(forecast).all(axis=-1)
+    count = np.maximum(around(valid), 1.0)
+    chance = around(np.where(valid, event.happens(forecast).sum(axis=-1), 0)) / (
         count * forecast.shape[-1]
     )
-    share = around(seen & event.happens(observed)) / count
-    terms = [np.where(seen, term, 0.0) for term in ((chance - share) ** 2, chance**2 + share**2)]
+    share = around(valid & event.happens(observed)) / count
+    terms = [np.where(valid, term, 0.0) for term in ((chance - share) ** 2, chance**2 + share**2)]
     area = weights.reshape(len(weights), -1).T.astype(float)
     flat = [term.reshape(*term.shape[:-2], -1) @ area for term in terms]
     sums = np.stack(flat, axis=-1)
     if lost.any():
-        near = (seen & (around(lost) > 0)).reshape(*lost.shape[:-2], -1)
+        near = (valid & (around(lost) > 0)).reshape(*lost.shape[:-2], -1)
         sums = np.where((near.astype(float) @ (area > 0))[..., None] > 0, np.nan, sums)
     return np.asarray(sums)
 

@@ -56,12 +56,12 @@ def _kernel(
     area = weights.reshape(len(weights), cells).T.astype(float)
     fields = (forecast, observed, climatology)
     f, o, c = (np.asarray(a, dtype=float).reshape(*lead, cells) for a in fields)
-    seen = np.isfinite(o) & np.isfinite(c)
-    lost = seen & ~np.isfinite(f)
-    valid = seen & ~lost
-    f, o, c = (np.where(valid, a, 0.0) for a in (f, o, c))
+    valid = np.isfinite(o) & np.isfinite(c)
+    lost = valid & ~np.isfinite(f)
+    used = valid & ~lost
+    f, o, c = (np.where(used, a, 0.0) for a in (f, o, c))
     error, fa, oa = f - o, f - c, o - c
-    terms = (seen.astype(float), error**2, np.abs(error), error, fa * oa, fa**2, oa**2, fa, oa)
+    terms = (valid.astype(float), error**2, np.abs(error), error, fa * oa, fa**2, oa**2, fa, oa)
     sums = np.stack([term @ area for term in terms], axis=-1)
     if lost.any():
         spoilt = lost.astype(float) @ (area > 0) > 0
@@ -109,8 +109,8 @@ def area_means(sums: xr.DataArray) -> xr.DataArray:
     ``weight`` becomes 1 where anything was observed and 0 elsewhere, where all other means are 0.
     """
     weight = _get(sums, "weight")
-    seen = weight > 0
-    means = (sums / weight.where(seen)).where(seen, 0.0)
+    valid = weight > 0
+    means = (sums / weight.where(valid)).where(valid, 0.0)
     names = sums["statistic"].values.tolist()
     if "forecast_anomaly" not in names:
         return means

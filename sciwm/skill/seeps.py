@@ -149,7 +149,7 @@ def _categories(values: xr.DataArray, dry: float) -> xr.DataArray:
 
 def _split(values: np.ndarray, *, dry: float) -> np.ndarray:
     """Times along the last axis; returns ``(..., 2)``."""
-    seen, wet = np.isfinite(values), values > dry
+    valid, wet = np.isfinite(values), values > dry
     count = wet.sum(axis=-1)
     ordered = np.sort(np.where(wet, values, np.inf), axis=-1)
     last = np.maximum(count - 1, 0)
@@ -158,7 +158,7 @@ def _split(values: np.ndarray, *, dry: float) -> np.ndarray:
     around = (low, np.minimum(low + 1, last))
     ends = [np.take_along_axis(ordered, k[..., None], -1)[..., 0] for k in around]
     below, above = (np.where(count > 0, end, np.nan) for end in ends)
-    share = (seen & ~wet).sum(axis=-1) / np.where(seen.any(axis=-1), seen.sum(axis=-1), np.nan)
+    share = (valid & ~wet).sum(axis=-1) / np.where(valid.any(axis=-1), valid.sum(axis=-1), np.nan)
     return np.stack([share, below + (place - low) * (above - below)], axis=-1)
 
 
@@ -172,19 +172,19 @@ def _kernel(
     dry: float,
 ) -> np.ndarray:
     """Sum over space; ``forecast`` ends with members; returns ``(..., region, statistic)``."""
-    seen = np.isfinite(observed) & np.isfinite(heavy) & (p1 >= _LOWEST) & (p1 <= _HIGHEST)
-    lost = seen & ~np.isfinite(forecast).all(axis=-1)
-    p1 = np.where(seen, p1, 0.5)
+    valid = np.isfinite(observed) & np.isfinite(heavy) & (p1 >= _LOWEST) & (p1 <= _HIGHEST)
+    lost = valid & ~np.isfinite(forecast).all(axis=-1)
+    p1 = np.where(valid, p1, 0.5)
     p3 = (1 - p1) / 3
     f = np.asarray(forecast, dtype=float)
     rain, more = f > dry, f > heavy[..., None]
     wet, much = (observed > dry)[..., None], (observed > heavy)[..., None]
     too_dry = (wet & ~rain) / (1 - p1)[..., None] + (much & ~more) / p3[..., None]
     too_wet = (~wet & rain) / p1[..., None] + (~much & more) / (1 - p3)[..., None]
-    score = np.where(seen, (too_dry + too_wet).mean(axis=-1) / 2, 0.0)
+    score = np.where(valid, (too_dry + too_wet).mean(axis=-1) / 2, 0.0)
     area = weights.reshape(len(weights), -1).T.astype(float)
-    lead = seen.shape[: seen.ndim - (weights.ndim - 1)]
-    flat, there, gone = (a.reshape(*lead, -1).astype(float) for a in (score, seen, lost))
+    lead = valid.shape[: valid.ndim - (weights.ndim - 1)]
+    flat, there, gone = (a.reshape(*lead, -1).astype(float) for a in (score, valid, lost))
     sums = np.stack([flat @ area, there @ area], axis=-1)
     if lost.any():
         spoilt = gone @ (area > 0) > 0

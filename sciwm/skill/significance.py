@@ -202,9 +202,10 @@ def paired_difference(sums_a: xr.DataArray, sums_b: xr.DataArray) -> PairedTest:
     PairedTest
         Dims of the sums without ``init_time`` and ``statistic``.
     """
-    difference, seen = _differences(sums_a, sums_b)
+    difference, valid = _differences(sums_a, sums_b)
     like = difference.isel(init_time=0, drop=True)
-    return PairedTest(*(like.copy(data=a) for a in _where_seen(_ar2_test, difference.values, seen)))
+    found = _where_valid(_ar2_test, difference.values, valid)
+    return PairedTest(*(like.copy(data=a) for a in found))
 
 
 def diebold_mariano(
@@ -257,7 +258,7 @@ def diebold_mariano(
     >>> diebold_mariano(good, bad).p_value.values.ravel() < 0.01
     array([ True,  True])
     """
-    difference, seen = _differences(sums_a, sums_b)
+    difference, valid = _differences(sums_a, sums_b)
     steps = _horizon(difference) if horizon is None else [int(h) for h in horizon]
     if len(steps) != difference.sizes["lead_time"] or min(steps) < 1:
         raise ValueError(
@@ -265,7 +266,7 @@ def diebold_mariano(
             f" {difference.sizes['lead_time']} lead times"
         )
     found = [
-        _where_seen(partial(_harvey_test, horizon=h), difference.values[:, k], seen[:, k])
+        _where_valid(partial(_harvey_test, horizon=h), difference.values[:, k], valid[:, k])
         for k, h in enumerate(steps)
     ]
     like = difference.isel(init_time=0, drop=True)
@@ -302,13 +303,13 @@ def _harvey_test(series: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarr
     total = square + 2 * sum(lagged)
     # identical forecasts leave rounding
     alive = square > 1e-20 * n * np.maximum((series**2).mean(axis=0), 1e-300)
-    usable = np.isfinite(mean) & alive & (total > 0)
+    defined = np.isfinite(mean) & alive & (total > 0)
     factor = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / np.sqrt(total) * n * np.sqrt(factor)
         p_value = 2 * scipy.special.stdtr(n - 1, -np.abs(t))
         effective = n * square / total
-    return mean, np.where(usable, p_value, np.nan), np.where(usable, effective, np.nan)
+    return mean, np.where(defined, p_value, np.nan), np.where(defined, effective, np.nan)
 
 
 def _differences(sums_a: xr.DataArray, sums_b: xr.DataArray) -> tuple[xr.DataArray, np.ndarray]:
@@ -323,15 +324,15 @@ def _differences(sums_a: xr.DataArray, sums_b: xr.DataArray) -> tuple[xr.DataArr
     a, b = (area_means(sums.sel(statistic=names)) for sums in (sums_a, sums_b))
     difference = (a - b).sel(statistic="squared_error", drop=True)
     difference = difference.transpose("init_time", "lead_time", ...)
-    seen = (a * b).sel(statistic="weight", drop=True).transpose(*difference.dims) > 0
-    return difference, seen.values
+    valid = (a * b).sel(statistic="weight", drop=True).transpose(*difference.dims) > 0
+    return difference, valid.values
 
 
-def _where_seen(
-    test: Callable[[np.ndarray], Sequence[np.ndarray]], series: np.ndarray, seen: np.ndarray
+def _where_valid(
+    test: Callable[[np.ndarray], Sequence[np.ndarray]], series: np.ndarray, valid: np.ndarray
 ) -> np.ndarray:
     """Results of a test ``(result, ...)`` of series ``(n, ...)``, each over its observed times."""
-    flat, there = series.reshape(len(series), -1), seen.reshape(len(seen), -1)
+    flat, there = series.reshape(len(series), -1), valid.reshape(len(valid), -1)
     patterns, group = np.unique(there, axis=1, return_inverse=True)
     out = np.full((3, flat.shape[1]), np.nan)
     for k, kept in enumerate(patterns.T):
@@ -375,14 +376,14 @@ def _ar2_test(series: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if n < 10:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     alive = variance > 1e-20 * np.maximum((series**2).mean(axis=0), 1e-300)
-    usable = np.isfinite(mean) & alive
-    rho = _autocorrelation(np.where(usable, series, 0.0), 2)
+    defined = np.isfinite(mean) & alive
+    rho = _autocorrelation(np.where(defined, series, 0.0), 2)
     inflation = _inflation(rho[1], rho[2], n)
     effective = np.clip(n / inflation, 2.0, n)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / np.sqrt(variance * n / (n - 1) / effective)
         p_value = 2 * scipy.special.stdtr(effective - 1, -np.abs(t))
-    return mean, np.where(usable, p_value, np.nan), np.where(usable, effective, np.nan)
+    return mean, np.where(defined, p_value, np.nan), np.where(defined, effective, np.nan)
 
 
 def _inflation(rho1: np.ndarray, rho2: np.ndarray, n: int) -> np.ndarray:
