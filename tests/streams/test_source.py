@@ -283,7 +283,7 @@ def test_periods():
     )
     assert (open_source(run, period=(10, 19.5)).label == 0).sum() == 10
     with pytest.raises(
-        ValueError, match="got period 1990 … 1991, expected times between 2000-01-01"
+        ValueError, match="got which = 1990 … 1991, expected times between 2000-01-01"
     ):
         open_source(ds, period=("1990", "1991"))
 
