@@ -127,7 +127,7 @@ def write_forecasts(
             for name, (_, attrs) in stores.items():
                 held[name].append(batch[name])
                 together = sum(ds.sizes["init_time"] for ds in held[name])
-                if "number" in batch[name].dims or together >= chunk or count >= total:
+                if "number" in batch[name].dims or together >= chunk:
                     _append(held[name], partial[name], attrs)
                     held[name] = []
             bar.advance(task, now)

@@ -253,10 +253,13 @@ class WorldModel(Core):
             raise ValueError(f"got readouts of other targets: {targets}, expected the same of all")
         series, state = self.series(ds, targets.pop()), self.states(ds)
         at_once = max(1, batch_size // max(1, members))
+        # Trajectories may share times; then only their number tells initial times apart.
+        segment = ds.coords.get("segment")
+        several = segment is not None and bool((segment != segment[0]).any())
         for initial in predicted_latents(
             self, state, index, steps, batch_size=at_once, members=members
         ):
-            frame = self._frame(ds, initial.index, steps, members=0)
+            frame = self._frame(ds["time"], initial.index, steps, several=several)
             source = _Source(self, initial, series, frame["init_time"].values)
             values = {name: source.read(read, leads) for name, read in used.items()}
             out = {name: self._labelled(frame, *values[name]) for name in readouts}
@@ -266,7 +269,7 @@ class WorldModel(Core):
                     None if middle is None or away is None else middle[:, :, None] + away
                     for middle, away in zip(values["residual"], apart, strict=True)
                 ]
-                numbered = self._frame(ds, initial.index, steps, members=members)
+                numbered = frame.assign_coords(number=np.arange(members))
                 out["ensemble"] = self._labelled(numbered, *around)
             yield {name: made.assign_attrs(ds.attrs) for name, made in out.items()}
 
@@ -285,21 +288,18 @@ class WorldModel(Core):
         return {name: self.readouts[name] for name in names}
 
     def _frame(
-        self, ds: xr.Dataset, index: np.ndarray, steps: Sequence[int], *, members: int
+        self, time: xr.DataArray, index: np.ndarray, steps: Sequence[int], *, several: bool
     ) -> xr.Dataset:
-        """A forecast without its values: initial, lead and valid times."""
-        init_time = ds["time"].isel(time=index).rename(time="init_time")
+        """A forecast without its values: initial, lead and valid times; of several, the segment."""
+        init_time = time.isel(time=index).rename(time="init_time")
         valid_time = self.step.add(init_time.values[:, None], np.array(steps))
         coords: dict[str, Any] = {
             "init_time": init_time.variable,
             "lead_time": self.lead_coordinate(steps),
             "valid_time": (("init_time", "lead_time"), valid_time),
         }
-        # Trajectories may share times; then only their number tells initial times apart.
-        if "segment" in ds.coords and bool((ds["segment"] != ds["segment"][0]).any()):
+        if several:
             coords["segment"] = init_time["segment"].variable
-        if members:
-            coords["number"] = xr.Variable("number", np.arange(members))
         return xr.Dataset(coords=coords)
 
     def _labelled(
