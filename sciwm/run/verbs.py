@@ -328,7 +328,8 @@ def evaluate_store(
     variables = [] if molecule else load_statistics(reference.train_store).variables
     observed = observations(config, open_data(with_store(config, truth, variables=variables)))
     own = replace(_asked(config), allow_leakage=False)
-    given = {k: v for k, v in vars(asked or Asked()).items() if v or (k == "baselines" and v == ())}
+    unasked = vars(Asked())
+    given = {k: v for k, v in vars(asked or Asked()).items() if v != unasked[k]}
     merged = replace(own, **given)
     named = open_named(forecasts)
     lim_eofs = config.skill.lim_eofs
