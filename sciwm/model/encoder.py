@@ -1,69 +1,103 @@
 """One state becomes latents, token by token."""
 
+from typing import Protocol
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from sciwm.model.layers import Block
+from sciwm.model.mixing import Block
 from sciwm.model.settings import Inputs, Sizes
 
-__all__ = ["Encoder"]
+__all__ = ["Cells", "Encoder", "Whitened", "latent_dim"]
 
 
-class Encoder(nn.Module):
-    """Vision transformer over the tokens of one state.
+class Encoder(Protocol):
+    """From features of tokens to latents, every state on its own."""
+
+    latent_dim: int
+
+    def __call__(
+        self, features: Float[Tensor, "state token feature"]
+    ) -> Float[Tensor, "state token latent"]:
+        """Latents of every token."""
+        ...
+
+
+def latent_dim(inputs: Inputs, sizes: Sizes) -> int:
+    """Latents of a token; as many as cells where none are asked for."""
+    return sizes.latent_dim or inputs.num_cells
+
+
+class Whitened(nn.Module):
+    """The whitening of a token, and what blocks over all tokens add to it.
+
+    Before training it is the whitening alone: every latent has unit variance, and nothing that
+    ``latent_dim`` components hold is lost. Latents beyond the number of cells begin as 0. Missing
+    tokens begin as 0, too; the blocks can fill them in from what lies around them.
 
     Parameters
     ----------
     inputs : Inputs
-        Widths of a token's features and of its position features.
+        With the whitening.
     sizes : Sizes
-        Width, blocks, heads and dropout.
-
-    References
-    ----------
-    Dosovitskiy et al. 2021, arXiv:2010.11929.
+        Of the latents, and of the blocks.
+    frozen : bool
+        Stay the whitening, without blocks.
     """
 
-    def __init__(self, inputs: Inputs, sizes: Sizes) -> None:
+    mean: Tensor
+
+    def __init__(self, inputs: Inputs, sizes: Sizes, *, frozen: bool = False) -> None:
         super().__init__()
-        dim = sizes.token_dim
-        self.embed = nn.Linear(inputs.feature_dim, dim)
-        self.place = nn.Linear(inputs.position.shape[1], dim)
-        self.blocks = nn.ModuleList([Block(sizes) for _ in range(sizes.encoder_blocks)])
-        self.norm = nn.LayerNorm(dim)
-        # A linear map after the norm: normalised vectors alone lie on a sphere, never Gaussian.
-        self.project = nn.Linear(dim, dim)
+        self.latent_dim, width = latent_dim(inputs, sizes), sizes.encoder_width
+        place, whitening = inputs.place, inputs.whitening
+        self.register_buffer("mean", whitening.mean.clone())
+        self.register_buffer("position", place.position, persistent=False)
+        matrix = whitening.components(self.latent_dim)
+        self.matrix = nn.Parameter(matrix, requires_grad=not frozen)
+        blocks = 0 if frozen else sizes.encoder_blocks
+        if not blocks:
+            self.blocks = nn.ModuleList()
+            return
+        extra = whitening.mean.shape[-1] - inputs.num_cells
+        self.embed = nn.Linear(self.latent_dim + extra, width)
+        self.place = nn.Linear(place.position.shape[1], width, bias=False)
+        self.blocks = nn.ModuleList([Block(place, sizes, width) for _ in range(blocks)])
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, self.latent_dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(
-        self,
-        features: Float[Tensor, "batch token feature"],
-        valid: Bool[Tensor, "batch token"] | None,
-        position: Float[Tensor, "token axis"],
-        visible: Int[Tensor, "batch visible"] | None = None,
-    ) -> Float[Tensor, "batch kept dim"]:
-        """Latents of all tokens, or of the ``visible`` ones.
-
-        Parameters
-        ----------
-        features : Tensor
-            Standardized values of each token.
-        valid : Tensor or None
-            Tokens that hold data; the latents of the others are 0. None when all do, which lets
-            attention take its fast path.
-        position : Tensor
-            Position features of the tokens.
-        visible : Tensor, optional
-            Numbers of the tokens to encode. The others are dropped before any work is done on them.
-        """
-        place = self.place(position)
-        if visible is None:
-            tokens = self.embed(features) + place
+        self, features: Float[Tensor, "state token feature"]
+    ) -> Float[Tensor, "state token latent"]:
+        """Latents of every token."""
+        centred = features - self.mean
+        if len(self.matrix) == 1:
+            white = centred @ self.matrix[0]
         else:
-            kept = features.gather(1, visible[..., None].expand(-1, -1, features.shape[-1]))
-            tokens = self.embed(kept) + place[visible]
-            valid = None if valid is None else valid.gather(1, visible)
+            white = torch.einsum("stf,tfd->std", centred, self.matrix)
+        if not len(self.blocks):
+            return white
+        cells = features.shape[-1] - (self.embed.in_features - self.latent_dim)
+        tokens = self.embed(torch.cat([white, features[..., cells:]], dim=-1))
+        tokens = tokens + self.place(self.position)
         for block in self.blocks:
-            tokens = block(tokens, valid)
-        latents: Tensor = self.project(self.norm(tokens))
-        return latents if valid is None else torch.where(valid[..., None], latents, 0.0)
+            tokens = block(tokens)
+        out: Tensor = white + self.out(self.norm(tokens))
+        return out
+
+
+class Cells(nn.Module):
+    """No encoder: the latents of a token are its cells."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__()
+        self.latent_dim = inputs.num_cells
+
+    def forward(
+        self, features: Float[Tensor, "state token feature"]
+    ) -> Float[Tensor, "state token latent"]:
+        """The cells."""
+        return features[..., : self.latent_dim]

@@ -1,261 +1,143 @@
-"""The joint-embedding predictive architecture: encode, predict in latent space, compare there."""
+"""The joint-embedding predictive architecture: an encoder, dynamics, and what they minimise."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sciwm.model.dynamics import ContextOnly, Dynamics
 from sciwm.model.encoder import Encoder
-from sciwm.model.loss import energy_error, latent_error, pixel_error, sigreg, vicreg
-from sciwm.model.predictor import Predictor
-from sciwm.model.ranks import total_over_ranks
-from sciwm.model.settings import Inputs, Objective, Sizes
-from sciwm.model.teacher import moving_average, update_average
+from sciwm.model.settings import ObjectiveSettings, Sizes
+from sciwm.tokens.record import Known, Tokens
 
-__all__ = ["JEPA"]
+__all__ = ["JEPA", "Objective", "without_dynamics"]
 
 
-class JEPA(nn.Module):
-    """Encoder, predictor and, for the ``ema`` objective, a teacher.
+class Objective(Protocol):
+    """What a network minimises; its own parts, such as a head or a teacher, are its modules.
 
     Parameters
     ----------
-    inputs : Inputs
-        What the tokens look like.
-    sizes : Sizes
-        Of encoder and predictor.
-    objective : Objective
-        ``sigreg``, ``ema`` or ``vicreg``, with its numbers. ``anchor`` adds a head of pixels.
+    settings : ObjectiveSettings
+        Its kind and numbers.
+    head : Linear or None
+        From latents of a token to its cells, if pixels are forecast.
+    """
 
-    Raises
-    ------
-    ValueError
-        If the objective is another one.
+    settings: ObjectiveSettings
+    head: nn.Linear | None
+
+    def loss(
+        self, network: "JEPA", tokens: Tokens, hidden: Bool[Tensor, "batch time token"] | None
+    ) -> dict[str, Tensor]:
+        """Parts of the loss, and ``loss``, their sum, which carries the gradient.
+
+        Parameters
+        ----------
+        network : JEPA
+            Whose objective this is.
+        tokens : Tokens
+            Windows, the first ``network.history`` states of which are the context.
+        hidden : Tensor, optional
+            Tokens of the first states that the encoder is not to see.
+        """
+        ...
+
+    def moved(self, network: "JEPA") -> None:
+        """Take note of a step of the optimiser."""
+        ...
+
+
+class JEPA(nn.Module):
+    """Encode the present, predict the representation of the future, and compare there.
+
+    It only puts parts together. A twin is another objective on the same ones.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        From tokens of a state to latents.
+    dynamics : Dynamics
+        From latents of a context to those of later times.
+    objective : Objective
+        What both minimise.
+    sizes : Sizes
+        What they were built with.
 
     References
     ----------
-    Assran et al. 2023, I-JEPA, arXiv:2301.08243, for ``ema``. For the other objectives see
-    `sciwm.model.loss`.
+    Assran et al. 2023, I-JEPA, arXiv:2301.08243.
     """
 
-    position: Tensor
+    encoder: Encoder
+    dynamics: Dynamics
+    objective: Objective
 
-    def __init__(self, inputs: Inputs, sizes: Sizes, objective: Objective) -> None:
+    def __init__(
+        self, encoder: Encoder, dynamics: Dynamics, objective: Objective, sizes: Sizes
+    ) -> None:
         super().__init__()
-        if objective.kind not in ("sigreg", "ema", "vicreg"):
-            raise ValueError(
-                f"got objective {objective.kind!r}, expected 'sigreg', 'ema' or 'vicreg'"
-            )
-        self.inputs, self.sizes, self.objective = inputs, sizes, objective
-        self.register_buffer("position", inputs.position, persistent=False)
-        self.encoder = Encoder(inputs, sizes)
-        self.predictor = Predictor(inputs, sizes)
-        self.hidden = nn.Parameter(torch.randn(sizes.token_dim) * 0.02)
-        self.teacher = moving_average(self.encoder) if objective.kind == "ema" else None
-        self.head = nn.Linear(sizes.token_dim, inputs.cells) if objective.anchor else None
+        self.encoder, self.dynamics, self.objective = encoder, dynamics, objective
+        self.sizes = sizes
 
     @property
     def history(self) -> int:
         """States in a context."""
-        return self.sizes.history
+        return self.dynamics.history
 
     @property
     def noise_dim(self) -> int:
         """Random numbers of which one future is made; 0 predicts a single one."""
-        return self.sizes.noise_dim
+        return self.dynamics.noise_dim
 
     @property
     def rollout_dim(self) -> int:
         """Width of the latents that `rollout` gives."""
-        return self.sizes.token_dim
-
-    def train(self, mode: bool = True) -> "JEPA":
-        """Set the mode of encoder and predictor; the teacher never drops anything."""
-        super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
-        return self
+        return self.dynamics.out_dim
 
     def encode(
-        self,
-        features: Float[Tensor, "batch time token feature"],
-        valid: Bool[Tensor, "batch time token"] | None,
-        visible: Int[Tensor, "state visible"] | None = None,
-    ) -> Float[Tensor, "batch time token dim"]:
-        """Latents of every state on its own.
-
-        Parameters
-        ----------
-        features : Tensor
-            Standardized values of each token.
-        valid : Tensor or None
-            Tokens that hold data; None when all do.
-        visible : Tensor, optional
-            Tokens that the encoder sees, state by state; the others get the learnt stand-in.
-        """
-        batch, time, count = features.shape[:3]
-        flat = None if valid is None else valid.flatten(0, 1)
-        latents: Tensor = self.encoder(features.flatten(0, 1), flat, self.position, visible)
-        if visible is not None:
-            whole = self.hidden.expand(batch * time, count, -1)
-            places = visible[..., None].expand(-1, -1, latents.shape[-1])
-            latents = whole.scatter(1, places, latents)
-        return latents.view(batch, time, count, -1)
+        self, features: Float[Tensor, "batch time token feature"]
+    ) -> Float[Tensor, "batch time token latent"]:
+        """Latents of every state on its own."""
+        batch, time = features.shape[:2]
+        return self.encoder(features.flatten(0, 1)).unflatten(0, (batch, time))
 
     def rollout(
-        self,
-        history: Float[Tensor, "batch time token dim"],
-        valid: Bool[Tensor, "batch token"] | None,
-        *,
-        conditions: Float[Tensor, "batch lead condition"],
-        lead_steps: Float[Tensor, " batch"],
-        local: Float[Tensor, "batch lead token local"] | None = None,
-        noise: Float[Tensor, "batch lead noise"] | None = None,
-    ) -> Iterator[Float[Tensor, "batch token dim"]]:
+        self, context: Float[Tensor, "batch time token latent"], known: Known
+    ) -> Iterator[Float[Tensor, "batch token rollout"]]:
         """Latents one lead after another, each predicted from the ones before.
 
-        Training and forecasts use the same rollout.
+        Training, forecasts and planning use the same rollout; gradients are the caller's choice.
 
         Parameters
         ----------
-        history : Tensor
+        context : Tensor
             Latents of the context, oldest first.
-        valid : Tensor or None
-            Tokens that hold data; None when all do.
-        conditions, local : Tensor
-            Conditions at each target time, and of every token at each of them.
-        lead_steps : Tensor
-            Stride of each sample, in time steps.
-        noise : Tensor, optional
-            Standard normal numbers that choose one of the possible futures.
+        known : Known
+            Of the times of the context, and of every later one that is asked for.
         """
-        for k in range(conditions.shape[1]):
-            latent = self.predictor(
-                history,
-                valid,
-                position=self.position,
-                condition=conditions[:, k],
-                lead_steps=lead_steps,
-                local=None if local is None else local[:, k],
-                noise=None if noise is None else noise[:, k],
-            )
-            yield latent
-            if self.training and self.objective.latent_noise:
-                latent = latent + self.objective.latent_noise * torch.randn_like(latent)
-            history = torch.cat([history[:, 1:], latent[:, None]], dim=1)
+        h = context.shape[1]
+        memory = self.dynamics.start(context, known[:h])
+        for time in range(h, known.lead.shape[1]):
+            latents, memory = self.dynamics.step(memory, known.at(time))
+            yield latents
 
     def loss(
-        self,
-        features: Float[Tensor, "batch time token feature"],
-        valid: Bool[Tensor, "batch time token"] | None,
-        *,
-        condition: Float[Tensor, "batch time condition"],
-        lead_steps: Float[Tensor, " batch"],
-        local: Float[Tensor, "batch time token local"] | None = None,
-        visible: Int[Tensor, "state visible"] | None = None,
-        cells: Float[Tensor, "batch time token cell"] | None = None,
-        seen: Bool[Tensor, "batch time token cell"] | None = None,
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Prediction error in latent space, and the regulariser.
+        self, tokens: Tokens, hidden: Bool[Tensor, "batch time token"] | None = None
+    ) -> dict[str, Tensor]:
+        """Loss of its objective, see `Objective.loss`."""
+        return self.objective.loss(self, tokens, hidden)
 
-        Parameters
-        ----------
-        features : Tensor
-            States of a window, the first ``history`` of which are the context.
-        valid : Tensor or None
-            Tokens that hold data; None when all do, which is faster.
-        condition, local : Tensor
-            Conditions of every time, and of every token at every time.
-        lead_steps : Tensor
-            Stride of each window, in time steps.
-        visible : Tensor, optional
-            Tokens of the context states that the encoder sees, ``[batch * history, visible]``.
-        cells, seen : Tensor, optional
-            Standardized values of every token's cells, and which of them were observed; for the
-            anchor.
+    def predict(
+        self, context: Float[Tensor, "batch time token latent"], known: Known
+    ) -> Float[Tensor, "batch lead token rollout"]:
+        """All leads of a `rollout` together."""
+        return torch.stack(list(self.rollout(context, known)), dim=1)
 
-        Returns
-        -------
-        dict
-            ``prediction``, ``regularizer`` and, with an anchor, ``anchor``, each at least 0;
-            ``loss``, their sum, carries the gradient.
-        """
-        h = self.history
-        if visible is None and self.teacher is None:
-            latents = self.encode(features, valid)
-            context, target = latents[:, :h], latents[:, h:]
-        else:
-            context = self.encode(features[:, :h], None if valid is None else valid[:, :h], visible)
-            target = self._target(features[:, h:], None if valid is None else valid[:, h:])
-            latents = target if visible is not None else torch.cat([context, target], dim=1)
-        valid_context, valid_target = None, None
-        if valid is not None:
-            valid_context, valid_target = valid[:, :h].any(1), valid[:, h:]
-        conditions, local = condition[:, h:], None if local is None else local[:, h:]
-        noise = None
-        if self.noise_dim:
-            # Three futures of every context, as one batch: the one without noise, and two.
-            context, conditions, lead_steps = (
-                torch.cat([x, x, x]) for x in (context, conditions, lead_steps)
-            )
-            valid_context, local = (
-                None if x is None else torch.cat([x, x, x]) for x in (valid_context, local)
-            )
-            noise = torch.randn(*conditions.shape[:2], self.noise_dim, device=context.device)
-            noise[: len(features)] = 0
-        steps = self.rollout(
-            context,
-            valid_context,
-            conditions=conditions,
-            lead_steps=lead_steps,
-            local=local,
-            noise=noise,
-        )
-        predicted = torch.stack(list(steps), dim=1)
-        middle, members = predicted[: len(features)], predicted[len(features) :]
-        error = latent_error(middle, target, valid_target, smooth=self.teacher is not None)
-        if noise is not None:
-            error = error + energy_error(members.view(2, *middle.shape), target, valid_target)
-        penalty = self._penalty(latents, None if valid is None else valid[:, -latents.shape[1] :])
-        losses = {
-            "loss": error + penalty,
-            "prediction": error.detach(),
-            "regularizer": penalty.detach(),
-        }
-        if self.head is None or cells is None or seen is None:
-            return losses
-        pixels = self.objective.anchor * pixel_error(self.head(middle), cells[:, h:], seen[:, h:])
-        return losses | {"loss": losses["loss"] + pixels, "anchor": pixels.detach()}
 
-    def _target(self, features: Tensor, valid: Tensor | None) -> Tensor:
-        if self.teacher is None:
-            return self.encode(features, valid)
-        with torch.no_grad():
-            flat = None if valid is None else valid.flatten(0, 1)
-            latents: Tensor = self.teacher(features.flatten(0, 1), flat, self.position)
-            normalised = nn.functional.layer_norm(latents, latents.shape[-1:])
-            return normalised.view(*features.shape[:3], -1)
-
-    def _penalty(self, latents: Tensor, valid: Tensor | None) -> Tensor:
-        if self.teacher is not None:
-            return latents.new_zeros(())
-        values = []
-        for t in range(latents.shape[1]):
-            samples = latents[:, t].flatten(0, 1) if valid is None else latents[:, t][valid[:, t]]
-            count = int(total_over_ranks(len(samples), device=samples.device))
-            if not count:  # nothing was observed at this time in the whole batch
-                continue
-            if self.objective.kind == "vicreg":
-                values.append(vicreg(samples))
-            else:
-                # The strength is a weight times a sample count: dividing by the count takes the
-                # statistic's own factor away.
-                statistic = sigreg(samples, num_directions=self.objective.num_directions)
-                values.append(statistic * (self.objective.strength / count))
-        return torch.stack(values).mean() if values else latents.new_zeros(())
-
-    def update_teacher(self) -> None:
-        """Move the teacher towards the encoder; call after every optimiser step."""
-        if self.teacher is not None:
-            update_average(self.teacher, self.encoder, decay=self.objective.ema_decay)
+def without_dynamics(network: JEPA) -> JEPA:
+    """The encoder alone: forecasts are read from the latents of the context."""
+    still = ContextOnly(network.sizes.history, network.encoder.latent_dim)
+    return JEPA(network.encoder, still, network.objective, network.sizes)

@@ -6,22 +6,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sciwm.tokens.grid import GridTokenizer
+from sciwm.tokens.tokenizer import Tokenizer
 
 __all__ = ["field_features", "recent_cells", "recent_series", "series_features"]
 
 
 def recent_cells(
-    tokenizer: GridTokenizer,
-    states: Float[Tensor, "init history channel latitude longitude"],
+    tokenizer: Tokenizer,
+    states: Float[Tensor, "init history *state"],
     halo: int,
 ) -> Float[Tensor, "init token recent"]:
     """What a readout sees of the states up to the initial one, the newest first.
 
     Parameters
     ----------
-    tokenizer : GridTokenizer
-        Cuts the grid into patches.
+    tokenizer : Tokenizer
+        Cuts states into tokens.
     states : Tensor
         Standardized states, newest first.
     halo : int

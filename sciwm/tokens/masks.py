@@ -1,7 +1,7 @@
-"""Which context tokens the encoder gets to see."""
+"""Which tokens the encoder does not get to see."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 __all__ = ["block_mask", "random_mask"]
@@ -14,8 +14,8 @@ def block_mask(
     ratio: float,
     num_blocks: int = 2,
     generator: torch.Generator | None = None,
-) -> Int[Tensor, "batch visible"]:
-    """Indices of the tokens that stay visible when compact blocks are dropped.
+) -> Bool[Tensor, "batch token"]:
+    """Tokens that are hidden when compact blocks are dropped.
 
     Blocks grow around random tokens until ``ratio`` of all tokens is gone. Nearness is measured
     between positions, so the same rule serves a grid, the globe and a molecule. Single dropped
@@ -37,12 +37,12 @@ def block_mask(
     Returns
     -------
     Tensor
-        Sorted indices, the same number for every member of the batch.
+        True where hidden; the same number for every member of the batch.
 
     Examples
     --------
-    >>> block_mask(torch.linspace(0, 1, 10)[:, None], batch=4, ratio=0.4).shape
-    torch.Size([4, 6])
+    >>> block_mask(torch.linspace(0, 1, 10)[:, None], batch=4, ratio=0.4).sum(1)
+    tensor([4, 4, 4, 4])
     """
     if not 0 <= ratio < 1:
         raise ValueError(f"got ratio {ratio}, expected 0 <= ratio < 1")
@@ -50,13 +50,13 @@ def block_mask(
     keep = max(1, tokens - round(ratio * tokens))
     centre = torch.randint(tokens, (batch, num_blocks), generator=generator)
     distance = torch.cdist(position, position)[centre].amin(1)
-    return distance.topk(keep, dim=1).indices.sort(1).values
+    return _all_but(distance.topk(keep, dim=1).indices, tokens)
 
 
 def random_mask(
     tokens: int, *, batch: int, ratio: float, generator: torch.Generator | None = None
-) -> Int[Tensor, "batch visible"]:
-    """Indices of the tokens that stay visible when single tokens are dropped at random.
+) -> Bool[Tensor, "batch token"]:
+    """Tokens that are hidden when single tokens are dropped at random.
 
     Parameters
     ----------
@@ -70,14 +70,18 @@ def random_mask(
     Returns
     -------
     Tensor
-        Sorted indices, the same number for every member of the batch.
+        True where hidden; the same number for every member of the batch.
 
     Examples
     --------
-    >>> random_mask(12, batch=4, ratio=0.75).shape
-    torch.Size([4, 3])
+    >>> random_mask(12, batch=4, ratio=0.75).sum(1)
+    tensor([9, 9, 9, 9])
     """
     if not 0 <= ratio < 1:
         raise ValueError(f"got ratio {ratio}, expected 0 <= ratio < 1")
     keep = max(1, tokens - round(ratio * tokens))
-    return torch.rand(batch, tokens, generator=generator).topk(keep, dim=1).indices.sort(1).values
+    return _all_but(torch.rand(batch, tokens, generator=generator).topk(keep, dim=1).indices, tokens)
+
+
+def _all_but(kept: Tensor, tokens: int) -> Bool[Tensor, "batch token"]:
+    return torch.ones(len(kept), tokens, dtype=torch.bool).scatter(1, kept, value=False)

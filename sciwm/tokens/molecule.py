@@ -1,10 +1,16 @@
 """A molecular configuration becomes one token per heavy atom."""
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import dask.array as da
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from sciwm.tokens.place import Distances, Place
 
 __all__ = ["MoleculeTokenizer", "fit_distances"]
 
@@ -64,29 +70,83 @@ class MoleculeTokenizer(nn.Module):
         From `fit_distances`, in nm.
     """
 
+    kind, alike, num_outputs = "molecule", False, 0
     position: Tensor
     area: Tensor
+    channel: Tensor
     mean: Tensor
     spread: Tensor
 
     def __init__(self, *, mean: np.ndarray, spread: np.ndarray) -> None:
         super().__init__()
-        self.num_tokens = self.feature_dim = self.cells = mean.shape[0]
-        self.register_buffer("mean", torch.as_tensor(mean).float(), persistent=False)
-        self.register_buffer("spread", torch.as_tensor(spread).float(), persistent=False)
+        self.num_tokens = self.num_features = self.num_cells = mean.shape[0]
         # Atoms are told apart by what they are, not where: one-hot "positions".
-        self.register_buffer("position", torch.eye(self.num_tokens), persistent=False)
-        area = torch.full((self.num_tokens,), 1 / self.num_tokens)
-        self.register_buffer("area", area, persistent=False)
+        numbers = {
+            "mean": torch.as_tensor(mean).float(),
+            "spread": torch.as_tensor(spread).float(),
+            "position": torch.eye(self.num_tokens),
+            "area": torch.full((self.num_tokens,), 1 / self.num_tokens),
+            "channel": torch.zeros(0, dtype=torch.int64),
+        }
+        for name, values in numbers.items():
+            self.register_buffer(name, values, persistent=False)
+        self.place = Place(position=self.position, neighbours=Distances(self.mean))
+        self.noise_scale = float(self.spread.median())
 
-    def forward(
-        self, values: Float[Tensor, "*lead atom 3"], valid: Bool[Tensor, "*lead atom 3"]
-    ) -> tuple[Float[Tensor, "*lead token feature"], Bool[Tensor, "*lead token"]]:
-        """Standardized distance rows; every atom is valid."""
-        return self.patches(values), valid.all(-1)
+    @classmethod
+    def fit(cls, store: xr.Dataset, *, patch_size: tuple[int, int]) -> "MoleculeTokenizer":
+        """For the positions of a training store; molecules have no patches."""
+        train = store["state"].isel(time=store["split"].values == 0)
+        mean, spread = fit_distances(train.data)
+        return cls(mean=mean, spread=spread)
 
-    def patches(
-        self, values: Float[Tensor, "*lead atom 3"]
-    ) -> Float[Tensor, "*lead token feature"]:
-        """Standardized distance rows."""
-        return (_pairwise(values) - self.mean) / self.spread
+    @classmethod
+    def read(
+        cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> "MoleculeTokenizer":
+        """Inverse of `settings` and `tensors`."""
+        return cls(mean=tensors["mean"].numpy(), spread=tensors["spread"].numpy())
+
+    def settings(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Mean and spread of the distances, in nm."""
+        return {"mean": self.mean, "spread": self.spread}
+
+    def tokenize(
+        self, values: Float[Tensor, "*lead atom 3"], valid: Bool[Tensor, "*lead atom 3"] | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Standardized distance rows, twice; every atom is valid."""
+        rows = (_pairwise(values) - self.mean) / self.spread
+        some = None if valid is None or bool(valid.all()) else valid.all(-1)
+        return rows, rows, some, None
+
+    def outputs(self, values: Float[Tensor, "*lead atom 3"]) -> Float[Tensor, "*lead atom output"]:
+        """Nothing: a molecule has no fields."""
+        return values[..., :0]
+
+    def surroundings(
+        self, values: Float[Tensor, "*lead atom 3"], halo: int
+    ) -> Float[Tensor, "*lead atom output"]:
+        """Nothing, as `outputs`."""
+        return self.outputs(values)
+
+    def fields(self, outputs: Float[Tensor, "*lead atom output"]) -> Float[Tensor, "*lead atom 3"]:
+        """Not there.
+
+        Raises
+        ------
+        ValueError
+            Always: distances to fields cannot be read out.
+        """
+        raise ValueError("got outputs of a molecule, expected a grid: a molecule has no fields")
+
+    def means(self, planes: Float[Tensor, "plane *state"]) -> Float[Tensor, "atom plane"]:
+        """Nothing: a molecule has no constant fields."""
+        return torch.zeros(self.num_tokens, 0)
+
+    def coordinates(self, ds: xr.Dataset) -> dict[Hashable, Any]:
+        """Names of the atoms."""
+        return {"atom": ("token", ds["atom"].values)}

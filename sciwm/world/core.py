@@ -12,17 +12,20 @@ from torch import Tensor
 
 from sciwm.climatology import Climatology
 from sciwm.model import objectives
-from sciwm.model.settings import Inputs, Objective, Sizes
-from sciwm.model.twins import Network
+from sciwm.model.jepa import JEPA
+from sciwm.model.settings import Inputs, ObjectiveSettings, Sizes
+from sciwm.model.whitening import Whitening
 from sciwm.readout.readout import Readouts
 from sciwm.readout.targets import as_components, target_series
 from sciwm.store.statistics import Statistics
 from sciwm.times import Step, infer_step
-from sciwm.tokens.grid import GridTokenizer
-from sciwm.tokens.molecule import MoleculeTokenizer
-from sciwm.tokens.positions import fourier_features, solar_elevation
+from sciwm.tokens.positions import solar_elevation
+from sciwm.tokens.record import Known, Tokens
+from sciwm.tokens.tokenizer import Tokenizer
 
-__all__ = ["Core", "build_network"]
+__all__ = ["Core", "build_network", "widths_of"]
+
+_HOURLY = 6  # columns of a calendar that knows the hour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +36,9 @@ class Core:
     ----------
     step : Step
         Time step of the data.
-    network : JEPA or Twin
-        Encoder and predictor.
-    tokenizer : GridTokenizer or MoleculeTokenizer
+    network : JEPA
+        Encoder, dynamics and objective.
+    tokenizer : Tokenizer
         States to tokens.
     statistics : Statistics or None
         Climatology and scale of a grid; None for molecules.
@@ -45,24 +48,30 @@ class Core:
         Static fields, averaged over each token.
     strides : tuple of int
         Trained strides, in time steps.
+    condition_dim : int
+        Columns of the calendar.
+    context_step : int
+        Time steps between the states of a context.
     seed : int
         Of the first weights, of few-label stretches, and of the noise of ensembles.
     missing : {"error", "mask"}
         What becomes of NaNs in the states: refused, or masked.
     readouts : dict
-        Ridges by name: ``residual`` and ``latent``. A twin that forecasts pixels also has its
-        ``decoder``, a model with noise the ``spread``. Empty before probing.
+        Ridges by name: ``residual``, ``latent`` and ``local_linear``. A twin that forecasts pixels
+        also has its ``decoder``, a model with noise the ``spread``. Empty before probing.
     about : dict
         Where it comes from: split dates, versions, fingerprint of the data, configuration.
     """
 
     step: Step
-    network: Network
-    tokenizer: GridTokenizer | MoleculeTokenizer
+    network: JEPA
+    tokenizer: Tokenizer
     statistics: Statistics | None
     series_climatology: Climatology | None
     static: Tensor
     strides: tuple[int, ...]
+    condition_dim: int = 0
+    context_step: int = 1
     seed: int = 0
     missing: str = "error"
     readouts: Mapping[str, Readouts] = dataclasses.field(default_factory=dict)
@@ -76,45 +85,59 @@ class Core:
     @property
     def method(self) -> str:
         """What its forecasts are called: ``jepa``, or the name of the twin."""
-        return objectives.OBJECTIVES[self.network.objective.kind].method
+        return objectives.OBJECTIVES[self.network.objective.settings.kind].method
 
     @property
     def latent_shape(self) -> tuple[int, int]:
         """Tokens, and width of their predicted latents."""
         return self.tokenizer.num_tokens, self.network.rollout_dim
 
-    def tokenize(
-        self, values: Float[Tensor, "batch time *state"], valid: Bool[Tensor, "batch time *state"]
-    ) -> tuple[Float[Tensor, "batch time token feature"], Bool[Tensor, "batch time token"] | None]:
-        """Token features of standardized states, and which tokens hold data; None when all do."""
-        features, valid_tokens = self.tokenizer(values, valid)
-        return features, None if bool(valid_tokens.all()) else valid_tokens
+    def tokens(
+        self,
+        values: Float[Tensor, "batch time *state"],
+        valid: Bool[Tensor, "batch time *state"] | None,
+        known: Known,
+    ) -> Tokens:
+        """Windows of standardized states as tokens.
 
-    def cells(
-        self, values: Float[Tensor, "batch time *state"], valid: Bool[Tensor, "batch time *state"]
-    ) -> tuple[Float[Tensor, "batch time token cell"], Bool[Tensor, "batch time token cell"]]:
-        """Values of every token's cells, and which of them were observed (padding never is)."""
-        cells = self.tokenizer.patches(values)
-        if isinstance(self.tokenizer, MoleculeTokenizer):
-            return cells, torch.ones_like(cells, dtype=torch.bool)
-        return cells, self.tokenizer.patches(valid.to(values.dtype)) > 0
-
-    def local_conditions(
-        self, condition: Float[Tensor, "... condition"]
-    ) -> Float[Tensor, "... token local"] | None:
-        """What is known of every token at the times of ``condition``; None when nothing is.
-
-        That is static fields and, for steps below a day, the sine of the sun's elevation.
+        Parameters
+        ----------
+        values : Tensor
+            States; 0 where missing.
+        valid : Tensor or None
+            Values that were observed; None when all were, which is faster.
+        known : Known
+            Of the times of the windows.
         """
-        parts = []
-        lead, tokens = condition.shape[:-1], self.tokenizer.num_tokens
+        features, cells, some, seen = self.tokenizer.tokenize(values, valid)
+        return Tokens(features, cells, known, some, seen)
+
+    def known(
+        self,
+        condition: Float[Tensor, "batch time condition"],
+        lead: Float[Tensor, "batch time"],
+    ) -> Known:
+        """What is known of some times: the calendar, and of every token its constants and sun.
+
+        Parameters
+        ----------
+        condition : Tensor
+            From `sciwm.store.forcing.conditions`.
+        lead : Tensor
+            Time steps since the state before.
+        """
+        times, tokens = {}, {}
+        shape, count = condition.shape[:-1], self.tokenizer.num_tokens
+        if condition.shape[-1]:
+            times["calendar"] = condition
         if self.static.shape[-1]:
-            parts.append(self.static.to(condition.device).expand(*lead, tokens, -1))
-        if condition.shape[-1] == 6:
+            tokens["static"] = self.static.to(condition.device).expand(*shape, count, -1)
+        if condition.shape[-1] == _HOURLY:
             year = torch.atan2(condition[..., 0], condition[..., 1]) / (2 * torch.pi)
             day = torch.atan2(condition[..., 4], condition[..., 5]) / (2 * torch.pi)
-            parts.append(solar_elevation(year, day, self.tokenizer.position)[..., None])
-        return torch.cat(parts, dim=-1) if parts else None
+            position = self.tokenizer.position.to(condition.device)
+            tokens["sun"] = solar_elevation(year, day, position)[..., None]
+        return Known(lead=lead, times=times, tokens=tokens)
 
     def states(self, ds: xr.Dataset) -> xr.DataArray:
         """Standardized states of a canonical Dataset, lazily.
@@ -179,35 +202,48 @@ class Core:
         return np.concatenate([c.reshape(len(c), -1) for c in columns], axis=1).astype(np.float32)
 
 
+def widths_of(static: Tensor, *, condition_dim: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Widths of what `Core.known` gives of a time and of a token, by name."""
+    times = {"calendar": condition_dim} if condition_dim else {}
+    tokens = {"static": static.shape[-1]} if static.shape[-1] else {}
+    return times, tokens | ({"sun": 1} if condition_dim == _HOURLY else {})
+
+
 def build_network(
-    tokenizer: GridTokenizer | MoleculeTokenizer,
+    tokenizer: Tokenizer,
     sizes: Sizes,
-    objective: Objective,
+    objective: ObjectiveSettings,
     *,
-    condition_dim: int,
-    local_dim: int,
-    seed: int,
-) -> Network:
+    known: tuple[dict[str, int], dict[str, int]],
+    whitening: Whitening | None = None,
+    change: float = 1.0,
+    seed: int = 0,
+) -> JEPA:
     """Build an untrained network that fits the tokens.
 
-    Encoder and predictor depend on sizes and seed alone, not on the objective.
+    Encoder and dynamics depend on sizes and seed alone, not on the objective.
 
     Parameters
     ----------
-    tokenizer : GridTokenizer or MoleculeTokenizer
-        Gives the number, position and width of the tokens.
+    tokenizer : Tokenizer
+        Gives the number, place and width of the tokens.
     sizes : Sizes
-        Of encoder and predictor.
-    objective : Objective
+        Of encoder and dynamics.
+    objective : ObjectiveSettings
         A JEPA's, or that of a twin.
-    condition_dim, local_dim : int
-        Widths of a time's conditions, and of a token's conditions at a time.
+    known : tuple of dict
+        From `widths_of`.
+    whitening : Whitening, optional
+        What the encoder begins as; zeros, to be filled from a file, without.
+    change : float
+        See `sciwm.model.settings.Inputs`.
     seed : int
         Of the first weights; the global random numbers are left as they were.
     """
-    molecule = isinstance(tokenizer, MoleculeTokenizer)
-    position = tokenizer.position if molecule else fourier_features(tokenizer.position)
-    inputs = Inputs(position, tokenizer.feature_dim, condition_dim, local_dim, tokenizer.cells)
+    if whitening is None:
+        groups = 1 if tokenizer.alike else tokenizer.num_tokens
+        whitening = Whitening.blank(groups=groups, features=tokenizer.num_features)
+    inputs = Inputs(tokenizer.place, whitening, tokenizer.num_cells, *known, change)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return objectives.build_network(inputs, sizes, objective)

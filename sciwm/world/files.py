@@ -16,18 +16,17 @@ from torch import Tensor
 import sciwm
 from sciwm.atomic import replacing, write_atomically
 from sciwm.climatology import Climatology
-from sciwm.model.jepa import JEPA
-from sciwm.model.settings import Objective, Sizes
+from sciwm.model.settings import ObjectiveSettings, Sizes
 from sciwm.readout.readout import Readouts
 from sciwm.store.statistics import Statistics
 from sciwm.times import Step
-from sciwm.tokens.grid import GridTokenizer
-from sciwm.tokens.molecule import MoleculeTokenizer
-from sciwm.world.core import Core, build_network
+from sciwm.tokens.tokenizer import read_tokenizer
+from sciwm.world.core import Core, build_network, widths_of
 
 __all__ = ["FILES", "FORMAT", "read_world", "save_readouts", "save_world"]
 
-FORMAT = 2
+FORMAT = 3
+_TEACHER = "objective.teacher."
 FILES = _DESCRIPTION, _WEIGHTS, _PROBES = "model.json", "model.safetensors", "probes.safetensors"
 
 
@@ -50,7 +49,7 @@ def save_world(world: Core, folder: Path) -> list[Path]:
     tensors = {
         f"network.{k}": v.contiguous()
         for k, v in world.network.state_dict().items()
-        if not k.startswith("teacher.")
+        if not k.startswith(_TEACHER)
     }
     tensors["static"] = world.static.contiguous()
     about: dict[str, Any] = {
@@ -58,19 +57,16 @@ def save_world(world: Core, folder: Path) -> list[Path]:
         "sciwm": sciwm.__version__,
         "step": {"value": world.step.value, "unit": world.step.unit},
         "strides": list(world.strides),
+        "context_step": world.context_step,
         "seed": world.seed,
         "missing": world.missing,
         "sizes": dataclasses.asdict(world.network.sizes),
-        "objective": dataclasses.asdict(world.network.objective),
-        "condition_dim": world.network.inputs.condition_dim,
-        "local_dim": world.network.inputs.local_dim,
+        "objective": dataclasses.asdict(world.network.objective.settings),
+        "condition_dim": world.condition_dim,
+        "tokens": {"kind": world.tokenizer.kind, "settings": world.tokenizer.settings()},
         "about": world.about,
     }
-    if isinstance(world.tokenizer, MoleculeTokenizer):
-        tensors["tokenizer.mean"] = world.tokenizer.mean
-        tensors["tokenizer.spread"] = world.tokenizer.spread
-    else:
-        about["patch_size"] = list(world.tokenizer.patch_size)
+    tensors |= {f"tokenizer.{k}": v.contiguous() for k, v in world.tokenizer.tensors().items()}
     for name, part in (("statistics", world.statistics), ("series", world.series_climatology)):
         if part is not None:
             numbers, about[name] = _pack(part.to_dataset())
@@ -132,35 +128,27 @@ def read_world(folder: Path) -> dict[str, Any]:
 
 
 def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    tokenizer: GridTokenizer | MoleculeTokenizer
     statistics, series = None, None
     if "series" in about:
         series = Climatology.from_dataset(_unpack(_part(tensors, "series."), about["series"]))
     if "statistics" in about:
         numbers = _part(tensors, "statistics.")
         statistics = Statistics.from_dataset(_unpack(numbers, about["statistics"]))
-        grid = statistics.valid_fraction
-        height, width = about["patch_size"]
-        tokenizer = GridTokenizer(
-            latitude=grid["latitude"].values,
-            longitude=grid["longitude"].values,
-            num_channels=grid.sizes["channel"],
-            patch_size=(height, width),
-        )
-    else:
-        mean, spread = (tensors[f"tokenizer.{name}"].numpy() for name in ("mean", "spread"))
-        tokenizer = MoleculeTokenizer(mean=mean, spread=spread)
+    described = about["tokens"]
+    tokenizer = read_tokenizer(
+        described["kind"], described["settings"], _part(tensors, "tokenizer.")
+    )
     network = build_network(
         tokenizer,
         Sizes(**about["sizes"]),
-        Objective(**about["objective"]),
-        condition_dim=about["condition_dim"],
-        local_dim=about["local_dim"],
+        ObjectiveSettings(**about["objective"]),
+        known=widths_of(tensors["static"], condition_dim=about["condition_dim"]),
         seed=about["seed"],
     )
-    if isinstance(network, JEPA):
-        network.teacher = None
-    network.load_state_dict(_part(tensors, "network."))
+    weights = _part(tensors, "network.")
+    # The teacher was left out: it begins as the encoder, and nothing reads it.
+    own = {k: v for k, v in network.state_dict().items() if k.startswith(_TEACHER)}
+    network.load_state_dict(own | weights)
     return {
         "step": Step(about["step"]["value"], about["step"]["unit"]),
         "network": network.eval(),
@@ -169,6 +157,8 @@ def _build(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str,
         "series_climatology": series,
         "static": tensors["static"],
         "strides": tuple(about["strides"]),
+        "condition_dim": about["condition_dim"],
+        "context_step": about["context_step"],
         "seed": about["seed"],
         "missing": about["missing"],
         "about": about["about"],

@@ -14,11 +14,10 @@ from torch import Tensor
 from sciwm.readout.features import recent_cells, recent_series
 from sciwm.readout.readout import Readouts
 from sciwm.store.forcing import conditions
-from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.core import Core
 from sciwm.world.files import read_world, save_world
 from sciwm.world.hub import download, is_hub_id, upload
-from sciwm.world.rollout import Initial, initial_positions, predicted_latents, recent
+from sciwm.world.rollout import Initial, back_of, initial_positions, predicted_latents, recent
 
 __all__ = ["WorldModel", "load", "load_world"]
 
@@ -59,16 +58,12 @@ class WorldModel(Core):
                 state.isel(time=slice(start, start + batch_size)).values, dtype=np.float32
             )
             values = torch.from_numpy(block)[:, None]
-            features, valid = self.tokenize(torch.nan_to_num(values), torch.isfinite(values))
+            finite = torch.isfinite(values)
+            valid = None if bool(finite.all()) else finite
+            features = self.tokenizer.tokenize(torch.nan_to_num(values), valid)[0]
             with torch.no_grad():
-                parts.append(self.network.encode(features, valid)[:, 0])
-        coords: dict[str, Any] = {"time": ds["time"]}
-        if isinstance(self.tokenizer, GridTokenizer):
-            x, y, z = self.tokenizer.position.T.numpy()
-            coords["token_latitude"] = ("token", np.rad2deg(np.arcsin(np.clip(z, -1, 1))))
-            coords["token_longitude"] = ("token", np.rad2deg(np.arctan2(y, x)))
-        else:
-            coords["atom"] = ("token", ds["atom"].values)
+                parts.append(self.network.encode(features)[:, 0])
+        coords: dict[str, Any] = {"time": ds["time"], **self.tokenizer.coordinates(ds)}
         return xr.DataArray(
             torch.cat(parts).numpy(),
             dims=("time", "token", "latent"),
@@ -98,9 +93,10 @@ class WorldModel(Core):
         lead_times : list of str or array, optional
             Some of the leads that readouts were fitted for: ``["24 hours"]``, or as in
             `Step.lead_times`. All of them by default.
-        readout : {"residual", "latent", "decoder"}
+        readout : {"residual", "latent", "local_linear", "decoder"}
             ``residual`` reads predicted latents and the states of the context, ``latent`` predicted
-            latents alone. ``decoder`` is the head that a twin was trained with.
+            latents alone. ``local_linear`` reads those states alone, without any network.
+            ``decoder`` is the head that a twin was trained with.
         members : int
             Members of an ensemble around the residual readout, of a model trained with
             ``model.noise_dim``. 0 makes one forecast. The same initial time of the same data has
@@ -150,10 +146,10 @@ class WorldModel(Core):
         """
         alone = np.zeros(ds.sizes["time"], int)
         segment = ds["segment"].values if "segment" in ds.coords else alone
-        able = initial_positions(segment, history=self.network.history, strides=self.strides)
+        able = initial_positions(segment, back=back_of(self))
         if init_times is None:
             if not len(able):
-                need = (self.network.history - 1) * max(self.strides) + 1
+                need = back_of(self) + 1
                 raise ValueError(
                     f"got {ds.sizes['time']} time(s), expected at least {need} in a row, the length"
                     " of a context"
@@ -309,7 +305,6 @@ class WorldModel(Core):
         out, valid_time = frame.drop_vars("valid_time"), frame["valid_time"].variable
         times = xr.DataArray(valid_time)
         if fields is not None:
-            assert isinstance(self.tokenizer, GridTokenizer)
             out = out.assign(self._restore(self.tokenizer.fields(fields), times).data_vars)
         if series is not None:
             out = out.assign(self._restore_series(series.numpy(), times).data_vars)
@@ -418,10 +413,8 @@ class _Source:
 
     def around(self, halo: int) -> Float[Tensor, "init token cell"]:
         """Cells of every patch and of its surroundings."""
-        tokenizer = self.world.tokenizer
-        assert isinstance(tokenizer, GridTokenizer)
         if halo not in self.cells:
-            self.cells[halo] = recent_cells(tokenizer, self.initial.states, halo)
+            self.cells[halo] = recent_cells(self.world.tokenizer, self.initial.states, halo)
         return self.cells[halo]
 
     def read(self, readouts: Readouts, leads: Sequence[int]) -> list[Tensor | None]:

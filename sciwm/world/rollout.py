@@ -9,11 +9,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from sciwm.model.jepa import JEPA
 from sciwm.store.forcing import conditions
+from sciwm.tokens.record import Known
 from sciwm.world.core import Core
 
-__all__ = ["Initial", "initial_positions", "lead_paths", "predicted_latents", "recent"]
+__all__ = ["Initial", "back_of", "initial_positions", "lead_paths", "predicted_latents", "recent"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Initial:
     index : ndarray, int
         Positions of the initial times on the time axis.
     states : Tensor, ``[init, history, ...state]``
-        Standardized states up to the initial one, newest first, one of the shortest trained strides
-        apart; 0 where missing.
+        Standardized states up to the initial one, newest first, as far apart as those of a context;
+        0 where missing.
     latents : Tensor, ``[init, lead, token, dim]``
         Predicted latents, in the order of the leads asked for. A predictor with noise gives those
         without it.
@@ -83,8 +83,7 @@ def lead_paths(lead_steps: Sequence[int], strides: Sequence[int]) -> dict[int, d
 def initial_positions(
     segment: np.ndarray,
     *,
-    history: int,
-    strides: Sequence[int],
+    back: int,
     label: np.ndarray | None = None,
     which: int = -1,
     longest: int = 0,
@@ -95,10 +94,8 @@ def initial_positions(
     ----------
     segment : ndarray, ``[time]``
         Segment numbers.
-    history : int
-        States in a context.
-    strides : sequence of int
-        Strides the contexts must allow, in time steps.
+    back : int
+        Time steps from the first state of a context to its last.
     label : ndarray of int, ``[time]``, optional
         Blocks of times. With these, contexts and all times up to the longest lead must lie in one.
     which : int
@@ -111,7 +108,6 @@ def initial_positions(
     ndarray of int
         In increasing order; empty if there are none.
     """
-    back = (history - 1) * max(strides)
     reach = longest if label is not None else 0
     if len(segment) <= back + reach:
         return np.empty(0, dtype=np.int64)
@@ -163,47 +159,50 @@ def predicted_latents(
     """
     _check_members(world, members)
     paths = lead_paths(lead_steps, world.strides)
-    history = world.network.history
     time = state["time"].values
-    before = recent(np.zeros(1, np.int64), world)
+    before = recent(np.zeros(1, np.int64), world)[0]
     world.network.eval()
     for part in np.array_split(index, max(1, -(-len(index) // batch_size))):
         if not len(part):
             continue
-        offsets = {s: s * np.arange(1 - history, 1) for s in paths}
-        places = np.unique(part[:, None] + np.concatenate([before[0], *offsets.values()]))
+        places = np.unique(part[:, None] + before)
         whole = int(places[-1] - places[0]) + 1 == len(places)
         read = state.isel(time=slice(int(places[0]), int(places[-1]) + 1) if whole else places)
         block = torch.from_numpy(np.ascontiguousarray(read.values, dtype=np.float32))
         _check_finite(world, block, time[places])
         block = torch.where(block.isinf(), torch.nan, block)
+        context = block[torch.from_numpy(np.searchsorted(places, part[:, None] + before))]
+        encoded = _encode(world, context.flip(1))
         shape = len(part), 1 + members
         latents = torch.empty(*shape, len(lead_steps), *world.latent_shape)
         for stride, wanted in paths.items():
-            context = _take(block, places, part[:, None] + offsets[stride])
-            steps = stride * np.arange(1, max(wanted) + 1)
-            valid_time = world.step.add(time[part][:, None], steps)
-            noise = _draw_noise(world, part, members, stride, max(wanted)) if members else None
-            rolled = _roll(world, context, valid_time, stride, noise)
+            known = _known(world, time[part], stride, max(wanted))
+            start = encoded
+            if members:
+                noise = _draw_noise(world, part, members, stride, known.lead.shape[1])
+                known = known.interleave(1 + members).with_noise(noise.flatten(0, 1))
+                start = encoded.repeat_interleave(1 + members, 0)
             with torch.no_grad():
-                for count, latent in enumerate(rolled, start=1):
+                for count, latent in enumerate(world.network.rollout(start, known), start=1):
                     if count in wanted:
                         latents[:, :, wanted[count]] = latent.view(*shape, *latent.shape[1:])
-        states = torch.nan_to_num(_take(block, places, part[:, None] + before))
+                    if count == max(wanted):
+                        break
+        states = torch.nan_to_num(context)
         yield Initial(part, states, latents[:, 0], latents[:, 1:])
 
 
-def _take(block: Tensor, places: np.ndarray, index: np.ndarray) -> Tensor:
-    """States at positions of the time axis, out of a block that holds those at ``places``."""
-    return block[torch.from_numpy(np.searchsorted(places, index))]
+def back_of(world: Core) -> int:
+    """Time steps from the first state of a context to its last."""
+    return (world.network.history - 1) * world.context_step
 
 
 def recent(index: np.ndarray, world: Core) -> np.ndarray:
     """Positions of the states that a readout sees beside latents, ``[init, history]``.
 
-    They are as many as a context holds, newest first, one shortest trained stride apart.
+    They are those of the context, newest first.
     """
-    return np.asarray(index)[:, None] - min(world.strides) * np.arange(world.network.history)
+    return np.asarray(index)[:, None] - world.context_step * np.arange(world.network.history)
 
 
 def _check_members(world: Core, members: int) -> None:
@@ -215,13 +214,13 @@ def _check_members(world: Core, members: int) -> None:
 
 
 def _draw_noise(
-    world: Core, index: np.ndarray, members: int, stride: int, leads: int
-) -> Float[Tensor, "init member lead noise"]:
+    world: Core, index: np.ndarray, members: int, stride: int, times: int
+) -> Float[Tensor, "init member time noise"]:
     """Noise of every initial time and member, whatever the others and the leads asked for.
 
     The first of each initial time is zero: the future without noise.
     """
-    seed, shape = world.seed, (leads, world.noise_dim)
+    seed, shape = world.seed, (times, world.noise_dim)
     noise = torch.zeros(len(index), 1 + members, *shape)
     for row, member in np.ndindex(len(index), members):
         rng = np.random.default_rng([seed, stride, int(index[row]), member])
@@ -242,40 +241,20 @@ def _check_finite(world: Core, block: Tensor, times: np.ndarray) -> None:
         )
 
 
-def _roll(
-    world: Core,
-    context: Float[Tensor, "init history *state"],
-    valid_time: np.ndarray,
-    stride: int,
-    noise: Float[Tensor, "init member lead noise"] | None = None,
-) -> Iterator[Float[Tensor, "init_member token dim"]]:
-    """Latents of one lead after another.
+@torch.no_grad()
+def _encode(
+    world: Core, context: Float[Tensor, "init history *state"]
+) -> Float[Tensor, "init history token latent"]:
+    """Latents of contexts, oldest state first."""
+    finite = torch.isfinite(context)
+    valid = None if bool(finite.all()) else finite
+    return world.network.encode(world.tokenizer.tokenize(torch.nan_to_num(context), valid)[0])
 
-    With noise, every context is encoded once and rolled forward for every member.
-    """
-    features, valid = world.tokenize(torch.nan_to_num(context), torch.isfinite(context))
-    history = world.network.encode(features, valid)
-    condition = torch.from_numpy(conditions(valid_time, world.step))
-    valid_tokens = None if valid is None else valid.any(1)
-    local = world.local_conditions(condition)
-    if noise is None:
-        lead = torch.full((len(context),), float(stride))
-        yield from world.network.rollout(
-            history, valid_tokens, conditions=condition, lead_steps=lead, local=local
-        )
-        return
-    assert isinstance(world.network, JEPA)
-    futures = noise.shape[1]
-    history, condition = (x.repeat_interleave(futures, 0) for x in (history, condition))
-    valid_tokens, local = (
-        None if x is None else x.repeat_interleave(futures, 0) for x in (valid_tokens, local)
-    )
-    lead = torch.full((len(history),), float(stride))
-    yield from world.network.rollout(
-        history,
-        valid_tokens,
-        conditions=condition,
-        lead_steps=lead,
-        local=local,
-        noise=noise.flatten(0, 1),
-    )
+
+def _known(world: Core, init: np.ndarray, stride: int, leads: int) -> Known:
+    """What is known of the times of a context, and of every lead after it."""
+    history, apart = world.network.history, world.context_step
+    steps = np.concatenate([apart * np.arange(1 - history, 1), stride * np.arange(1, leads + 1)])
+    condition = torch.from_numpy(conditions(world.step.add(init[:, None], steps), world.step))
+    lead = torch.from_numpy(np.diff(steps, prepend=steps[0])).float()
+    return world.known(condition, lead.expand(len(init), -1))
