@@ -42,7 +42,7 @@ from rich.progress import track
 from rich.table import Table
 
 from sciwm.streams.sizes import CHOICES
-from sciwm.streams.windows import Ordering, Rules, Windows, find_windows, plan_epoch
+from sciwm.streams.windows import Ordering, Rules, Spacing, Windows, find_windows, plan_epoch
 
 Schedule = Literal["cosine", "constant"]
 
@@ -329,7 +329,7 @@ def compare(
     """Train in all orders."""
     records = [make_records(num_times, s) for s in track(range(seeds), description="records")]
     windows = find_windows(
-        np.zeros(num_times, np.int8), np.zeros(num_times), which="train", length=WINDOW
+        np.zeros(num_times, np.int8), np.zeros(num_times), which="train", spacing=Spacing(WINDOW)
     )
     starts = np.stack(
         [[draw_starts(d, windows, s, steps * BATCH) for s in range(seeds)] for d in draws]

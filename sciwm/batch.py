@@ -22,9 +22,10 @@ class Batch:
     time : Tensor, float64, ``[batch, time]``
         Hours since 1970-01-01 in the data's own calendar, or picoseconds.
     index : Tensor, int64, ``[batch, time]``
-        Positions on the store's time axis; consecutive ones differ by ``lead_steps``.
+        Positions on the store's time axis. Consecutive ones differ by ``lead_steps``, within a
+        context of several states by its own step.
     lead_steps : Tensor, int64, ``[batch]``
-        Stride of each window, in time steps of the store.
+        Stride of each window after its context, in time steps of the store.
     condition : Tensor, float, ``[batch, time, condition]``
         What is known of every time beforehand (phase of the year and of the day, temperature, …);
         may be 0 wide.

@@ -16,7 +16,10 @@ def shuffle():
 @pytest.fixture(scope="module")
 def windows(shuffle):
     return shuffle.find_windows(
-        np.zeros(3000, np.int8), np.zeros(3000), which="train", length=shuffle.WINDOW
+        np.zeros(3000, np.int8),
+        np.zeros(3000),
+        which="train",
+        spacing=shuffle.Spacing(shuffle.WINDOW),
     )
 
 

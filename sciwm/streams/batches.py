@@ -142,7 +142,9 @@ class Stream(IterableDataset[Batch]):
         return {
             "seed": self.seed,
             "windows": len(self.windows),
-            "window": self.windows.length,
+            "window": self.windows.spacing.length,
+            "context": self.windows.spacing.context,
+            "context_step": self.windows.spacing.context_step,
             "lead_steps": list(self.windows.lead_steps),
             "weights": None if self.weights is None else zlib.crc32(self.weights.tobytes()),
             "stride": self.every,
@@ -169,8 +171,9 @@ class Stream(IterableDataset[Batch]):
         ValueError
             If the state belongs to another order of windows; the message names the difference.
         """
-        mine = self.state_after(0)
-        for key in ("seed", "windows", "window", "lead_steps", "weights", "order", "stride"):
+        mine, state = self.state_after(0), {"context": 1, "context_step": 1, **state}
+        spacing = ("context", "context_step", "windows", "window", "lead_steps")
+        for key in ("seed", *spacing, "weights", "order", "stride"):
             if state[key] != mine[key]:
                 name, hint = "every" if key == "stride" else key, ""
                 if key in ("order", "stride"):
@@ -236,7 +239,7 @@ class Stream(IterableDataset[Batch]):
     def _index(self, plan: Plan, number: int) -> tuple[np.ndarray, np.ndarray, slice]:
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         strides = plan.strides[part]
-        index = plan.starts[part, None] + strides[:, None] * np.arange(self.windows.length)
+        index = plan.starts[part, None] + self.windows.spacing.offsets(strides)
         return index, strides, part
 
     def _batch(
@@ -341,7 +344,7 @@ class Stream(IterableDataset[Batch]):
         """
         for begin, count in self._epochs(origin):
             plan = self._plan(begin)
-            uses = block_uses(plan, self.batch_size, self.windows.length, begin.batch, count)
+            uses = block_uses(plan, self.batch_size, self.windows.spacing, begin.batch, count)
             turns.append(_Turn(begin.epoch, plan, begin.batch, count, uses))
             spans = zip(uses.start.tolist(), uses.stop.tolist(), strict=True)
             for b, (start, stop) in enumerate(spans):

@@ -12,9 +12,9 @@ from sciwm.streams.batches import Stream
 from sciwm.streams.choices import Order, Reading
 from sciwm.streams.sizes import choose_sizes
 from sciwm.streams.source import Source, open_source
-from sciwm.streams.windows import Ordering, Windows, find_windows
+from sciwm.streams.windows import Ordering, Spacing, Windows, find_windows
 
-__all__ = ["Order", "Reading", "Stream", "stream"]
+__all__ = ["Order", "Reading", "Spacing", "Stream", "stream"]
 
 Which = Literal["train", "validation", "test"]
 
@@ -22,7 +22,7 @@ Which = Literal["train", "validation", "test"]
 def stream(
     data: Store,
     *,
-    window: int,
+    window: int | Spacing,
     batch_size: int,
     variables: Sequence[str] | None = None,
     which: Which | tuple[Any, Any] = "train",
@@ -43,8 +43,9 @@ def stream(
         Dataset, lazy or not. Of several, pieces that follow one another in time make
         one record, others are segments. No window crosses from one segment into another, or a gap
         in time. A dim ``time`` is needed.
-    window : int
-        States per window.
+    window : int or Spacing
+        States per window. A `Spacing` says, too, how many of them are context, with a step of its
+        own between them: ``Spacing(5, context=3, context_step=2)``.
     batch_size : int
         Windows per batch and rank.
     variables : sequence of str, optional
@@ -55,7 +56,8 @@ def stream(
         Block of the split of a training store. Of other data, times to use, both included, e.g.
         ``("1979", "2015")``; default all.
     lead_steps : sequence of int
-        Time steps between the states of a window; each window draws one of those that fit.
+        Time steps between the states of a window, after its context. Each window draws one of those
+        that fit.
     order : Order
         Seed, epochs, which windows an epoch has, and ranks; by default one shuffled epoch.
     reading : Reading
@@ -81,15 +83,16 @@ def stream(
     >>> next(iter(batches)).values.shape
     torch.Size([16, 4, 2, 8])
     """
-    if window < 1 or batch_size < 1:
-        raise ValueError(f"got window {window}, batch_size {batch_size}, expected at least 1")
+    if batch_size < 1:
+        raise ValueError(f"got batch_size {batch_size}, expected at least 1")
+    spacing = window if isinstance(window, Spacing) else Spacing(window)
     if isinstance(which, str) and which not in LABELS:
         raise ValueError(f"got which = {which!r}, expected {', '.join(LABELS)} or (first, last)")
     period = None if isinstance(which, str) else which
     block = which if isinstance(which, str) else "train"
     source = open_source(data, variables=variables, period=period, cache=reading.cache)
     windows = find_windows(
-        source.label, source.segment, which=block, length=window, lead_steps=lead_steps
+        source.label, source.segment, which=block, spacing=spacing, lead_steps=lead_steps
     )
     mode, sizes = choose_sizes(
         source, windows, batch_size=batch_size, every=order.every, reading=reading
@@ -106,7 +109,7 @@ def stream(
         mode=mode,
         order=shuffled if order.shuffle else "none",
         sizes=sizes,
-        every=order.every or (window if mode == "block" and order.shuffle else 1),
+        every=order.every or (spacing.length if mode == "block" and order.shuffle else 1),
         weights=None if order.weights is None else _window_weights(order.weights, source, windows),
         epochs=order.epochs,
         drop_last=order.shuffle if order.drop_last is None else order.drop_last,

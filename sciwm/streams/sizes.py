@@ -84,15 +84,15 @@ def choose_sizes(
     state = source.state_bytes * reading.dtype.itemsize // 4
     # Those that wait, one in hand, one being made, and two that were freed and that the allocator
     # has not given back.
-    batches = (AHEAD + 4) * batch_size * windows.length * state
-    span = windows.lead_steps[-1] * (windows.length - 1)
+    length, span = windows.spacing.length, windows.spacing.span(windows.lead_steps[-1])
+    batches = (AHEAD + 4) * batch_size * length * state
     chunk = source.reader.chunk
     times = int(windows.touched(source.shape[0]).sum())
     fits = times * state <= limit // 2 and times * state + batches <= limit
     mode = reading.mode or ("resident" if fits else "block")
     if mode == "resident":
         return mode, BlockSizes(chunk, 1, span, 1, threads)
-    per_time = len(windows) / times / (every or windows.length)
+    per_time = len(windows) / times / (every or length)
     # What threads hold beside the pool while they read, in blocks of the pool.
     converted = 0 if reading.dtype.itemsize == 4 else source.state_bytes
     scratch = threads * (source.copies * source.state_bytes + converted) / state

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ __all__ = [
     "Ordering",
     "Plan",
     "Rules",
+    "Spacing",
     "Uses",
     "Windows",
     "block_uses",
@@ -22,6 +23,64 @@ __all__ = [
 ]
 
 Ordering = Literal["global", "block", "none"]
+Steps = TypeVar("Steps", int, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """How the states of a window lie in time.
+
+    The first h = ``context`` states are c = ``context_step`` time steps apart. Every later state is
+    one stride s after the one before. From the first state they are 0, c, …, (h−1)·c, (h−1)·c + s,
+    (h−1)·c + 2·s, … steps away. A window draws s from ``lead_steps``. With a context of one, all
+    states are one stride apart.
+
+    Parameters
+    ----------
+    length : int
+        States per window.
+    context : int
+        How many of them are context.
+    context_step : int
+        Time steps between the states of the context.
+
+    Raises
+    ------
+    ValueError
+        If a number is less than 1, or the context is longer than the window.
+
+    Examples
+    --------
+    >>> Spacing(5, context=3, context_step=2).offsets(np.array([1, 10]))
+    array([[ 0,  2,  4,  5,  6],
+           [ 0,  2,  4, 14, 24]])
+    """
+
+    length: int
+    context: int = 1
+    context_step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"got a window of {self.length} states, expected at least 1")
+        if not 1 <= self.context <= self.length:
+            raise ValueError(
+                f"got context {self.context}, expected 1 to {self.length}, because the context is"
+                f" part of a window of {self.length} states"
+            )
+        if self.context_step < 1:
+            raise ValueError(f"got context_step {self.context_step}, expected at least 1")
+
+    def span(self, stride: Steps) -> Steps:
+        """Time steps from the first state to the last, of a stride or of each of several."""
+        return (self.context - 1) * self.context_step + (self.length - self.context) * stride
+
+    def offsets(self, strides: np.ndarray) -> np.ndarray:
+        """Time steps from the first state to every state, ``[sample, length]``."""
+        place = np.arange(self.length)
+        before = np.minimum(place, self.context - 1) * self.context_step
+        after = np.maximum(place - self.context + 1, 0)
+        return np.asarray(before + strides[:, None] * after)
 
 
 @dataclass(frozen=True)
@@ -39,14 +98,14 @@ class Windows:
         How many of ``lead_steps``, from the shortest, fit in the same run of times.
     lead_steps : tuple of int
         Strides in time steps, ascending.
-    length : int
-        States per window.
+    spacing : Spacing
+        How the states of every window lie in time.
     """
 
     starts: np.ndarray
     num_strides: np.ndarray
     lead_steps: tuple[int, ...]
-    length: int
+    spacing: Spacing
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -54,7 +113,7 @@ class Windows:
     def touched(self, num_times: int) -> np.ndarray:
         """Which of so many times lie in any window."""
         change = np.zeros(num_times + 1, np.int64)
-        span = (self.length - 1) * np.asarray(self.lead_steps)[self.num_strides - 1]
+        span = self.spacing.span(np.asarray(self.lead_steps)[self.num_strides - 1])
         np.add.at(change, self.starts, 1)
         np.add.at(change, self.starts + span + 1, -1)
         return np.asarray(np.cumsum(change[:-1]) > 0)
@@ -118,9 +177,9 @@ class Plan:
 
 
 def window_starts(
-    label: np.ndarray, segment: np.ndarray, *, which: str | int, length: int, stride: int = 1
+    label: np.ndarray, segment: np.ndarray, *, which: str | int, span: int
 ) -> np.ndarray:
-    """Starts of all windows ``start + stride · (0 … length − 1)`` of one block of the split.
+    """Starts of all windows ``start … start + span`` of one block of the split.
 
     A window lies in one run of times of the block, and in one segment.
 
@@ -132,8 +191,8 @@ def window_starts(
         Trajectory or piece of the record.
     which : {"train", "validation", "test"} or int
         Block of the split.
-    length, stride : int
-        States per window and time steps between them.
+    span : int
+        Time steps from the first state of a window to its last.
 
     Returns
     -------
@@ -142,21 +201,15 @@ def window_starts(
 
     Examples
     --------
-    >>> window_starts(
-    ...     np.array([0, 0, 0, 0, 1, 0, 0]), np.zeros(7), which="train", length=2, stride=2
-    ... )
+    >>> window_starts(np.array([0, 0, 0, 0, 1, 0, 0]), np.zeros(7), which="train", span=2)
     array([0, 1])
     """
-    if length < 1 or stride < 1:
-        raise ValueError(
-            f"got windows of length {length} and stride {stride}, expected both at least 1"
-        )
     wanted = np.asarray(label) == (LABELS[which] if isinstance(which, str) else which)
     broken = (wanted[1:] != wanted[:-1]) | (np.asarray(segment)[1:] != np.asarray(segment)[:-1])
     ends = np.append(np.flatnonzero(broken), len(wanted) - 1)
     index = np.flatnonzero(wanted)
     last = ends[np.searchsorted(ends, index)]
-    return index[index + stride * (length - 1) <= last].astype(np.int64)
+    return index[index + span <= last].astype(np.int64)
 
 
 def find_windows(
@@ -164,7 +217,7 @@ def find_windows(
     segment: np.ndarray,
     *,
     which: str,
-    length: int,
+    spacing: Spacing,
     lead_steps: Sequence[int] = (1,),
 ) -> Windows:
     """All windows of a block for several strides; a start is kept if the shortest stride fits.
@@ -172,24 +225,37 @@ def find_windows(
     Raises
     ------
     ValueError
-        If no window fits with the longest stride. The message says how long the runs of times are.
+        If a stride is less than 1, or no window fits with the longest. The message says how many
+        times in a row it needs.
     """
     strides = tuple(sorted({int(s) for s in lead_steps}))
     if not strides:
         raise ValueError("got no lead_steps, expected at least one stride")
-    fits = [window_starts(label, segment, which=which, length=length, stride=s) for s in strides]
+    if strides[0] < 1:
+        raise ValueError(f"got lead_steps {list(strides)}, expected each to be at least 1")
+    spans = [spacing.span(s) for s in strides]
+    fits = [window_starts(label, segment, which=which, span=span) for span in spans]
     if not len(fits[-1]):
         have = int((np.asarray(label) == LABELS[which]).sum())
-        need = strides[-1] * (length - 1) + 1
         raise ValueError(
-            f"got a {which} block of {have} times without {need} in a row, expected that many,"
-            f" because windows have {length} states {strides[-1]} steps apart; lengthen the block"
-            " or shorten lead_steps, history or rollout"
+            f"got a {which} block of {have} times without {spans[-1] + 1} in a row, expected that"
+            f" many, because windows have {_in_words(spacing, strides[-1])}; lengthen the block or"
+            f" shorten lead_steps,{' context_step,' * (spacing.context > 1)} history or rollout"
         )
     count = np.ones(len(fits[0]), np.int64)
     for starts in fits[1:]:
         count[np.searchsorted(fits[0], starts)] += 1
-    return Windows(fits[0], count, strides, length)
+    return Windows(fits[0], count, strides, spacing)
+
+
+def _in_words(spacing: Spacing, stride: int) -> str:
+    """What a window consists of, for a message."""
+    if spacing.context == 1:
+        return f"{spacing.length} states {stride} steps apart"
+    return (
+        f"{spacing.context} states of context {spacing.context_step} steps apart and"
+        f" {spacing.length - spacing.context} after them {stride} steps apart"
+    )
 
 
 def plan_epoch(
@@ -270,7 +336,7 @@ class Uses:
     most_live: int
 
 
-def block_uses(plan: Plan, batch_size: int, length: int, first_batch: int, count: int) -> Uses:
+def block_uses(plan: Plan, batch_size: int, spacing: Spacing, first_batch: int, count: int) -> Uses:
     """Which blocks the batches of an epoch need, from ``first_batch`` to before ``count``."""
     part = slice(first_batch * batch_size, count * batch_size)
     starts, strides = plan.starts[part], plan.strides[part]
@@ -284,7 +350,7 @@ def block_uses(plan: Plan, batch_size: int, length: int, first_batch: int, count
     np.minimum.at(first, member, batch)
     np.maximum.at(last, member, batch)
     np.minimum.at(start, member, starts)
-    np.maximum.at(stop, member, starts + strides * (length - 1) + 1)
+    np.maximum.at(stop, member, starts + spacing.span(strides) + 1)
     change = np.zeros(max(count, int(last.max(initial=0)) + 1) + 1, np.int64)
     np.add.at(change, first, 1)
     np.add.at(change, last + 1, -1)

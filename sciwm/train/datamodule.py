@@ -11,7 +11,7 @@ from sciwm.batch import Batch
 from sciwm.data.read import Store
 from sciwm.store.prepare import is_training_store, open_training_store
 from sciwm.store.split import LABELS
-from sciwm.streams.open import Order, Reading, Stream, stream
+from sciwm.streams.open import Order, Reading, Spacing, Stream, stream
 
 __all__ = ["DataModule", "ValidationBatches"]
 
@@ -27,8 +27,9 @@ class DataModule(lightning.LightningDataModule):
     ----------
     data : path, Dataset or list
         See `sciwm.streams.open`.
-    window : int
-        States per window: history and rollout together.
+    window : int or Spacing
+        States per window: history and rollout together. A `Spacing` says, too, how far apart the
+        states of the history are.
     lead_steps : sequence of int
         Strides drawn for the windows, in time steps.
     batch_size : int
@@ -43,7 +44,7 @@ class DataModule(lightning.LightningDataModule):
         self,
         data: Store,
         *,
-        window: int,
+        window: int | Spacing,
         lead_steps: Sequence[int] = (1,),
         batch_size: int,
         seed: int = 0,

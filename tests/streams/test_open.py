@@ -19,11 +19,13 @@ from type_checks import unchecked
 from sciwm.store.prepare import Blocks, Fit, open_training_store, prepare
 from sciwm.streams.ahead import ahead
 from sciwm.streams.choices import Order, Reading
+from sciwm.streams.windows import Spacing
 from tests.loaders import loader
 from tests.two_ranks import run_on_two_ranks
 
 OPTIONS = {"window": 4, "lead_steps": (1, 3), "batch_size": 16, "seed": 7}
 SMALL = {"mode": "block", "memory_limit": 3 * 2**20}
+APART = OPTIONS | {"window": Spacing(5, context=3, context_step=2)}
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +78,14 @@ def starts(batches):
     return torch.cat([b.index[:, 0] for b in batches]).tolist()
 
 
-def check(batch, store):
+def check(batch, store, spacing):
     index = batch.index.numpy()
     expected = store.state.values[index]
     np.testing.assert_array_equal(batch.values.numpy(), np.nan_to_num(expected))
     np.testing.assert_array_equal(batch.valid.numpy(), ~np.isnan(expected))
-    np.testing.assert_array_equal(
-        np.diff(index, axis=1), np.repeat(batch.lead_steps.numpy()[:, None], index.shape[1] - 1, 1)
-    )
+    steps = np.repeat(batch.lead_steps.numpy()[:, None], spacing.length - 1, 1)
+    steps[:, : spacing.context - 1] = spacing.context_step
+    np.testing.assert_array_equal(np.diff(index, axis=1), steps)
     np.testing.assert_array_equal(batch.condition.numpy(), store.condition.values[index])
     hours = (store.time.values - np.datetime64("1970-01-01")) / np.timedelta64(1, "h")
     np.testing.assert_array_equal(batch.time.numpy(), hours[index])
@@ -91,21 +93,25 @@ def check(batch, store):
     assert batch.values.is_contiguous()
 
 
+@pytest.mark.parametrize(
+    "window", [Spacing(4), APART["window"], Spacing(4, 4, 5), Spacing(6, 2, 40)]
+)
 @pytest.mark.parametrize("options", [{"mode": "resident"}, SMALL])
-def test_values_and_labels(path, options):
+def test_values_and_labels(path, options, window):
     store = open_training_store(path).load()
-    batches = list(loader(path, **OPTIONS, epochs=2, every=1, **options))
+    batches = list(loader(path, **OPTIONS | {"window": window}, epochs=2, every=1, **options))
     assert len(batches) > 100
     for batch in batches:
-        check(batch, store)
+        check(batch, store, window)
         assert (store.split.values[batch.index.numpy()] == 0).all()
         assert (np.ptp(store.segment.values[batch.index.numpy()], axis=1) == 0).all()
     assert {b.lead_steps.max().item() for b in batches} == {3}
 
 
+@pytest.mark.parametrize("windows", [OPTIONS, APART], ids=["stride", "context"])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_every_way_of_reading_serves_the_same_batches(path, shuffle):
-    options = OPTIONS | {"epochs": 3, "every": 2, "shuffle": shuffle}
+def test_every_way_of_reading_serves_the_same_batches(path, shuffle, windows):
+    options = windows | {"epochs": 3, "every": 2, "shuffle": shuffle}
     block = loader(path, **options, **SMALL)
     expected = list(block)
     assert block.mode == "block"
@@ -125,8 +131,9 @@ def test_seek_continues_exactly(path, options, start):
     assert all_same(unbroken, islice(resumed, 4))
 
 
-def test_killed_and_resumed_anywhere_with_any_number_of_threads(path):
-    options = OPTIONS | SMALL | {"epochs": None, "every": 2}
+@pytest.mark.parametrize("windows", [OPTIONS, APART], ids=["stride", "context"])
+def test_killed_and_resumed_anywhere_with_any_number_of_threads(path, windows):
+    options = windows | SMALL | {"epochs": None, "every": 2}
     expected = list(islice(loader(path, **options), 120))
     rng = np.random.default_rng(0)
     for position in rng.integers(0, 110, 20).tolist():
@@ -150,6 +157,12 @@ def test_a_state_fits_only_the_stream_it_came_from(path):
         loader(path, **OPTIONS | {"window": 3}).load_state_dict(state)
     with pytest.raises(ValueError, match=r"with lead_steps \[1, 3\], expected lead_steps \[1\]"):
         loader(path, **OPTIONS | {"lead_steps": (1,)}).load_state_dict(state)
+    for window, message in (
+        (Spacing(4, 2), "with context 1, expected context 2"),
+        (Spacing(4, context_step=2), "with context_step 1, expected context_step 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loader(path, **OPTIONS | {"window": window}).load_state_dict(state)
     with pytest.raises(ValueError, match="with weights None, expected weights"):
         loader(path, **OPTIONS, weights=np.ones(1500)).load_state_dict(state)
     other = r"with order global, expected order block.*pass the same mode"
@@ -157,6 +170,18 @@ def test_a_state_fits_only_the_stream_it_came_from(path):
         loader(path, **OPTIONS, mode="block", every=1).load_state_dict(state)
     with pytest.raises(ValueError, match=r"with every 1, expected every 2.*pass the same mode"):
         loader(path, **OPTIONS, every=2).load_state_dict(state)
+
+
+def test_a_state_without_a_context_is_one_of_states_a_stride_apart(path):
+    first = loader(path, **OPTIONS)
+    next(iter(first))
+    state = {k: v for k, v in first.state_dict().items() if not k.startswith("context")}
+    assert len(state) == len(first.state_dict()) - 2
+    resumed, again = loader(path, **OPTIONS), loader(path, **OPTIONS)
+    resumed.load_state_dict(state)
+    assert all_same(islice(again, 1, None), resumed)
+    with pytest.raises(ValueError, match="with context 1, expected context 3"):
+        loader(path, **APART).load_state_dict(state)
 
 
 def test_a_state_brings_its_sizes_along(path):
@@ -277,7 +302,7 @@ def test_memory_decides_the_mode_and_bounds_the_pool(path, monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *a, **k: made.append(empty(*a, **k)) or made[-1])
     store = open_training_store(path).load()
     for batch in tight:
-        check(batch, store)
+        check(batch, store, Spacing(4))
     largest = max(t.numel() * t.element_size() for t in made)
     assert largest + 4 * 16 * 4 * state <= 1200 * state
 
@@ -560,8 +585,10 @@ def test_refusals(path):
         loader(path, **OPTIONS, rank=2, world_size=2)
     with pytest.raises(ValueError, match="expected both or neither"):
         loader(path, **OPTIONS, rank=2)
-    with pytest.raises(ValueError, match="window 0, batch_size 4"):
+    with pytest.raises(ValueError, match="got a window of 0 states, expected at least 1"):
         loader(path, window=0, batch_size=4)
+    with pytest.raises(ValueError, match="got batch_size 0, expected at least 1"):
+        loader(path, window=4, batch_size=0)
     with pytest.raises(ValueError, match="got epochs 0, expected at least 1"):
         Order(epochs=0)
     with pytest.raises(ValueError, match="got every 0, expected at least 1"):

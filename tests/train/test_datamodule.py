@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from sciwm.store.prepare import Blocks, Fit, prepare
-from sciwm.streams.open import Order, stream
+from sciwm.streams.open import Order, Spacing, stream
 from sciwm.train.datamodule import DataModule
 
 
@@ -96,6 +96,16 @@ def test_without_a_validation_block_or_a_trainer(paths):
     shuffled = list(DataModule(paths[0], window=3, batch_size=8).val_dataloader())
     assert sum(len(b) for b in shuffled) == 100 - 3 - 2
     assert len(shuffled[0]) == 8
+
+
+def test_a_context_with_a_step_of_its_own(paths):
+    window = Spacing(5, context=3, context_step=4)
+    data = DataModule(paths[0], window=window, lead_steps=[2], batch_size=8)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.index.diff(dim=1).tolist() == [[4, 4, 2, 2]] * 8
+    validated = torch.cat([b.index for b in data.val_dataloader()])
+    assert validated.diff(dim=1).unique(dim=0).tolist() == [[4, 4, 2, 2]]
+    assert sorted(validated[:, 0].tolist()) == list(range(503, 600 - 12))
 
 
 class Steps:
