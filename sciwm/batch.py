@@ -66,6 +66,17 @@ class Batch:
         if self.valid.dtype != torch.bool:
             raise ValueError(f"got valid of type {self.valid.dtype}, expected torch.bool")
 
+    @property
+    def complete(self) -> bool:
+        """Whether every value was observed."""
+        valid = self.valid[(0,) * self.valid.ndim] if _constant(self.valid) else self.valid
+        return bool(valid.all())
+
+    @property
+    def lead(self) -> Tensor:
+        """Time steps since the state before, float, ``[batch, time]``; 0 for the first."""
+        return torch.diff(self.index, dim=1, prepend=self.index[:, :1]).float()
+
     def head(self, times: int) -> "Batch":
         """The first ``times`` states of every window: views."""
         if times >= self.values.shape[1]:

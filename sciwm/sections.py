@@ -131,45 +131,68 @@ class ModelConfig:
     patch_size : list of int
         Cells per token, ``[latitude, longitude]``; grids that do not divide are padded and masked.
         Unused for molecules.
-    token_dim : int
-        Width of a latent token.
+    latent_dim : int
+        Latents of a token. 0 takes as many as it has cells; fewer compress, more hold context.
+    width, encoder_width : int
+        Width of the hidden layers of dynamics and encoder.
     encoder_blocks, predictor_blocks : int
-        Transformer blocks. The dynamics live in the predictor, so of a given number most belong
-        there.
+        Residual blocks. The dynamics live in the predictor, so of a given number most belong there.
+    mixing : {"local", "global", "both"}
+        How tokens hear of one another. ``local`` takes the neighbours on the grid, or those near by
+        in a molecule. ``global`` is attention over all pairs, ``both`` one after the other.
+    dynamics : {"history"}
+        What is rolled forward: the last few states.
+    reach : int
+        Rows and columns of tokens on every side that local mixing sees.
     num_heads : int
-        Attention heads; divides ``token_dim``.
+        Attention heads; divides both widths.
     mlp_ratio : float
-        Hidden width of the feed-forward layers, relative to ``token_dim``.
+        Hidden width of the feed-forward layers, relative to the width.
     dropout : float
-        Dropout in both networks while training.
+        Dropout in the feed-forward layers while training.
     history : int
-        States the predictor sees.
+        States of a context.
+    context_step : int
+        Time steps between the states of a context, whatever the lead.
     noise_dim : int
         Random numbers of which the predictor makes one of many futures; 0 predicts a single one.
+    whitening_floor : float
+        Spread below which a principal component of a patch is not blown up to one, in units of the
+        standardized states.
     """
 
-    patch_size: list[int] = field(default_factory=lambda: [3, 3])
-    token_dim: int = 96
-    encoder_blocks: int = 2
-    predictor_blocks: int = 2
+    patch_size: list[int] = field(default_factory=lambda: [2, 2])
+    latent_dim: int = 0
+    width: int = 96
+    encoder_width: int = 32
+    encoder_blocks: int = 1
+    predictor_blocks: int = 4
+    mixing: Literal["local", "global", "both"] = "local"
+    dynamics: Literal["history"] = "history"
+    reach: int = 2
     num_heads: int = 4
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
+    mlp_ratio: float = 2.0
+    dropout: float = 0.0
     history: int = 2
+    context_step: int = 1
     noise_dim: int = 0
+    whitening_floor: float = 0.1
 
     def __post_init__(self) -> None:
         need = partial(_need, "model", self)
         good = len(self.patch_size) == 2 and all(n > 0 for n in self.patch_size)
         need("patch_size", good, "[latitude, longitude], two positive counts of cells")
-        _need_counts(
-            "model", self, "token_dim encoder_blocks predictor_blocks num_heads history", 1
+        positive = "width encoder_width predictor_blocks reach num_heads history context_step"
+        _need_counts("model", self, positive, 1)
+        _need_counts("model", self, "noise_dim latent_dim encoder_blocks", 0)
+        divides = self.mixing == "local" or not (
+            self.width % self.num_heads or self.encoder_width % self.num_heads
         )
-        _need_counts("model", self, "noise_dim", 0)
-        divides = self.token_dim % self.num_heads == 0
-        need("num_heads", divides, f"a divisor of model.token_dim = {self.token_dim}")
+        widths = f"model.width = {self.width} and model.encoder_width = {self.encoder_width}"
+        need("num_heads", divides, f"a divisor of {widths}")
         need("mlp_ratio", self.mlp_ratio > 0, "a positive number")
         need("dropout", 0 <= self.dropout < 1, "a fraction in [0, 1)")
+        need("whitening_floor", self.whitening_floor >= 0, "a number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -178,14 +201,17 @@ class ObjectiveConfig:
 
     Parameters
     ----------
-    kind : {"sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"}
-        What keeps the latents of a JEPA from collapsing, or the pixel-trained twin that takes its
-        place (`sciwm.model.twins`). For a twin, ``strength`` to ``ema_decay`` mean nothing.
+    kind : str
+        What keeps the latents of a JEPA from collapsing: ``sigreg``, ``ema`` or ``vicreg``. Or what
+        takes its place. ``whitened`` trains dynamics on a frozen encoder in closed form.
+        ``supervised``, ``masked_autoencoder`` and ``autoencoder`` are pixel-trained twins
+        (`sciwm.model.pixels`). ``convnet`` is a plain convolutional network on pixels. For all of
+        these, ``strength`` to ``ema_decay`` mean nothing.
     strength : float
         Weight of the regulariser. For SIGReg it is the product of its weight and the sample count;
         40 served every data set here.
-    num_directions : int
-        Random directions of SIGReg.
+    num_directions, rows : int
+        Random directions of SIGReg, and tokens drawn at each time to measure it on; 0 takes all.
     ema_decay : float
         Decay of the teacher's moving average (``ema`` only).
     rollout : int
@@ -197,26 +223,38 @@ class ObjectiveConfig:
     lead_steps : list of int
         Strides, in time steps, drawn for each window; the lead of one prediction.
     mask_ratio : float
-        Fraction of context tokens dropped before the encoder, in spatial blocks. For the masked
-        autoencoder: fraction of the tokens of every state, each drawn on its own.
+        Fraction of context tokens dropped before the encoder. For the masked autoencoder: fraction
+        of the tokens of every state.
+    mask : {"blocks", "random"}
+        Whether dropped tokens lie in spatial blocks, or are each drawn on its own, as the masked
+        autoencoder always has it.
     input_noise, latent_noise : float
-        Standard deviation of the noise added to the standardized states / to predicted latents fed
-        back.
+        Standard deviation, while training, of the noise added to the standardized states / to the
+        latents of the context. Where data are plenty, none is best.
     anchor : float
         Weight, beside the error in latent space, of the squared error of cells. One linear head
         gives them from predicted latents. 0 learns from latents alone; a twin has none.
     """
 
-    kind: Literal["sigreg", "ema", "vicreg", "supervised", "masked_autoencoder", "autoencoder"] = (
-        "sigreg"
-    )
+    kind: Literal[
+        "sigreg",
+        "ema",
+        "vicreg",
+        "whitened",
+        "supervised",
+        "masked_autoencoder",
+        "autoencoder",
+        "convnet",
+    ] = "sigreg"
     strength: float = 40.0
-    num_directions: int = 256
+    num_directions: int = 64
+    rows: int = 1024
     ema_decay: float = 0.996
-    rollout: int = 2
+    rollout: int = 4
     lead_steps: list[int] = field(default_factory=lambda: [1])
     mask_ratio: float = 0.0
-    input_noise: float = 0.1
+    mask: Literal["blocks", "random"] = "blocks"
+    input_noise: float = 0.0
     latent_noise: float = 0.0
     anchor: float = field(default=0.0, metadata=ADDED_LATER)
     curriculum: float = field(default=0.0, metadata=ADDED_LATER)
@@ -224,6 +262,7 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         need = partial(_need, "objective", self)
         _need_counts("objective", self, "num_directions rollout", 1)
+        _need_counts("objective", self, "rows", 0)
         for name in ("strength", "input_noise", "latent_noise", "anchor"):
             need(name, getattr(self, name) >= 0, "a number of at least 0")
         need("ema_decay", 0 <= self.ema_decay < 1, "a fraction in [0, 1)")
@@ -264,8 +303,8 @@ class TrainConfig:
 
     steps: int = 500
     batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.0
     warmup: float = 0.05
     clip: float = 1.0
     average_decay: float = 0.99
@@ -274,6 +313,8 @@ class TrainConfig:
     devices: int = 1
     threads: int = 0
     precision: str = "32-true"
+    optimizer: Literal["muon", "adamw"] = "muon"
+    muon_rate: float = 0.02
 
     def __post_init__(self) -> None:
         need = partial(_need, "train", self)
@@ -418,7 +459,7 @@ class Config:
 
     def __post_init__(self) -> None:
         noise, kind, members = self.model.noise_dim, self.objective.kind, self.forecast.members
-        trainable = not noise or kind in ("sigreg", "ema", "vicreg")
+        trainable = not noise or kind in ("sigreg", "ema", "vicreg", "whitened")
         none = f"0 with objective.kind = {kind!r}, because only a JEPA is trained with noise"
         _require(trainable, "model.noise_dim", noise, none)
         without = "0 with model.noise_dim = 0, or a model.noise_dim such as 32"

@@ -98,7 +98,6 @@ class _Conv(nn.Conv2d):
         around = flat.around(side // 2)
         self.wide = tuple(around.shape)
         self.register_buffer("around", around.flatten(), persistent=False)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, self.around)

@@ -39,9 +39,7 @@ class Dynamics(Protocol):
         """Memory of a context, whose times are those of ``known``."""
         ...
 
-    def step(
-        self, memory: Any, known: Known
-    ) -> tuple[Float[Tensor, "batch token latent"], Any]:
+    def step(self, memory: Any, known: Known) -> tuple[Float[Tensor, "batch token latent"], Any]:
         """Latents at one later time, and the memory from there."""
         ...
 

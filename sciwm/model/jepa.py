@@ -22,12 +22,14 @@ class Objective(Protocol):
     ----------
     settings : ObjectiveSettings
         Its kind and numbers.
-    head : Linear or None
-        From latents of a token to its cells, if pixels are forecast.
     """
 
     settings: ObjectiveSettings
-    head: nn.Linear | None
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """From latents of a token to its cells, if pixels are forecast."""
+        ...
 
     def loss(
         self, network: "JEPA", tokens: Tokens, hidden: Bool[Tensor, "batch time token"] | None
@@ -102,7 +104,8 @@ class JEPA(nn.Module):
     ) -> Float[Tensor, "batch time token latent"]:
         """Latents of every state on its own."""
         batch, time = features.shape[:2]
-        return self.encoder(features.flatten(0, 1)).unflatten(0, (batch, time))
+        latents = self.encoder(features.flatten(0, 1))
+        return latents.view(batch, time, *latents.shape[1:])
 
     def rollout(
         self, context: Float[Tensor, "batch time token latent"], known: Known

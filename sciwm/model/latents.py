@@ -39,8 +39,10 @@ class LatentPrediction(nn.Module):
     def __init__(self, inputs: Inputs, encoder: Encoder, settings: ObjectiveSettings) -> None:
         super().__init__()
         self.settings = settings
-        teaches = settings.kind == "ema"
-        self.teacher = moving_average(encoder) if teaches else None  # type: ignore[type-var]
+        self.teacher: nn.Module | None = None
+        if settings.kind == "ema":
+            assert isinstance(encoder, nn.Module)
+            self.teacher = moving_average(encoder)
         dim = encoder.latent_dim
         self.anchor = nn.Linear(dim, inputs.num_cells) if settings.anchor else None
         self.head: nn.Linear | None = None
@@ -89,7 +91,8 @@ class LatentPrediction(nn.Module):
     def moved(self, network: JEPA) -> None:
         """Move the teacher towards the encoder."""
         if self.teacher is not None:
-            update_average(self.teacher, network.encoder, decay=self.settings.ema_decay)  # type: ignore[arg-type]
+            assert isinstance(network.encoder, nn.Module)
+            update_average(self.teacher, network.encoder, decay=self.settings.ema_decay)
 
     def _target(self, network: JEPA, features: Tensor) -> Tensor:
         if self.teacher is None:
@@ -97,7 +100,7 @@ class LatentPrediction(nn.Module):
         with torch.no_grad():
             latents: Tensor = self.teacher(features.flatten(0, 1))
             normalised = nn.functional.layer_norm(latents, latents.shape[-1:])
-            return normalised.unflatten(0, features.shape[:2])
+            return normalised.view(*features.shape[:2], *latents.shape[1:])
 
     def _penalty(
         self,
@@ -136,4 +139,4 @@ def _futures(network: JEPA, context: Tensor, tokens: Tokens) -> tuple[Tensor, Te
     noise[: len(context)] = 0
     made = network.predict(torch.cat([context] * 3), known.with_noise(noise))
     middle, members = made[: len(context)], made[len(context) :]
-    return middle, members.unflatten(0, (2, len(context)))
+    return middle, members.view(2, *middle.shape)

@@ -38,12 +38,11 @@ class LatticeMixing(nn.Module):
         self.shape = tuple(around.shape)
         self.register_buffer("around", around.flatten(), persistent=False)
         side = 2 * reach + 1
-        # Channels last: several times as fast on a CPU, whose tokens lie so anyway.
-        convolution = nn.Conv2d(width, width, side, groups=width)
-        self.convolution = convolution.to(memory_format=torch.channels_last)
+        self.convolution = nn.Conv2d(width, width, side, groups=width)
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
         """Mix."""
+        # A view with channels last: several times as fast on a CPU as with channels first.
         wide = x.index_select(1, self.around).view(len(x), *self.shape, -1)
         mixed: Tensor = self.convolution(wide.permute(0, 3, 1, 2))
         return mixed.permute(0, 2, 3, 1).flatten(1, 2)
@@ -70,7 +69,9 @@ class DistanceMixing(nn.Module):
         wide = ((centre[-1] - centre[0]) / _RINGS).clamp_min(1e-6)
         bells = (-((d - centre[:, None, None]) / wide).square() / 2).exp()
         bells = bells * (1 - torch.eye(n))
-        kernel = torch.cat([torch.eye(n)[None], bells / bells.sum(-1, keepdim=True).clamp_min(1e-6)])
+        kernel = torch.cat(
+            [torch.eye(n)[None], bells / bells.sum(-1, keepdim=True).clamp_min(1e-6)]
+        )
         self.register_buffer("kernel", kernel, persistent=False)
         self.weight = nn.Parameter(torch.randn(len(kernel), width) / len(kernel) ** 0.5)
 

@@ -7,13 +7,11 @@ from typing import Any
 import xarray as xr
 from torch import nn
 
-from sciwm.model.twins import Twin
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.spread import fit_spread
 from sciwm.readout.readout import Readouts, fit_readouts
 from sciwm.readout.ridge import Ridge
 from sciwm.sections import ProbeConfig
-from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel
 
 __all__ = ["fit_probes", "head_readouts"]
@@ -61,11 +59,10 @@ def fit_probes(
         strengths=probe.strengths,
         area=world.tokenizer.area,
     )
-    network, tokenizer = world.network, world.tokenizer
-    forecasts_pixels = isinstance(network, Twin) and network.has_dynamics
-    if forecasts_pixels and network.head is not None and isinstance(tokenizer, GridTokenizer):
-        groups = tokenizer.num_tokens if probe.scope == "token" else 1
-        fields = head_readouts(network.head, groups=groups, leads=len(lead_steps))
+    head = world.network.objective.head
+    if head is not None and world.tokenizer.num_outputs:
+        groups = world.tokenizer.num_tokens if probe.scope == "token" else 1
+        fields = head_readouts(head, groups=groups, leads=len(lead_steps))
         readouts["decoder"] = Readouts(fields, (), tuple(lead_steps), probe.scope)
     if world.noise_dim:
         readouts["spread"] = fit_spread(

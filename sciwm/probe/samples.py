@@ -11,9 +11,8 @@ from sciwm.readout.features import recent_cells, recent_series
 from sciwm.readout.readout import Sample
 from sciwm.readout.targets import stored_series
 from sciwm.store.split import LABELS
-from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel
-from sciwm.world.rollout import initial_positions, predicted_latents, recent
+from sciwm.world.rollout import back_of, initial_positions, predicted_latents, recent
 
 __all__ = ["readout_samples", "state_samples", "stretch"]
 
@@ -61,8 +60,7 @@ def readout_samples(
     longest = max(lead_steps)
     index = initial_positions(
         segment,
-        history=world.network.history,
-        strides=world.strides,
+        back=back_of(world),
         label=label,
         which=LABELS[which],
         longest=longest,
@@ -84,15 +82,10 @@ def readout_samples(
         if series is not None:
             begin = recent_series(series[recent(initial.index, world)], condition[initial.index])
             later_series = series[initial.index[:, None] + leads]
-        if isinstance(world.tokenizer, GridTokenizer):
-            first = int(initial.index.min())
-            block = state.isel(time=slice(first, int(initial.index.max()) + longest + 1)).values
-            states = torch.from_numpy(block[initial.index[:, None] - first + leads])
-            later = world.tokenizer.patches(torch.nan_to_num(states))
-            cells = recent_cells(world.tokenizer, initial.states, halo)
-        else:
-            cells = torch.zeros(count, world.tokenizer.num_tokens, 0)
-            later = torch.zeros(count, len(leads), world.tokenizer.num_tokens, 0)
+        first = int(initial.index.min())
+        last = int(initial.index.max()) + longest + 1
+        later = _outputs(world, state, first, last, initial.index[:, None] - first + leads)
+        cells = recent_cells(world.tokenizer, initial.states, halo)
         yield Sample(initial.latents, cells, later, begin, later_series, initial.members)
 
 
@@ -120,14 +113,23 @@ def state_samples(world: WorldModel, store: xr.Dataset, *, which: str) -> Iterat
         values = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
         valid = torch.isfinite(values)
         values = torch.where(valid, values, 0.0)
-        features, valid_tokens = world.tokenize(values[:, None], valid[:, None])
+        features = world.tokenizer.tokenize(values, None if bool(valid.all()) else valid)[0]
         with torch.no_grad():
-            latents = world.network.encode(features, valid_tokens)
+            latents = world.network.encode(features[:, None])
         nothing = torch.zeros(len(part), world.tokenizer.num_tokens, 0)
-        grid = isinstance(world.tokenizer, GridTokenizer)
-        cells = world.tokenizer.patches(values) if grid else nothing
+        cells = world.tokenizer.outputs(values)
         now = torch.zeros(len(part), 0) if series is None else series[part]
         yield Sample(latents, nothing, cells[:, None], now, now[:, None])
+
+
+def _outputs(
+    world: WorldModel, state: xr.DataArray, first: int, last: int, index: np.ndarray
+) -> torch.Tensor:
+    """What readouts of fields are to give at positions after ``first``, ``[init, lead, ...]``."""
+    if not world.tokenizer.num_outputs:
+        return torch.zeros(*index.shape, world.tokenizer.num_tokens, 0)
+    block = torch.from_numpy(state.isel(time=slice(first, last)).values)
+    return world.tokenizer.outputs(torch.nan_to_num(block))[torch.from_numpy(index)]
 
 
 def stretch(index: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:

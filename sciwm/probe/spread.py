@@ -16,7 +16,6 @@ from sciwm.probe.samples import readout_samples, state_samples
 from sciwm.readout.readout import Readouts, Sample, fit_readouts
 from sciwm.readout.ridge import Ridge
 from sciwm.sections import ProbeConfig
-from sciwm.tokens.grid import GridTokenizer
 from sciwm.world.model import WorldModel
 
 __all__ = ["fit_spread"]
@@ -82,12 +81,11 @@ def fit_spread(
     asked: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo, "members": _MEMBERS}
     samples = readout_samples(world, store, which="validation", **asked)
     of_fields, of_series = _gather(samples, decoder, residual, leads=len(lead_steps))
-    channel, tokenizer = torch.zeros(0), world.tokenizer
-    if isinstance(tokenizer, GridTokenizer):
-        each = tokenizer.cells // tokenizer.num_channels
-        channel = torch.arange(tokenizer.num_channels).repeat_interleave(each)
+    tokenizer = world.tokenizer
     area, alone = tokenizer.area[:, None].double(), torch.ones(1, 1)
-    fields = tuple(_calibrated(r, found, group=channel, weight=area) for r, found in of_fields)
+    fields = tuple(
+        _calibrated(r, found, group=tokenizer.channel, weight=area) for r, found in of_fields
+    )
     series = tuple(
         _calibrated(r, found, group=torch.arange(found.mean.shape[1]), weight=alone)
         for r, found in of_series

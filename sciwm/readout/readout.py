@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,11 @@ from sciwm.readout.ridge import Moments, Ridge, choose_strength, fit_pooled, fit
 
 __all__ = ["KINDS", "Readouts", "Sample", "fit_readouts"]
 
-KINDS = ("residual", "latent")
+# What each kind reads: predicted latents, states of the context, or both.
+KINDS = {"residual": "both", "latent": "latents", "local_linear": "states"}
+
+
+Reads = Literal["both", "latents", "states"]
 
 
 class Sample(NamedTuple):
@@ -49,8 +53,8 @@ class Sample(NamedTuple):
 class Readouts:
     """Ridges of one kind, of every lead.
 
-    Kinds are ``residual`` and ``latent``, the head of a twin (``decoder``) and the ``spread`` of an
-    ensemble.
+    Kinds are ``residual``, ``latent`` and ``local_linear``, the head of a twin (``decoder``) and
+    the ``spread`` of an ensemble.
 
     Parameters
     ----------
@@ -64,6 +68,8 @@ class Readouts:
         Cells around a patch that the residual readout sees beside it.
     targets : tuple of str
         The scalar series read out, as in ``probe.targets``.
+    reads : {"both", "latents", "states"}
+        Predicted latents, states of the context, or both.
     """
 
     fields: tuple[Ridge, ...]
@@ -72,6 +78,7 @@ class Readouts:
     scope: Literal["token", "shared"]
     halo: int = 0
     targets: tuple[str, ...] = ()
+    reads: Reads = "latents"
 
     def read_fields(
         self,
@@ -90,9 +97,8 @@ class Readouts:
         initial : Tensor
             From `recent_cells`; may be 0 wide for a readout that does without.
         """
-        ridge = self.fields[lead]
-        features = field_features(latents, initial, scope=self.scope)[..., : ridge.weight.shape[1]]
-        return ridge(features).reshape(latents.shape[0], latents.shape[1], -1)
+        features = field_features(*self._read(latents, initial), scope=self.scope)
+        return self.fields[lead](features).reshape(latents.shape[0], latents.shape[1], -1)
 
     def read_series(
         self,
@@ -111,8 +117,14 @@ class Readouts:
         initial : Tensor
             From `recent_series`; may be 0 wide for a readout that does without.
         """
-        ridge = self.series[lead]
-        return ridge(series_features(latents, initial)[..., : ridge.weight.shape[1]])[:, 0]
+        return self.series[lead](series_features(*self._read(latents, initial)))[:, 0]
+
+    def _read(self, latents: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+        """What this kind reads of both; the rest is 0 wide."""
+        return (
+            latents[..., :0] if self.reads == "states" else latents,
+            initial[..., :0] if self.reads == "latents" else initial,
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights by name, for a safetensors file."""
@@ -133,6 +145,7 @@ class Readouts:
         scope: Literal["token", "shared"],
         halo: int,
         targets: Sequence[str],
+        reads: Reads,
     ) -> "Readouts":
         """Inverse of `tensors`."""
 
@@ -146,7 +159,7 @@ class Readouts:
             )
 
         fields, series = ridges("fields"), ridges("series")
-        return cls(fields, series, tuple(lead_steps), scope, halo, tuple(targets))
+        return cls(fields, series, tuple(lead_steps), scope, halo, tuple(targets), reads)
 
 
 def fit_readouts(
@@ -158,7 +171,7 @@ def fit_readouts(
     strengths: Sequence[float],
     area: Float[Tensor, " token"],
 ) -> dict[str, Readouts]:
-    """Fit residual and latent-only readouts of every lead in one pass over each block.
+    """Fit residual, latent-only and state-only readouts of every lead in one pass over each block.
 
     Parameters
     ----------
@@ -176,7 +189,7 @@ def fit_readouts(
     Returns
     -------
     dict
-        ``residual`` and ``latent`` `Readouts`.
+        ``residual``, ``latent`` and ``local_linear`` `Readouts`.
 
     Raises
     ------
@@ -186,16 +199,19 @@ def fit_readouts(
     learnt, widths = _gather(train, scope, "training")
     held, _ = _gather(validation, scope, "validation")
     readouts: dict[str, Readouts] = {}
-    for kind in KINDS:
+    for kind, reads in KINDS.items():
         ridges: dict[str, tuple[Ridge, ...]] = {}
         for part, moments in learnt.items():
             latents, chosen = widths[part], []
-            used = slice(0, latents) if kind == "latent" else slice(None)
+            used = {"latents": slice(0, latents), "states": slice(latents, None)}.get(reads)
             # The latents of all tokens are a hundred times as many as the values of an index; those
             # of one are as many as its cells.
             first = latents if part == "series" and kind == "residual" else None
             for fitting, choosing in zip(moments, held[part], strict=True):
-                one, other = fitting.select(used), choosing.select(used)
+                one, other = (
+                    fitting.select(used or slice(None)),
+                    choosing.select(used or slice(None)),
+                )
                 if part == "fields" and scope == "token":
                     weight = area.double()[:, None].expand(-1, one.y.shape[1])
                     chosen.append(fit_pooled(one, other, strengths, weight=weight))
@@ -203,7 +219,11 @@ def fit_readouts(
                     chosen.append(choose_strength(fit_ridge(one, strengths, first=first), other))
             ridges[part] = tuple(chosen)
         readouts[kind] = Readouts(
-            ridges.get("fields", ()), ridges.get("series", ()), tuple(lead_steps), scope
+            ridges.get("fields", ()),
+            ridges.get("series", ()),
+            tuple(lead_steps),
+            scope,
+            reads=cast(Reads, reads),
         )
     return readouts
 

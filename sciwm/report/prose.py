@@ -264,19 +264,39 @@ def describe_model(
     if atoms:
         tokens = "one token for each atom, which holds its distances to all atoms"
     return (
-        f"The forecast model is {noun} with {parameters:,} parameters. A transformer encoder"
-        f" ({m.encoder_blocks} blocks, width {m.token_dim}, {m.num_heads} heads) turns each state"
-        f" into {tokens if atoms else f'tokens of {tokens}'}. {_dynamics(config)}"
-        f" Training minimised {minimised}{extras}: {t.steps:,} steps of AdamW"
-        f" (learning rate {t.learning_rate:g}, weight decay {t.weight_decay:g}, batches of"
-        f" {t.batch_size}, dropout {m.dropout:g}), seed {config.seed}. {_readouts(config, atoms)}"
+        f"The forecast model is {noun} with {parameters:,} parameters. Each state becomes"
+        f" {tokens if atoms else f'tokens of {tokens}'}. {_network(config)}"
+        f" Training minimised {minimised}{extras}: {t.steps:,} steps of {_optimizer(config)},"
+        f" batches of {t.batch_size}, dropout {m.dropout:g}, seed {config.seed}."
+        f" {_readouts(config, atoms)}"
     )
+
+
+def _optimizer(config: Config) -> str:
+    t = config.train
+    adam = f"AdamW (learning rate {t.learning_rate:g}, weight decay {t.weight_decay:g})"
+    if t.optimizer == "adamw" or config.objective.kind == "convnet":
+        return adam
+    return f"Muon (learning rate {t.muon_rate:g}, hidden matrices) and {adam}"
+
+
+def _network(config: Config) -> str:
+    """Sentences on encoder and dynamics."""
+    m = config.model
+    if config.objective.kind == "convnet":
+        return "Four residual blocks of width 48 turn the last fields into the next."
+    dim = f"{m.latent_dim} latents" if m.latent_dim else "as many latents as it has cells"
+    encoder = f"An encoder turns each token into {dim}: its whitening"
+    if m.encoder_blocks and config.objective.kind != "whitened":
+        encoder += f", corrected by {m.encoder_blocks} block(s) of width {m.encoder_width}"
+    mixed = {"local": "their neighbours", "global": "all others", "both": "neighbours and all"}
+    return f"{encoder}. {_dynamics(config)} In a block, tokens hear of {mixed[m.mixing]}."
 
 
 def _dynamics(config: Config) -> str:
     m, o = config.model, config.objective
     past = f"{m.history} successive states" if m.history > 1 else "one state"
-    blocks = f"A predictor ({m.predictor_blocks} blocks)"
+    blocks = f"A predictor ({m.predictor_blocks} blocks of width {m.width})"
     if o.kind == "masked_autoencoder":
         return f"{blocks} fills in what is hidden; forecasts start from {past}."
     strides = join_words([str(s) for s in o.lead_steps])

@@ -15,8 +15,8 @@ from rich.console import Console
 from sciwm import catalogue
 from sciwm.atomic import replacing, write_atomically
 from sciwm.config import Config
+from sciwm.model.jepa import JEPA, without_dynamics
 from sciwm.model.objectives import OBJECTIVES, TWINS
-from sciwm.model.twins import Network, Twin, without_dynamics
 from sciwm.probe.fit import fit_probes
 from sciwm.readout.readout import Readouts
 from sciwm.run import verbs
@@ -231,11 +231,10 @@ def _untrained_facts(fresh: WorldModel, run: RunDir, config: Config) -> dict[str
     return {**_sizes(fresh.network), **idle, **health}
 
 
-def _sizes(network: Network) -> dict[str, float]:
+def _sizes(network: JEPA) -> dict[str, float]:
     """Trained numbers of all of the network, and of the parts that JEPA and twins share."""
-    backbone = network.backbone if isinstance(network, Twin) else network
-    # An anchor's head is the JEPA's own.
-    shared = (p for name, p in backbone.named_parameters() if not name.startswith("head."))
+    # A head, a decoder or an anchor is the objective's own.
+    shared = (p for name, p in network.named_parameters() if not name.startswith("objective."))
     parts = (("parameters", network.parameters()), ("backbone_parameters", shared))
     return {name: float(sum(p.numel() for p in part if p.requires_grad)) for name, part in parts}
 

@@ -24,12 +24,13 @@ from sciwm.store.prepare import load_statistics, open_training_store
 from sciwm.store.split import LABELS, Blocks, crossing_steps, split_times
 from sciwm.store.statistics import from_channels
 from sciwm.times import Step, infer_step
-from sciwm.tokens.grid import GridTokenizer
+from sciwm.tokens.tokenizer import fit_tokenizer
 from sciwm.world.rollout import initial_positions, lead_paths
 
 __all__ = [
     "blocks_of",
     "config_problems",
+    "context_steps",
     "gap_problem",
     "gap_steps",
     "lead_steps",
@@ -65,10 +66,14 @@ def lead_steps(config: Config, step: Step) -> list[int]:
     return sorted({int(step.steps(lead)) for lead in config.forecast.lead_times})
 
 
+def context_steps(config: Config) -> int:
+    """Time steps from the first state of a context to its last."""
+    return (config.model.history - 1) * config.model.context_step
+
+
 def gap_steps(config: Config, step: Step) -> int:
     """Steps between blocks of time, so that no window of one reaches into the other."""
-    context = (config.model.history - 1) * max(config.objective.lead_steps)
-    return context + max(
+    return context_steps(config) + max(
         *lead_steps(config, step), config.objective.rollout * max(config.objective.lead_steps)
     )
 
@@ -159,10 +164,10 @@ def _check_leads(config: Config, ds: xr.Dataset) -> None:
 def _check_tokens(config: Config, ds: xr.Dataset) -> None:
     if "positions" not in ds:
         height, width = config.model.patch_size
-        GridTokenizer(
-            latitude=ds["latitude"].values,
-            longitude=ds["longitude"].values,
-            num_channels=1,
+        fit_tokenizer(
+            ds[["latitude", "longitude"]]
+            .assign(state=("channel", [0.0]))
+            .assign_attrs(kind="grid"),
             patch_size=(height, width),
         )
 
@@ -177,15 +182,20 @@ def _check_targets(config: Config, ds: xr.Dataset) -> None:
     if not config.probe.targets:
         return
     target_series(ds, config.probe.targets)
-    tokens = ds.sizes.get("atom", 0)
+    tokens = cells = ds.sizes.get("atom", 0)
     if not tokens:
         height, width = config.model.patch_size
         tokens = -(-ds.sizes["latitude"] // height) * -(-ds.sizes["longitude"] // width)
-    if (features := tokens * config.model.token_dim) > _MOST_FEATURES:
+        fields = [
+            v for v in ds.data_vars.values() if {"time", "latitude", "longitude"} <= set(v.dims)
+        ]
+        cells = height * width * sum(v.sizes.get("level", 1) for v in fields)
+    each = config.model.latent_dim or cells
+    if (features := tokens * each) > _MOST_FEATURES:
         raise ValueError(
-            f"got probe.targets with {tokens} tokens of width {config.model.token_dim}, {features}"
-            f" features for one readout, expected at most {_MOST_FEATURES}: take larger patches"
-            " (model.patch_size) or a smaller model.token_dim, or leave the targets out"
+            f"got probe.targets with {tokens} tokens of {each} latents, {features} features for one"
+            f" readout, expected at most {_MOST_FEATURES}: take larger patches (model.patch_size)"
+            " or a smaller model.latent_dim, or leave the targets out"
         )
 
 
@@ -231,8 +241,7 @@ def scored_positions(
     """
     index = initial_positions(
         ds["segment"].values,
-        history=config.model.history,
-        strides=config.objective.lead_steps,
+        back=context_steps(config),
         label=open_training_store(run.train_store)["split"].values,
         which=LABELS[split],
         longest=max(lead_steps(config, infer_step(ds["time"]))),

@@ -35,6 +35,7 @@ from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance
 from sciwm.run.inputs import (
     blocks_of,
     config_problems,
+    context_steps,
     gap_problem,
     gap_steps,
     lead_steps,
@@ -66,7 +67,7 @@ from sciwm.verify import (
 )
 from sciwm.world.files import save_readouts
 from sciwm.world.model import WorldModel, load_world
-from sciwm.world.rollout import initial_positions
+from sciwm.world.rollout import back_of, initial_positions
 
 __all__ = [
     "check",
@@ -179,7 +180,8 @@ def probe(run: RunDir, config: Config) -> None:
     run.probes_file.unlink(missing_ok=True)
     trained = _probed(run, config, load_world(run.path), "trained")
     save_readouts(trained, run.path)
-    fresh = build_world(config, run.train_store, series_climatology=trained.series_climatology)
+    normal = trained.series_climatology
+    fresh = build_world(config, run.train_store, series_climatology=normal, random=True)
     random = _probed(run, config, fresh, "random")
     outputs = [run.probes_file, *random.save(run.path / "random_encoder")]
     run.record_stage("probe", inputs, outputs)
@@ -209,8 +211,9 @@ def forecast(run: RunDir, config: Config) -> None:
     ds = open_data(config, run)
     world = load_world(run.path)
     index, own = scored_positions(run, config, ds), world.method
-    readouts = [name for name in ("residual", "latent", "decoder") if name in world.readouts]
-    named = {name: own if name == "residual" else f"{own}_{name}" for name in readouts}
+    readouts = [name for name in world.readouts if name != "spread"]
+    own_names = {"residual": own, "local_linear": "local_linear"}
+    named = {name: own_names.get(name, f"{own}_{name}") for name in readouts}
     named |= {"ensemble": f"{own}_ensemble"} if config.forecast.members else {}
     random = {"residual": "random_encoder"}
     outputs: list[Path] = []
@@ -256,16 +259,14 @@ def forecast_store(
     ds = open_data(with_store(config, store, variables=variables))
     start, end, every = init
     index = times_between(ds["time"], start, end)
-    able = initial_positions(
-        ds["segment"].values, history=world.network.history, strides=world.strides
-    )
+    able = initial_positions(ds["segment"].values, back=back_of(world))
     chosen = index[:: int(world.step.steps(every)) if every else 1]
     started = chosen[np.isin(chosen, able)]
     if not len(started):
         first, last = ds["time"].values[[0, -1]]
         raise ValueError(
             f"got no initial time to start from between {start} and {end}, expected some within"
-            f" {first} … {last}, after at least {(world.network.history - 1) * max(world.strides)}"
+            f" {first} … {last}, after at least {back_of(world)}"
             " earlier step(s) of context"
         )
     batches = world.forecast_batches(ds, started, lead_times=lead_times, members=members)
@@ -402,7 +403,7 @@ def _methods(
             config,
             sum(weight.numel() for weight in world.network.parameters()),
             noun=record.noun,
-            minimised=record.describe(world.network.objective, predictions=predictions),
+            minimised=record.describe(world.network.objective.settings, predictions=predictions),
             atoms=atoms,
         ),
         describe_scores(skill, truth="the data", variables=variable_names(observed)),
@@ -451,11 +452,9 @@ def check(config: Config) -> list[str]:
         )
     longest = max(max(leads), config.objective.rollout * max(config.objective.lead_steps))
     for name, number in LABELS.items():
-        history, strides = config.model.history, config.objective.lead_steps
         found = initial_positions(
             ds["segment"].values,
-            history=history,
-            strides=strides,
+            back=context_steps(config),
             label=label,
             which=number,
             longest=longest,

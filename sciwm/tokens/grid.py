@@ -1,7 +1,7 @@
 """A field on a latitude-longitude grid becomes patch tokens."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -107,8 +107,8 @@ class GridTokenizer(nn.Module):
             "position": position,
             "area": sums[:, 3] / sums[:, 3].sum(),
             "channel": torch.arange(num_channels).repeat_interleave(math.prod(patch_size)),
-            "latitude": torch.from_numpy(latitude),
-            "longitude": torch.from_numpy(longitude),
+            "latitude": torch.tensor(latitude),
+            "longitude": torch.tensor(longitude),
             "whole": cut(torch.ones(num_channels, *self.shape), patch_size),
         }
         for name, values in numbers.items():
@@ -141,9 +141,7 @@ class GridTokenizer(nn.Module):
         )
 
     @classmethod
-    def read(
-        cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
-    ) -> "GridTokenizer":
+    def read(cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "GridTokenizer":
         """Inverse of `settings` and `tensors`."""
         (height, width), (south, west) = settings["patch_size"], settings["periodic"]
         return cls(
@@ -211,7 +209,7 @@ class GridTokenizer(nn.Module):
         sums = cut(planes[:, None], self.patch_size).sum(-1)
         return (sums / count).T.contiguous()
 
-    def coordinates(self, ds: xr.Dataset) -> dict[Hashable, Any]:
+    def coordinates(self, ds: xr.Dataset) -> dict[str, Any]:
         """Latitude and longitude of the tokens, in degrees."""
         x, y, z = self.position.T.numpy()
         return {

@@ -80,7 +80,9 @@ def random_mask(
     if not 0 <= ratio < 1:
         raise ValueError(f"got ratio {ratio}, expected 0 <= ratio < 1")
     keep = max(1, tokens - round(ratio * tokens))
-    return _all_but(torch.rand(batch, tokens, generator=generator).topk(keep, dim=1).indices, tokens)
+    return _all_but(
+        torch.rand(batch, tokens, generator=generator).topk(keep, dim=1).indices, tokens
+    )
 
 
 def _all_but(kept: Tensor, tokens: int) -> Bool[Tensor, "batch token"]:

@@ -1,6 +1,6 @@
 """A molecular configuration becomes one token per heavy atom."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dask.array as da
@@ -143,10 +143,10 @@ class MoleculeTokenizer(nn.Module):
         """
         raise ValueError("got outputs of a molecule, expected a grid: a molecule has no fields")
 
-    def means(self, planes: Float[Tensor, "plane *state"]) -> Float[Tensor, "atom plane"]:
+    def means(self, planes: Float[Tensor, " plane *state"]) -> Float[Tensor, "atom plane"]:
         """Nothing: a molecule has no constant fields."""
         return torch.zeros(self.num_tokens, 0)
 
-    def coordinates(self, ds: xr.Dataset) -> dict[Hashable, Any]:
+    def coordinates(self, ds: xr.Dataset) -> dict[str, Any]:
         """Names of the atoms."""
         return {"atom": ("token", ds["atom"].values)}

@@ -42,7 +42,10 @@ class Lattice:
 
         Beyond an edge that neither closes nor crosses a pole, the last row or column is repeated.
         """
-        row, column = torch.arange(-reach, self.rows + reach), torch.arange(self.columns + 2 * reach)
+        row, column = (
+            torch.arange(-reach, self.rows + reach),
+            torch.arange(self.columns + 2 * reach),
+        )
         column = (column - reach) % self.columns if self.periodic[1] else column - reach
         column = column.clamp(0, self.columns - 1)
         if self.periodic[0]:

@@ -166,4 +166,3 @@ class Tokens:
         if self.seen is not None:
             return self.seen
         return torch.ones((), dtype=torch.bool, device=self.cells.device).expand(self.cells.shape)
-

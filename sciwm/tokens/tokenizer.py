@@ -1,6 +1,6 @@
 """What turns states into tokens: all that knows a grid from a molecule."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import xarray as xr
@@ -75,11 +75,11 @@ class Tokenizer(Protocol):
         """Inverse of `outputs`."""
         ...
 
-    def means(self, planes: Float[Tensor, "plane *state"]) -> Float[Tensor, "token plane"]:
+    def means(self, planes: Float[Tensor, " plane *state"]) -> Float[Tensor, "token plane"]:
         """Means of constant fields over each token."""
         ...
 
-    def coordinates(self, ds: xr.Dataset) -> dict[Hashable, Any]:
+    def coordinates(self, ds: xr.Dataset) -> dict[str, Any]:
         """Coordinates of the dimension ``token``, for latents of the states of ``ds``."""
         ...
 

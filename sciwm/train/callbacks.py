@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciwm.batch import Batch
 from sciwm.model.health import check_health, latent_health
-from sciwm.model.twins import Network
+from sciwm.model.jepa import JEPA
 from sciwm.readout.ridge import Moments, fit_ridge
 from sciwm.train.module import JEPAModule
 
@@ -98,14 +98,14 @@ class Health(L.Callback):
             check_health(found, step=trainer.global_step)
 
 
-def measure(module: JEPAModule, network: Network, batches: Iterable[Batch]) -> dict[str, float]:
+def measure(module: JEPAModule, network: JEPA, batches: Iterable[Batch]) -> dict[str, float]:
     """Losses of a network on validation batches, and the health of its latents.
 
     Parameters
     ----------
     module : JEPAModule
         Computes the losses.
-    network : JEPA or Twin
+    network : JEPA
         The module's own, or the average of its weights.
     batches : iterable of Batch
         Of the validation block.
@@ -126,9 +126,9 @@ def measure(module: JEPAModule, network: Network, batches: Iterable[Batch]) -> d
         for batch in batches:
             batch = batch.to(module.device)
             losses.append(module.losses(network, batch))
-            features, valid = module.world.tokenize(batch.values[:, :1], batch.valid[:, :1])
-            latents.append(network.encode(features, valid)[:, 0].float().cpu())
-            fields.append(module.tokenizer.patches(batch.values[:, 0]).float().cpu())
+            first = module.tokens(batch.head(1))
+            latents.append(network.encode(first.features)[:, 0].float().cpu())
+            fields.append(first.cells[:, 0].float().cpu())
     network.train(was_training)
     states, cells = torch.cat(latents), torch.cat(fields)
     # Each token against its own mean: differences between places tell nothing about the state.

@@ -11,24 +11,27 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed as dist
+import xarray as xr
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 
 from sciwm.batch import Batch
 from sciwm.climatology import Climatology
-from sciwm.model.settings import Objective, Sizes
+from sciwm.model.objectives import randomize
+from sciwm.model.settings import ObjectiveSettings, Sizes
+from sciwm.model.whitening import Whitening, fit_whitening
 from sciwm.sections import Config
 from sciwm.store.prepare import load_statistics, open_training_store
-from sciwm.store.split import Split
+from sciwm.store.split import LABELS, Split
 from sciwm.times import Step
-from sciwm.tokens.grid import GridTokenizer
-from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
+from sciwm.tokens.tokenizer import Tokenizer, fit_tokenizer
 from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal, measure
 from sciwm.train.datamodule import ValidationBatches
 from sciwm.train.module import JEPAModule
 from sciwm.train.quiet import quiet_lightning
 from sciwm.train.windows import epoch_of, training_data
-from sciwm.world.core import build_network
+from sciwm.world.core import build_network, widths_of
 from sciwm.world.model import WorldModel
 
 __all__ = [
@@ -41,12 +44,21 @@ __all__ = [
 ]
 
 _VALIDATION_WINDOWS = 512
+# The whitening is fitted on as many training states as are in both limits.
+_WHITENING_STATES, _WHITENING_BYTES, _WHITENING_PART = 1024, 2**28, 128
 
 
 def build_world(
-    config: Config, store: str | Path, *, series_climatology: Climatology | None = None
+    config: Config,
+    store: str | Path,
+    *,
+    series_climatology: Climatology | None = None,
+    random: bool = False,
 ) -> WorldModel:
     """An untrained world model for the data of a training store.
+
+    Its encoder is the whitening of patches, fitted on states spread evenly over the training block.
+    That is not the business of `sciwm.store.prepare`: one store serves every patch size.
 
     Parameters
     ----------
@@ -56,6 +68,8 @@ def build_world(
         From `sciwm.store.prepare.prepare`.
     series_climatology : Climatology, optional
         Of the scalar series to be read out.
+    random : bool
+        Draw all weights at random, those of the encoder too.
 
     Returns
     -------
@@ -65,37 +79,26 @@ def build_world(
     ds = open_training_store(store)
     step = Step(float(ds.attrs["step_value"]), ds.attrs["step_unit"])
     split = ds["split"].values
-    tokenizer: GridTokenizer | MoleculeTokenizer
-    static = torch.zeros(0, 0)
-    if "channel" in ds["state"].dims:
-        statistics = load_statistics(store)
-        height, width = config.model.patch_size
-        tokenizer = GridTokenizer(
-            latitude=ds["latitude"].values,
-            longitude=ds["longitude"].values,
-            num_channels=ds.sizes["channel"],
-            patch_size=(height, width),
-        )
-        if "static" in ds:
-            planes = np.repeat(ds["static"].values[:, None], tokenizer.num_channels, axis=1)
-            ones = torch.ones(1, tokenizer.num_channels, *tokenizer.shape)
-            cells = tokenizer.patches(ones).sum(-1)  # without padding
-            sums = tokenizer.patches(torch.from_numpy(planes).float()).sum(-1)
-            static = (sums / cells).T.contiguous()
-    else:
-        statistics = None
-        mean, spread = fit_distances(ds["state"].isel(time=split == 0).data)
-        tokenizer = MoleculeTokenizer(mean=mean, spread=spread)
-    static = static if static.numel() else torch.zeros(tokenizer.num_tokens, 0)
-    condition_dim = ds.sizes["condition"]
+    height, width = config.model.patch_size
+    tokenizer = fit_tokenizer(ds, patch_size=(height, width))
+    statistics = load_statistics(store) if "channel" in ds["state"].dims else None
+    static = torch.zeros(tokenizer.num_tokens, 0)
+    if "static" in ds:
+        static = tokenizer.means(torch.from_numpy(ds["static"].values).float())
+    whitening, change = _whitening(ds, tokenizer, config)
     network = build_network(
         tokenizer,
         sizes_of(config),
         objective_of(config),
-        condition_dim=condition_dim,
-        local_dim=static.shape[1] + (1 if condition_dim == 6 else 0),
+        known=widths_of(static, condition_dim=ds.sizes["condition"]),
+        whitening=whitening,
+        change=change,
         seed=config.seed,
     )
+    if random:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            randomize(network)
     return WorldModel(
         step=step,
         network=network,
@@ -104,6 +107,8 @@ def build_world(
         series_climatology=series_climatology,
         static=static,
         strides=tuple(config.objective.lead_steps),
+        condition_dim=ds.sizes["condition"],
+        context_step=config.model.context_step,
         seed=config.seed,
         missing=config.data.missing,
         about={
@@ -113,14 +118,50 @@ def build_world(
     )
 
 
+def _whitening(ds: xr.Dataset, tokenizer: Tokenizer, config: Config) -> tuple[Whitening, float]:
+    """Whitening of training states, and what cells change by over the shortest lead."""
+    train = np.flatnonzero(ds["split"].values == LABELS["train"])
+    lead, segment = min(config.objective.lead_steps), ds["segment"].values
+    size = 4 * int(np.prod(ds["state"].shape[1:]))
+    count = int(np.clip(_WHITENING_BYTES // size, 2, _WHITENING_STATES))
+    chosen = train[np.unique(np.linspace(0, len(train) - 1, min(count, len(train))).astype(int))]
+    later = np.clip(chosen + lead, 0, len(segment) - 1)
+    paired = (segment[later] == segment[chosen]) & np.isin(later, train) & (later > chosen)
+    squares, parts = [], []
+    for start in range(0, len(chosen), _WHITENING_PART):
+        rows = slice(start, start + _WHITENING_PART)
+        features, cells, valid = _features(ds, tokenizer, chosen[rows])
+        parts.append(features if valid is None else features[valid][:, None])
+        if paired[rows].any():
+            after = _features(ds, tokenizer, later[rows][paired[rows]])[1]
+            squares.append((after - cells[torch.from_numpy(paired[rows])]).square().mean())
+    whitening = fit_whitening(
+        parts,
+        num_cells=tokenizer.num_cells,
+        floor=config.model.whitening_floor,
+        alike=tokenizer.alike,
+    )
+    return whitening, float(torch.stack(squares).mean().sqrt()) if squares else 1.0
+
+
+def _features(
+    ds: xr.Dataset, tokenizer: Tokenizer, times: np.ndarray
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    values = torch.from_numpy(np.asarray(ds["state"].isel(time=times).values, np.float32))
+    finite = torch.isfinite(values)
+    valid = None if bool(finite.all()) else finite
+    return tokenizer.tokenize(torch.where(finite, values, 0.0), valid)[:3]
+
+
 def sizes_of(config: Config) -> Sizes:
     """Sizes of the network that a configuration asks for."""
     return Sizes(**{f.name: getattr(config.model, f.name) for f in fields(Sizes)})
 
 
-def objective_of(config: Config) -> Objective:
+def objective_of(config: Config) -> ObjectiveSettings:
     """Objective that a configuration asks for."""
-    return Objective(**{f.name: getattr(config.objective, f.name) for f in fields(Objective)})
+    names = [f.name for f in fields(ObjectiveSettings)]
+    return ObjectiveSettings(**{name: getattr(config.objective, name) for name in names})
 
 
 def fit_world(

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -11,22 +12,38 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from sciwm.batch import Batch
+from sciwm.model.dynamics import SlidingHistory
 from sciwm.model.jepa import JEPA
+from sciwm.model.mixing import Block
 from sciwm.model.objectives import OBJECTIVES
 from sciwm.model.ranks import num_ranks, total_over_ranks
 from sciwm.model.teacher import moving_average, update_average
-from sciwm.model.twins import Network
 from sciwm.sections import Config
 from sciwm.tokens.masks import block_mask, random_mask
-from sciwm.tokens.molecule import MoleculeTokenizer
+from sciwm.tokens.record import Tokens
+from sciwm.train.optimizer import make_optimizer
 from sciwm.world.model import WorldModel
 
-__all__ = ["JEPAModule", "rollout_at"]
+__all__ = ["JEPAModule", "hidden_matrices", "rollout_at"]
 
 # A step whose loss is that many standard deviations above the mean of the last ones is skipped
 # (after V-JEPA 2.1): far beyond what batches scatter, but a single one can undo many steps.
 _SPIKE, _RECENT, _FEWEST = 8.0, 300, 100
 _LEAST = 1e-3  # scatter of a loss that hardly changes, as a part of it
+
+
+def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
+    """Weights of the linear layers between hidden features: those that Muon is made for.
+
+    They are the feed-forward and attention layers of the blocks, and what embeds a history.
+    """
+    found: list[nn.Parameter] = []
+    for module in network.modules():
+        if isinstance(module, Block):
+            found += [p for n, p in module.named_parameters() if "modulate" not in n]
+        elif isinstance(module, SlidingHistory):
+            found += module.embed.parameters()
+    return [p for p in found if p.ndim == 2 and p.requires_grad and min(p.shape) > 8]
 
 
 def rollout_at(step: int, config: Config) -> int:
@@ -84,52 +101,64 @@ class JEPAModule(L.LightningModule):
             )
         self.world = world
         self.config = config
-        self.network: Network = world.network
+        self.network: JEPA = world.network
         self.tokenizer = world.tokenizer
-        self.average: Network = moving_average(world.network)
+        self.average: JEPA = moving_average(world.network)
         self.skipped = 0
         self._loss = torch.zeros(())
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
+    def tokens(self, batch: Batch, *, noise: float = 0.0) -> Tokens:
+        """A batch as tokens; noise is added to what the encoder sees, not to the cells.
+
+        Parameters
+        ----------
+        batch : Batch
+            Windows of states: standardized, or positions of a molecule in nm.
+        noise : float
+            Standard deviation of the noise, in units of ``batch.values``.
+        """
+        known = self.world.known(batch.condition, batch.lead)
+        valid = None if batch.complete else batch.valid
+        tokens = self.world.tokens(batch.values, valid, known)
+        if not noise:
+            return tokens
+        noisy = batch.values + noise * torch.randn_like(batch.values) * batch.valid
+        return replace(tokens, features=self.tokenizer.tokenize(noisy, valid)[0])
+
     def losses(
-        self, network: Network, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0
+        self, network: JEPA, batch: Batch, *, noise: float = 0.0, mask_ratio: float = 0.0
     ) -> dict[str, Tensor]:
         """Losses of a batch, as the network gives them.
 
         Parameters
         ----------
-        network : JEPA or Twin
+        network : JEPA
             The module's own, or the average of its weights.
         batch : Batch
-            Windows of states: standardized, or positions of a molecule in nm.
+            As `tokens` takes it.
         noise : float
-            Standard deviation of the noise added to the input, in units of ``batch.values``.
+            See `tokens`.
         mask_ratio : float
             Fraction of the context's tokens that is hidden from the encoder, in [0, 1).
         """
-        values = batch.values
-        if noise:
-            values = values + noise * torch.randn_like(values) * batch.valid
-        features, valid = self.world.tokenize(values, batch.valid)
-        visible, record = None, OBJECTIVES[network.objective.kind]
+        tokens = self.tokens(batch, noise=noise)
+        record, asked = OBJECTIVES[network.objective.settings.kind], self.config.objective
+        windows, times, count = tokens.features.shape[:3]
+        hidden = None
         if record.hides_states:
             # In validation, too: without hidden tokens there is nothing to fill in.
-            states, tokens = features.shape[0] * features.shape[1], features.shape[2]
-            ratio = self.config.objective.mask_ratio
-            visible = random_mask(tokens, batch=states, ratio=ratio).to(features.device)
+            hidden = random_mask(count, batch=windows * times, ratio=asked.mask_ratio)
         elif mask_ratio:
-            states, position = len(batch) * network.history, self.tokenizer.position.cpu()
-            visible = block_mask(position, batch=states, ratio=mask_ratio).to(features.device)
-        known: dict[str, Any] = {
-            "condition": batch.condition,
-            "lead_steps": batch.lead_steps.float(),
-            "local": self.world.local_conditions(batch.condition),
-            "visible": visible,
-        }
-        if record.reads_cells or network.objective.anchor:
-            # Those without the noise.
-            known["cells"], known["seen"] = self.world.cells(batch.values, batch.valid)
-        return network.loss(features, valid, **known)
+            times = network.history
+            if asked.mask == "random":
+                hidden = random_mask(count, batch=windows * times, ratio=mask_ratio)
+            else:
+                position = self.tokenizer.position.cpu()
+                hidden = block_mask(position, batch=windows * times, ratio=mask_ratio)
+        if hidden is not None:
+            hidden = hidden.view(windows, times, count).to(tokens.features.device)
+        return network.loss(tokens, hidden)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -158,18 +187,16 @@ class JEPAModule(L.LightningModule):
         rollout : int
             States predicted in sequence.
         """
-        predicts = isinstance(self.network, JEPA) or self.network.has_dynamics
-        return batch.head(self.network.history + rollout) if predicts else batch
+        if OBJECTIVES[self.network.objective.settings.kind].hides_states:
+            return batch
+        return batch.head(self.network.history + rollout)
 
     def noise_of(self, batch: Batch) -> float:
         """Input noise in the units of ``batch.values``.
 
         For molecules, ``objective.input_noise`` counts in spreads of the distances between atoms.
         """
-        noise = self.config.objective.input_noise
-        if isinstance(self.tokenizer, MoleculeTokenizer):
-            noise = noise * float(self.tokenizer.spread.median())
-        return noise
+        return self.config.objective.input_noise * self.tokenizer.noise_scale
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -180,8 +207,7 @@ class JEPAModule(L.LightningModule):
         averages' last move.
         """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if isinstance(self.network, JEPA):
-            self.network.update_teacher()
+        self.network.objective.moved(self.network)
         done = self.global_step + 1  # counted after this hook
         decay = min(self.config.train.average_decay, done / (done + 9))
         update_average(self.average, self.network, decay=decay)
@@ -229,22 +255,16 @@ class JEPAModule(L.LightningModule):
         self.skipped = checkpoint.get("skipped", 0)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with linear warm-up and cosine decay of the learning rate.
-
-        Weights decay, but for biases, norms and the stand-in for hidden tokens.
-
-        References
-        ----------
-        Loshchilov & Hutter 2019, arXiv:1711.05101.
-        """
+        """The optimiser asked for, with linear warm-up and cosine decay of the learning rate."""
         settings = self.config.train
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        rate, betas = settings.learning_rate, (0.9, 0.95)
-        optimizer = torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+        trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        hidden = {id(p) for p in hidden_matrices(self.network)}
+        optimizer = make_optimizer(
+            [p for p in trained.values() if id(p) in hidden],
+            [p for p in trained.values() if id(p) not in hidden and p.ndim > 1],
+            [p for p in trained.values() if id(p) not in hidden and p.ndim <= 1],
+            settings=settings,
+        )
         warm = max(1, round(settings.warmup * settings.steps))
 
         def factor(step: int) -> float:

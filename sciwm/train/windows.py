@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciwm.sections import Config
-from sciwm.streams.open import Order, Stream, stream
+from sciwm.streams.open import Order, Spacing, Stream, stream
 from sciwm.train.datamodule import DataModule
 
 __all__ = ["epoch_of", "training_data"]
@@ -23,8 +23,9 @@ def epoch_of(store: str | Path, config: Config, which: Literal["train", "validat
 
 
 def _settings(config: Config) -> dict[str, Any]:
+    history = config.model.history
     return {
-        "window": config.model.history + config.objective.rollout,
+        "window": Spacing(history + config.objective.rollout, history, config.model.context_step),
         "lead_steps": config.objective.lead_steps,
         "batch_size": config.train.batch_size,
     }

@@ -89,7 +89,7 @@ def save_readouts(world: Core, folder: Path) -> Path:
     notes = {
         "format": str(FORMAT),
         "readouts": json.dumps(common),
-        "kinds": json.dumps(list(world.readouts)),
+        "kinds": json.dumps({kind: read.reads for kind, read in world.readouts.items()}),
     }
     path = folder / _PROBES
     _save(tensors, path, notes)
@@ -173,7 +173,10 @@ def _read_readouts(path: Path) -> dict[str, Readouts]:
             " again"
         )
     kinds, common = json.loads(notes["kinds"]), json.loads(notes["readouts"])
-    return {kind: Readouts.from_tensors(_part(numbers, f"{kind}."), **common) for kind in kinds}
+    return {
+        kind: Readouts.from_tensors(_part(numbers, f"{kind}."), **common, reads=reads)
+        for kind, reads in kinds.items()
+    }
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def upload(
 
 
 def _card(world: Core, name: str) -> str:
-    does, kind = "forecasts" if world.readouts else "encodes", world.network.objective.kind
+    does, kind = "forecasts" if world.readouts else "encodes", world.network.objective.settings.kind
     return (
         "---\nlibrary_name: sciwm\ntags: [sciwm, jepa, world-model, time-series]\n---\n"
         f"# {name.rpartition('/')[2]}\n\n"

@@ -63,7 +63,7 @@ class WorldModel(Core):
             features = self.tokenizer.tokenize(torch.nan_to_num(values), valid)[0]
             with torch.no_grad():
                 parts.append(self.network.encode(features)[:, 0])
-        coords: dict[str, Any] = {"time": ds["time"], **self.tokenizer.coordinates(ds)}
+        coords = {"time": ds["time"], **self.tokenizer.coordinates(ds)}
         return xr.DataArray(
             torch.cat(parts).numpy(),
             dims=("time", "token", "latent"),

@@ -186,8 +186,6 @@ def predicted_latents(
                 for count, latent in enumerate(world.network.rollout(start, known), start=1):
                     if count in wanted:
                         latents[:, :, wanted[count]] = latent.view(*shape, *latent.shape[1:])
-                    if count == max(wanted):
-                        break
         states = torch.nan_to_num(context)
         yield Initial(part, states, latents[:, 0], latents[:, 1:])
 
