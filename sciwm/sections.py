@@ -290,6 +290,9 @@ class TrainConfig:
         last weights.
     validate_every, checkpoint_every : int
         Steps between health checks on validation data / between checkpoints.
+    rivals : list of str
+        Other methods to train beside for the same processor time; each gets its rows in the table
+        of the run. Any ``objective.kind``.
     devices : int
         Processes that share a step, one to each GPU, or to some cores of a CPU; each takes
         ``batch_size`` windows.
@@ -310,6 +313,7 @@ class TrainConfig:
     average_decay: float = 0.99
     validate_every: int = 100
     checkpoint_every: int = 100
+    rivals: list[str] = field(default_factory=lambda: ["convnet"])
     devices: int = 1
     threads: int = 0
     precision: str = "32-true"
