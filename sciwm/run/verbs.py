@@ -41,6 +41,7 @@ from sciwm.run.inputs import (
     lead_steps,
     observations,
     open_data,
+    pool_advice,
     reference_of,
     scored_positions,
     seen_periods,
@@ -111,7 +112,7 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
             ds,
             run.train_store,
             blocks=blocks_of(config, gap),
-            fit=Fit(data.climatology, data.harmonics, data.missing),
+            fit=Fit(data.climatology, data.harmonics, data.missing, data.climatology_pool),
             static=_static_fields(ds) if data.static else None,
             targets=target_series(ds, config.probe.targets) if config.probe.targets else None,
             origin=Origin(json.dumps(asdict(data)), mark),
@@ -487,6 +488,8 @@ def check(config: Config) -> list[str]:
                 " times, or shorten the leads"
             )
     console.print(f"data: {', '.join(map(str, ds.data_vars))} in steps of {step}")
+    if not problems and (advice := pool_advice(config, ds, label)):
+        console.print(advice, style="yellow", highlight=False)
     return problems
 
 
