@@ -43,7 +43,7 @@ __all__ = [
     "sizes_of",
 ]
 
-_VALIDATION_WINDOWS = 512
+_VALIDATION_WINDOWS = 256
 # The whitening is fitted on as many training states as are in both limits.
 _WHITENING_STATES, _WHITENING_BYTES, _WHITENING_PART = 1024, 2**28, 128
 
