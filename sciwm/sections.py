@@ -143,9 +143,11 @@ class ModelConfig:
         Width of the hidden layers of dynamics and encoder.
     encoder_blocks, predictor_blocks : int
         Residual blocks. The dynamics live in the predictor, so of a given number most belong there.
-    mixing : {"local", "global", "both"}
-        How tokens hear of one another. ``local`` takes the neighbours on the grid, or those near by
-        in a molecule. ``global`` is attention over all pairs, ``both`` one after the other.
+    mixing, encoder_mixing : {"local", "global", "both", "none"}
+        How tokens hear of one another, in the dynamics and in the encoder. ``local`` takes the
+        neighbours on the grid, or those near by in a molecule. ``global`` is attention over all
+        pairs, ``both`` one after the other. An encoder that mixes can fill gaps. Where there are
+        none, it makes neighbours alike and loses what they differ in, so it does not by default.
     dynamics : {"history"}
         What is rolled forward: the last few states.
     reach : int
@@ -173,7 +175,8 @@ class ModelConfig:
     encoder_width: int = 32
     encoder_blocks: int = 1
     predictor_blocks: int = 4
-    mixing: Literal["local", "global", "both"] = "local"
+    mixing: Literal["local", "global", "both", "none"] = "local"
+    encoder_mixing: Literal["local", "global", "both", "none"] = "none"
     dynamics: Literal["history"] = "history"
     reach: int = 2
     num_heads: int = 4
@@ -191,8 +194,10 @@ class ModelConfig:
         positive = "width encoder_width predictor_blocks reach num_heads history context_step"
         _need_counts("model", self, positive, 1)
         _need_counts("model", self, "noise_dim latent_dim encoder_blocks", 0)
-        divides = self.mixing == "local" or not (
-            self.width % self.num_heads or self.encoder_width % self.num_heads
+        attend = ("global", "both")
+        divides = not (
+            (self.mixing in attend and self.width % self.num_heads)
+            or (self.encoder_mixing in attend and self.encoder_width % self.num_heads)
         )
         widths = f"model.width = {self.width} and model.encoder_width = {self.encoder_width}"
         need("num_heads", divides, f"a divisor of {widths}")

@@ -63,7 +63,7 @@ class Whitened(nn.Module):
         extra = whitening.mean.shape[-1] - inputs.num_cells
         self.embed = nn.Linear(self.latent_dim + extra, width)
         self.place = nn.Linear(place.position.shape[1], width, bias=False)
-        self.blocks = nn.ModuleList([Block(place, sizes, width) for _ in range(blocks)])
+        self.blocks = nn.ModuleList([Block(place, sizes, width, sizes.encoder_mixing) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, self.latent_dim)
         nn.init.zeros_(self.out.weight)

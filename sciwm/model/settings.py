@@ -48,7 +48,8 @@ class Sizes:
     encoder_width: int = 32
     encoder_blocks: int = 1
     predictor_blocks: int = 4
-    mixing: Literal["local", "global", "both"] = "local"
+    mixing: Literal["local", "global", "both", "none"] = "local"
+    encoder_mixing: Literal["local", "global", "both", "none"] = "none"
     dynamics: Literal["history"] = "history"
     reach: int = 2
     num_heads: int = 4

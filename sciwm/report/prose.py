@@ -299,7 +299,12 @@ def _network(config: Config) -> str:
     encoder = f"An encoder turns each token into {dim}: its whitening"
     if m.encoder_blocks and config.objective.kind != "whitened":
         encoder += f", corrected by {m.encoder_blocks} block(s) of width {m.encoder_width}"
-    mixed = {"local": "their neighbours", "global": "all others", "both": "neighbours and all"}
+    mixed = {
+        "local": "their neighbours",
+        "global": "all others",
+        "both": "neighbours and all",
+        "none": "nobody",
+    }
     return f"{encoder}. {_dynamics(config)} In a block, tokens hear of {mixed[m.mixing]}."
 
 
