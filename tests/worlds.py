@@ -28,6 +28,7 @@ def config(*, seed=0, model=None, objective=None, train=None, probe=None):
     blocks = {"encoder_blocks": 1, "predictor_blocks": 1}
     sizes = {"patch_size": [4, 4], "token_dim": 16, "num_heads": 2, "dropout": 0.1} | blocks
     steps = {"steps": 12, "batch_size": 16, "validate_every": 6, "checkpoint_every": 4}
+    steps["precision"] = "32-true"  # on every processor
     return Config(
         seed=seed,
         data=DataConfig(missing="mask"),

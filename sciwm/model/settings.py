@@ -46,7 +46,7 @@ class Sizes:
     latent_dim: int = 0
     width: int = 96
     encoder_width: int = 32
-    encoder_blocks: int = 1
+    encoder_blocks: int = 0
     predictor_blocks: int = 4
     mixing: Literal["local", "global", "both", "none"] = "local"
     encoder_mixing: Literal["local", "global", "both", "none"] = "none"
