@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from sciwm import testing
 from sciwm.climatology import fit_climatology
@@ -38,6 +40,15 @@ def config(*, seed=0, model=None, objective=None, train=None, probe=None):
         probe=ProbeConfig(**(probe or {})),
         forecast=ForecastConfig(lead_times=["1 day"]),
     )
+
+
+def open_gates(network: nn.Module, *, std: float = 0.1, seed: int = 1) -> None:
+    """Draw what is zero before training: the dynamics move, and blocks change what they are given."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad and not parameter.any():
+                parameter.normal_(std=std, generator=generator)
 
 
 def split(num_times, *, gap_steps=6):
