@@ -10,6 +10,7 @@ import sciwm
 from sciwm import testing
 from sciwm.probe.fit import fit_probes
 from sciwm.probe.samples import readout_samples, stretch
+from sciwm.readout.readout import KINDS
 from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world
 from tests.worlds import config, store
@@ -34,7 +35,7 @@ def test_the_decoder_is_the_head(path, tmp_path, kind, scope):
     for model in (probed, sciwm.load(tmp_path)):
         for lead, latents in enumerate(sample.latents.unbind(1)):
             read = model.readouts["decoder"].read_fields(lead, latents, sample.initial)
-            given = world.network.head(latents).detach()
+            given = world.network.objective.head(latents).detach()
             torch.testing.assert_close(read, given, rtol=1e-4, atol=1e-5)
 
 
@@ -42,8 +43,8 @@ def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
     settings = config(objective={"kind": "masked_autoencoder", "mask_ratio": 0.5})
     world = build_world(settings, path)
     probed = fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
-    assert set(probed.readouts) == {"residual", "latent"}
-    assert probed.readouts["latent"].fields[0].weight.shape[1] == 2 * settings.model.token_dim
+    assert set(probed.readouts) == set(KINDS)
+    assert probed.readouts["latent"].fields[0].weight.shape[1] == 2 * world.network.encoder.latent_dim
     ds = testing.small_climate(years=1)
     probed.save(tmp_path)
     init = ds["time"].values[5:8]
