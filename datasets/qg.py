@@ -311,7 +311,7 @@ def make(
 
     The plane is Cartesian and doubly periodic. It is labelled as a channel around the equator:
     longitude 0…360 (periodic), latitude within one degree. So cosine weights equal 1 to within
-    0.02 %. Nothing tells the model that the northern edge meets the southern one.
+    0.02 %. The attribute ``periodic = 1`` of both coordinates says that opposite edges meet.
 
     Parameters
     ----------
@@ -405,8 +405,9 @@ def _dataset(
         return dims, field, {"units": "m2 s-1", "long_name": f"streamfunction of the {name} layer"}
 
     apart = "dates only tell members apart; there are no seasons"
-    north = {"units": "degrees_north", "standard_name": "latitude", "note": note}
-    east = {"units": "degrees_east", "standard_name": "longitude", "note": note}
+    plane = {"note": note, "periodic": 1}  # a number, since netCDF knows no truth values
+    north = {"units": "degrees_north", "standard_name": "latitude", **plane}
+    east = {"units": "degrees_east", "standard_name": "longitude", **plane}
     coords = {
         "time": ("time", time, {"standard_name": "time", "note": apart}),
         "latitude": ("latitude", (np.arange(n) + 0.5) * 2 / n - 1, north),

@@ -6,7 +6,7 @@ merge, so that chunked equals whole and memory stays bounded by a few states.
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,7 @@ from sciwm.times import calendar_fields, numeric_time
 __all__ = ["Climatology", "Spread", "fit_climatology", "fit_climatology_and_spread"]
 
 Kind = Literal["harmonic", "monthly", "constant"]
+Pool = Literal["none", "longitude", "domain"]
 
 _SLAB_CELLS = 2**15
 _MOST_STRETCHES = 100
@@ -201,10 +202,38 @@ def fit_climatology(ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int =
 
 
 def fit_climatology_and_spread(
-    ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int = 3
+    ds: xr.Dataset, *, kind: Kind = "harmonic", harmonics: int = 3, pool: Pool = "none"
 ) -> tuple[Climatology, Spread]:
-    """`fit_climatology` and the sums of squared anomalies about it, from the same single pass."""
+    r"""`fit_climatology` and the sums of squared anomalies about it, from the same single pass.
+
+    Cells may share one climatology. Its coefficients then minimise, over all of them,
+
+    .. math:: \sum_{\mathrm{cells}} w \sum_t (x(t) - d(t)^\top \beta)^2
+
+    with the cells' areas w. So cells count by how often they were observed. Where all share the
+    same times, this is the mean of their own coefficients.
+
+    Parameters
+    ----------
+    ds, kind, harmonics
+        See `fit_climatology`.
+    pool : {"none", "longitude", "domain"}
+        Which cells share: none; those of a latitude; or all. Levels and variables never do.
+
+    Returns
+    -------
+    Climatology
+        Its coefficients lie on the whole grid, and are NaN where a cell was never observed.
+    Spread
+        About the shared climatology.
+
+    Raises
+    ------
+    ValueError
+        As of `fit_climatology`, or if variables lack the dims to pool over.
+    """
     check_kind(kind)
+    check_pool(pool)
     harmonics = harmonics if kind == "harmonic" else 0
     time = ds["time"]
     if time.size == 0:
@@ -217,29 +246,42 @@ def fit_climatology_and_spread(
         raise ValueError(
             f"got variables {list(ds.data_vars)}, expected at least one with a time dimension"
         )
-    blocks = accumulate(ds[names], design)
-    annual, total = 1 + 2 * harmonics, time.size
+    found = accumulate(ds[names], design)
+    annual = 1 + 2 * harmonics
     fields: dict[str, dict[Hashable, xr.DataArray]] = {
         key: {} for key in ("coefficients", "squares", "count", "first_missing")
     }
     for name in names:
         template = ds[name].isel(time=0, drop=True)
         coords = {k: c for k, c in template.coords.items() if c.ndim}
-        solved = _solve_blocks(blocks[name], kind=kind, annual=annual, num_times=total)
-        for key, values in solved.items():
+        if pool == "none":
+            solved = _solve(found[name], kind=kind, annual=annual)
+        else:
+            group, area = _pooled_cells(template, pool)
+            solved = _solve_pooled(found[name], group, area, kind=kind, annual=annual)
+        solved["count"] = found[name].count
+        solved["first_missing"] = np.minimum(found[name].first_missing, time.size)
+        for key, flat in solved.items():
+            values = flat.reshape((*flat.shape[:-1], *template.shape))
             dims = ("coefficient", *template.dims) if key == "coefficients" else template.dims
             attrs = template.attrs if key == "coefficients" else {}
             fields[key][name] = xr.DataArray(values, dims=dims, coords=coords, attrs=attrs)
     coefficients = xr.Dataset(fields["coefficients"], attrs=ds.attrs)
     climatology = Climatology(kind, coefficients, harmonics, diurnal, _stretches(time.values))
     squares, count, first = (xr.Dataset(fields[k]) for k in ("squares", "count", "first_missing"))
-    return climatology, Spread(squares, count, first, num_times=total)
+    return climatology, Spread(squares, count, first, num_times=time.size)
 
 
 def check_kind(kind: str) -> None:
     """Refuse what is no kind of climatology."""
     if kind not in ("harmonic", "monthly", "constant"):
         raise ValueError(f"got climatology {kind!r}, expected 'harmonic', 'monthly' or 'constant'")
+
+
+def check_pool(pool: str) -> None:
+    """Refuse what is no way to pool cells."""
+    if pool not in ("none", "longitude", "domain"):
+        raise ValueError(f"got pool {pool!r}, expected 'none', 'longitude' or 'domain'")
 
 
 def evaluate_design(
@@ -308,34 +350,44 @@ def _check_determined(gram: np.ndarray, time: xr.DataArray, *, kind: Kind, harmo
         )
 
 
-def _solve_blocks(blocks: Any, *, kind: Kind, annual: int, num_times: int) -> dict[str, np.ndarray]:
-    if isinstance(blocks, list):
-        solved = [_solve_blocks(b, kind=kind, annual=annual, num_times=num_times) for b in blocks]
-        # Nesting depth tells the axis: the innermost lists run along the state's last dimension.
-        depth, inner = 1, blocks[0]
-        while isinstance(inner, list):
-            depth, inner = depth + 1, inner[0]
-        return {key: np.concatenate([s[key] for s in solved], axis=-depth) for key in solved[0]}
-    found = _solve(blocks, kind=kind, annual=annual, num_times=num_times)
-    return {key: value.reshape((*value.shape[:-1], *blocks.shape)) for key, value in found.items()}
+def _pooled_cells(template: xr.DataArray, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """Group and area of each cell of a state; cells of one group share a climatology."""
+    pooled = ("longitude",) if pool == "longitude" else ("latitude", "longitude")
+    if absent := [d for d in pooled if d not in template.dims]:
+        raise ValueError(
+            f"got {template.name!r} of dims {template.dims}, expected also {absent}, because its"
+            f" climatology is to be pooled over {' and '.join(pooled)}"
+        )
+    sizes = [1 if d in pooled else n for d, n in template.sizes.items()]
+    group = np.broadcast_to(np.arange(np.prod(sizes)).reshape(sizes), template.shape)
+    area = xr.ones_like(template, dtype=np.float64)
+    if pool == "domain":
+        area = area * np.cos(np.deg2rad(template["latitude"]))
+    return group.ravel(), area.transpose(*template.dims).values.ravel()
 
 
-def _solve(found: Moments, *, kind: Kind, annual: int, num_times: int) -> dict[str, np.ndarray]:
-    # About the mean of each cell, so that the result does not depend on how the record was cut.
-    m = found.about(found.shift + found.sums / np.maximum(found.count, 1))
+def _inverse(normal: np.ndarray, *, kind: Kind, annual: int) -> np.ndarray:
+    """From sums over times, ``[..., coefficient]``, to coefficients."""
     if kind == "harmonic":
         # The pseudo-inverse: e.g. 12-hourly times do not determine both diurnal coefficients.
-        inverse = np.linalg.pinv(m.normal, rcond=1e-9, hermitian=True)
-        count = np.maximum(m.normal[:, 0, 0], 1.0)
-        smallest = np.linalg.eigvalsh(m.normal[:, :annual, :annual] / count[:, None, None])[:, 0]
+        inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
+        count = np.where(normal[:, 0, 0] > 0, normal[:, 0, 0], 1.0)
+        smallest = np.linalg.eigvalsh(normal[:, :annual, :annual] / count[:, None, None])[:, 0]
         poor = smallest < _SMALLEST_EIGENVALUE
         inverse[poor] = 0.0
         inverse[poor, 0, 0] = 1.0 / count[poor]
     else:
-        one, diagonal = np.eye(m.normal.shape[1]), np.diagonal(m.normal, axis1=1, axis2=2)
+        one, diagonal = np.eye(normal.shape[1]), np.diagonal(normal, axis1=1, axis2=2)
         with np.errstate(divide="ignore"):
             inverse = np.where(diagonal > 0, 1.0 / diagonal, np.nan)[:, :, None] * one
         inverse[..., one == 0] = 0.0
+    return inverse
+
+
+def _solve(found: Moments, *, kind: Kind, annual: int) -> dict[str, np.ndarray]:
+    # About the mean of each cell, so that the result does not depend on how the record was cut.
+    m = found.about(found.shift + found.sums / np.maximum(found.count, 1))
+    inverse = _inverse(m.normal, kind=kind, annual=annual)
     coefficients = np.empty_like(m.cross)
     for start in range(0, m.cross.shape[1], _SLAB_CELLS):
         cells = slice(start, start + _SLAB_CELLS)
@@ -344,12 +396,34 @@ def _solve(found: Moments, *, kind: Kind, annual: int, num_times: int) -> dict[s
     # For a least-squares fit the squared residuals are the squares less the part explained.
     explained = np.einsum("ic,ic->c", np.nan_to_num(coefficients), m.cross)
     squares = np.maximum(m.squares - explained, 0.0)
+    return {"coefficients": _shifted(coefficients, m, kind), "squares": squares}
+
+
+def _solve_pooled(
+    found: Moments, group: np.ndarray, area: np.ndarray, *, kind: Kind, annual: int
+) -> dict[str, np.ndarray]:
+    """`_solve` with one climatology for each group of cells, in which they count by area."""
+    num, width = int(group.max()) + 1, len(found.normal)
+    observed = np.bincount(group, area * found.count, num)
+    total = np.bincount(group, area * (found.count * found.shift + found.sums), num)
+    m = found.about((total / np.where(observed > 0, observed, 1.0))[group])
+    # Cells of one group that were observed at the same times need one product between them.
+    pairs, pair = np.unique(group * width + m.pattern, return_inverse=True)
+    owner, normal = pairs // width, m.normal[pairs % width]
+    pooled = np.zeros((num, *normal.shape[1:]))
+    np.add.at(pooled, owner, np.bincount(pair, area)[:, None, None] * normal)
+    cross = np.stack([np.bincount(group, area * row, num) for row in m.cross])
+    shared = np.einsum("gij,jg->ig", _inverse(pooled, kind=kind, annual=annual), cross)
+    known = np.nan_to_num(shared)
+    both = np.einsum("cp,pcd,dp->p", known[:, owner], normal, known[:, owner])
+    explained = 2 * np.einsum("ic,ic->c", known[:, group], m.cross) - both[pair]
+    squares = np.maximum(m.squares - explained, 0.0)
+    return {"coefficients": _shifted(shared[:, group], m, kind), "squares": squares}
+
+
+def _shifted(coefficients: np.ndarray, m: Moments, kind: Kind) -> np.ndarray:
+    """Coefficients of the values, from those of what the moments are about."""
     # Months add up to one, and so does the first of the other basis functions alone.
     coefficients[slice(None) if kind == "monthly" else slice(1)] += m.shift
     coefficients[:, m.count == 0] = np.nan
-    return {
-        "coefficients": coefficients,
-        "squares": squares,
-        "count": m.count,
-        "first_missing": np.minimum(m.first_missing, num_times),
-    }
+    return coefficients

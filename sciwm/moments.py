@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["Moments", "accumulate", "merge", "moments"]
+__all__ = ["Moments", "accumulate", "join", "merge", "moments"]
 
 _BLOCK_BYTES = 2**25
 # Of a product: in cache, and below what BLAS splits over threads, which changes last bits.
@@ -150,10 +150,46 @@ def merge(*parts: Moments) -> Moments:
     return whole
 
 
-def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
-    """Moments of every variable as nested lists over its blocks of cells.
+def join(blocks: Any) -> Moments:
+    """Moments of all cells of a state from those of its blocks, over the same times.
 
-    One pass through Dask reads each chunk once.
+    Parameters
+    ----------
+    blocks : Moments, or nested lists of them
+        The outermost list runs along the first dimension of the state.
+    """
+    if isinstance(blocks, Moments):
+        return blocks
+    parts = [join(block) for block in blocks]
+    # Nesting depth tells the axis: the innermost lists run along the state's last dimension.
+    depth, inner = 1, blocks[0]
+    while isinstance(inner, list):
+        depth, inner = depth + 1, inner[0]
+    before = np.cumsum([0, *(len(part.normal) for part in parts)])
+
+    def side_by_side(arrays: list[np.ndarray]) -> np.ndarray:
+        states = [a.reshape(*a.shape[:-1], *p.shape) for a, p in zip(arrays, parts, strict=True)]
+        return np.concatenate(states, axis=-depth)
+
+    count = side_by_side([p.count for p in parts])
+    return Moments(
+        shift=side_by_side([p.shift for p in parts]).ravel(),
+        cross=side_by_side([p.cross for p in parts]).reshape(-1, count.size),
+        sums=side_by_side([p.sums for p in parts]).ravel(),
+        squares=side_by_side([p.squares for p in parts]).ravel(),
+        count=count.ravel(),
+        first_missing=side_by_side([p.first_missing for p in parts]).ravel(),
+        pattern=side_by_side(
+            [p.pattern + b for p, b in zip(parts, before[:-1], strict=True)]
+        ).ravel(),
+        normal=np.concatenate([p.normal for p in parts]),
+        total=np.concatenate([p.total for p in parts]),
+        shape=count.shape,
+    )
+
+
+def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Moments]:
+    """Moments of every variable, from one pass through Dask that reads each chunk once.
 
     Parameters
     ----------
@@ -184,7 +220,8 @@ def accumulate(ds: xr.Dataset, design: np.ndarray) -> dict[Hashable, Any]:
                 parts = [several(*parts[i : i + 8]) for i in range(0, len(parts), 8)]
             out[place] = parts[0]
         lazy[name] = out.tolist()
-    return dict(compute(lazy)[0])  # type: ignore[no-untyped-call]
+    found = dict(compute(lazy)[0])  # type: ignore[no-untyped-call]
+    return {name: join(found.pop(name)) for name in list(found)}
 
 
 def _block_times(x: Any) -> int:

@@ -99,6 +99,9 @@ class DataConfig:
         Mean annual cycle subtracted from the states, fitted on the training block.
     harmonics : int
         Annual harmonics of the harmonic climatology.
+    climatology_pool : {"none", "longitude", "domain"}
+        Which cells share one climatology: none, those of a latitude, or all. Where statistics are
+        the same everywhere, a mean of each cell's own is sampling noise.
     missing : {"error", "mask"}
         What to do with NaNs: refuse them, or carry a mask to the tokens.
     segments : bool
@@ -112,6 +115,9 @@ class DataConfig:
     static: list[str] = field(default_factory=list)
     climatology: Literal["harmonic", "monthly", "constant"] = "harmonic"
     harmonics: int = 3
+    climatology_pool: Literal["none", "longitude", "domain"] = field(
+        default="none", metadata=ADDED_LATER
+    )
     missing: Literal["error", "mask"] = "error"
     segments: bool = False
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -290,6 +296,9 @@ class TrainConfig:
         last weights.
     validate_every, checkpoint_every : int
         Steps between health checks on validation data / between checkpoints.
+    rivals : list of str
+        Other methods to train beside for the same processor time; each gets its rows in the table
+        of the run. Any ``objective.kind``.
     devices : int
         Processes that share a step, one to each GPU, or to some cores of a CPU; each takes
         ``batch_size`` windows.
@@ -310,6 +319,7 @@ class TrainConfig:
     average_decay: float = 0.99
     validate_every: int = 100
     checkpoint_every: int = 100
+    rivals: list[str] = field(default_factory=lambda: ["convnet"])
     devices: int = 1
     threads: int = 0
     precision: str = "32-true"

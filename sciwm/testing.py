@@ -68,6 +68,8 @@ def small_climate(
         Put NaNs into a fixed corner of the domain (land) and at 1 % of the other values.
     periodic : bool
         A global grid, on which the waves close, instead of a region from 20°W, 30°N in steps of 3°.
+        Longitudes around the globe say so themselves. The attribute ``periodic`` of coordinates is
+        for planes, as in ``datasets/qg.py``.
     step_hours : int
         Time step; divides 24 or is a multiple of it.
 

@@ -215,3 +215,70 @@ def test_undetermined_cycles_are_refused():
         fit_climatology(make(daily()).isel(time=slice(0, 0)))
     with pytest.raises(ValueError, match="at least one with a time"):
         fit_climatology(make(daily()).drop_vars("z500").assign(mask=("latitude", np.ones(3))))
+
+
+def pooled_lstsq(x, design, cells, area):
+    """Weighted least squares over the rows of all cells that were observed: plain numpy."""
+    rows, values = [], []
+    for cell in cells:
+        seen = ~np.isnan(x[:, cell])
+        rows.append(design[seen] * np.sqrt(area[cell]))
+        values.append(x[seen, cell] * np.sqrt(area[cell]))
+    return np.linalg.lstsq(np.concatenate(rows), np.concatenate(values), rcond=None)[0]
+
+
+@pytest.mark.parametrize("pool", ["longitude", "domain"])
+@pytest.mark.parametrize("kind", ["harmonic", "monthly", "constant"])
+@pytest.mark.parametrize("nan", [0.0, 0.2])
+def test_cells_that_share_a_climatology_are_fitted_together(kind, pool, nan):
+    time = daily(periods=800)
+    ds = make(time, lat=4, lon=5, nan=nan).assign_coords(latitude=[0.0, 30.0, 60.0, 90.0])
+    ds["z500"] = ds.z500 + 3 * np.arange(20.0).reshape(4, 5)
+    ds.z500[:, 1, 1] = np.nan  # never observed
+    ds.z500[40:, 2, 2] = np.nan  # too briefly for a cycle of its own
+    found, spread = fit_climatology_and_spread(ds, kind=kind, harmonics=1, pool=pool)
+    design = found.design(ds.time).values
+    x, shape = ds.z500.values.reshape(len(time), -1), (4, 5)
+    area = np.cos(np.deg2rad(np.repeat(ds.latitude.values, 5)))
+    own = np.arange(20).reshape(shape)
+    groups = [own.ravel()] if pool == "domain" else list(own)
+    c = found.coefficients.z500.values.reshape(-1, 20)
+    for cells in groups:
+        expected = pooled_lstsq(x, design, cells, area if pool == "domain" else np.ones(20))
+        for cell in cells:
+            if cell == own[1, 1]:
+                assert np.isnan(c[:, cell]).all()
+                continue
+            np.testing.assert_allclose(c[:, cell], expected, rtol=1e-9, atol=1e-9)
+            squares = np.nansum((x[:, cell] - design @ expected) ** 2)
+            np.testing.assert_allclose(spread.squares.z500.values.ravel()[cell], squares, rtol=1e-9)
+    assert spread.count.z500[1, 1] == 0
+    assert found.at(ds.time).z500.dims == ("time", "latitude", "longitude")
+    for chunks in ({"time": 70, "latitude": 3, "longitude": 2}, {"time": 1}):
+        parts, two = fit_climatology_and_spread(ds.chunk(chunks), kind=kind, harmonics=1, pool=pool)
+        xr.testing.assert_allclose(parts.coefficients, found.coefficients, rtol=1e-12, atol=1e-11)
+        xr.testing.assert_allclose(two.squares, spread.squares, rtol=1e-11)
+        xr.testing.assert_identical(two.first_missing, spread.first_missing)
+
+
+def test_without_gaps_the_shared_climatology_is_the_mean_of_those_of_cells():
+    ds = make(daily(periods=900), lat=4, lon=5).assign_coords(latitude=[10.0, 30.0, 50.0, 70.0])
+    # Levels never share.
+    ds = xr.concat([ds, 2 * ds + 100], xr.DataArray([500.0, 850.0], dims="level", name="level"))
+    ds = ds.transpose("time", "latitude", "level", "longitude")
+    own = fit_climatology(ds, harmonics=2).coefficients
+    along = fit_climatology_and_spread(ds, harmonics=2, pool="longitude")[0].coefficients
+    xr.testing.assert_allclose(along, 0 * own + own.mean("longitude"))
+    whole = fit_climatology_and_spread(ds, harmonics=2, pool="domain")[0].coefficients
+    mean = own.weighted(np.cos(np.deg2rad(ds.latitude))).mean(("latitude", "longitude"))
+    xr.testing.assert_allclose(whole, 0 * own + mean)
+
+
+def test_what_cannot_be_pooled_is_refused():
+    ds = make(daily(periods=400))
+    with unchecked(), pytest.raises(ValueError, match="got pool 'zonal', expected 'none', 'long"):
+        fit_climatology_and_spread(ds, kind="constant", pool="zonal")
+    index = ds.mean("longitude")
+    assert "latitude" in fit_climatology(index, kind="constant").coefficients.dims
+    with pytest.raises(ValueError, match=r"expected also \['longitude'\], because its climatology"):
+        fit_climatology_and_spread(index, kind="constant", pool="domain")

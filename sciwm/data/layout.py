@@ -105,7 +105,8 @@ def _as_float64(values: np.ndarray) -> np.ndarray:
 def order_grid(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
     """Put latitude, longitude and level in canonical order and units.
 
-    ``record`` notes how they were.
+    ``record`` notes how they were. Of attributes, latitude and longitude keep a true ``periodic``,
+    as 1: the ends of a simulated plane meet.
 
     Raises
     ------
@@ -128,12 +129,19 @@ def order_grid(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
         )
     descending = bool((steps < 0).any())
     record["latitude"]["descending"] = descending
-    ds = ds.assign_coords(latitude=("latitude", latitude, _ATTRS["latitude"]))
+    ds = ds.assign_coords(latitude=("latitude", latitude, _own_attrs(ds["latitude"])))
     ds = ds.isel(latitude=slice(None, None, -1)) if descending else ds
     ds = _order_longitude(ds, record)
     if "level" in ds.dims and "level" in ds.coords:
         ds = _order_level(ds, record)
     return ds
+
+
+def _own_attrs(axis: xr.DataArray) -> dict[str, Any]:
+    """Canonical attributes of a latitude or longitude."""
+    given = axis.attrs.get("periodic", 0)
+    meets = given.lower() == "true" if isinstance(given, str) else bool(np.all(given))
+    return _ATTRS[str(axis.name)] | ({"periodic": 1} if meets else {})
 
 
 def _descends(steps: np.ndarray) -> bool:
@@ -144,7 +152,7 @@ def _descends(steps: np.ndarray) -> bool:
 
 
 def _order_longitude(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
-    given = _as_float64(ds["longitude"].values)
+    given, attrs = _as_float64(ds["longitude"].values), _own_attrs(ds["longitude"])
     order, values = canonical_longitude(given)
     record["longitude"] |= {
         "west": float(given.min()),
@@ -168,7 +176,7 @@ def _order_longitude(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:
         )
     else:
         ds = ds.isel(longitude=order)
-    return ds.assign_coords(longitude=("longitude", values, _ATTRS["longitude"]))
+    return ds.assign_coords(longitude=("longitude", values, attrs))
 
 
 def _order_level(ds: xr.Dataset, record: dict[str, Any]) -> xr.Dataset:

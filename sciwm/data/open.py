@@ -31,7 +31,9 @@ def open_dataset(
     Grids come back with dims ``time, [level], latitude, longitude``. Latitudes ascend, longitudes
     are contiguous. Names are ECMWF short names (``z500``, ``t2m``, ``msl``…), units are SI (K, Pa,
     m s-1, m2 s-2). Molecules come as ``positions (time, atom, xyz)`` in nm, with ``time`` in ps and
-    angles in rad. Names sciwm does not know are kept. Missing values are not looked for.
+    angles in rad. Names sciwm does not know are kept. Missing values are not looked for. Of
+    a simulated plane whose ends meet, latitude, longitude or both may say so. Their attribute
+    ``periodic`` is kept, as 1.
 
     Parameters
     ----------

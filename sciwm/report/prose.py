@@ -30,6 +30,11 @@ _CLIMATOLOGIES = {
     "monthly": "calendar-month means",
     "constant": "the mean",
 }
+_POOLED = {
+    "none": "",
+    "longitude": ", one for each latitude",
+    "domain": ", one for the whole domain",
+}
 _SCORES = re.compile(r"\b(crps|seeps|roc|rmse|brier)\b")
 
 
@@ -205,8 +210,8 @@ def describe_data(
         return " ".join(parts)
     normal = _CLIMATOLOGIES[config.data.climatology].format(harmonics=config.data.harmonics)
     parts.append(
-        f"States are anomalies from {normal}, divided by their standard deviation, both of the"
-        " training block."
+        f"States are anomalies from {normal}{_POOLED[config.data.climatology_pool]}, divided by"
+        " their standard deviation, both of the training block."
     )
     return " ".join(parts)
 

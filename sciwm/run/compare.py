@@ -1,6 +1,5 @@
-"""The JEPA against its twins: trained and scored alike over seeds, in one table."""
+"""The JEPA against its rivals: trained and scored alike over seeds, in one table."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from sciwm.run.inputs import (
     scored_positions,
     series_climatology,
 )
+from sciwm.run.rivals import method_config, open_rival, share_store
 from sciwm.run.tally import Scored, fit_name, tally, to_markdown
 from sciwm.skill.lineup import Lineup, line_up_batches
 from sciwm.skill.sums import TableSums, collect
@@ -39,18 +39,15 @@ from sciwm.train.flops import train_flops
 from sciwm.world.files import save_readouts
 from sciwm.world.model import WorldModel, load_world
 
-__all__ = ["FRACTIONS", "METHODS", "compare", "method_config"]
+__all__ = ["FRACTIONS", "METHODS", "compare"]
 
 _Block = Literal["test", "validation"]
-METHODS = ("jepa", *TWINS, "random")
+METHODS = ("jepa", "whitened", *TWINS, "random")
 FRACTIONS = (1.0, 0.1, 0.01)
-# What the masked autoencoder hides where the configuration hides nothing (He et al. 2022,
-# arXiv:2111.06377).
-_HIDDEN = 0.75
 _BATCH = 64
 # To be raised when the same probe settings give other readouts: scores of both must not stand in
 # one table.
-_READOUTS = 4
+_READOUTS = 5
 _SUMS = 2  # the same for the sums of baselines
 _console = Console()
 
@@ -116,7 +113,8 @@ def compare(
         _console.print(
             f"[bold]{method}, seed {seed}[/bold] ({number} of {len(members)})", highlight=False
         )
-        scored.append(_member(shared, method_config(config, method, seed), ds, method, out, split))
+        own = _paced(shared, config, method_config(config, method, seed), method)
+        scored.append(_member(shared, own, ds, method, out, split))
     baselines = _baselines(shared, config, ds, split)
     step = infer_step(ds["time"])
     observed = observations(config, ds)
@@ -141,29 +139,6 @@ def compare(
     return frame
 
 
-def method_config(config: Config, method: str, seed: int) -> Config:
-    """The configuration of one method and seed.
-
-    Only the objective and the seed differ. None has noise or makes ensembles.
-
-    Examples
-    --------
-    >>> made = method_config(Config(), "masked_autoencoder", 3)
-    >>> made.objective.kind, made.objective.mask_ratio, made.seed
-    ('masked_autoencoder', 0.75, 3)
-    """
-    objective, model = config.objective, replace(config.model, noise_dim=0)
-    if method in TWINS:
-        hidden = objective.mask_ratio
-        if OBJECTIVES[method].hides_states:
-            hidden = hidden or _HIDDEN
-        objective = replace(objective, kind=method, mask_ratio=hidden)  # type: ignore[arg-type]
-    elif objective.kind in TWINS:
-        objective = replace(objective, kind="sigreg")
-    forecast = replace(config.forecast, members=0)
-    return replace(config, seed=seed, model=model, objective=objective, forecast=forecast)
-
-
 def _with_data(config: Config, out: Path) -> Config:
     """The same with data that all seeds share, where they are simulated."""
     if config.data.store != "qg" or Path("qg").exists():
@@ -173,6 +148,14 @@ def _with_data(config: Config, out: Path) -> Config:
         path.parent.mkdir(parents=True, exist_ok=True)
         catalogue.load("qg").make(path=path, seed=config.seed)
     return replace(config, data=replace(config.data, store=str(path)))
+
+
+def _paced(shared: RunDir, config: Config, asked: Config, method: str) -> Config:
+    """The convolutional network gets the processor time of the JEPA, not as many steps."""
+    if method != "convnet":
+        return asked
+    _, paced = open_rival(shared, method_config(config, "jepa", config.seed), method)
+    return replace(asked, train=replace(asked.train, steps=paced.train.steps))
 
 
 def _named(name: str, split: _Block, suffix: str = "") -> str:
@@ -185,7 +168,7 @@ def _member(
 ) -> Scored:
     """Train and score one method and seed, or read what was made before."""
     run = open_run(out / method / f"seed{config.seed}", config)
-    _share_store(shared, run)
+    share_store(shared, run)
     if method != "random":
         verbs.train(run, config)
     before = run.stage_inputs("prepare" if method == "random" else "train")
@@ -194,7 +177,8 @@ def _member(
     path, stage = run.path / _named("scores", split, ".nc"), _named("compare", split)
     if not run.is_fresh(stage, inputs):
         normal = series_climatology(run, config)
-        fresh = build_world(config, run.train_store, series_climatology=normal)
+        drawn = method == "random"
+        fresh = build_world(config, run.train_store, series_climatology=normal, random=drawn)
         measured = _facts if method != "random" else _untrained_facts
         facts = measured(fresh, run, config)
         world = fresh if method == "random" else load_world(run.path)
@@ -203,16 +187,6 @@ def _member(
     with xr.open_dataarray(path) as sums:
         facts = {str(name): float(value) for name, value in sums.attrs.items()}
         return Scored(method, config.seed, sums.load(), facts)
-
-
-def _share_store(shared: RunDir, run: RunDir) -> None:
-    """Make the shared training store that of a run, by a link."""
-    made = shared.stage_inputs("prepare")
-    if run.is_fresh("prepare", made):
-        return
-    run.train_store.unlink(missing_ok=True)
-    run.train_store.symlink_to(os.path.relpath(shared.train_store.resolve(), run.path.resolve()))
-    run.record_stage("prepare", made, [run.train_store])
 
 
 def _facts(fresh: WorldModel, run: RunDir, config: Config) -> dict[str, float]:
@@ -269,6 +243,8 @@ def _score(
         if fraction == 1:
             _keep(model, run)
         kinds = model.readouts if fraction == 1 else ["residual"]
+        if fraction == 1 and text != "jepa":  # the same for all methods
+            kinds = [kind for kind in kinds if kind != "local_linear"]
         fits |= {fit_name(kind, fraction): model.readouts[kind] for kind in kinds}
     models = [replace(world, readouts=fits)]
     if not OBJECTIVES[config.objective.kind].hides_states:

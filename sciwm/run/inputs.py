@@ -20,6 +20,7 @@ from sciwm.skill.baselines.simple import Reference
 from sciwm.skill.events import parse_event
 from sciwm.skill.metrics import with_event_metrics
 from sciwm.skill.sums import check_regions
+from sciwm.store.noise import mean_is_noise
 from sciwm.store.prepare import load_statistics, open_training_store
 from sciwm.store.split import LABELS, Blocks, crossing_steps, split_times
 from sciwm.store.statistics import from_channels
@@ -36,6 +37,7 @@ __all__ = [
     "lead_steps",
     "observations",
     "open_data",
+    "pool_advice",
     "reference_of",
     "scored_positions",
     "seen_periods",
@@ -227,6 +229,19 @@ def _check_regions(config: Config, ds: xr.Dataset) -> None:
 def _check_gap(config: Config, ds: xr.Dataset) -> None:
     if not config.skill.allow_leakage and (problem := gap_problem(config, ds)):
         raise ValueError(problem)
+
+
+def pool_advice(config: Config, ds: xr.Dataset, label: np.ndarray) -> str:
+    """What to try where every cell has a mean of its own that is not known; empty otherwise.
+
+    ``label`` is that of the times, from `split_times`. A sample of the training block is read.
+    """
+    own = config.data.climatology_pool == "none"
+    return (
+        "the mean per cell looks like sampling noise: try data.climatology_pool: domain"
+        if own and mean_is_noise(ds, label=label)
+        else ""
+    )
 
 
 def scored_positions(

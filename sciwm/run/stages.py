@@ -1,5 +1,6 @@
 """Stages of a run: what each depends on, whether it is done, and what is said of it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from sciwm.config import Config
 from sciwm.run.directory import RunDir, hash_inputs
+from sciwm.sections import TrainConfig
 from sciwm.train.fit import is_first_process
 from sciwm.world.files import FORMAT
 
@@ -29,14 +31,22 @@ def stage_inputs(run: RunDir, config: Config, stage: str) -> str:
     That is the stage before, and its own part of the configuration.
     """
     parts: dict[str, tuple[str, list[Any]]] = {
-        "train": ("prepare", [config.model, config.objective, config.train, config.seed, FORMAT]),
-        "probe": ("train", [config.probe, config.forecast.lead_times]),
+        "train": (
+            "prepare",
+            [config.model, config.objective, _alone(config), config.seed, FORMAT],
+        ),
+        "probe": ("train", [config.probe, config.forecast.lead_times, config.train.rivals]),
         "forecast": ("probe", [config.forecast]),
         "evaluate": ("forecast", [config.skill]),
         "report": ("evaluate", []),
     }
     before, own = parts[stage]
     return hash_inputs(run.stage_inputs(before), *own)
+
+
+def _alone(config: Config) -> TrainConfig:
+    """What the weights depend on: not on what is trained beside."""
+    return replace(config.train, rivals=[])
 
 
 def need(run: RunDir, config: Config, stage: str) -> None:

@@ -25,7 +25,7 @@ FACTS = {
 }
 _COLUMNS = ["method", "readout", "labels", "channel", "region", "lead", "metric"]
 _COLUMNS += ["value", "std", "lowest", "highest", "num_seeds", "units"]
-_RIVALS = ("lim", "supervised")
+_RIVALS = ("lim", "supervised", "convnet", "whitened")
 _DIMS = ("seed", "fit", "channel", "region", "lead_time")
 
 
@@ -101,9 +101,10 @@ def tally(
         - ``rmse`` is in physical units, [0, ∞), 0 is perfect. ``value`` is the mean over seeds;
           ``std``, ``lowest`` and ``highest`` are over seeds, too. ``std`` is of the sample, NaN for
           one seed.
-        - ``p_lim`` and ``p_supervised``, in [0, 1], come from paired tests with AR(2) errors. What
-          is tested are squared errors of each initial time, means over seeds. The values say how
-          sure a difference is for other initial times, not for other seeds.
+        - ``p_lim``, ``p_supervised``, ``p_convnet`` and ``p_whitened``, in [0, 1], come from
+          paired tests with AR(2) errors. What is tested are squared errors of each initial time,
+          means over seeds. The values say how sure a difference is for other initial times, not for
+          other seeds.
         - The facts of `Scored` have no channel.
     """
     methods = list(dict.fromkeys(s.method for s in scored))
@@ -250,6 +251,8 @@ def to_markdown(frame: pd.DataFrame, *, split: str = "test") -> str:
 
 
 def _label(method: str, readout: str) -> str:
+    if readout == "local_linear":
+        return readout
     return method if readout in ("", "residual") else f"{method}_{readout}"
 
 

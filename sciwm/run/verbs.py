@@ -41,12 +41,14 @@ from sciwm.run.inputs import (
     lead_steps,
     observations,
     open_data,
+    pool_advice,
     reference_of,
     scored_positions,
     seen_periods,
     series_climatology,
     with_store,
 )
+from sciwm.run.rivals import open_rival, trained_beside
 from sciwm.run.stages import console, is_fresh, need, say, stage_inputs
 from sciwm.skill.diagnostics import write_diagnostics
 from sciwm.skill.frame import render, write_skill
@@ -110,7 +112,7 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
             ds,
             run.train_store,
             blocks=blocks_of(config, gap),
-            fit=Fit(data.climatology, data.harmonics, data.missing),
+            fit=Fit(data.climatology, data.harmonics, data.missing, data.climatology_pool),
             static=_static_fields(ds) if data.static else None,
             targets=target_series(ds, config.probe.targets) if config.probe.targets else None,
             origin=Origin(json.dumps(asdict(data)), mark),
@@ -140,7 +142,8 @@ def train(run: RunDir, config: Config) -> None:
         started.parent.mkdir(parents=True)
         started.write_text(inputs)
     world = build_world(config, run.train_store, series_climatology=series_climatology(run, config))
-    finished = fit_world(world, run.train_store, config, folder=run.path, record=run.append_log)
+    with trained_beside(run, config):
+        finished = fit_world(world, run.train_store, config, folder=run.path, record=run.append_log)
     if not finished:
         raise KeyboardInterrupt
     run.probes_file.unlink(missing_ok=True)  # readouts of other weights
@@ -178,12 +181,17 @@ def probe(run: RunDir, config: Config) -> None:
     if is_fresh(run, "probe", inputs):
         return
     run.probes_file.unlink(missing_ok=True)
-    trained = _probed(run, config, load_world(run.path), "trained")
+    trained = _probed(run, config, load_world(run.path), "trained encoder")
     save_readouts(trained, run.path)
     normal = trained.series_climatology
     fresh = build_world(config, run.train_store, series_climatology=normal, random=True)
-    random = _probed(run, config, fresh, "random")
+    random = _probed(run, config, fresh, "random encoder")
     outputs = [run.probes_file, *random.save(run.path / "random_encoder")]
+    for method in config.train.rivals:
+        rival, asked = open_rival(run, config, method)
+        train(rival, asked)
+        save_readouts(_probed(rival, asked, load_world(rival.path), method), rival.path)
+        outputs += [rival.weights_file, rival.probes_file]
     run.record_stage("probe", inputs, outputs)
     readouts = trained.readouts["residual"]
     strengths = sorted({ridge.strength for ridge in (*readouts.fields, *readouts.series)})
@@ -197,7 +205,7 @@ def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldM
     store = open_training_store(run.train_store)
     leads = lead_steps(config, world.step)
     return fit_probes(
-        world, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {name} encoder"
+        world, store, probe=config.probe, lead_steps=leads, progress=f"readouts, {name}"
     )
 
 
@@ -211,16 +219,20 @@ def forecast(run: RunDir, config: Config) -> None:
     ds = open_data(config, run)
     world = load_world(run.path)
     index, own = scored_positions(run, config, ds), world.method
-    readouts = [name for name in world.readouts if name != "spread"]
-    own_names = {"residual": own, "local_linear": "local_linear"}
-    named = {name: own_names.get(name, f"{own}_{name}") for name in readouts}
+    named = _forecast_names(world)
     named |= {"ensemble": f"{own}_ensemble"} if config.forecast.members else {}
     random = {"residual": "random_encoder"}
-    outputs: list[Path] = []
-    for model, methods, members in (
+    models = [
         (world, named, config.forecast.members),
         (load_world(run.path / "random_encoder"), random, 0),
-    ):
+    ]
+    for method in config.train.rivals:
+        rival = load_world(run.path / "rivals" / method)
+        names = _forecast_names(rival)
+        del names["local_linear"], names["latent"]
+        models.append((rival, names, 0))
+    outputs: list[Path] = []
+    for model, methods, members in models:
         used = [name for name in methods if name != "ensemble"]
         batches = model.forecast_batches(ds, index, readouts=used, members=members)
         seen = seen_periods(config, world.step, world.about["split"])
@@ -233,15 +245,22 @@ def forecast(run: RunDir, config: Config) -> None:
         outputs += write_forecasts(
             batches, stores, total=len(index), progress=progress, chunk=_CHUNK, overwrite=True
         )
-    for method in (f"{own}_latent", f"{own}_decoder", f"{own}_ensemble"):
-        if (stale := run.forecasts_folder / f"{method}.zarr") not in outputs:
-            shutil.rmtree(stale, ignore_errors=True)
+    for stale in set(run.forecasts_folder.glob("*.zarr")) - set(outputs):
+        shutil.rmtree(stale)  # of a method that is asked for no more
     run.record_stage("forecast", inputs, outputs)
     leads = len(world.readouts["residual"].lead_steps)
     say(
         run.forecast_store,
         f"{len(index)} initial times, {leads} leads, and {run.forecasts_folder}",
     )
+
+
+def _forecast_names(world: WorldModel) -> dict[str, str]:
+    """What the forecasts of each readout are called."""
+    own = world.method
+    fixed = {"residual": own, "local_linear": "local_linear"}
+    kinds = [kind for kind in world.readouts if kind != "spread"]
+    return {kind: fixed.get(kind, f"{own}_{kind}") for kind in kinds}
 
 
 def forecast_store(
@@ -469,6 +488,8 @@ def check(config: Config) -> list[str]:
                 " times, or shorten the leads"
             )
     console.print(f"data: {', '.join(map(str, ds.data_vars))} in steps of {step}")
+    if not problems and (advice := pool_advice(config, ds, label)):
+        console.print(advice, style="yellow", highlight=False)
     return problems
 
 

@@ -11,8 +11,10 @@ import xarray as xr
 from sciwm.climatology import (
     Climatology,
     Kind,
+    Pool,
     Spread,
     check_kind,
+    check_pool,
     evaluate_design,
     fit_climatology_and_spread,
 )
@@ -37,6 +39,9 @@ class Fit:
         Annual harmonics of the harmonic climatology.
     missing : {"error", "mask"}
         Refuse missing values, or leave them out cell by cell.
+    pool : {"none", "longitude", "domain"}
+        Which cells share one climatology: none, those of a latitude, or all. Their scale is one
+        for each channel anyway.
 
     Raises
     ------
@@ -47,9 +52,11 @@ class Fit:
     climatology: Kind = "harmonic"
     harmonics: int = 3
     missing: Literal["error", "mask"] = "error"
+    pool: Pool = "none"
 
     def __post_init__(self) -> None:
         check_kind(self.climatology)
+        check_pool(self.pool)
         if self.harmonics < 0:
             raise ValueError(f"got harmonics {self.harmonics}, expected 0 or more")
         if self.missing not in ("error", "mask"):
@@ -269,7 +276,7 @@ def fit_statistics(ds: xr.Dataset, *, label: np.ndarray, fit: Fit = Fit()) -> St
     label : int8, ``[time]``
         As `sciwm.store.split.split_times` returns; only times labelled 0 are read.
     fit : Fit
-        Kind of climatology, and what becomes of missing values.
+        Kind of climatology, which cells share it, and what becomes of missing values.
 
     Returns
     -------
@@ -287,7 +294,7 @@ def fit_statistics(ds: xr.Dataset, *, label: np.ndarray, fit: Fit = Fit()) -> St
     else:
         block = ds.isel(time=train)
     fitted, spread = fit_climatology_and_spread(
-        block, kind=fit.climatology, harmonics=fit.harmonics
+        block, kind=fit.climatology, harmonics=fit.harmonics, pool=fit.pool
     )
     for name, count in spread.count.data_vars.items():
         if fit.missing == "error" and int(count.min()) < spread.num_times:

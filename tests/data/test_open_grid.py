@@ -343,6 +343,34 @@ def test_longitudes_in_no_order_are_sorted() -> None:
     np.testing.assert_array_equal(ds["t2m"][0, 0], source["tas"][0, 2, [1, 2, 0, 3]])
 
 
+@pytest.mark.parametrize("yes", [1, np.int32(1), True, np.bool_(True), "true", "True"])
+def test_axes_keep_that_their_ends_meet(yes: object) -> None:
+    """Here latitudes are turned round, and longitudes put together from two pieces."""
+    source = grid({"tas": "K", "psl": "hPa"})
+    bare = open_dataset(source)
+    assert "periodic" not in bare["latitude"].attrs
+    assert "periodic" not in bare["longitude"].attrs
+    source["lat"].attrs["periodic"] = yes
+    ds = open_dataset(source, variables=["t2m"])
+    assert ds["latitude"].attrs == bare["latitude"].attrs | {"periodic": 1}
+    assert type(ds["latitude"].attrs["periodic"]) is int
+    assert "periodic" not in ds["longitude"].attrs
+    assert fingerprint(open_dataset(source)) == fingerprint(bare)
+    source["lon"].attrs["periodic"] = yes
+    both = open_dataset([source, source], segments=True)
+    assert np.unique(both["segment"]).tolist() == [0, 1]
+    assert both["latitude"].attrs["periodic"] == both["longitude"].attrs["periodic"] == 1
+    assert to_original(open_dataset(source))["lat"].attrs == {"periodic": yes}
+
+
+@pytest.mark.parametrize("no", [0, np.int32(0), False, "false", ""])
+def test_axes_may_say_that_their_ends_do_not_meet(no: object) -> None:
+    source = grid({"tas": "K"})
+    source["lat"].attrs["periodic"] = source["lon"].attrs["periodic"] = no
+    assert "periodic" not in open_dataset(source)["latitude"].attrs
+    assert "periodic" not in open_dataset(source)["longitude"].attrs
+
+
 def test_fingerprint_sees_data_and_not_conventions() -> None:
     longitude, latitude = np.arange(0.0, 360, 30), np.linspace(-75, 75, 6)
     source = grid({"tas": "K", "psl": "hPa"}, longitude=longitude, latitude=latitude)

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from sciwm import catalogue
+from sciwm.data.open import fingerprint, open_dataset
 from sciwm.times import infer_step
 
 qg = catalogue.load("qg")
@@ -157,6 +158,7 @@ def test_world_is_canonical():
     assert float(world.longitude[-1]) + 360 / 16 == 360
     assert abs(float(world.psi1.mean(("latitude", "longitude")).max())) < 1
     assert world.attrs["simulated"] == "true"
+    assert world.latitude.attrs["periodic"] == world.longitude.attrs["periodic"] == 1
 
 
 @pytest.mark.parametrize("name", ["world.zarr", "world.nc"])
@@ -167,6 +169,10 @@ def test_writing_and_reading_back(tmp_path, name):
     with xr.open_dataset(path, **(zarr if path.suffix == ".zarr" else {})) as back:
         assert back.psi2.values == pytest.approx(world.psi2.values)
         assert back.segment.values.tolist() == [0, 0, 0, 1, 1, 1]
+    opened = open_dataset(path)
+    assert opened.latitude.attrs["periodic"] == opened.longitude.attrs["periodic"] == 1
+    bare = world.assign_coords(latitude=world.latitude.drop_attrs())
+    assert fingerprint(open_dataset(bare)) == fingerprint(opened)
     with pytest.raises(FileExistsError, match="exists, expected a new one"):
         qg.make(path=path, num_members=1, num_times=1)
 

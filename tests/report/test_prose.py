@@ -105,7 +105,10 @@ def test_the_data_are_named_with_grid_and_blocks():
         " 2008-12-31)."
     )
     assert blocks in text
-    assert "calendar-month means" in text
+    assert "calendar-month means, divided by" in text
+    pooled = dataclasses.replace(config.data, climatology_pool="domain")
+    shared = describe_data(dataclasses.replace(config, data=pooled), data, SPLIT)
+    assert "calendar-month means, one for the whole domain, divided by" in shared
     by_segment = dataclasses.replace(config.data, split=SplitConfig(by="segment"))
     members = dataclasses.replace(config, data=by_segment)
     assert "each of whole members or trajectories" in describe_data(members, data, SPLIT)

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from sciwm.config import Config, ConfigError, ObjectiveConfig, TrainConfig, load_config
+from sciwm.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    ObjectiveConfig,
+    TrainConfig,
+    load_config,
+)
 from sciwm.run import directory as rundir
 from sciwm.run.directory import RunDir, hash_inputs, open_run, provenance, resolve_run
 
@@ -192,6 +199,9 @@ def test_hashes_tell_values_apart_and_ignore_order():
     before = hash_inputs({k: v for k, v in asdict(ObjectiveConfig()).items() if k not in later})
     assert hash_inputs(ObjectiveConfig()) == before
     assert hash_inputs(ObjectiveConfig(anchor=0.5)) != before
+    data = {k: v for k, v in asdict(DataConfig()).items() if k != "climatology_pool"}
+    assert hash_inputs(DataConfig()) == hash_inputs(data)
+    assert hash_inputs(DataConfig(climatology_pool="domain")) != hash_inputs(data)
     with pytest.raises(TypeError, match="got object to hash"):
         hash_inputs(object())
 

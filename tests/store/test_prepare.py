@@ -173,6 +173,17 @@ def test_grid_store_holds_what_it_promises(tmp_path):
     }
 
 
+def test_a_store_keeps_that_edges_meet(tmp_path):
+    ds = grid().isel(latitude=slice(None, None, -1), level=0, drop=True)
+    ds["latitude"].attrs["periodic"] = ds["longitude"].attrs["periodic"] = 1
+    out = prepare(open_dataset(ds), tmp_path / "train.zarr", blocks=SPLIT, fit=FIT)
+    store = open_training_store(out)
+    assert (np.diff(store.latitude) > 0).all()
+    assert store.latitude.attrs["periodic"] == store.longitude.attrs["periodic"] == 1
+    restored = load_statistics(out).restore(store.state[:3], store.time[:3])
+    np.testing.assert_allclose(restored.z500, ds.z500.sortby("latitude")[:3], rtol=1e-5)
+
+
 def test_molecule_store(tmp_path):
     ds = molecule()
     blocks = Blocks(by="segment", train=[0], test=[1])

@@ -189,6 +189,35 @@ def test_constant_infinite_absent_and_foreign_fields():
         fit_statistics(ds, label=labels(ds), fit=FIT)
 
 
+@pytest.mark.parametrize("pool", ["longitude", "domain"])
+def test_cells_that_share_a_climatology_are_standardized_about_it(pool, tmp_path):
+    ds = make()
+    ds["z500"] = ds.z500 + 900 * np.arange(30.0).reshape(5, 6)  # what is shared is not of a cell
+    ds.z500[:, :2, :2] = np.nan  # land
+    fit = Fit(harmonics=1, missing="mask", pool=pool)
+    statistics = fit_statistics(ds.chunk(time=90, latitude=2), label=labels(ds), fit=fit)
+    c = statistics.climatology.coefficients.z500
+    assert c.sizes == {"coefficient": 3, "latitude": 5, "longitude": 6}
+    shared = ("longitude",) if pool == "longitude" else ("latitude", "longitude")
+    assert float((c.max(shared) - c.min(shared)).max()) == 0
+    assert c.isnull().any("coefficient").sum() == 4
+    train = ds.isel(time=slice(500))
+    anomalies = (train - statistics.climatology.at(train.time)).astype("float64")
+    squares = (anomalies**2).weighted(np.cos(np.deg2rad(ds.latitude)))
+    expected = np.sqrt(squares.mean(("time", "latitude", "longitude")).z500)
+    np.testing.assert_allclose(statistics.scale[0], expected, rtol=1e-6)
+    state = statistics.standardize(ds)
+    back = statistics.restore(state, ds.time)
+    np.testing.assert_allclose(back.z500, ds.z500, rtol=1e-6)
+    assert (statistics.valid_fraction[0, :2, :2] == 0).all()
+    statistics.to_dataset().to_netcdf(tmp_path / "s.nc", engine="scipy")
+    with xr.open_dataset(tmp_path / "s.nc", engine="scipy") as read:
+        xr.testing.assert_identical(Statistics.from_dataset(read).standardize(ds), state)
+    ds.z500[3, 4, 1] = np.inf
+    with pytest.raises(ValueError, match="infinite values in 'z500'"):
+        fit_statistics(ds, label=labels(ds), fit=fit)
+
+
 def test_a_fit_that_there_is_not():
     with unchecked(), pytest.raises(ValueError, match="got climatology 'weekly', expected 'harm"):
         Fit(climatology="weekly")
@@ -196,3 +225,5 @@ def test_a_fit_that_there_is_not():
         Fit(harmonics=-1)
     with unchecked(), pytest.raises(ValueError, match="got missing 'drop', expected 'error' or"):
         Fit(missing="drop")
+    with unchecked(), pytest.raises(ValueError, match="got pool 'zonal', expected 'none', 'long"):
+        Fit(pool="zonal")

@@ -1,0 +1,125 @@
+"""Methods trained beside a run for the same processor time, so that each table has their rows."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sciwm.config import Config
+from sciwm.model.objectives import OBJECTIVES
+from sciwm.run.directory import RunDir, hash_inputs, open_run
+from sciwm.run.stages import console, stage_inputs
+from sciwm.train.pace import equal_steps
+
+__all__ = ["method_config", "open_rival", "share_store", "trained_beside"]
+
+# What the masked autoencoder hides where the configuration hides nothing (He et al. 2022,
+# arXiv:2111.06377).
+_HIDDEN = 0.75
+
+
+def method_config(config: Config, method: str, seed: int) -> Config:
+    """The configuration of one method and seed.
+
+    Only the objective and the seed differ. None has noise or makes ensembles. The convolutional
+    network has the optimiser that it is commonly trained with.
+
+    Examples
+    --------
+    >>> made = method_config(Config(), "masked_autoencoder", 3)
+    >>> made.objective.kind, made.objective.mask_ratio, made.seed
+    ('masked_autoencoder', 0.75, 3)
+    """
+    objective, model = config.objective, replace(config.model, noise_dim=0)
+    train = replace(config.train, rivals=[])
+    if method in OBJECTIVES:
+        hidden = objective.mask_ratio
+        if OBJECTIVES[method].hides_states:
+            hidden = hidden or _HIDDEN
+        kind: Any = method
+        objective = replace(objective, kind=kind, mask_ratio=hidden)
+    elif OBJECTIVES[objective.kind].method != "jepa":
+        objective = replace(objective, kind="sigreg")
+    if method == "convnet":
+        train = replace(train, optimizer="adamw")
+    forecast = replace(config.forecast, members=0)
+    return replace(
+        config, seed=seed, model=model, objective=objective, train=train, forecast=forecast
+    )
+
+
+def open_rival(run: RunDir, config: Config, method: str) -> tuple[RunDir, Config]:
+    """The run of a rival, inside that of ``run``, and its configuration.
+
+    It has the training store of the run, and as many steps as cost the same processor time. They
+    are measured once and then kept.
+
+    Parameters
+    ----------
+    run, config
+        The run that it is a rival in, with its training store.
+    method : str
+        An objective.
+    """
+    path, asked = run.path / "rivals" / method, method_config(config, method, config.seed)
+    inputs = hash_inputs(run.stage_inputs("prepare"), config.model, config.objective, asked.train)
+    steps = None
+    if (path / "config.yaml").exists():
+        made = RunDir(path)
+        if made.is_fresh("pace", inputs):
+            steps = made.read_config().train.steps
+    if steps is None:
+        console.print(f"[dim]{method}: timing a few steps[/dim]", highlight=False)
+        steps = equal_steps(config, asked, run.train_store)
+    asked = replace(asked, train=replace(asked.train, steps=steps))
+    rival = open_run(path, asked)
+    share_store(run, rival)
+    rival.record_stage("pace", inputs, [rival.config_file])
+    return rival, asked
+
+
+def share_store(run: RunDir, other: RunDir) -> None:
+    """Make the training store of one run that of another, by a link."""
+    made = run.stage_inputs("prepare")
+    if other.is_fresh("prepare", made):
+        return
+    other.train_store.unlink(missing_ok=True)
+    other.train_store.symlink_to(os.path.relpath(run.train_store.resolve(), other.path.resolve()))
+    other.record_stage("prepare", made, [other.train_store])
+
+
+@contextlib.contextmanager
+def trained_beside(run: RunDir, config: Config) -> Iterator[None]:
+    """Train the rivals of a run in processes of their own while its own training goes on.
+
+    They are left for later where that would be in the way: on one core, with several threads or
+    devices. What such a process says goes to ``train.txt`` of the rival. Ctrl-C reaches them, too,
+    and they keep a checkpoint.
+    """
+    alone = (os.cpu_count() or 1) <= len(config.train.rivals)
+    if alone or config.train.threads != 1 or config.train.devices > 1:
+        yield
+        return
+    processes = []
+    for method in config.train.rivals:
+        rival, asked = open_rival(run, config, method)
+        if rival.is_fresh("train", stage_inputs(rival, asked, "train")):
+            continue
+        command = [sys.executable, "-m", "sciwm", "train", str(rival.path)]
+        with open(rival.path / "train.txt", "w", encoding="utf-8") as said:
+            processes.append((method, subprocess.Popen(command, stdout=said, stderr=said)))
+        console.print(f"[dim]{method} is trained beside, in {rival.path}[/dim]", highlight=False)
+    try:
+        yield
+        for method, process in processes:
+            if process.poll() is None:
+                with console.status(f"{method} finishes its training"):
+                    process.wait()
+    finally:
+        for _, process in processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
