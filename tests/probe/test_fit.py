@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import sciwm
 from sciwm import testing
@@ -25,7 +26,7 @@ def path(tmp_path_factory):
 
 
 @pytest.mark.parametrize("scope", ["token", "shared"])
-@pytest.mark.parametrize("kind", ["supervised", "autoencoder"])
+@pytest.mark.parametrize("kind", ["supervised", "autoencoder", "convnet"])
 def test_the_decoder_is_the_head(path, tmp_path, kind, scope):
     settings = config(objective={"kind": kind}, probe={"scope": scope})
     world = build_world(settings, path)
@@ -50,6 +51,26 @@ def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
     init = ds["time"].values[5:8]
     one, other = (w.forecast(ds, init_times=init) for w in (probed, sciwm.load(tmp_path)))
     assert one.identical(other)
+
+
+def test_local_linear_knows_nothing_of_the_network(path, tmp_path):
+    """Whatever the seed, the objective and the weights: the same readouts, the same forecasts."""
+    ds, state = testing.small_climate(years=1), open_training_store(path)
+    kinds = ({"kind": "sigreg"}, {"kind": "supervised"}, {"kind": "convnet"})
+    forecasts, others = [], []
+    for seed, objective in enumerate(kinds):
+        settings = config(seed=seed, objective=objective)
+        world = build_world(settings, path, random=seed == 0)
+        probed = fit_probes(world, state, probe=settings.probe, lead_steps=LEADS)
+        probed.save(tmp_path / str(seed))
+        made = (sciwm.load(tmp_path / str(seed)), probed)
+        for model in made:
+            init = ds["time"].values[5:8]
+            forecasts.append(model.forecast(ds, init_times=init, readout="local_linear"))
+        others.append(probed.forecast(ds, init_times=init))
+    for made in forecasts[1:]:
+        xr.testing.assert_identical(made, forecasts[0])
+    assert not others[0].identical(others[1])
 
 
 def test_readouts_on_part_of_the_block_are_those_of_its_samples(path):

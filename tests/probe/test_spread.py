@@ -30,9 +30,9 @@ def path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def world(path, tmp_path_factory):
     """A trained and probed world model with noise."""
-    sizes = {"width": 32, "dropout": 0.0, "noise_dim": 8}
+    sizes = {"dropout": 0.0, "noise_dim": 8}
     steps = {"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 150}
-    settings = config(model=sizes, train=steps)
+    settings = config(model=sizes, objective={"rollout": 3}, train=steps)
     made = build_world(settings, path)
     assert fit_world(made, path, settings, folder=tmp_path_factory.mktemp("run"), progress=False)
     return fit_probes(made, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
