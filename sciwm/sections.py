@@ -185,7 +185,7 @@ class ModelConfig:
     history: int = 2
     context_step: int = 1
     noise_dim: int = 0
-    whitening_floor: float = 0.1
+    whitening_floor: float = 0.6
 
     def __post_init__(self) -> None:
         need = partial(_need, "model", self)
