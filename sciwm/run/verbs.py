@@ -259,8 +259,7 @@ def _forecast_names(world: WorldModel) -> dict[str, str]:
     """What the forecasts of each readout are called."""
     own = world.method
     fixed = {"residual": own, "local_linear": "local_linear"}
-    kinds = [kind for kind in world.readouts if kind != "spread"]
-    return {kind: fixed.get(kind, f"{own}_{kind}") for kind in kinds}
+    return {kind: fixed.get(kind, f"{own}_{kind}") for kind in world.kinds}
 
 
 def forecast_store(
