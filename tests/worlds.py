@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from sciwm import testing
 from sciwm.climatology import fit_climatology
@@ -26,17 +28,27 @@ from sciwm.world.model import WorldModel
 def config(*, seed=0, model=None, objective=None, train=None, probe=None):
     """Smallest sizes that still learn; sections are updated from the mappings."""
     blocks = {"encoder_blocks": 1, "predictor_blocks": 1}
-    sizes = {"patch_size": [4, 4], "token_dim": 16, "num_heads": 2, "dropout": 0.1} | blocks
+    widths = {"width": 16, "encoder_width": 16, "num_heads": 2, "reach": 1}
+    sizes = {"patch_size": [4, 4], "dropout": 0.1} | widths | blocks
     steps = {"steps": 12, "batch_size": 16, "validate_every": 6, "checkpoint_every": 4}
     return Config(
         seed=seed,
         data=DataConfig(missing="mask"),
         model=ModelConfig(**(sizes | (model or {}))),
-        objective=ObjectiveConfig(**({"num_directions": 16} | (objective or {}))),
+        objective=ObjectiveConfig(**({"num_directions": 16, "rollout": 2} | (objective or {}))),
         train=TrainConfig(**(steps | (train or {}))),
         probe=ProbeConfig(**(probe or {})),
         forecast=ForecastConfig(lead_times=["1 day"]),
     )
+
+
+def open_gates(network: nn.Module, *, std: float = 0.1, seed: int = 1) -> None:
+    """Draw what is zero before training: the dynamics move, and blocks change what they are given."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad and not parameter.any():
+                parameter.normal_(std=std, generator=generator)
 
 
 def split(num_times, *, gap_steps=6):

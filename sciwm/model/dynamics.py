@@ -1,7 +1,7 @@
 """Latents of the past become latents of the future, one lead after another."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ _CONDITION = 64  # width of the embedded condition
 _OCTAVES = 8  # frequencies that a number of time steps is told by
 
 
+@runtime_checkable
 class Dynamics(Protocol):
     """A world that can be rolled forward: a memory, and a step.
 

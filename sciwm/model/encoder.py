@@ -1,6 +1,6 @@
 """One state becomes latents, token by token."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from sciwm.model.settings import Inputs, Sizes
 __all__ = ["Cells", "Encoder", "Whitened", "latent_dim"]
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """From features of tokens to latents, every state on its own."""
 

@@ -1,7 +1,7 @@
 """The joint-embedding predictive architecture: an encoder, dynamics, and what they minimise."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,7 @@ from sciwm.tokens.record import Known, Tokens
 __all__ = ["JEPA", "Objective", "without_dynamics"]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What a network minimises; its own parts, such as a head or a teacher, are its modules.
 

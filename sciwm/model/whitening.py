@@ -48,7 +48,7 @@ class Whitening:
 
 
 def fit_whitening(
-    parts: Iterable[Float[Tensor, "state token feature"]],
+    parts: Iterable[Float[Tensor, "_ token feature"]],
     *,
     num_cells: int,
     floor: float,

@@ -16,7 +16,6 @@ __all__ = ["KINDS", "Readouts", "Sample", "fit_readouts"]
 # What each kind reads: predicted latents, states of the context, or both.
 KINDS = {"residual": "both", "latent": "latents", "local_linear": "states"}
 
-
 Reads = Literal["both", "latents", "states"]
 
 
@@ -189,7 +188,8 @@ def fit_readouts(
     Returns
     -------
     dict
-        ``residual``, ``latent`` and ``local_linear`` `Readouts`.
+        ``residual``, ``latent`` and ``local_linear`` `Readouts`. One that would have nothing to
+        read is left out.
 
     Raises
     ------
@@ -203,28 +203,25 @@ def fit_readouts(
         ridges: dict[str, tuple[Ridge, ...]] = {}
         for part, moments in learnt.items():
             latents, chosen = widths[part], []
-            used = {"latents": slice(0, latents), "states": slice(latents, None)}.get(reads)
+            parts = {"latents": slice(0, latents), "states": slice(latents, None)}
+            used = parts.get(reads, slice(None))
+            if not moments[0].x[:, used].shape[1]:
+                continue
             # The latents of all tokens are a hundred times as many as the values of an index; those
             # of one are as many as its cells.
             first = latents if part == "series" and kind == "residual" else None
             for fitting, choosing in zip(moments, held[part], strict=True):
-                one, other = (
-                    fitting.select(used or slice(None)),
-                    choosing.select(used or slice(None)),
-                )
+                one, other = fitting.select(used), choosing.select(used)
                 if part == "fields" and scope == "token":
                     weight = area.double()[:, None].expand(-1, one.y.shape[1])
                     chosen.append(fit_pooled(one, other, strengths, weight=weight))
                 else:
                     chosen.append(choose_strength(fit_ridge(one, strengths, first=first), other))
             ridges[part] = tuple(chosen)
-        readouts[kind] = Readouts(
-            ridges.get("fields", ()),
-            ridges.get("series", ()),
-            tuple(lead_steps),
-            scope,
-            reads=cast(Reads, reads),
-        )
+        if ridges:
+            fields, series = (ridges.get(part, ()) for part in ("fields", "series"))
+            common = tuple(lead_steps), scope
+            readouts[kind] = Readouts(fields, series, *common, reads=cast(Reads, reads))
     return readouts
 
 

@@ -1,7 +1,7 @@
 """What turns states into tokens: all that knows a grid from a molecule."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import xarray as xr
 from jaxtyping import Bool, Float
@@ -14,6 +14,7 @@ from sciwm.tokens.place import Place
 __all__ = ["Tokenizer", "fit_tokenizer", "read_tokenizer"]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Cuts states of one kind into tokens, and knows where they are.
 

@@ -39,14 +39,14 @@ def test_fields_and_series_of_the_block(grid, which):
         cells = [world.tokenizer.surroundings(state[index - back], 1) for back in (0, 1)]
         torch.testing.assert_close(sample.initial, torch.cat(cells, dim=-1))
         later = index[:, None] + np.array(LEADS)
-        torch.testing.assert_close(sample.later, world.tokenizer.patches(state[later]))
+        torch.testing.assert_close(sample.later, world.tokenizer.outputs(state[later]))
         now, before = target[index] - mean, target[index - 1] - mean
         season = (now[:, :, None] * store.condition.values[index][:, None]).reshape(len(index), -1)
         assert season.shape == (len(index), 4)
         values, close = np.concatenate([now, before, season], axis=1), {"rtol": 1e-3, "atol": 0.1}
         np.testing.assert_allclose(sample.initial_series, values, **close)
         np.testing.assert_allclose(sample.later_series, target[later] - mean, **close)
-        assert sample.latents.shape == (len(index), 3, world.tokenizer.num_tokens, 16)
+        assert sample.latents.shape == (len(index), 3, *world.latent_shape)
     assert begin == len(expected) > 50
 
 

@@ -17,7 +17,7 @@ from sciwm.readout.ridge import Ridge
 from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world, fit_world
 from sciwm.world.rollout import predicted_latents
-from tests.worlds import config, molecule_world, series_climatology, store
+from tests.worlds import config, molecule_world, open_gates, series_climatology, store
 
 LEADS, MEMBERS = (1, 3), 16
 
@@ -30,9 +30,9 @@ def path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def world(path, tmp_path_factory):
     """A trained and probed world model with noise."""
-    sizes = {"token_dim": 32, "dropout": 0.0, "noise_dim": 8}
+    sizes = {"dropout": 0.0, "noise_dim": 8}
     steps = {"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "validate_every": 150}
-    settings = config(model=sizes, train=steps)
+    settings = config(model=sizes, objective={"rollout": 3}, train=steps)
     made = build_world(settings, path)
     assert fit_world(made, path, settings, folder=tmp_path_factory.mktemp("run"), progress=False)
     return fit_probes(made, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
@@ -90,7 +90,7 @@ def test_members_do_not_depend_on_the_batch_or_on_the_leads_asked_for(
 def test_states_are_read_out_of_their_own_latents(world, path):
     """The decoder behind the spread is next to perfect.
 
-    A latent has more numbers than its patch.
+    A latent has as many numbers as its patch.
     """
     sample = next(state_samples(world, open_training_store(path), which="test"))
     assert sample.latents.shape == (128, 1, 6, 32)
@@ -146,9 +146,7 @@ def test_series_have_members_too(tmp_path):
     _, path = molecule_world(tmp_path)
     settings = config(model={"noise_dim": 4}, probe={"targets": ["phi", "psi"]})
     world = build_world(settings, path, series_climatology=series_climatology(path))
-    for parameter in world.network.predictor.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.2)
+    open_gates(world.network, std=0.2)
     world = fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=(1, 5))
     frames = testing.double_well(num_trajectories=5, num_frames=120)
     last = frames.isel(time=np.flatnonzero(frames["segment"].values == 4))
@@ -169,7 +167,7 @@ def test_what_cannot_be_an_ensemble_is_refused(world, path, ds):
         world.forecast(ds, members=4, readout="latent")
     with pytest.raises(ValueError, match="expected at least 2"):
         world.forecast(ds, members=1)
-    message = r"got readout 'spread', expected one of \['latent', 'residual'\]"
+    message = r"got readout 'spread', expected one of \['latent', 'local_linear', 'residual'\]"
     with pytest.raises(ValueError, match=message):
         world.forecast(ds, readout="spread")
 

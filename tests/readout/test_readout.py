@@ -1,16 +1,16 @@
-"""Readouts of fields and series, residual and latent-only."""
+"""Readouts of fields and series: residual, latent-only, and of states alone."""
 
 import numpy as np
 import pytest
 import torch
 
 from sciwm.readout.features import field_features, series_features
-from sciwm.readout.readout import Readouts, Sample, fit_readouts
+from sciwm.readout.readout import KINDS, Readouts, Sample, fit_readouts
 from sciwm.readout.ridge import Moments, fit_pooled, fit_ridge
 
 LEADS = (1, 4)
 AREA = torch.tensor([0.5, 0.3, 0.2])
-COMMON = {"lead_steps": list(LEADS), "scope": "token", "halo": 0, "targets": []}
+COMMON = {"lead_steps": list(LEADS), "scope": "token", "halo": 0, "targets": [], "reads": "both"}
 
 
 def sample(count=600, *, seed=0, cells=4, targets=2, noise=0.3, shuffled=False):
@@ -97,6 +97,35 @@ def test_latent_only_is_the_same_fit_with_fewer_features(scope):
         torch.testing.assert_close(readouts.series[lead].weight, direct.weight)
 
 
+@pytest.mark.parametrize("scope", ["token", "shared"])
+def test_local_linear_is_the_residual_readout_of_latents_without_numbers(scope):
+    whole, held = sample(), sample(200, seed=1)
+    none, also = (s._replace(latents=s.latents[..., :0]) for s in (whole, held))
+    local = fit(train=[whole], validation=[held], scope=scope)["local_linear"]
+    bare = fit(train=[none], validation=[also], scope=scope)
+    residual = bare["residual"]
+    assert "latent" not in bare  # it would have nothing to read
+    assert local.tensors().keys() == residual.tensors().keys()
+    for name, value in residual.tensors().items():
+        torch.testing.assert_close(local.tensors()[name], value)
+    for lead in range(len(LEADS)):
+        latents = torch.full_like(held.latents[:, lead], torch.nan)
+        got = local.read_fields(lead, latents, held.initial)
+        want = residual.read_fields(lead, latents[..., :0], held.initial)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        got = local.read_series(lead, latents, held.initial_series)
+        want = residual.read_series(lead, latents[..., :0], held.initial_series)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        assert got.isfinite().all()
+
+
+def test_without_states_there_is_no_readout_of_states():
+    whole = sample()
+    bare = whole._replace(initial=whole.initial[..., :0], initial_series=whole.initial_series[:, :0])
+    assert set(fit(train=[bare], validation=[bare])) == {"residual", "latent"}
+    assert set(fit(train=[whole], validation=[whole])) == set(KINDS)
+
+
 def test_residual_is_at_least_as_good_as_damped_persistence_on_training_data():
     """Even when the latents are pure noise, as those of an untrained network may be."""
     whole = sample(noise=2.0)
@@ -159,7 +188,7 @@ def test_fields_or_series_alone():
 
 def test_round_trip_through_tensors():
     readouts = fit(scope="shared")["latent"]
-    again = Readouts.from_tensors(readouts.tensors(), **COMMON | {"scope": "shared"})
+    again = Readouts.from_tensors(readouts.tensors(), **COMMON | {"scope": "shared", "reads": "latents"})
     held = sample(50, seed=3)
     np.testing.assert_array_equal(squared(again, held), squared(readouts, held))
     assert again.lead_steps == LEADS

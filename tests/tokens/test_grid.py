@@ -22,6 +22,11 @@ def tokenizer_of(shape, patch, channels=2, *, globe=False):
     )
 
 
+def rows_and_columns(tokenizer):
+    lattice = tokenizer.place.neighbours
+    return lattice.rows, lattice.columns
+
+
 @settings(max_examples=60)
 @given(
     st.tuples(SIZES, SIZES),
@@ -36,20 +41,27 @@ def test_fields_invert_patches(shape, patch, channels, lead, globe):
         patch = (patch[0], math.gcd(patch[1], shape[1]))
     tokenizer = tokenizer_of(shape, patch, channels, globe=globe)
     values = torch.randn(*lead, channels, *shape)
-    patches = tokenizer.patches(values)
-    assert patches.shape == (*lead, tokenizer.num_tokens, tokenizer.cells)
+    patches = tokenizer.outputs(values)
+    assert patches.shape == (*lead, tokenizer.num_tokens, tokenizer.num_outputs)
     assert torch.equal(tokenizer.fields(patches), values)
     # Padding adds nothing.
     torch.testing.assert_close(patches.square().sum(), values.square().sum())
-    features, valid = tokenizer(values, torch.ones_like(values, dtype=torch.bool))
-    assert features.shape[-1] == tokenizer.feature_dim
-    assert valid.all()
+    features, cells, valid, seen = tokenizer.tokenize(values)
+    assert features.shape[-1] == tokenizer.num_features
+    assert torch.equal(cells, patches)
+    assert valid is None
+    assert (seen is None) == (shape[0] % patch[0] == 0 and shape[1] % patch[1] == 0)
+    # A mask without gaps is as good as none.
+    masked = tokenizer.tokenize(values, torch.ones_like(values, dtype=torch.bool))
+    assert torch.equal(masked[0], features)
+    assert masked[2] is None
+    assert torch.equal(masked[3], torch.ones_like(masked[3]) if seen is None else seen)
 
 
 def test_cells_are_ordered_channel_latitude_longitude():
     tokenizer = tokenizer_of((4, 6), (2, 3))
     values = torch.arange(48.0).reshape(2, 4, 6)
-    patches = tokenizer.patches(values)
+    patches = tokenizer.outputs(values)
     # Second token: first two rows, last three columns.
     assert torch.equal(patches[1], values[:, :2, 3:].flatten())
     assert torch.equal(patches[2], values[:, 2:, :3].flatten())
@@ -64,13 +76,12 @@ def test_rolling_longitude_by_whole_patches_permutes_tokens(by, width):
     rolled = GridTokenizer(longitude=longitude - 30.0 * by * width, **sizes)
     values = torch.randn(3, 2, 6, 12)
     valid = torch.rand(3, 2, 6, 12) > 0.3
-    permutation = (
-        torch.arange(tokenizer.num_tokens).reshape(tokenizer.grid).roll(by, dims=1).flatten()
-    )
-    before, usable = tokenizer(values, valid)
-    after, still = rolled(values.roll(by * width, dims=-1), valid.roll(by * width, dims=-1))
-    assert torch.equal(after, before[:, permutation])
-    assert torch.equal(still, usable[:, permutation])
+    permutation = torch.arange(tokenizer.num_tokens).view(3, -1).roll(by, dims=1).flatten()
+    before = tokenizer.tokenize(values, valid)
+    after = rolled.tokenize(*(x.roll(by * width, dims=-1) for x in (values, valid)))
+    for one, other in zip(before, after, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(other, one[:, permutation])
     torch.testing.assert_close(rolled.position, tokenizer.position[permutation], atol=1e-6, rtol=0)
     torch.testing.assert_close(rolled.area, tokenizer.area[permutation], atol=1e-6, rtol=0)
 
@@ -81,17 +92,21 @@ def test_missing_cells_lower_the_fraction_and_empty_tokens_are_invalid():
     valid[0, 0, 0] = False  # one cell of one channel
     valid[:, 2:, 2:] = False  # a whole token
     valid[1, :2, 2:] = False  # a whole token, of one channel only
-    features, usable = tokenizer(values, valid)
+    features, cells, some, seen = tokenizer.tokenize(values, valid)
     assert features[:, -2:].tolist() == [[0.75, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
-    assert usable.tolist() == [True, True, True, False]
+    assert some.tolist() == [True, True, True, False]
+    assert torch.equal(seen, tokenizer.outputs(valid.float()).bool())
+    assert torch.equal(cells, tokenizer.outputs(values))
 
 
 def test_padded_cells_count_as_missing():
     tokenizer = tokenizer_of((3, 5), (2, 4), 1)
-    features, usable = tokenizer(torch.ones(1, 3, 5), torch.ones(1, 3, 5, dtype=torch.bool))
-    assert features[:, -1].tolist() == [1.0, 0.25, 0.5, 0.125]
-    assert features[:, :-1].sum(-1).tolist() == [8, 2, 4, 1]
-    assert usable.all()
+    for valid in (None, torch.ones(1, 3, 5, dtype=torch.bool)):
+        features, _, some, seen = tokenizer.tokenize(torch.ones(1, 3, 5), valid)
+        assert features[:, -1].tolist() == [1.0, 0.25, 0.5, 0.125]
+        assert features[:, :-1].sum(-1).tolist() == [8, 2, 4, 1]
+        assert seen.sum(-1).tolist() == [8, 2, 4, 1]
+        assert some is None
 
 
 def test_positions_lie_inside_their_patch_and_areas_are_those_of_the_sphere():
@@ -137,8 +152,8 @@ def test_a_periodic_grid_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="divisor of 10, because padding would part"):
         tokenizer_of((4, 10), (2, 4), globe=True)
     # A region is padded; latitudes may be padded anywhere.
-    assert tokenizer_of((4, 10), (2, 4)).grid == (2, 3)
-    assert tokenizer_of((5, 10), (2, 5), globe=True).grid == (3, 2)
+    assert rows_and_columns(tokenizer_of((4, 10), (2, 4))) == (2, 3)
+    assert rows_and_columns(tokenizer_of((5, 10), (2, 5), globe=True)) == (3, 2)
 
 
 @settings(max_examples=40)
@@ -154,7 +169,7 @@ def test_surroundings_are_the_cells_around_each_patch(shape, patch, halo, globe)
     tokenizer = tokenizer_of(shape, patch, 2, globe=globe)
     values = torch.randn(3, 2, *shape)
     got = tokenizer.surroundings(values, halo)
-    rows, columns = tokenizer.grid
+    rows, columns = rows_and_columns(tokenizer)
     for token in range(rows * columns):
         top, left = token // columns * patch[0], token % columns * patch[1]
         expected = np.zeros((3, 2, patch[0] + 2 * halo, patch[1] + 2 * halo), np.float32)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sciwm import testing
 from sciwm.tokens.molecule import MoleculeTokenizer, fit_distances
+from sciwm.tokens.place import Distances
 
 
 def frames(count=300):
@@ -32,18 +33,18 @@ TOKENIZER = MoleculeTokenizer(
 @given(st.integers(0, 1000), st.tuples(*[st.floats(-3, 3)] * 3))
 def test_invariant_to_rotation_and_translation(seed, shift):
     moved = POSITIONS[:20].astype(float) @ rotation(seed).T + np.array(shift)
-    before = TOKENIZER.patches(torch.from_numpy(POSITIONS[:20]).double())
-    torch.testing.assert_close(
-        TOKENIZER.patches(torch.from_numpy(moved)), before, atol=1e-4, rtol=0
+    before, after = (
+        TOKENIZER.tokenize(torch.from_numpy(x), None)[0]
+        for x in (POSITIONS[:20].astype(float), moved)
     )
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
 
 
 def test_standardized_on_training_frames():
-    features, valid = TOKENIZER(
-        torch.from_numpy(POSITIONS), torch.ones(POSITIONS.shape, dtype=torch.bool)
-    )
+    features, cells, valid, seen = TOKENIZER.tokenize(torch.from_numpy(POSITIONS), None)
     assert features.shape == (300, 5, 5)
-    assert valid.all()
+    assert cells is features
+    assert valid is seen is None
     off = ~torch.eye(5, dtype=torch.bool)
     mean, spread = features.mean(0)[off], features.std(0)[off]
     assert mean.abs().max() < 1e-3
@@ -86,14 +87,28 @@ def test_missing_positions_are_refused_by_frame():
 
 def test_gradient_at_coinciding_atoms_is_finite():
     values = torch.zeros(1, 5, 3, requires_grad=True)
-    TOKENIZER.patches(values).sum().backward()
+    TOKENIZER.tokenize(values, None)[0].sum().backward()
     assert torch.isfinite(values.grad).all()
 
 
 def test_an_atom_without_a_position_is_invalid():
     valid = torch.ones(2, 5, 3, dtype=torch.bool)
     valid[1, 3, 0] = False
-    assert TOKENIZER(torch.zeros(2, 5, 3), valid)[1].tolist() == [
+    assert TOKENIZER.tokenize(torch.zeros(2, 5, 3), valid)[2].tolist() == [
         [True] * 5,
         [True, True, True, False, True],
     ]
+
+
+def test_neighbours_are_told_apart_by_mean_distances():
+    near = TOKENIZER.place.neighbours
+    assert isinstance(near, Distances)
+    distance = np.linalg.norm(POSITIONS[:, :, None].astype(float) - POSITIONS[:, None], axis=-1)
+    np.testing.assert_allclose(near.mean, distance.mean(0), atol=1e-5)
+    assert TOKENIZER.place.cells is None
+
+
+def test_a_molecule_has_no_fields():
+    assert TOKENIZER.num_outputs == TOKENIZER.outputs(torch.from_numpy(POSITIONS)).shape[-1] == 0
+    with pytest.raises(ValueError, match="a molecule has no fields"):
+        TOKENIZER.fields(torch.zeros(3, 5, 4))

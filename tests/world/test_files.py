@@ -16,7 +16,7 @@ from sciwm.readout.targets import target_series
 from sciwm.train.fit import build_world
 from sciwm.world.files import save_world
 from sciwm.world.model import load_world
-from tests.worlds import climate_world, config, molecule_world
+from tests.worlds import climate_world, config, molecule_world, open_gates
 
 TARGETS = ["box:28.5,40.5,-21.5,-9.5"]
 
@@ -41,21 +41,18 @@ def grid(tmp_path_factory):
     options = {"climatology": "constant", "missing": "mask", "series": True, "leads": (1, 4)}
     folder = tmp_path_factory.mktemp("grid")
     world, _ = climate_world(ds, folder, settings=settings, **options, **data)
-    return open_gates(world), ds
+    return told_apart(world), ds
 
 
 @pytest.fixture(scope="module")
 def molecule(tmp_path_factory):
     world, _ = molecule_world(tmp_path_factory.mktemp("molecule"))
-    return open_gates(world), testing.double_well(num_trajectories=1, num_frames=30, seed=5)
+    return told_apart(world), testing.double_well(num_trajectories=1, num_frames=30, seed=5)
 
 
-def open_gates(world):
-    """Give the predictor something to predict."""
-    torch.manual_seed(1)
-    for parameter in world.network.predictor.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
+def told_apart(world):
+    """With something to predict, and with something to tell of."""
+    open_gates(world.network)
     return dataclasses.replace(world, about={"split": {"train": ["2001", "2002"]}})
 
 
@@ -70,18 +67,21 @@ def test_loaded_equals_saved(name, request, tmp_path, monkeypatch):
         again = sciwm.load(tmp_path)
     part = ds.isel(time=slice(0, 30))
     xr.testing.assert_identical(again.encode(part), world.encode(part))
-    for readout in ("residual", "latent"):
+    for readout in ("residual", "latent", "local_linear"):
         one, other = (made.forecast(part, readout=readout) for made in (again, world))
         xr.testing.assert_identical(one, other)
     assert {again.strides, again.seed, again.missing} == {world.strides, world.seed, world.missing}
     assert again.network.sizes == world.network.sizes
-    assert again.network.objective == world.network.objective
+    assert again.network.objective.settings == world.network.objective.settings
+    assert again.tokenizer.settings() == world.tokenizer.settings()
+    assert again.context_step == world.context_step
     assert again.readouts["residual"].halo == world.readouts["residual"].halo
     assert again.readouts["residual"].targets == world.readouts["residual"].targets
     assert again.step == world.step
     assert again.about == world.about
-    assert again.network.teacher is None
     assert not again.network.training
+    # Only training needs a teacher.
+    assert not any("teacher" in key for key in load_file(tmp_path / "model.safetensors"))
 
 
 def forbid_unpickling(monkeypatch):
@@ -145,10 +145,13 @@ def test_damaged_weights(saved, name, damage):
         ("{", "which is not JSON"),
         ("\udcff", "which is not JSON"),
         ("[1]", "which holds a list"),
-        ('{"format": 99, "sciwm": "9.9"}', "in format 99, expected 2; it was written by sciwm 9.9"),
+        ('{"format": 99, "sciwm": "9.9"}', "in format 99, expected 3; it was written by sciwm 9.9"),
         ("{}", "in format None"),
-        ('{"format": 2}', "'tokenizer.mean' is missing"),
-        ('{"format": 1, "sciwm": "0.9"}', "in format 1, expected 2; it was written by sciwm 0.9"),
+        ('{"format": 3}', "do not belong together.*'tokens' is missing"),
+        (
+            '{"format": 2, "sciwm": "0.9", "tokens": "grid"}',
+            r"in format 2, expected 3; it was written by sciwm 0.9, this is .*`sciwm train` again",
+        ),
     ],
 )
 def test_damaged_description(saved, text, message):
@@ -167,7 +170,7 @@ def test_files_of_two_runs_do_not_mix(saved, molecule, tmp_path_factory):
 
 def test_weights_of_another_size(saved):
     about = json.loads((saved / "model.json").read_text())
-    about["sizes"]["token_dim"] = 8
+    about["sizes"]["width"] = 8
     (saved / "model.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=r"do not belong together.*size mismatch"):
         sciwm.load(saved)

@@ -13,7 +13,7 @@ from sciwm.data.open import open_dataset
 from sciwm.store.forcing import conditions
 from sciwm.store.split import Split
 from sciwm.train.fit import build_world
-from tests.worlds import climate_world, config, molecule_world, store
+from tests.worlds import climate_world, config, molecule_world, open_gates, store
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_an_untrained_world_forecasts_damped_persistence(tmp_path, world, ds):
     assert near < far < 3 * spread
     # Anomalies are those of the readouts, put back on the climatology.
     ridge = world.readouts["residual"]
-    patches = world.tokenizer.patches(torch.from_numpy(world.states(ds).values))
+    patches = world.tokenizer.outputs(torch.from_numpy(world.states(ds).values))
     latents = torch.from_numpy(world.encode(ds).values[1:])
     cells = ridge.read_fields(0, latents, torch.cat([patches[1:], patches[:-1]], dim=-1))
     anomaly = xr.DataArray(
@@ -69,7 +69,7 @@ def test_states_have_unit_spread_and_keep_their_order(world, ds):
 def test_latents_carry_their_places(world, ds):
     latents = world.encode(ds, batch_size=7)
     assert latents.dims == ("time", "token", "latent")
-    assert latents.shape == (40, 6, 16)
+    assert latents.shape == (40, 6, 32)  # as many as a patch has cells
     xr.testing.assert_allclose(latents, world.encode(ds), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(latents.time, ds.time)
     # Tokens of four by four cells from the south-west on.
@@ -224,7 +224,7 @@ def test_times_that_repeat_do_not_name_a_state(tmp_path):
     xr.testing.assert_allclose(made.forecast(one, init_times=[5.0]), same, rtol=1e-4)
 
 
-def test_sun_and_static_fields_reach_the_predictor(tmp_path):
+def test_calendar_sun_and_static_fields_reach_the_dynamics(tmp_path):
     ds = testing.small_climate(years=1, step_hours=12)
     field = np.zeros((8, 12))
     field[:4] = 1
@@ -235,17 +235,42 @@ def test_sun_and_static_fields_reach_the_predictor(tmp_path):
     world = build_world(config(), store(ds, tmp_path, static=static, climatology="constant"))
     assert world.static.shape == (6, 1)
     assert torch.equal(world.static[:, 0].sign(), torch.tensor([1.0, 1, 1, -1, -1, -1]))
-    times = np.array(["2001-03-21T12", "2001-03-21T00"], "datetime64[ns]")
-    local = world.local_conditions(torch.from_numpy(conditions(times, world.step)))
-    assert local.shape == (2, 6, 2)
+    times = np.array([["2001-03-21T12", "2001-03-21T00"]], "datetime64[ns]")
+    lead = torch.tensor([[0.0, 1.0]])
+    known = world.known(torch.from_numpy(conditions(times, world.step)), lead)
+    assert known.lead is lead
+    assert {name: x.shape for name, x in known.times.items()} == {"calendar": (1, 2, 6)}
+    assert {name: x.shape for name, x in known.tokens.items()} == {
+        "static": (1, 2, 6, 1),
+        "sun": (1, 2, 6, 1),
+    }
+    assert torch.equal(known.tokens["static"][0, 1], world.static)
+    sun = known.tokens["sun"][0, :, :, 0]
     latitude = np.rad2deg(np.arcsin(world.tokenizer.position[:, 2].numpy()))
     # At the equinox the noon sun stands as high as the equator is far from the pole.
-    np.testing.assert_allclose(local[0, :, 1], np.cos(np.deg2rad(latitude)), atol=0.06)
-    np.testing.assert_allclose(local[1, :, 1], -local[0, :, 1], atol=0.05)
+    np.testing.assert_allclose(sun[0], np.cos(np.deg2rad(latitude)), atol=0.06)
+    np.testing.assert_allclose(sun[1], -sun[0], atol=0.05)
+    # The dynamics are built for what is known, and use all of it.
+    network = world.network
+    open_gates(network)
+    assert network.dynamics.names == (("calendar",), ("static", "sun"))
+    context = torch.randn(1, 2, *world.latent_shape)
+    later = known.at(1)
+    with torch.no_grad():
+        memory = network.dynamics.start(context, known)
+        plain, _ = network.dynamics.step(memory, later)
+        for part, name in (("times", "calendar"), ("tokens", "static"), ("tokens", "sun")):
+            values = getattr(later, part)
+            other = dataclasses.replace(later, **{part: {**values, name: values[name] + 1}})
+            assert (network.dynamics.step(memory, other)[0] - plain).abs().max() > 1e-4, name
 
 
-def test_no_local_conditions(world):
-    assert world.local_conditions(torch.zeros(3, 4)) is None
+def test_nothing_is_known_of_tokens_without_static_fields_or_hours(world):
+    known = world.known(torch.zeros(1, 3, 4), torch.zeros(1, 3))
+    assert list(known.times) == ["calendar"]
+    assert known.tokens == {}
+    bare = world.known(torch.zeros(1, 3, 0), torch.zeros(1, 3))
+    assert bare.times == {}
 
 
 def test_split_in_words():

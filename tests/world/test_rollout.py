@@ -1,6 +1,7 @@
 """From which times forecasts start, along which strides they go, and what batches do not change."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from sciwm.config import DataConfig
 from sciwm.store.forcing import conditions
 from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world
+from sciwm.train.module import JEPAModule
+from sciwm.train.windows import epoch_of
 from sciwm.world.rollout import initial_positions, lead_paths, predicted_latents
-from tests.worlds import config, store
+from tests.worlds import config, open_gates, store
 
 
 @given(
@@ -45,16 +48,14 @@ def test_a_lead_asked_for_twice_is_refused():
 @settings(max_examples=100)
 @given(
     st.lists(st.integers(1, 12), min_size=1, max_size=4),
-    st.integers(1, 3),
-    st.lists(st.integers(1, 3), min_size=1, max_size=2),
+    st.integers(0, 5),
     st.integers(0, 4),
     st.booleans(),
     st.randoms(use_true_random=False),
 )
-def test_initial_positions_by_brute_force(pieces, history, strides, longest, labelled, random):
+def test_initial_positions_by_brute_force(pieces, back, longest, labelled, random):
     segment = np.repeat(np.arange(len(pieces)), pieces)
     label = np.sort(np.array([random.randint(-1, 2) for _ in segment])) if labelled else None
-    back = (history - 1) * max(strides)
     expected = []
     for i in range(len(segment)):
         last = i + (longest if labelled else 0)
@@ -63,21 +64,19 @@ def test_initial_positions_by_brute_force(pieces, history, strides, longest, lab
         window = slice(i - back, last + 1)
         if len(set(segment[window])) == 1 and (label is None or (label[window] == 1).all()):
             expected.append(i)
-    got = initial_positions(
-        segment, history=history, strides=strides, label=label, which=1, longest=longest
-    )
+    got = initial_positions(segment, back=back, label=label, which=1, longest=longest)
     assert got.tolist() == expected
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
+    """Contexts of two states, two steps apart, and strides of one step and of three."""
     ds = testing.small_climate(years=1, missing=True)
     folder = tmp_path_factory.mktemp("grid")
     path = store(ds, folder, climatology="constant", missing="mask")
-    world = build_world(config(model={"history": 2}, objective={"lead_steps": [1, 3]}), path)
-    for parameter in world.network.predictor.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
+    sizes = {"history": 2, "context_step": 2}
+    world = build_world(config(model=sizes, objective={"lead_steps": [1, 3]}), path)
+    open_gates(world.network)
     return world, open_training_store(path)
 
 
@@ -97,7 +96,7 @@ def test_batches_change_nothing(world):
     whole = gathered(model, ds.state, index, leads, batch_size=64)
     assert whole[2].shape == (8, 4, *model.latent_shape)
     np.testing.assert_array_equal(whole[0], index)
-    recent = index[:, None] - np.arange(2)  # newest first, at the shortest of the trained strides
+    recent = index[:, None] - 2 * np.arange(2)  # newest first
     torch.testing.assert_close(whole[1], torch.from_numpy(np.nan_to_num(ds.state.values[recent])))
     for batch_size in (1, 3, 8):
         parts = gathered(model, ds.state, index, leads, batch_size=batch_size)
@@ -106,27 +105,43 @@ def test_batches_change_nothing(world):
 
 
 def test_latents_by_hand(world):
+    """Step by step through the dynamics, whose history ends up as far apart as the stride."""
     model, ds = world
     state = torch.from_numpy(ds.state.values)
     _, _, latents = gathered(model, ds.state, np.array([50]), [1, 2, 6])
-    for stride, count, position in ((1, 1, 0), (1, 2, 1), (3, 2, 2)):
-        context = state[[50 - stride, 50]][None]
-        features, valid = model.tokenize(torch.nan_to_num(context), torch.isfinite(context))
+    dynamics = model.network.dynamics
+    for stride, counts in ((1, {1: 0, 2: 1}), (3, {2: 2})):
+        context = state[[48, 50]][None]
+        finite = torch.isfinite(context)
+        features = model.tokenizer.tokenize(torch.nan_to_num(context), finite)[0]
+        times = np.array([[48, 50, *(50 + stride * np.arange(1, 3))]])
+        calendar = torch.from_numpy(conditions(ds.time.values[times], model.step))
+        known = model.known(calendar, torch.tensor([[0.0, 2.0, stride, stride]]))
         with torch.no_grad():
-            history = model.network.encode(features, valid)
-            for k in range(1, count + 1):
-                time = ds.time.values[50 + stride * k][None]
-                condition = torch.from_numpy(conditions(time, model.step))
-                latent = model.network.predictor(
-                    history,
-                    None if valid is None else valid.any(1),
-                    position=model.network.position,
-                    condition=condition,
-                    lead_steps=torch.tensor([float(stride)]),
-                    local=model.local_conditions(condition),
-                )
-                history = torch.cat([history[:, 1:], latent[:, None]], dim=1)
-        torch.testing.assert_close(latents[0, position], latent[0], rtol=1e-4, atol=1e-5)
+            memory = dynamics.start(model.network.encode(features), known[:2])
+            for count in range(1, 3):
+                latent, memory = dynamics.step(memory, known.at(1 + count))
+                if count in counts:
+                    got = latents[0, counts[count]]
+                    torch.testing.assert_close(got, latent[0], rtol=1e-4, atol=1e-5)
+        assert memory.apart.tolist() == [[stride, stride]]
+
+
+def test_a_forecast_is_the_rollout_of_training(world):
+    """The windows of the loader, as tokens, give what positions on the time axis give."""
+    model, ds = world
+    settings = config(model={"history": 2, "context_step": 2}, objective={"lead_steps": [3]})
+    module = JEPAModule(model, settings)
+    batch = next(iter(epoch_of(Path(ds.encoding["source"]), settings, "validation")))
+    tokens = module.tokens(batch)
+    assert batch.lead[0].tolist() == [0.0, 2.0, 3.0, 3.0]
+    with torch.no_grad():
+        made = model.network.predict(model.network.encode(tokens[:2].features), tokens.known)
+    index = batch.index[:, 1]
+    order = index.argsort()
+    _, _, latents = gathered(model, ds.state, index[order].numpy(), [3, 6])
+    torch.testing.assert_close(made[order], latents, rtol=1e-4, atol=1e-5)
+    assert (latents[:, 1] - latents[:, 0]).abs().max() > 0.01
 
 
 def test_only_the_contexts_are_read(world):
@@ -141,8 +156,8 @@ def test_only_the_contexts_are_read(world):
     lazy = ds.state.chunk(time=1).data.map_blocks(watch, dtype="float32", meta=meta)
     state = ds.state.copy(data=lazy)
     gathered(model, state, np.array([10, 100, 200]), [1, 3], batch_size=3)
-    # Of each: itself, one step and three steps before.
-    assert sum(read) == 9
+    # Of each: itself and the state two steps before, whatever the strides.
+    assert sum(read) == 6
 
 
 def test_no_initial_times(world):
