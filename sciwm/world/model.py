@@ -22,7 +22,7 @@ from sciwm.world.simulate import Stretch, plan_course, simulated_latents
 
 __all__ = ["WorldModel", "load", "load_world"]
 
-_VALUES = 2**24  # of the fields of a simulation that are in memory at once
+_VALUES = 2**22  # of the fields of a simulation that are in memory at once
 _MOST_LEADS = 64
 
 
@@ -391,7 +391,7 @@ class WorldModel(Core):
             members=members,
             piece=int(np.clip(_VALUES // together, 1, _MOST_LEADS)),
         ):
-            frame = self._frame(ds["time"], stretch.index, list(stretch.steps), several=several)
+            frame = self._frame(ds["time"], stretch.index, stretch.steps.tolist(), several=several)
             if members:
                 frame = frame.assign_coords(number=np.arange(members))
             values = self._read_states(stretch, single=not members)

@@ -1,4 +1,4 @@
-"""Simulations: the forecasts' own latents, read by one readout, however far and in whatever parts."""
+"""Simulations: the latents of forecasts, by one readout, however far and in whatever parts."""
 
 import dataclasses
 
@@ -15,8 +15,9 @@ from sciwm.probe.fit import fit_probes
 from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world
 from sciwm.world import model as world_model
+from sciwm.world.core import Core
 from sciwm.world.rollout import predicted_latents
-from tests.worlds import store
+from tests.worlds import open_gates, store
 
 SIZES = {"patch_size": [4, 4], "width": 16, "encoder_width": 16, "predictor_blocks": 1, "reach": 1}
 
@@ -36,8 +37,7 @@ def world(ds, tmp_path_factory):
         probe=ProbeConfig(strengths=[0.001, 1.0]),
     )
     made = build_world(settings, path)
-    torch.manual_seed(0)
-    torch.nn.init.normal_(made.network.dynamics.change.weight, std=0.02)
+    open_gates(made.network, std=0.03)
     return fit_probes(made, open_training_store(path), probe=settings.probe, lead_steps=(1, 6))
 
 
@@ -57,7 +57,7 @@ def test_latents_are_those_of_forecasts(world, ds, members):
     index, leads = np.array([300, 301, 420]), [3, 6, 12]
     made = world.simulate(ds, ds.time.values[index], length=12, members=members, batch_size=4)
     assert made.z500.dims[:2] == ("init_time", "lead_time")
-    assert made.lead_time.values.tolist() == [np.timedelta64(n, "D") for n in (3, 6, 9, 12)]
+    np.testing.assert_array_equal(made.lead_time, np.array([3, 6, 9, 12], "m8[D]"))
     (initial,) = predicted_latents(world, world.states(ds), index, leads, members=members)
     latents = initial.members if members else initial.latents[:, None]
     for k, lead in enumerate(leads):
@@ -68,7 +68,7 @@ def test_latents_are_those_of_forecasts(world, ds, members):
         for name in ("z500", "t850"):
             np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5)
     if members:
-        assert float(made.z500.std("number").min()) > 0
+        assert float(made.z500.std("number").mean()) > 1
 
 
 def test_a_stride_can_be_chosen(world, ds):
@@ -86,9 +86,7 @@ def test_a_year_beyond_the_data_in_bounded_memory(world, ds, monkeypatch):
 
     def known(self, condition, lead):
         asked.append(condition.shape[:2])
-        return dataclasses.replace(self, network=self.network).__class__.__mro__[1].known(
-            self, condition, lead
-        )
+        return Core.known(self, condition, lead)
 
     monkeypatch.setattr(world_model.WorldModel, "known", known)
     cells = ds.z500[0].size * 2
