@@ -76,7 +76,7 @@ def diagnose_simulations(
         - ``cycle``, ``training_cycle``: ``(method, region, channel, month)``, area means.
         - ``alive``: ``(method, lead_time)``, simulations that have not blown up.
         - ``blowup``: ``(method, init_time)``, the first lead at which one did, in ``attrs["lead"]``
-          such as hours; NaN where none did.
+          such as hours; NaN where none did. ``attrs["longest"]`` is the longest lead.
 
     Raises
     ------
@@ -102,8 +102,9 @@ def diagnose_simulations(
     )
     init_time = xr.concat(one.inits, "init_time")
     out = out.assign(_beside(truth, observed, init_time, one)).assign_coords(truth.coords)
-    about = {k: v for k, v in observed.attrs.items() if k == "coastlines"}
-    return out.assign_attrs(about, lead=truth.step.unit, num_init=int(init_time.size))
+    about: dict[str, Any] = {k: v for k, v in observed.attrs.items() if k == "coastlines"}
+    about |= {"lead": truth.step.unit, "longest": max(one.leads) * truth.step.value}
+    return out.assign_attrs(about, num_init=int(init_time.size))
 
 
 @dataclass(frozen=True)
