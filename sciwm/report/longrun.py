@@ -17,6 +17,7 @@ __all__ = ["longrun_figure", "longrun_heading", "longrun_section"]
 
 _MOST_CHANNELS = 6
 _KEPT = (0.8, 1.25)  # ratios of spread and change that count as kept
+_STILL = 0.3  # ratio of the change below which there is no weather
 _TICKS = (1, 3, 10, 30, 90, 180, 365, 730, 1825, 3650, 7300)
 _SHORT = {"northern_extratropics": "north", "southern_extratropics": "south", "all": "all"}
 _MARGINS = Margins(left=64, right=8, top=30, bottom=46, across=66, down=74)
@@ -137,7 +138,7 @@ def _draw_mean(ax: Axes, one: xr.Dataset, leads: Leads, styles: dict[str, Look])
     ax.axhline(0.0, color=INK, linewidth=0.8)
     ax.plot(x, one["observed_mean"].values, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)))
     for name, look in styles.items():
-        mean, std = (one[v].sel(method=name).values for v in ("mean", "mean_std"))
+        mean, std = (one[v].sel({"method": name}).values for v in ("mean", "mean_std"))
         ax.fill_between(x, mean - std, mean + std, color=look.color, alpha=0.13, linewidth=0)
         ax.plot(x, mean, **_line(look))
     _root_axis(ax, leads)
@@ -148,7 +149,7 @@ def _draw_spread(ax: Axes, one: xr.Dataset, leads: Leads, styles: dict[str, Look
     ax.plot(x, one["training_spread"].values, color=INK, linewidth=1.2)
     ax.plot(x, one["observed_spread"].values, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)))
     for name, look in styles.items():
-        ax.plot(x, one["spread"].sel(method=name).values, **_line(look))
+        ax.plot(x, one["spread"].sel({"method": name}).values, **_line(look))
     ax.set_ylim(bottom=0)
     _root_axis(ax, leads)
 
@@ -174,7 +175,7 @@ def _draw_cycle(ax: Axes, one: xr.Dataset, styles: dict[str, Look]) -> None:
         ax.plot(month, truth - middle, color=INK, linewidth=1.2)
         drawn.append(truth - middle)
         for name, look in styles.items():
-            values = own["cycle"].sel(method=name).values - middle
+            values = own["cycle"].sel({"method": name}).values - middle
             ax.plot(month, values, **_line(look))
             drawn.append(values)
         ends = np.flatnonzero(np.isfinite(truth))
@@ -214,41 +215,50 @@ def _words(simulation: xr.Dataset, table: pd.DataFrame) -> list[str]:
     return [start, " ".join(parts), _lost_words(simulation, table)]
 
 
-def _percents(rows: pd.DataFrame) -> tuple[float, float]:
+def _ratios(rows: pd.DataFrame) -> tuple[float, float]:
     """Spread and change relative to the truth's: the median of the variables."""
     return float(rows["spread_ratio"].median()), float(rows["change_ratio"].median())
 
 
-def _kept(ratios: tuple[float, float]) -> bool:
-    return all(_KEPT[0] <= r <= _KEPT[1] for r in ratios)
+def _judged(spread: float, change: float) -> str:
+    """What a simulation with such shares of the spread and change of the truth does."""
+    low, high = _KEPT
+    if spread < low:
+        return "fade towards the mean"
+    if spread > high:
+        return "spread wider than the truth"
+    if change < _STILL:
+        return "stand nearly still, at a fixed error of the climate"
+    return "move too slowly" if change < low else "move too fast" if change > high else "hold"
 
 
 def _single_words(rows: pd.DataFrame, noise: bool) -> str:
-    spread, change = _percents(rows)
-    has = (
-        f"has {100 * spread:.0f} % of the standard deviation of the truth, and changes from state"
-        f" to state by {100 * change:.0f} % of what the truth does (medians of the variables)"
+    spread, change = _ratios(rows)
+    done = _judged(spread, change)
+    text = f"The single simulations {done}: {_shares(spread, change)} (medians of the variables)."
+    if done != "fade towards the mean":
+        return text
+    text += " That is no fault of training."
+    text += " A single prediction of what cannot be predicted is its mean."
+    advice = (
+        " What can be held is an ensemble: train with model.noise_dim, and ask for members with"
+        " forecast.members."
     )
-    if min(spread, change) >= _KEPT[0]:
-        return f"The single simulation {has}."
-    why = (
-        f"The single simulation fades towards the mean: it {has}. That is no fault of training. A"
-        " single prediction of what cannot be predicted is its mean."
-    )
-    if noise:
-        return why
-    return (
-        f"{why} What can be held is an ensemble: train with model.noise_dim, and ask for members"
-        " with forecast.members."
-    )
+    return text if noise else text + advice
 
 
 def _ensemble_words(rows: pd.DataFrame) -> str:
-    spread, change = _percents(rows)
-    has = f"{100 * spread:.0f} % of the standard deviation and {100 * change:.0f} % of the change"
-    if _kept((spread, change)):
-        return f"The members keep {has}: the ensemble is the one to hold."
-    return f"The members have {has}: they do not hold what the truth has."
+    spread, change = _ratios(rows)
+    done = _judged(spread, change)
+    tail = " The ensemble is the one to hold." if done == "hold" else ""
+    return f"The members {done}: {_shares(spread, change)}.{tail}"
+
+
+def _shares(spread: float, change: float) -> str:
+    return (
+        f"they have {100 * spread:.0f} % of the standard deviation of the truth, and of its change"
+        f" from state to state {100 * change:.0f} %"
+    )
 
 
 def _lost_words(simulation: xr.Dataset, table: pd.DataFrame) -> str:

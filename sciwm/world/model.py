@@ -304,7 +304,7 @@ class WorldModel(Core):
             default.
         members : int
             Members of an ensemble, of a model trained with ``model.noise_dim``. 0 makes one
-            simulation without noise, which fades to the mean.
+            simulation without noise, which may fade to the mean.
         stride : int, optional
             Time steps of one prediction, one of the trained strides. By default the largest that
             divides ``every``.
