@@ -26,7 +26,7 @@ config = load_config(f"""
         train: ["{first}", "{first + 3}"]
         validation: ["{first + 4}", "{first + 4}"]
         test: ["{first + 5}", "{first + 5}"]
-    model: {{patch_size: [4, 4], token_dim: 32}}
+    model: {{patch_size: [4, 4], width: 32}}
     train: {{steps: 100, batch_size: 16}}
     forecast: {{lead_times: [1 day, 2 days, 4 days]}}
     skill: {{lim_eofs: [10, 20], resamples: 100}}

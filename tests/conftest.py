@@ -42,6 +42,7 @@ def tiny_run(folder: Path) -> Path:
         "--model.predictor_blocks=1",
         "--train.steps=3",
         "--train.batch_size=4",
+        "--train.rivals=[]",
         "--skill.resamples=20",
         "--skill.lim_eofs=[5,10]",
         "--forecast.init_every=4",

@@ -5,10 +5,12 @@ import pytest
 import torch
 from type_checks import unchecked
 
-from sciwm.model.encoder import Encoder
+from sciwm.model.encoder import Whitened
 from sciwm.model.loss import pixel_error
 from sciwm.model.settings import Inputs, Sizes
+from sciwm.model.whitening import Whitening
 from sciwm.times import Step
+from sciwm.tokens.place import Place
 from sciwm.tokens.positions import fourier_features
 
 
@@ -18,12 +20,11 @@ def test_a_token_function_refuses_a_wrong_number_of_dimensions():
 
 
 def test_a_network_refuses_sizes_that_disagree():
-    inputs = Inputs(torch.zeros(6, 2), feature_dim=3, condition_dim=0, local_dim=0, cells=3)
-    encoder = Encoder(inputs, Sizes(token_dim=8, num_heads=2))
-    features, valid = torch.zeros(4, 6, 3), torch.ones(4, 6, dtype=torch.bool)
-    assert encoder(features, valid, torch.zeros(6, 2)).shape == (4, 6, 8)
-    with pytest.raises(jaxtyping.TypeCheckError, match="'position'"):
-        encoder(features, valid, torch.zeros(1, 2))  # would be the place of every token
+    inputs = Inputs(Place(torch.zeros(6, 2)), Whitening.blank(groups=1, features=3), num_cells=3)
+    encoder = Whitened(inputs, Sizes(encoder_width=8, mixing="global", num_heads=2))
+    assert encoder(torch.zeros(4, 6, 3)).shape == (4, 6, 3)
+    with pytest.raises(jaxtyping.TypeCheckError, match="'features'"):
+        encoder(torch.zeros(6, 3))  # would be taken for states of three tokens
 
 
 def test_types_are_checked_too_and_an_int_is_a_float():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sciwm.model.settings import Sizes
 from sciwm.tokens.place import Distances, Lattice, Place
 
-__all__ = ["MIXINGS", "Block", "make_mixing"]
+__all__ = ["MIXINGS", "Attention", "Block", "DistanceMixing", "LatticeMixing", "make_mixing"]
 
 _RINGS = 4  # distances that a token without rows and columns tells apart
 
@@ -73,7 +73,12 @@ class DistanceMixing(nn.Module):
             [torch.eye(n)[None], bells / bells.sum(-1, keepdim=True).clamp_min(1e-6)]
         )
         self.register_buffer("kernel", kernel, persistent=False)
-        self.weight = nn.Parameter(torch.randn(len(kernel), width) / len(kernel) ** 0.5)
+        self.weight = nn.Parameter(torch.empty(len(kernel), width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights."""
+        nn.init.normal_(self.weight, std=len(self.weight) ** -0.5)
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
         """Mix."""

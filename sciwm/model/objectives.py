@@ -11,6 +11,7 @@ from sciwm.model.dynamics import ContextOnly, SlidingHistory, make_dynamics
 from sciwm.model.encoder import Cells, Whitened
 from sciwm.model.jepa import JEPA
 from sciwm.model.latents import LatentPrediction
+from sciwm.model.mixing import DistanceMixing
 from sciwm.model.pixels import (
     Autoencoding,
     MaskedAutoencoding,
@@ -185,7 +186,7 @@ def randomize(network: nn.Module) -> None:
     What it then encodes and predicts are random features of its input.
     """
     for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.LayerNorm):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.LayerNorm | DistanceMixing):
             module.reset_parameters()
         elif isinstance(module, Whitened):
             nn.init.normal_(module.matrix, std=module.matrix.shape[-2] ** -0.5)

@@ -5,12 +5,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sciwm.model.jepa import JEPA
 from sciwm.model.ranks import first_rank_of, num_ranks, sum_over_ranks, total_over_ranks
-from sciwm.model.settings import Inputs, Objective, Sizes
+from sciwm.tokens.record import Known, Tokens
+from tests.networks import network, plane
 from tests.two_ranks import run_on_two_ranks
 
-STEPS, BATCH, TOKENS, FEATURES = 20, 24, 6, 5
+STEPS, BATCH = 20, 24
+GRID = plane()
 
 
 class Loss(nn.Module):
@@ -20,56 +21,52 @@ class Loss(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, features, valid, lead_steps):
-        known = {"condition": features.new_zeros(*features.shape[:2], 0), "lead_steps": lead_steps}
-        if self.network.objective.anchor:
-            seen = torch.ones_like(features, dtype=torch.bool)
-            if valid is not None:
-                seen = valid[..., None].expand_as(features)
-            known |= {"cells": features, "seen": seen}
-        return self.network.loss(features, valid, **known)
+    def forward(self, features, valid):
+        lead = features.new_ones(features.shape[:2])
+        cells, seen = features[..., : GRID.num_cells], None
+        if valid is not None:
+            seen = valid[..., None].expand_as(cells)
+        return self.network.loss(Tokens(features, cells, Known(lead), valid, seen))
 
 
-def network(kind, anchor):
-    torch.manual_seed(3)
-    sizes = Sizes(token_dim=16, encoder_blocks=1, predictor_blocks=1, num_heads=2, dropout=0.0)
-    inputs = Inputs(torch.randn(TOKENS, 3), FEATURES, 0, 0, FEATURES)
-    jepa = JEPA(inputs, sizes, Objective(kind, ema_decay=0.9, num_directions=16, anchor=anchor))
-    jepa.hidden.requires_grad_(False)  # stands for dropped tokens, and none is dropped here
-    return jepa
+def network_of(kind, anchor):
+    """Every sample is drawn on: two ranks would draw other rows than one."""
+    return network(GRID, objective={"kind": kind, "anchor": anchor, "rows": 0}, seed=3).train()
 
 
 def batches(missing):
     rng = torch.Generator().manual_seed(1)
+    shape = BATCH, 4, GRID.num_tokens
     for _ in range(STEPS):
-        values = torch.randn(BATCH, 4, TOKENS, FEATURES, generator=rng).cumsum(1)
+        values = torch.randn(*shape, GRID.num_features, generator=rng).cumsum(1)
         valid = None
         if missing:
-            valid = torch.rand(BATCH, 4, TOKENS, generator=rng) > 0.3
+            valid = torch.rand(*shape, generator=rng) > 0.3
             valid[: BATCH // 2, 3] = False  # the first rank has nothing at all at this time
-        yield values, valid, torch.ones(BATCH)
+        yield values, valid
 
 
 def losses(rank, kind, missing, anchor, world_size=2):
-    jepa = network(kind, anchor)
+    jepa = network_of(kind, anchor)
     loss = Loss(jepa) if world_size == 1 else DistributedDataParallel(Loss(jepa))
     optimizer = torch.optim.AdamW(jepa.parameters(), lr=1e-3)
     part = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
     out = []
-    for step, (values, valid, lead_steps) in enumerate(batches(missing)):
+    for step, (values, valid) in enumerate(batches(missing)):
         # Directions must be those of the first rank all the same.
         torch.manual_seed(step + 1000 * rank)
-        found = loss(values[part], None if valid is None else valid[part], lead_steps[part])
+        found = loss(values[part], None if valid is None else valid[part])
         optimizer.zero_grad()
         found["loss"].backward()
         optimizer.step()
-        jepa.update_teacher()
+        jepa.objective.moved(jepa)
         out.append(float(found["loss"].detach()))
     return out, {n: p.detach().clone() for n, p in jepa.named_parameters()}
 
 
 CASES = [(kind, missing, 0.0) for kind in ("sigreg", "ema", "vicreg") for missing in (False, True)]
 CASES += [("sigreg", missing, 0.5) for missing in (False, True)]
+CASES += [("supervised", True, 0.0)]
 
 
 def sums(rank):

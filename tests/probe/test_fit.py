@@ -45,7 +45,9 @@ def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
     world = build_world(settings, path)
     probed = fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
     assert set(probed.readouts) == set(KINDS)
-    assert probed.readouts["latent"].fields[0].weight.shape[1] == 2 * world.network.encoder.latent_dim
+    assert (
+        probed.readouts["latent"].fields[0].weight.shape[1] == 2 * world.network.encoder.latent_dim
+    )
     ds = testing.small_climate(years=1)
     probed.save(tmp_path)
     init = ds["time"].values[5:8]

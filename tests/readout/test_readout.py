@@ -121,7 +121,9 @@ def test_local_linear_is_the_residual_readout_of_latents_without_numbers(scope):
 
 def test_without_states_there_is_no_readout_of_states():
     whole = sample()
-    bare = whole._replace(initial=whole.initial[..., :0], initial_series=whole.initial_series[:, :0])
+    bare = whole._replace(
+        initial=whole.initial[..., :0], initial_series=whole.initial_series[:, :0]
+    )
     assert set(fit(train=[bare], validation=[bare])) == {"residual", "latent"}
     assert set(fit(train=[whole], validation=[whole])) == set(KINDS)
 
@@ -188,7 +190,9 @@ def test_fields_or_series_alone():
 
 def test_round_trip_through_tensors():
     readouts = fit(scope="shared")["latent"]
-    again = Readouts.from_tensors(readouts.tensors(), **COMMON | {"scope": "shared", "reads": "latents"})
+    again = Readouts.from_tensors(
+        readouts.tensors(), **COMMON | {"scope": "shared", "reads": "latents"}
+    )
     held = sample(50, seed=3)
     np.testing.assert_array_equal(squared(again, held), squared(readouts, held))
     assert again.lead_steps == LEADS

@@ -15,10 +15,10 @@ from sciwm.run.directory import hash_inputs, open_run
 from sciwm.testing import double_well, small_climate
 
 SMALL = [
-    "--model.token_dim=8",
-    "--model.encoder_blocks=1",
+    "--model.width=8",
+    "--model.encoder_width=8",
     "--model.predictor_blocks=1",
-    "--model.num_heads=2",
+    "--train.rivals=[]",
     "--train.steps=6",
     "--train.batch_size=8",
     "--skill.resamples=20",
@@ -45,6 +45,7 @@ def climate(folder, *more):
         ),
         "--data.harmonics=1",
         "--model.patch_size=[4, 4]",
+        "--objective.rollout=2",
         '--forecast.lead_times=["1 day", "3 days"]',
         "--forecast.init_every=6",
         *SMALL,
@@ -174,8 +175,8 @@ def test_a_model_of_an_older_format_is_trained_again(finished, tmp_path, capsys)
     stages["train"]["inputs"] = hash_inputs(made.stage_inputs("prepare"), *older)
     made.stages_file.write_text(json.dumps(stages))
     about = json.loads(made.model_file.read_text())
-    made.model_file.write_text(json.dumps(about | {"format": 1}))
-    with pytest.raises(ValueError, match=r"in format 1, expected 2; .*run `sciwm train` again"):
+    made.model_file.write_text(json.dumps(about | {"format": 2}))
+    with pytest.raises(ValueError, match=r"in format 2, expected 3; .*run `sciwm train` again"):
         sciwm.load(made.path)
     verbs.train(made, config)
     assert sciwm.load(made.path).seed == config.seed
@@ -194,6 +195,7 @@ def test_a_twin_is_called_what_it_is(finished, tmp_path):
     assert {p.name for p in made.forecasts_folder.iterdir()} == {
         "supervised_latent.zarr",
         "supervised_decoder.zarr",
+        "local_linear.zarr",
         "random_encoder.zarr",
     }
     page = made.report_file.read_text()
@@ -241,7 +243,7 @@ def counted(monkeypatch):
 
     def roll(world, state, index, *args, **options):
         weights = sum(float(w.detach().double().sum()) for w in world.network.parameters())
-        key = (weights, world.network.objective.kind)
+        key = (weights, world.network.objective.settings.kind)
         if int(index[0]) >= 3 * 365:  # the test block
             rolled[key] = rolled.get(key, 0) + len(index)
         yield from plain_roll(world, state, index, *args, **options)

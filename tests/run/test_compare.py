@@ -16,21 +16,15 @@ import xarray as xr
 import sciwm
 from sciwm.cli import main
 from sciwm.config import Config, dump_config, load_config
-from sciwm.model.twins import Twin
 from sciwm.run import compare as module
-from sciwm.run.compare import METHODS, compare, method_config
+from sciwm.run.compare import METHODS, compare
 from sciwm.run.directory import resolve_run
+from sciwm.run.rivals import method_config
 from sciwm.store.prepare import open_training_store
 from sciwm.testing import small_climate
 from tests.run.test_tally import COLUMNS
 
-SIZES = {
-    "token_dim": 8,
-    "encoder_blocks": 1,
-    "predictor_blocks": 1,
-    "num_heads": 2,
-    "patch_size": "[4, 4]",
-}
+SIZES = {"width": 8, "encoder_width": 8, "predictor_blocks": 1, "patch_size": "[4, 4]"}
 
 
 def settings(folder, *, steps=6):
@@ -52,6 +46,7 @@ def settings(folder, *, steps=6):
         "--skill.lim_eofs=[5]",
         f"--train.steps={steps}",
         "--train.batch_size=8",
+        "--objective.rollout=2",
         *(f"--model.{k}={v}" for k, v in SIZES.items()),
     ]
     config = load_config("", overrides)
@@ -79,15 +74,22 @@ def test_every_method_is_in_the_table(finished):
     residual = rmse[rmse["readout"] == "residual"]
     assert set(residual["labels"]) == {1.0, 0.1, 0.01}
     assert len(residual) == len(METHODS) * 3 * rmse["channel"].nunique() * 2
-    assert set(rmse[rmse["readout"] == "decoder"]["method"]) == {"supervised", "autoencoder"}
+    decoded = {"supervised", "autoencoder", "convnet"}
+    assert set(rmse[rmse["readout"] == "decoder"]["method"]) == decoded
+    # Without a network there is one readout for all.
+    assert set(rmse[rmse["readout"] == "local_linear"]["method"]) == {"jepa"}
     assert set(rmse[rmse["readout"] == "context"]["method"]) == {*METHODS} - {"masked_autoencoder"}
-    assert set(frame[frame["metric"] == "p_supervised"]["method"]) == {*METHODS} - {"supervised"}
+    for rival in ("supervised", "convnet", "whitened"):
+        tested = frame[frame["metric"] == f"p_{rival}"]["method"]
+        assert set(tested) == {*METHODS} - {rival}
     assert set(frame[frame["metric"] == "p_lim"]["method"]) == {*METHODS}
     facts = frame[frame["channel"].isna()].pivot(index="method", columns="metric", values="value")
-    assert facts["backbone_parameters"].nunique() == 1
+    shared = facts["backbone_parameters"]
+    assert shared[["jepa", "supervised", "autoencoder", "random"]].nunique() == 1
+    assert shared["masked_autoencoder"] < shared["whitened"] < shared["jepa"]
     assert (facts["train_flops"] > 0).to_dict() == {m: m != "random" for m in METHODS}
     assert (facts["train_seconds"] > 0).to_dict() == {m: m != "random" for m in METHODS}
-    assert facts["effective_rank"].between(1, SIZES["token_dim"]).all()
+    assert facts["effective_rank"].between(1, 32).all()  # as many latents as a patch has cells
     assert np.isfinite(facts["probe_r2"]).all()
     text = (out / "compare.md").read_text()
     assert "| supervised_decoder |" in text
@@ -109,6 +111,7 @@ def test_the_scores_are_those_of_the_verbs(finished):
     names = {
         ("jepa", "residual"): "jepa",
         ("jepa", "latent"): "jepa_latent",
+        ("jepa", "local_linear"): "local_linear",
         ("random", "residual"): "random_encoder",
         ("lim", ""): "lim",
         ("persistence", ""): "persistence",
@@ -188,7 +191,7 @@ def test_runs_share_one_store_and_can_be_loaded(finished):
     ds = sciwm.open_dataset(config.data.store)
     for method in METHODS:
         world = sciwm.load(out / method / "seed0")
-        assert isinstance(world.network, Twin) == (method not in ("jepa", "random"))
+        assert world.method == ("jepa" if method == "random" else method)
         fc = world.forecast(ds, init_times=ds["time"].values[5:8])
         assert all(bool(np.isfinite(v).all()) for v in fc.data_vars.values())
     decoder = sciwm.load(out / "supervised" / "seed0")
@@ -198,9 +201,9 @@ def test_runs_share_one_store_and_can_be_loaded(finished):
     state = open_training_store(resolve_run(out / "supervised" / "seed0").train_store)["state"]
     assert (
         decoder.readouts["decoder"].fields[0].weight.shape[1:]
-        == decoder.network.head.weight.T.shape
+        == decoder.network.objective.head.weight.T.shape
     )
-    assert state.sizes["channel"] * 16 == decoder.network.head.out_features
+    assert state.sizes["channel"] * 16 == decoder.network.objective.head.out_features
 
 
 def test_killed_and_gone_on_with(tmp_path):
@@ -252,11 +255,14 @@ def test_methods_differ_in_the_objective_alone():
     for method in METHODS:
         made = method_config(config, method, 2)
         kind = method if method not in ("jepa", "random") else "ema"
-        assert made == dataclasses.replace(
-            config, seed=2, objective=dataclasses.replace(config.objective, kind=kind)
-        )
-    supervised = load_config("objective: {kind: supervised}")
-    assert method_config(supervised, "jepa", 0).objective.kind == "sigreg"
+        train = dataclasses.replace(config.train, rivals=[])
+        if method == "convnet":
+            train = dataclasses.replace(train, optimizer="adamw")
+        objective = dataclasses.replace(config.objective, kind=kind)
+        assert made == dataclasses.replace(config, seed=2, objective=objective, train=train)
+    for kind in ("supervised", "whitened"):
+        other = load_config(f"objective: {{kind: {kind}}}")
+        assert method_config(other, "jepa", 0).objective.kind == "sigreg"
     assert method_config(Config(), "masked_autoencoder", 0).objective.mask_ratio == 0.75
 
 

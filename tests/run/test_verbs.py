@@ -36,10 +36,11 @@ COLUMNS = [
     "num_init",
 ]
 SMALL = [
-    "--model.token_dim=8",
-    "--model.encoder_blocks=1",
+    "--model.width=8",
+    "--model.encoder_width=8",
     "--model.predictor_blocks=1",
-    "--model.num_heads=2",
+    "--objective.rollout=2",
+    "--train.rivals=[]",
     "--train.batch_size=8",
     "--skill.resamples=20",
     "--skill.lim_eofs=[5]",
@@ -93,6 +94,7 @@ def test_a_run_leaves_everything_it_promises(finished_run):
     assert set(table["method"]) == {
         "jepa",
         "jepa_latent",
+        "local_linear",
         "random_encoder",
         "climatology",
         "persistence",

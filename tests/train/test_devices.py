@@ -12,6 +12,7 @@ import torch
 import sciwm
 from sciwm import testing
 from sciwm.config import dump_config, load_config
+from sciwm.readout.readout import KINDS
 from sciwm.train.fit import build_world
 from tests.worlds import config
 
@@ -83,7 +84,7 @@ def test_two_processes_train_one_model(settings, trained):
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
     assert not (run / "checkpoints" / "last.tmp").exists()
     sciwm_run("probe", run)  # later stages are the work of one process
-    assert set(sciwm.load(run).readouts) == {"residual", "latent"}
+    assert set(sciwm.load(run).readouts) == set(KINDS)
 
 
 def test_a_training_on_two_devices_goes_on_where_it_was(prepared, trained, tmp_path):

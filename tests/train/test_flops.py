@@ -1,11 +1,11 @@
 """Arithmetic counted against counts by hand."""
 
-import pytest
 import torch
 from torch import nn
 
 from sciwm import testing
-from sciwm.model.layers import Attention
+from sciwm.model.mixing import Attention, LatticeMixing
+from sciwm.tokens.place import Lattice
 from sciwm.train.fit import build_world
 from sciwm.train.flops import count_flops, step_flops, train_flops
 from tests.worlds import config, store
@@ -19,22 +19,28 @@ def test_one_linear_layer():
     assert count_flops(lambda: layer(learnt).sum()) == 3 * forward  # and the input's
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention(masked):
+def test_attention():
     batch, tokens, dim = 2, 10, 32
-    layer = Attention(dim=dim, num_heads=4)
-    valid = torch.ones(batch, tokens, dtype=torch.bool) if masked else None
+    layer = Attention(dim, num_heads=4)
     linear = 2 * batch * tokens * dim * 3 * dim + 2 * batch * tokens * dim * dim
     products = 2 * 2 * batch * tokens * tokens * dim
     states = torch.ones(batch, tokens, dim, requires_grad=True)
-    assert count_flops(lambda: layer(states, valid).sum()) == 3 * (linear + products)
+    assert count_flops(lambda: layer(states).sum()) == 3 * (linear + products)
+
+
+def test_a_sum_over_neighbours():
+    batch, reach, width = 2, 1, 8
+    layer = LatticeMixing(Lattice(3, 4), width, reach)
+    states = torch.ones(batch, 12, width, requires_grad=True)
+    forward = 2 * batch * 12 * width * (2 * reach + 1) ** 2
+    assert count_flops(lambda: layer(states).sum()) == 3 * forward
 
 
 def test_steps_of_the_twins(tmp_path):
     path = store(testing.small_climate(years=1), tmp_path, climatology="constant")
     flops = {}
-    ratios = {"sigreg": 0.0, "supervised": 0.0, "autoencoder": 0.0, "masked_autoencoder": 0.75}
-    for kind, mask_ratio in ratios.items():
+    for kind in ("sigreg", "whitened", "supervised", "autoencoder", "masked_autoencoder"):
+        mask_ratio = 0.75 if kind == "masked_autoencoder" else 0.0
         settings = config(objective={"kind": kind, "mask_ratio": mask_ratio})
         world = build_world(settings, path)
         before = {k: v.clone() for k, v in world.network.state_dict().items()}
@@ -42,9 +48,9 @@ def test_steps_of_the_twins(tmp_path):
         assert flops[kind] == step_flops(world, path, settings)
         assert all(torch.equal(v, before[k]) for k, v in world.network.state_dict().items())
     # The JEPA encodes its targets, too; the autoencoder predicts one step of two; the masked one
-    # drops tokens.
+    # fills in every state.
     assert flops["sigreg"] > flops["supervised"] > flops["autoencoder"]
-    assert flops["sigreg"] > flops["masked_autoencoder"]
+    assert flops["masked_autoencoder"] > flops["sigreg"] > flops["whitened"]
 
 
 def test_a_training_with_a_growing_rollout(tmp_path):
