@@ -96,7 +96,10 @@ class SlidingHistory(nn.Module):
         self.condition = nn.Linear(told, _CONDITION)
         self.noise = nn.Linear(sizes.noise_dim, _CONDITION, bias=False) if sizes.noise_dim else None
         self.blocks = nn.ModuleList(
-            [Block(place, sizes, width, _CONDITION) for _ in range(sizes.predictor_blocks)]
+            [
+                Block(place, sizes, width, sizes.mixing, _CONDITION)
+                for _ in range(sizes.predictor_blocks)
+            ]
         )
         self.norm = nn.LayerNorm(width)
         self.change = nn.Linear(width, dim)

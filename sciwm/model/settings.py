@@ -46,9 +46,10 @@ class Sizes:
     latent_dim: int = 0
     width: int = 96
     encoder_width: int = 32
-    encoder_blocks: int = 1
+    encoder_blocks: int = 0
     predictor_blocks: int = 4
-    mixing: Literal["local", "global", "both"] = "local"
+    mixing: Literal["local", "global", "both", "none"] = "local"
+    encoder_mixing: Literal["local", "global", "both", "none"] = "none"
     dynamics: Literal["history"] = "history"
     reach: int = 2
     num_heads: int = 4
