@@ -47,6 +47,16 @@ def _need_counts(section: str, config: object, names: str, least: int) -> None:
         _need(section, config, name, good, f"a whole number of at least {least}")
 
 
+def _parsed(key: str, text: str) -> str:
+    """Kind of unit of a positive lead time."""
+    try:
+        amount, unit = parse_lead(text)
+    except ValueError as error:
+        raise ConfigError(f"{error}, in {key}") from None
+    _require(amount > 0, key, text, f"a positive number of {unit}")
+    return unit
+
+
 @dataclass(frozen=True)
 class SplitConfig:
     """Blocks of time for training, choosing and scoring.
@@ -404,25 +414,31 @@ class ForecastConfig:
     members : int
         Members of a second forecast, an ensemble; 0 makes none. Takes a model with
         ``model.noise_dim``.
+    simulate : str
+        Length of simulations, such as ``365 days``, that show whether the model holds; none if
+        empty.
+    simulate_inits : int
+        Initial times of simulations, spread over the test block.
     """
 
     lead_times: list[str] = field(default_factory=lambda: ["1 day", "2 days", "3 days", "5 days"])
     init_every: int = 1
     members: int = 0
+    simulate: str = field(default="", metadata=ADDED_LATER)
+    simulate_inits: int = field(default=16, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         need = partial(_need, "forecast", self)
         need("lead_times", self.lead_times, "at least one lead time, such as '24 hours'")
         for text in self.lead_times:
-            try:
-                amount, unit = parse_lead(text)
-            except ValueError as error:
-                raise ConfigError(f"{error}, in forecast.lead_times") from None
-            _require(amount > 0, "forecast.lead_times", text, f"a positive number of {unit}")
-        one_kind = len({parse_lead(text)[1] for text in self.lead_times}) == 1
+            _parsed("forecast.lead_times", text)
+        known = {parse_lead(text)[1] for text in self.lead_times}
         kinds = "lead times of one kind: hours and days, months, or ps"
-        need("lead_times", one_kind, kinds)
-        _need_counts("forecast", self, "init_every", 1)
+        need("lead_times", len(known) == 1, kinds)
+        if self.simulate:
+            unit = _parsed("forecast.simulate", self.simulate)
+            need("simulate", unit in known, "a length of the kind of forecast.lead_times")
+        _need_counts("forecast", self, "init_every simulate_inits", 1)
         alone = self.members == 1
         need("members", not alone, "0, or at least 2, because one member has no spread")
         _need_counts("forecast", self, "members", 0)

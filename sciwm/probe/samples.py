@@ -90,14 +90,16 @@ def readout_samples(
         yield Sample(initial.latents, cells, later, begin, later_series, initial.members)
 
 
-def state_samples(world: WorldModel, store: xr.Dataset, *, which: str) -> Iterator[Sample]:
+def state_samples(
+    world: WorldModel, store: xr.Dataset, *, which: str, fraction: float = 1.0
+) -> Iterator[Sample]:
     """Go through one block of a training store, state by state.
 
     Samples hold the latents of every state as it was, and the state itself, at the single lead 0.
 
     Parameters
     ----------
-    world, store, which
+    world, store, which, fraction
         As `readout_samples` takes them.
 
     Yields
@@ -106,6 +108,7 @@ def state_samples(world: WorldModel, store: xr.Dataset, *, which: str) -> Iterat
         A batch of states, in their order.
     """
     index = np.flatnonzero(store["split"].values == LABELS[which])
+    index = stretch(index, fraction, seed=world.seed)
     series = _anomalies(world, store)
     world.network.eval()
     for start in range(0, len(index), _BATCH):
