@@ -19,7 +19,11 @@ from matplotlib import pyplot as plt
 
 def draw(skill: xr.Dataset, methods: list[str], *, channel: str, metric: str) -> plt.Figure:
     """Curves with 95 % intervals."""
-    part = skill[["value", "ci_low", "ci_high"]].sel(channel=channel, metric=metric).isel(region=0, drop=True)
+    part = (
+        skill[["value", "ci_low", "ci_high"]]
+        .sel(channel=channel, metric=metric)
+        .isel(region=0, drop=True)
+    )
     leads, style = lead_axis(part["lead_time"]), looks(methods)
     x = np.asarray(leads.values)
     plt.rcParams |= {"svg.hashsalt": "sciwm", "svg.fonttype": "none"}

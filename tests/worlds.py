@@ -44,7 +44,7 @@ def config(*, seed=0, model=None, objective=None, train=None, probe=None):
 
 
 def open_gates(network: nn.Module, *, std: float = 0.1, seed: int = 1) -> None:
-    """Draw what is zero before training: the dynamics move, and blocks change what they are given."""
+    """Draw what is zero before training: the dynamics move, and blocks change what they see."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
