@@ -23,6 +23,25 @@ __all__ = [
     "TrainConfig",
 ]
 
+# Names of parts, one a line: what is added to the tables of `sciwm.model` is added here, too.
+Mixing = Literal[
+    "none",
+    "local",
+    "global",
+    "both",
+]
+Dynamics = Literal["history",]
+Kind = Literal[
+    "sigreg",
+    "ema",
+    "vicreg",
+    "whitened",
+    "supervised",
+    "masked_autoencoder",
+    "autoencoder",
+    "convnet",
+]
+
 # Keys added later. At its default, which means what was done without it, such a key leaves old runs
 # up to date.
 ADDED_LATER = {"later": True}
@@ -185,9 +204,9 @@ class ModelConfig:
     encoder_width: int = 32
     encoder_blocks: int = 0
     predictor_blocks: int = 4
-    mixing: Literal["local", "global", "both", "none"] = "local"
-    encoder_mixing: Literal["local", "global", "both", "none"] = "none"
-    dynamics: Literal["history"] = "history"
+    mixing: Mixing = "local"
+    encoder_mixing: Mixing = "none"
+    dynamics: Dynamics = "history"
     reach: int = 2
     num_heads: int = 4
     mlp_ratio: float = 2.0
@@ -257,16 +276,7 @@ class ObjectiveConfig:
         gives them from predicted latents. 0 learns from latents alone; a twin has none.
     """
 
-    kind: Literal[
-        "sigreg",
-        "ema",
-        "vicreg",
-        "whitened",
-        "supervised",
-        "masked_autoencoder",
-        "autoencoder",
-        "convnet",
-    ] = "sigreg"
+    kind: Kind = "sigreg"
     strength: float = 40.0
     num_directions: int = 64
     rows: int = 1024
