@@ -231,7 +231,7 @@ def test_one_schedule_moves_the_rates_of_both_kinds():
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
     optimizer.step()
     scheduler.step()
-    assert [g["lr"] for g in optimizer.param_groups] == [0.01, 0.0005]
+    assert [g["lr"] for g in optimizer.param_groups] == [0.01, 0.001]
 
 
 class Regression(L.LightningModule):
