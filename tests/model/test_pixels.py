@@ -150,7 +150,7 @@ def test_cells_that_were_not_observed_count_for_nothing(kind):
 
 
 def test_the_forecaster_recovers_a_map_between_neighbours():
-    """The next state is the last one, a column of tokens further: the error falls to a few percent."""
+    """The next state is the last one, a column further: the error falls to a few percent."""
     grid = globe((2, 8), (1, 1))
     made = network(grid, objective={"kind": "supervised"}, history=1, predictor_blocks=2)
     optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
