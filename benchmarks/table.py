@@ -11,6 +11,11 @@ import pandas as pd
 ORDER = [
     "jepa",
     "jepa_latent",
+    "convnet",
+    "convnet_decoder",
+    "whitened",
+    "supervised",
+    "local_linear",
     "random_encoder",
     "lim",
     "damped_persistence",

@@ -36,6 +36,10 @@ _VERBS = {
         "sciwm baselines era.nc --train 2000:2006 --init 2008-01-01:2008-12-31"
         " --lead-times '1 day, 3 days' --out baselines",
     ),
+    "simulate": (
+        "roll the model forward for a year, say, and see whether it holds",
+        "sciwm simulate runs/erai --forecast.simulate='365 days'",
+    ),
     "report": ("write report.html: skill, maps, curves", "sciwm report runs/erai"),
     "run": (
         "all of prepare … report, skipping what is up to date",

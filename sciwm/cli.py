@@ -384,6 +384,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "forecast": _forecast,
     "evaluate": _evaluate,
     "baselines": _baselines,
+    "simulate": _stage,
     "report": _stage,
     "compare": _compare,
     "run": _stage,

@@ -23,6 +23,25 @@ __all__ = [
     "TrainConfig",
 ]
 
+# Names of parts, one a line: what is added to the tables of `sciwm.model` is added here, too.
+Mixing = Literal[
+    "none",
+    "local",
+    "global",
+    "both",
+]
+Dynamics = Literal["history",]
+Kind = Literal[
+    "sigreg",
+    "ema",
+    "vicreg",
+    "whitened",
+    "supervised",
+    "masked_autoencoder",
+    "autoencoder",
+    "convnet",
+]
+
 # Keys added later. At its default, which means what was done without it, such a key leaves old runs
 # up to date.
 ADDED_LATER = {"later": True}
@@ -45,6 +64,16 @@ def _need_counts(section: str, config: object, names: str, least: int) -> None:
     for name in names.split():
         good = getattr(config, name) >= least
         _need(section, config, name, good, f"a whole number of at least {least}")
+
+
+def _parsed(key: str, text: str) -> str:
+    """Kind of unit of a positive lead time."""
+    try:
+        amount, unit = parse_lead(text)
+    except ValueError as error:
+        raise ConfigError(f"{error}, in {key}") from None
+    _require(amount > 0, key, text, f"a positive number of {unit}")
+    return unit
 
 
 @dataclass(frozen=True)
@@ -143,9 +172,11 @@ class ModelConfig:
         Width of the hidden layers of dynamics and encoder.
     encoder_blocks, predictor_blocks : int
         Residual blocks. The dynamics live in the predictor, so of a given number most belong there.
-    mixing : {"local", "global", "both"}
-        How tokens hear of one another. ``local`` takes the neighbours on the grid, or those near by
-        in a molecule. ``global`` is attention over all pairs, ``both`` one after the other.
+    mixing, encoder_mixing : {"local", "global", "both", "none"}
+        How tokens hear of one another, in the dynamics and in the encoder. ``local`` takes the
+        neighbours on the grid, or those near by in a molecule. ``global`` is attention over all
+        pairs, ``both`` one after the other. An encoder that mixes can fill gaps. Where there are
+        none, it makes neighbours alike and loses what they differ in, so it does not by default.
     dynamics : {"history"}
         What is rolled forward: the last few states.
     reach : int
@@ -171,10 +202,11 @@ class ModelConfig:
     latent_dim: int = 0
     width: int = 96
     encoder_width: int = 32
-    encoder_blocks: int = 1
+    encoder_blocks: int = 0
     predictor_blocks: int = 4
-    mixing: Literal["local", "global", "both"] = "local"
-    dynamics: Literal["history"] = "history"
+    mixing: Mixing = "local"
+    encoder_mixing: Mixing = "none"
+    dynamics: Dynamics = "history"
     reach: int = 2
     num_heads: int = 4
     mlp_ratio: float = 2.0
@@ -182,7 +214,7 @@ class ModelConfig:
     history: int = 2
     context_step: int = 1
     noise_dim: int = 0
-    whitening_floor: float = 0.1
+    whitening_floor: float = 0.6
 
     def __post_init__(self) -> None:
         need = partial(_need, "model", self)
@@ -191,8 +223,10 @@ class ModelConfig:
         positive = "width encoder_width predictor_blocks reach num_heads history context_step"
         _need_counts("model", self, positive, 1)
         _need_counts("model", self, "noise_dim latent_dim encoder_blocks", 0)
-        divides = self.mixing == "local" or not (
-            self.width % self.num_heads or self.encoder_width % self.num_heads
+        attend = ("global", "both")
+        divides = not (
+            (self.mixing in attend and self.width % self.num_heads)
+            or (self.encoder_mixing in attend and self.encoder_width % self.num_heads)
         )
         widths = f"model.width = {self.width} and model.encoder_width = {self.encoder_width}"
         need("num_heads", divides, f"a divisor of {widths}")
@@ -242,16 +276,7 @@ class ObjectiveConfig:
         gives them from predicted latents. 0 learns from latents alone; a twin has none.
     """
 
-    kind: Literal[
-        "sigreg",
-        "ema",
-        "vicreg",
-        "whitened",
-        "supervised",
-        "masked_autoencoder",
-        "autoencoder",
-        "convnet",
-    ] = "sigreg"
+    kind: Kind = "sigreg"
     strength: float = 40.0
     num_directions: int = 64
     rows: int = 1024
@@ -289,8 +314,20 @@ class TrainConfig:
     ----------
     steps, batch_size : int
         Optimiser steps and windows per step.
-    learning_rate, weight_decay, warmup, clip : float
-        AdamW's peak rate and decay, fraction of the steps spent warming up, gradient-norm limit.
+    optimizer : {"muon", "adamw"}
+        Muon for the matrices between hidden layers and AdamW for all else, or AdamW for everything
+        (`sciwm.train.optimizer`).
+    muon_rate : float
+        Muon's peak rate. The scale of the gradient does not matter to it, so the same rate serves
+        networks of different size.
+    learning_rate : float
+        AdamW's peak rate.
+    weight_decay : float
+        Decay of the weights, relative to their rate. With Muon, only the matrices it moves decay.
+    warmup : float
+        Fraction of the steps spent warming up.
+    clip : float
+        Limit of the gradient's norm.
     average_decay : float
         Decay of the moving average of the weights used for everything after training; 0 keeps the
         last weights.
@@ -307,11 +344,14 @@ class TrainConfig:
         torch. Small models are fastest with one: threads that wait for each other cost more than
         they bring.
     precision : str
-        Lightning's precision flag, e.g. ``32-true`` or ``bf16-mixed``.
+        ``auto``, which is ``bf16-mixed`` where the processor multiplies bfloat16 fast and otherwise
+        ``32-true``, or Lightning's flag.
     """
 
     steps: int = 500
     batch_size: int = 64
+    optimizer: Literal["muon", "adamw"] = "muon"
+    muon_rate: float = 0.02
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     warmup: float = 0.05
@@ -322,15 +362,13 @@ class TrainConfig:
     rivals: list[str] = field(default_factory=lambda: ["convnet"])
     devices: int = 1
     threads: int = 0
-    precision: str = "32-true"
-    optimizer: Literal["muon", "adamw"] = "muon"
-    muon_rate: float = 0.02
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         need = partial(_need, "train", self)
         _need_counts("train", self, "steps batch_size validate_every checkpoint_every devices", 1)
         _need_counts("train", self, "threads", 0)
-        for name in ("learning_rate", "clip"):
+        for name in ("muon_rate", "learning_rate", "clip"):
             need(name, getattr(self, name) > 0, "a positive number")
         need("weight_decay", self.weight_decay >= 0, "a number of at least 0")
         for name in ("warmup", "average_decay"):
@@ -386,25 +424,31 @@ class ForecastConfig:
     members : int
         Members of a second forecast, an ensemble; 0 makes none. Takes a model with
         ``model.noise_dim``.
+    simulate : str
+        Length of simulations, such as ``365 days``, that show whether the model holds; none if
+        empty.
+    simulate_inits : int
+        Initial times of simulations, spread over the test block.
     """
 
     lead_times: list[str] = field(default_factory=lambda: ["1 day", "2 days", "3 days", "5 days"])
     init_every: int = 1
     members: int = 0
+    simulate: str = field(default="", metadata=ADDED_LATER)
+    simulate_inits: int = field(default=16, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         need = partial(_need, "forecast", self)
         need("lead_times", self.lead_times, "at least one lead time, such as '24 hours'")
         for text in self.lead_times:
-            try:
-                amount, unit = parse_lead(text)
-            except ValueError as error:
-                raise ConfigError(f"{error}, in forecast.lead_times") from None
-            _require(amount > 0, "forecast.lead_times", text, f"a positive number of {unit}")
-        one_kind = len({parse_lead(text)[1] for text in self.lead_times}) == 1
+            _parsed("forecast.lead_times", text)
+        known = {parse_lead(text)[1] for text in self.lead_times}
         kinds = "lead times of one kind: hours and days, months, or ps"
-        need("lead_times", one_kind, kinds)
-        _need_counts("forecast", self, "init_every", 1)
+        need("lead_times", len(known) == 1, kinds)
+        if self.simulate:
+            unit = _parsed("forecast.simulate", self.simulate)
+            need("simulate", unit in known, "a length of the kind of forecast.lead_times")
+        _need_counts("forecast", self, "init_every simulate_inits", 1)
         alone = self.members == 1
         need("members", not alone, "0, or at least 2, because one member has no spread")
         _need_counts("forecast", self, "members", 0)

@@ -162,6 +162,7 @@ OUT_OF_RANGE = [
     (TrainConfig, {"threads": -1}, r"train\.threads = -1, expected a whole number of at least 0"),
     (TrainConfig, {"learning_rate": 0.0}, r"train\.learning_rate"),
     (TrainConfig, {"learning_rate": float("nan")}, r"train\.learning_rate"),
+    (TrainConfig, {"muon_rate": 0.0}, r"train\.muon_rate = 0\.0, expected a positive number"),
     (TrainConfig, {"weight_decay": -1.0}, r"train\.weight_decay"),
     (TrainConfig, {"warmup": 1.5}, r"train\.warmup"),
     (ProbeConfig, {"strengths": []}, r"probe\.strengths"),

@@ -31,7 +31,7 @@ def config(*, seed=0, model=None, objective=None, train=None, probe=None):
     widths = {"width": 16, "encoder_width": 16, "num_heads": 2, "reach": 1}
     sizes = {"patch_size": [4, 4], "dropout": 0.1} | widths | blocks
     steps = {"steps": 12, "batch_size": 16, "validate_every": 6, "checkpoint_every": 4}
-    steps["precision"] = "32-true"  # bit for bit, whatever the processor
+    steps["precision"] = "32-true"  # on every processor
     return Config(
         seed=seed,
         data=DataConfig(missing="mask"),
@@ -44,7 +44,7 @@ def config(*, seed=0, model=None, objective=None, train=None, probe=None):
 
 
 def open_gates(network: nn.Module, *, std: float = 0.1, seed: int = 1) -> None:
-    """Draw what is zero before training: blocks change what they are given, dynamics move."""
+    """Draw what is zero before training: the dynamics move, and blocks change what they see."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():

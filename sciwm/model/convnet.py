@@ -82,7 +82,10 @@ class ConvNet(nn.Module):
             cells = self.patch[0] * self.patch[1]
             parts.append(join(each.repeat_interleave(cells, -1), self.patch, self.shape))
         x = torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
-        made = self.last(self.blocks(self.first(x)))
+        # In full precision: what changes is a small difference of two states.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.first(x)
+        made = self.last(self.blocks(x))
         now = memory.latents[:, -1]
         later = now + self.change * cut(made, self.patch)
         after = torch.cat([memory.latents[:, 1:], later[:, None]], dim=1)

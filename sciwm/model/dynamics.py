@@ -96,7 +96,10 @@ class SlidingHistory(nn.Module):
         self.condition = nn.Linear(told, _CONDITION)
         self.noise = nn.Linear(sizes.noise_dim, _CONDITION, bias=False) if sizes.noise_dim else None
         self.blocks = nn.ModuleList(
-            [Block(place, sizes, width, _CONDITION) for _ in range(sizes.predictor_blocks)]
+            [
+                Block(place, sizes, width, sizes.mixing, _CONDITION)
+                for _ in range(sizes.predictor_blocks)
+            ]
         )
         self.norm = nn.LayerNorm(width)
         self.change = nn.Linear(width, dim)
@@ -118,7 +121,9 @@ class SlidingHistory(nn.Module):
         if self.noise is not None and known.noise is not None:
             condition = condition + self.noise(known.noise)
         condition = nn.functional.silu(condition)
-        x = self.embed(memory.latents.transpose(1, 2).flatten(2)) + self.place(self.position)
+        # In full precision: what changes is a small difference of two states.
+        with torch.autocast(memory.latents.device.type, enabled=False):
+            x = self.embed(memory.latents.transpose(1, 2).flatten(2)) + self.place(self.position)
         if self.local is not None:
             x = x + self.local(torch.cat([known.tokens[name] for name in tokens], dim=-1))
         for block in self.blocks:

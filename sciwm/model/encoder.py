@@ -64,7 +64,9 @@ class Whitened(nn.Module):
         extra = whitening.mean.shape[-1] - inputs.num_cells
         self.embed = nn.Linear(self.latent_dim + extra, width)
         self.place = nn.Linear(place.position.shape[1], width, bias=False)
-        self.blocks = nn.ModuleList([Block(place, sizes, width) for _ in range(blocks)])
+        self.blocks = nn.ModuleList(
+            [Block(place, sizes, width, sizes.encoder_mixing) for _ in range(blocks)]
+        )
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, self.latent_dim)
         nn.init.zeros_(self.out.weight)
@@ -74,11 +76,13 @@ class Whitened(nn.Module):
         self, features: Float[Tensor, "state token feature"]
     ) -> Float[Tensor, "state token latent"]:
         """Latents of every token."""
-        centred = features - self.mean
-        if len(self.matrix) == 1:
-            white = centred @ self.matrix[0]
-        else:
-            white = torch.einsum("stf,tfd->std", centred, self.matrix)
+        # In full precision: components of little variance are differences of large numbers.
+        with torch.autocast(features.device.type, enabled=False):
+            centred = features.float() - self.mean
+            if len(self.matrix) == 1:
+                white = centred @ self.matrix[0]
+            else:
+                white = torch.einsum("stf,tfd->std", centred, self.matrix)
         if not len(self.blocks):
             return white
         cells = features.shape[-1] - (self.embed.in_features - self.latent_dim)

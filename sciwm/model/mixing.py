@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sciwm.model.settings import Sizes
 from sciwm.tokens.place import Distances, Lattice, Place
 
-__all__ = ["MIXINGS", "Attention", "Block", "DistanceMixing", "LatticeMixing", "make_mixing"]
+__all__ = ["MIXINGS", "Attention", "Block", "DistanceMixing", "LatticeMixing"]
 
 _RINGS = 4  # distances that a token without rows and columns tells apart
 
@@ -134,6 +134,10 @@ class Both(nn.Module):
         return out
 
 
+def _none(place: Place, sizes: Sizes, width: int) -> nn.Module:
+    return nn.Identity()
+
+
 def _local(place: Place, sizes: Sizes, width: int) -> nn.Module:
     near = place.neighbours
     if isinstance(near, Lattice):
@@ -155,21 +159,11 @@ def _both(place: Place, sizes: Sizes, width: int) -> nn.Module:
 
 
 MIXINGS: dict[str, Callable[[Place, Sizes, int], nn.Module]] = {
+    "none": _none,
     "local": _local,
     "global": _global,
     "both": _both,
 }
-
-
-def make_mixing(place: Place, sizes: Sizes, width: int) -> nn.Module:
-    """The mixing that ``sizes`` name, for ``width`` channels.
-
-    Raises
-    ------
-    ValueError
-        If tokens without neighbours are to be mixed locally.
-    """
-    return MIXINGS[sizes.mixing](place, sizes, width)
 
 
 class Block(nn.Module):
@@ -180,16 +174,25 @@ class Block(nn.Module):
     place : Place
         Where the tokens are.
     sizes : Sizes
-        Mixing, hidden width and dropout.
+        Reach, heads, hidden width and dropout.
     width : int
         Channels.
+    mixing : str
+        One of `MIXINGS`.
     condition_dim : int
         Width of a condition that shifts and scales what was mixed; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If tokens without neighbours are to be mixed locally.
     """
 
-    def __init__(self, place: Place, sizes: Sizes, width: int, condition_dim: int = 0) -> None:
+    def __init__(
+        self, place: Place, sizes: Sizes, width: int, mixing: str, condition_dim: int = 0
+    ) -> None:
         super().__init__()
-        self.mix = make_mixing(place, sizes, width)
+        self.mix = MIXINGS[mixing](place, sizes, width)
         self.norm = nn.LayerNorm(width, elementwise_affine=not condition_dim)
         hidden = int(width * sizes.mlp_ratio)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from sciwm.model.whitening import Whitening
 from sciwm.tokens.place import Place
@@ -46,10 +45,11 @@ class Sizes:
     latent_dim: int = 0
     width: int = 96
     encoder_width: int = 32
-    encoder_blocks: int = 1
+    encoder_blocks: int = 0
     predictor_blocks: int = 4
-    mixing: Literal["local", "global", "both"] = "local"
-    dynamics: Literal["history"] = "history"
+    mixing: str = "local"
+    encoder_mixing: str = "none"
+    dynamics: str = "history"
     reach: int = 2
     num_heads: int = 4
     mlp_ratio: float = 2.0

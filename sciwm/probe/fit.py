@@ -9,6 +9,7 @@ from torch import nn
 
 from sciwm.probe.samples import readout_samples
 from sciwm.probe.spread import fit_spread
+from sciwm.probe.state import fit_state
 from sciwm.readout.readout import Readouts, fit_readouts
 from sciwm.readout.ridge import Ridge
 from sciwm.sections import ProbeConfig
@@ -25,7 +26,7 @@ def fit_probes(
     lead_steps: Sequence[int],
     progress: str = "",
 ) -> WorldModel:
-    """The same world model with readouts of some leads.
+    """The same world model with readouts of some leads, and of states as they are (``state``).
 
     A twin that forecasts pixels also keeps its own head, as ``decoder``. A model with noise also
     has the ``spread`` of its members.
@@ -64,9 +65,15 @@ def fit_probes(
         groups = world.tokenizer.num_tokens if probe.scope == "token" else 1
         fields = head_readouts(head, groups=groups, leads=len(lead_steps))
         readouts["decoder"] = Readouts(fields, (), tuple(lead_steps), probe.scope)
+    readouts["state"] = fit_state(world, store, probe=probe)
     if world.noise_dim:
         readouts["spread"] = fit_spread(
-            world, store, probe=probe, lead_steps=lead_steps, residual=readouts["residual"]
+            world,
+            store,
+            probe=probe,
+            lead_steps=lead_steps,
+            residual=readouts["residual"],
+            state=readouts["state"],
         )
     given: dict[str, Any] = {"halo": probe.halo, "targets": tuple(probe.targets)}
     named = {kind: dataclasses.replace(each, **given) for kind, each in readouts.items()}

@@ -37,7 +37,8 @@ def readout_samples(
     world : WorldModel
         Trained or untrained.
     store : Dataset
-        From `sciwm.store.prepare.open_training_store`.
+        From `sciwm.store.prepare.open_training_store`. Where its states have gaps or noise, a
+        variable ``whole`` of the same shape can hold those to be read out.
     which : {"train", "validation", "test"}
         Block; context and all leads lie inside it.
     lead_steps : sequence of int
@@ -75,7 +76,7 @@ def readout_samples(
     if progress:
         count = -(-len(index) // batch_size)
         batches = iter(track(batches, description=progress, total=count, transient=True))
-    leads = np.array(lead_steps)
+    leads, wanted = np.array(lead_steps), store.get("whole", state)
     for initial in batches:
         count = len(initial.index)
         begin, later_series = torch.zeros(count, 0), torch.zeros(count, len(leads), 0)
@@ -84,19 +85,21 @@ def readout_samples(
             later_series = series[initial.index[:, None] + leads]
         first = int(initial.index.min())
         last = int(initial.index.max()) + longest + 1
-        later = _outputs(world, state, first, last, initial.index[:, None] - first + leads)
+        later = _outputs(world, wanted, first, last, initial.index[:, None] - first + leads)
         cells = recent_cells(world.tokenizer, initial.states, halo)
         yield Sample(initial.latents, cells, later, begin, later_series, initial.members)
 
 
-def state_samples(world: WorldModel, store: xr.Dataset, *, which: str) -> Iterator[Sample]:
+def state_samples(
+    world: WorldModel, store: xr.Dataset, *, which: str, fraction: float = 1.0
+) -> Iterator[Sample]:
     """Go through one block of a training store, state by state.
 
     Samples hold the latents of every state as it was, and the state itself, at the single lead 0.
 
     Parameters
     ----------
-    world, store, which
+    world, store, which, fraction
         As `readout_samples` takes them.
 
     Yields
@@ -105,6 +108,7 @@ def state_samples(world: WorldModel, store: xr.Dataset, *, which: str) -> Iterat
         A batch of states, in their order.
     """
     index = np.flatnonzero(store["split"].values == LABELS[which])
+    index = stretch(index, fraction, seed=world.seed)
     series = _anomalies(world, store)
     world.network.eval()
     for start in range(0, len(index), _BATCH):

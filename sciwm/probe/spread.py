@@ -12,8 +12,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from sciwm.probe.samples import readout_samples, state_samples
-from sciwm.readout.readout import Readouts, Sample, fit_readouts
+from sciwm.probe.samples import readout_samples
+from sciwm.readout.readout import Readouts, Sample
 from sciwm.readout.ridge import Ridge
 from sciwm.sections import ProbeConfig
 from sciwm.world.model import WorldModel
@@ -31,6 +31,7 @@ def fit_spread(
     probe: ProbeConfig,
     lead_steps: Sequence[int],
     residual: Readouts,
+    state: Readouts,
 ) -> Readouts:
     r"""Readouts that turn differences of latents into differences of fields, member by member.
 
@@ -39,7 +40,7 @@ def fit_spread(
 
     with the latents :math:`z_m` of a member and :math:`z_0` of the future without noise. Noise
     predicts nothing, so the residual readout of a member's own latents would shrink what it adds.
-    Hence ``W`` is fitted on latents of states as they were, in the training block.
+    Hence ``W`` is that of ``state``, fitted on latents of states as they were.
 
     The other numbers come from ``n`` initial times of the validation block. With ``s``, the members
     vary there as much as the residual readout errs. It is a compromise between what a cell and what
@@ -53,31 +54,25 @@ def fit_spread(
     store : Dataset
         From `sciwm.store.prepare.open_training_store`.
     probe : ProbeConfig
-        Scope and strengths.
+        Halo and scope.
     lead_steps : sequence of int
         Leads in time steps.
     residual : Readouts
         The residual readouts of these leads.
+    state : Readouts
+        From `sciwm.probe.state.fit_state`.
 
     Returns
     -------
     Readouts
         Latent-only, of differences of latents.
     """
-    decoder = fit_readouts(
-        state_samples(world, store, which="train"),
-        state_samples(world, store, which="validation"),
-        lead_steps=(0,),
-        scope=probe.scope,
-        strengths=probe.strengths,
-        area=world.tokenizer.area,
-    )["latent"]
     # Differences of latents have no offset.
     fields, series = (
         tuple(replace(r, offset=torch.zeros_like(r.offset)) for r in part)
-        for part in (decoder.fields, decoder.series)
+        for part in (state.fields, state.series)
     )
-    decoder = replace(decoder, fields=fields, series=series)
+    decoder = replace(state, fields=fields, series=series)
     asked: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo, "members": _MEMBERS}
     samples = readout_samples(world, store, which="validation", **asked)
     of_fields, of_series = _gather(samples, decoder, residual, leads=len(lead_steps))

@@ -29,6 +29,10 @@ _STYLES: dict[str, tuple[str, str | tuple[float, ...], str, float]] = {
     "jepa": ("#D55E00", "solid", "o", 2.6),
     "jepa_latent": ("#E69F00", (6.0, 2.0), "s", 2.0),
     "supervised": (INK, (3.0, 1.2), "X", 1.6),
+    "convnet": ("#332288", "solid", "s", 2.0),
+    "convnet_decoder": ("#332288", (1.5, 1.5), "s", 1.6),
+    "whitened": ("#117733", (5.0, 1.5), "D", 1.6),
+    "local_linear": ("#8C510A", "solid", "v", 1.6),
     "random_encoder": ("#CC79A7", (1.5, 1.5), "D", 1.6),
     "climatology": ("#808080", "solid", "", 2.0),
     "persistence": ("#56B4E9", (6.0, 1.8, 1.5, 1.8), "^", 1.6),
@@ -42,6 +46,10 @@ _LABELS = {name: record.label for name, record in BASELINE_RECORDS.items()} | {
     "jepa_latent": "JEPA (latent readout)",
     "jepa_ensemble": "JEPA (ensemble)",
     "supervised": "Supervised twin",
+    "convnet": "Convolutional network (residual readout)",
+    "convnet_decoder": "Convolutional network (own output)",
+    "whitened": "Whitened patches, trained dynamics",
+    "local_linear": "Linear in the patch, no network",
 }
 _SPARE = (("#8C7A00", "*"), ("#7B3294", "h"), ("#4D4D4D", ">"), ("#01665E", "p"))
 

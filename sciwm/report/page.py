@@ -19,9 +19,11 @@ from sciwm.report.errormaps import error_map_section
 from sciwm.report.figures import training_figures
 from sciwm.report.labels import lead_axis, looks
 from sciwm.report.leads import lead_section, method_legend
+from sciwm.report.longrun import longrun_heading, longrun_section
 from sciwm.report.ranking import compare, main_method, main_metric, summarize
 from sciwm.report.scorecard import has_scorecard, scorecard_frame, scorecard_section
 from sciwm.skill.metrics import HIGHER, better, short_name
+from sciwm.skill.simulation import simulation_table
 
 __all__ = ["About", "write_report"]
 
@@ -66,6 +68,7 @@ def write_report(
     observed: xr.Dataset | None = None,
     log: Sequence[dict[str, object]] | None = None,
     diagnostics: xr.Dataset | None = None,
+    simulation: xr.Dataset | None = None,
 ) -> Path:
     """Write the report of a run as one HTML file: no network, and readable without its script.
 
@@ -86,6 +89,8 @@ def write_report(
         Lines of ``log.jsonl``.
     diagnostics : Dataset, optional
         From `diagnose`: maps of error, spectra, rank histograms.
+    simulation : Dataset, optional
+        From `diagnose_simulations`: mean, spread and annual cycle of long roll-outs.
 
     Returns
     -------
@@ -111,6 +116,8 @@ def write_report(
     if forecast is not None and observed is not None:
         place = next((i for i, s in enumerate(sections) if s[0] == "spectra"), len(sections))
         sections.insert(place, _case_section(forecast, observed))
+    if simulation is not None:
+        sections.append(_longrun_section(simulation.load()))
     sections += _background_sections(about, log)
     out = Path(out)
     write_atomically(out, _page(about, skill, sections))
@@ -165,6 +172,13 @@ def _case_section(forecast: xr.Dataset, observed: xr.Dataset) -> Section:
     method = str(forecast.attrs.get("method", ""))
     label = looks([method])[method].label if method else ""
     return "case", "Forecasts beside the truth", case_section(forecast, observed, method=label)
+
+
+def _longrun_section(simulation: xr.Dataset) -> Section:
+    table = simulation_table(simulation).to_csv(index=False)
+    link = _download("simulation.csv", table, "the numbers of this table")
+    body = longrun_section(simulation, download=link)
+    return "longrun", longrun_heading(simulation), body
 
 
 def _diagnostic_sections(diagnostics: xr.Dataset, skill: xr.Dataset) -> list[Section]:

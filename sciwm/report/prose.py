@@ -22,7 +22,12 @@ __all__ = [
 ]
 
 _BASELINES = {name: record.words for name, record in BASELINE_RECORDS.items()} | {
-    "random_encoder": "the same network untrained, with the same readouts"
+    "random_encoder": "a network of random weights, with the same readouts",
+    "local_linear": "the same readouts of the states of the context, without any network",
+    "convnet": "a plain residual convolutional network on pixels, trained for the same processor"
+    " time, with the same readouts",
+    "convnet_decoder": "that network's own output",
+    "whitened": "the same dynamics on principal components of patches",
 }
 _BLOCKS = {"train": "a training block", "validation": "a validation block", "test": "a test block"}
 _CLIMATOLOGIES = {
@@ -294,7 +299,12 @@ def _network(config: Config) -> str:
     encoder = f"An encoder turns each token into {dim}: its whitening"
     if m.encoder_blocks and config.objective.kind != "whitened":
         encoder += f", corrected by {m.encoder_blocks} block(s) of width {m.encoder_width}"
-    mixed = {"local": "their neighbours", "global": "all others", "both": "neighbours and all"}
+    mixed = {
+        "local": "their neighbours",
+        "global": "all others",
+        "both": "neighbours and all",
+        "none": "nobody",
+    }
     return f"{encoder}. {_dynamics(config)} In a block, tokens hear of {mixed[m.mixing]}."
 
 

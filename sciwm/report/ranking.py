@@ -19,7 +19,7 @@ __all__ = [
     "summarize",
 ]
 
-_BASELINES = {*ALL_BASELINES, "random_encoder"}
+_BASELINES = {*ALL_BASELINES, "random_encoder", "local_linear"}
 
 
 @dataclass(frozen=True)

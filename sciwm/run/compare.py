@@ -242,7 +242,7 @@ def _score(
         model = probed(world, fraction, f"{fraction * 100:g} % of the labels")
         if fraction == 1:
             _keep(model, run)
-        kinds = model.readouts if fraction == 1 else ["residual"]
+        kinds = model.kinds if fraction == 1 else ["residual"]
         if fraction == 1 and text != "jepa":  # the same for all methods
             kinds = [kind for kind in kinds if kind != "local_linear"]
         fits |= {fit_name(kind, fraction): model.readouts[kind] for kind in kinds}

@@ -126,6 +126,11 @@ class RunDir:
         return self.path / "diagnostics.nc"
 
     @property
+    def simulation_file(self) -> Path:
+        """``simulation.nc``: mean, spread and annual cycle of long roll-outs, for the report."""
+        return self.path / "simulation.nc"
+
+    @property
     def report_file(self) -> Path:
         """``report.html``: figures, curves and configuration in one file."""
         return self.path / "report.html"

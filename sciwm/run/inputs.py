@@ -149,7 +149,15 @@ def with_store(config: Config, store: str | list[str], *, variables: Sequence[st
 
 def config_problems(config: Config, ds: xr.Dataset) -> list[str]:
     """What of a configuration cannot work with these data, found before any work is done."""
-    tests = (_check_leads, _check_tokens, _check_targets, _check_scores, _check_regions, _check_gap)
+    tests = (
+        _check_leads,
+        _check_tokens,
+        _check_targets,
+        _check_scores,
+        _check_regions,
+        _check_gap,
+        _check_simulation,
+    )
     problems = []
     for test in tests:
         try:
@@ -229,6 +237,28 @@ def _check_regions(config: Config, ds: xr.Dataset) -> None:
 def _check_gap(config: Config, ds: xr.Dataset) -> None:
     if not config.skill.allow_leakage and (problem := gap_problem(config, ds)):
         raise ValueError(problem)
+
+
+def _check_simulation(config: Config, ds: xr.Dataset) -> None:
+    length, stride = config.forecast.simulate, max(config.objective.lead_steps)
+    if not length:
+        return
+    if "positions" in ds:
+        raise ValueError(
+            f"got forecast.simulate = {length!r} for a molecule, expected '', because mean and"
+            " spread are looked at on a grid: call WorldModel.simulate instead"
+        )
+    if config.objective.kind == "masked_autoencoder":
+        raise ValueError(
+            f"got forecast.simulate = {length!r} with objective.kind = 'masked_autoencoder',"
+            " expected '', because it has no dynamics"
+        )
+    step = infer_step(ds["time"])
+    if int(step.steps(length)) < stride:
+        raise ValueError(
+            f"got forecast.simulate = {length!r}, expected at least one prediction, {stride} steps"
+            f" of {step}"
+        )
 
 
 def pool_advice(config: Config, ds: xr.Dataset, label: np.ndarray) -> str:

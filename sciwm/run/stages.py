@@ -4,15 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from sciwm.config import Config
 from sciwm.run.directory import RunDir, hash_inputs
-from sciwm.sections import TrainConfig
+from sciwm.sections import ForecastConfig, TrainConfig
 from sciwm.train.fit import is_first_process
 from sciwm.world.files import FORMAT
 
-__all__ = ["console", "is_fresh", "need", "say", "stage_inputs"]
+__all__ = ["console", "is_fresh", "need", "say", "stage_inputs", "use_threads"]
 
 console = Console(quiet=not is_first_process())
 
@@ -30,15 +31,17 @@ def stage_inputs(run: RunDir, config: Config, stage: str) -> str:
 
     That is the stage before, and its own part of the configuration.
     """
+    asked = config.forecast
     parts: dict[str, tuple[str, list[Any]]] = {
         "train": (
             "prepare",
             [config.model, config.objective, _alone(config), config.seed, FORMAT],
         ),
         "probe": ("train", [config.probe, config.forecast.lead_times, config.train.rivals]),
-        "forecast": ("probe", [config.forecast]),
+        "forecast": ("probe", [_without_simulation(config.forecast)]),
+        "simulate": ("probe", [asked.simulate, asked.simulate_inits, asked.members]),
         "evaluate": ("forecast", [config.skill]),
-        "report": ("evaluate", []),
+        "report": ("evaluate", [run.stage_inputs("simulate")] if asked.simulate else []),
     }
     before, own = parts[stage]
     return hash_inputs(run.stage_inputs(before), *own)
@@ -47,6 +50,17 @@ def stage_inputs(run: RunDir, config: Config, stage: str) -> str:
 def _alone(config: Config) -> TrainConfig:
     """What the weights depend on: not on what is trained beside."""
     return replace(config.train, rivals=[])
+
+
+def _without_simulation(config: ForecastConfig) -> ForecastConfig:
+    """What the forecasts depend on: not on how long the model is simulated."""
+    return replace(config, simulate="", simulate_inits=ForecastConfig.simulate_inits)
+
+
+def use_threads(config: Config) -> None:
+    """Give torch the threads that are asked for."""
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
 
 
 def need(run: RunDir, config: Config, stage: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from sciwm import catalogue
@@ -49,7 +48,8 @@ from sciwm.run.inputs import (
     with_store,
 )
 from sciwm.run.rivals import open_rival, trained_beside
-from sciwm.run.stages import console, is_fresh, need, say, stage_inputs
+from sciwm.run.simulation import simulate
+from sciwm.run.stages import console, is_fresh, need, say, stage_inputs, use_threads
 from sciwm.skill.diagnostics import write_diagnostics
 from sciwm.skill.frame import render, write_skill
 from sciwm.skill.table import assess, score_lineup
@@ -83,6 +83,7 @@ __all__ = [
     "profile",
     "report",
     "run_all",
+    "simulate",
     "train",
 ]
 
@@ -128,7 +129,7 @@ def prepare(run: RunDir, config: Config, *, scheduler: str | None = None, worker
 
 def train(run: RunDir, config: Config) -> None:
     """Train, or go on training."""
-    _use_threads(config)
+    use_threads(config)
     need(run, config, "prepare")
     inputs = stage_inputs(run, config, "train")
     if is_fresh(run, "train", inputs):
@@ -158,7 +159,7 @@ def train(run: RunDir, config: Config) -> None:
 
 def profile(run: RunDir, config: Config) -> None:
     """Measure a training step on this machine; nothing is trained or written."""
-    _use_threads(config)
+    use_threads(config)
     need(run, config, "prepare")
     found = profile_training(build_world(config, run.train_store), run.train_store, config)
     console.print(
@@ -175,7 +176,7 @@ def profile(run: RunDir, config: Config) -> None:
 
 def probe(run: RunDir, config: Config) -> None:
     """Fit the readouts, of the trained model and of an untrained one."""
-    _use_threads(config)
+    use_threads(config)
     need(run, config, "train")
     inputs = stage_inputs(run, config, "probe")
     if is_fresh(run, "probe", inputs):
@@ -211,7 +212,7 @@ def _probed(run: RunDir, config: Config, world: WorldModel, name: str) -> WorldM
 
 def forecast(run: RunDir, config: Config) -> None:
     """Forecast the test block with every method of the run."""
-    _use_threads(config)
+    use_threads(config)
     need(run, config, "probe")
     inputs = stage_inputs(run, config, "forecast")
     if is_fresh(run, "forecast", inputs):
@@ -259,8 +260,7 @@ def _forecast_names(world: WorldModel) -> dict[str, str]:
     """What the forecasts of each readout are called."""
     own = world.method
     fixed = {"residual": own, "local_linear": "local_linear"}
-    kinds = [kind for kind in world.readouts if kind != "spread"]
-    return {kind: fixed.get(kind, f"{own}_{kind}") for kind in kinds}
+    return {kind: fixed.get(kind, f"{own}_{kind}") for kind in world.kinds}
 
 
 def forecast_store(
@@ -375,6 +375,9 @@ def _wanted(config: Config) -> dict[str, Any]:
 def report(run: RunDir, config: Config) -> None:
     """Write report.html."""
     need(run, config, "evaluate")
+    simulated = bool(config.forecast.simulate)
+    if simulated:
+        need(run, config, "simulate")
     inputs = stage_inputs(run, config, "report")
     if is_fresh(run, "report", inputs):
         return
@@ -404,6 +407,7 @@ def report(run: RunDir, config: Config) -> None:
             observed=observed,
             log=run.read_log(),
             diagnostics=diagnostics,
+            simulation=xr.load_dataset(run.simulation_file) if simulated else None,
         )
     run.record_stage("report", inputs, [run.report_file])
     say(run.report_file, "open it in a browser")
@@ -432,7 +436,8 @@ def _methods(
 def run_all(run: RunDir, config: Config, *, scheduler: str | None = None, workers: int = 0) -> None:
     """All stages, skipping what is up to date; scheduler and workers as of `prepare`."""
     prepare(run, config, scheduler=scheduler, workers=workers)
-    for stage in (train, probe, forecast, evaluate, report):
+    long = [simulate] if config.forecast.simulate else []
+    for stage in (train, probe, forecast, evaluate, *long, report):
         stage(run, config)
 
 
@@ -491,11 +496,6 @@ def check(config: Config) -> list[str]:
     if not problems and (advice := pool_advice(config, ds, label)):
         console.print(advice, style="yellow", highlight=False)
     return problems
-
-
-def _use_threads(config: Config) -> None:
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
 
 
 def _static_fields(ds: xr.Dataset) -> xr.Dataset:

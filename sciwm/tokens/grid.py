@@ -72,7 +72,7 @@ class GridTokenizer(nn.Module):
         periodic: tuple[bool, bool] = (False, False),
     ) -> None:
         super().__init__()
-        latitude, longitude = np.asarray(latitude, float), np.asarray(longitude, float)
+        latitude, longitude = (np.array(x, float, order="C") for x in (latitude, longitude))
         self.shape = (len(latitude), len(longitude))
         self.patch_size = patch_size
         self.num_channels = num_channels

@@ -29,6 +29,7 @@ from sciwm.tokens.tokenizer import Tokenizer, fit_tokenizer
 from sciwm.train.callbacks import Checkpoints, Health, StopOnSignal, measure
 from sciwm.train.datamodule import ValidationBatches
 from sciwm.train.module import JEPAModule
+from sciwm.train.precision import device_type, resolve_precision
 from sciwm.train.quiet import quiet_lightning
 from sciwm.train.windows import epoch_of, training_data
 from sciwm.world.core import build_network, widths_of
@@ -43,7 +44,7 @@ __all__ = [
     "sizes_of",
 ]
 
-_VALIDATION_WINDOWS = 512
+_VALIDATION_WINDOWS = 256
 # The whitening is fitted on as many training states as are in both limits.
 _WHITENING_STATES, _WHITENING_BYTES, _WHITENING_PART = 1024, 2**28, 128
 
@@ -300,7 +301,7 @@ def _trainer(
     ]
     return L.Trainer(
         max_steps=config.train.steps,
-        precision=config.train.precision,  # type: ignore[arg-type]
+        precision=resolve_precision(config.train.precision, device_type()),  # type: ignore[arg-type]
         accelerator="auto",
         devices=config.train.devices,
         # Where no tokens are hidden, their stand-in has no gradient.

@@ -53,7 +53,7 @@ def _convolution_backward(
 ) -> int:
     """Each gradient takes as many operations as the convolution; torch forgets about groups."""
     forward = 2 * inside[0] * math.prod(out[2:]) * math.prod(weight)
-    return forward * sum(more[-1][:2])
+    return int(forward * sum(more[-1][:2]))
 
 
 def step_flops(

@@ -22,6 +22,7 @@ from sciwm.sections import Config
 from sciwm.tokens.masks import block_mask, random_mask
 from sciwm.tokens.record import Tokens
 from sciwm.train.optimizer import make_optimizer
+from sciwm.train.precision import device_type, resolve_precision
 from sciwm.world.model import WorldModel
 
 __all__ = ["JEPAModule", "hidden_matrices", "rollout_at"]
@@ -93,12 +94,7 @@ class JEPAModule(L.LightningModule):
 
     def __init__(self, world: WorldModel, config: Config) -> None:
         super().__init__()
-        if config.train.precision.startswith("16"):
-            raise ValueError(
-                f"got train.precision = {config.train.precision!r}, expected bf16-mixed or"
-                " 32-true: the scaled gradients of float16 would be clipped as if they were not"
-                " scaled"
-            )
+        resolve_precision(config.train.precision, device_type())
         self.world = world
         self.config = config
         self.network: JEPA = world.network

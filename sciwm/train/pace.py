@@ -10,6 +10,7 @@ from sciwm.model.teacher import update_average
 from sciwm.sections import Config
 from sciwm.train.fit import build_world
 from sciwm.train.module import JEPAModule
+from sciwm.train.precision import resolve_precision
 from sciwm.train.windows import epoch_of
 
 __all__ = ["equal_steps"]
@@ -54,9 +55,12 @@ class _Steps:
     def take(self) -> float:
         """Seconds of the processor that one step takes."""
         module, ratio = self.module, self.module.config.objective.mask_ratio
+        precision = resolve_precision(module.config.train.precision, "cpu")
+        cast = torch.autocast("cpu", torch.bfloat16, enabled=precision.startswith("bf16"))
         with torch.random.fork_rng(devices=[]):
             started = time.process_time()
-            losses = module.losses(module.network, self.batch, mask_ratio=ratio)
+            with cast:
+                losses = module.losses(module.network, self.batch, mask_ratio=ratio)
             losses["loss"].backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.optimizer.zero_grad()

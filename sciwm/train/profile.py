@@ -12,6 +12,7 @@ import torch
 from sciwm.sections import Config
 from sciwm.train.flops import step_flops
 from sciwm.train.module import JEPAModule
+from sciwm.train.precision import device_type, resolve_precision
 from sciwm.train.quiet import quiet_lightning
 from sciwm.train.windows import training_data
 from sciwm.world.model import WorldModel
@@ -102,12 +103,13 @@ def profile_training(world: WorldModel, store: str | Path, config: Config) -> Pr
     config = replace(config, objective=replace(config.objective, curriculum=0.0))
     flops = step_flops(world, store, config)
     data = training_data(store, config)
+    precision = resolve_precision(config.train.precision, device_type())
     clock, module = _Clock(), JEPAModule(world, config)
     world.network.train()
     with quiet_lightning():
         trainer = L.Trainer(
             max_steps=_WARM + _STEPS,
-            precision=config.train.precision,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
             accelerator="auto",
             devices=1,
             logger=False,
@@ -122,7 +124,7 @@ def profile_training(world: WorldModel, store: str | Path, config: Config) -> Pr
     starts, ends = clock.starts[_WARM:], clock.ends[_WARM - 1 :]
     took = statistics.median(e - s for s, e in zip(starts, ends[1:], strict=True))
     waited = statistics.median(s - e for s, e in zip(starts, ends[:-1], strict=True))
-    dtype = _TYPES.get(config.train.precision.partition("-")[0], torch.float32)
+    dtype = _TYPES.get(precision.partition("-")[0], torch.float32)
     name = f"{device.type}, {torch.get_num_threads()} thread(s)"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

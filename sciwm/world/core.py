@@ -57,8 +57,9 @@ class Core:
     missing : {"error", "mask"}
         What becomes of NaNs in the states: refused, or masked.
     readouts : dict
-        Ridges by name: ``residual``, ``latent`` and ``local_linear``. A twin that forecasts pixels
-        also has its ``decoder``, a model with noise the ``spread``. Empty before probing.
+        Ridges by name: ``residual``, ``latent`` and ``local_linear``, and the ``state`` of
+        simulations. A twin that forecasts pixels also has its ``decoder``, a model with noise the
+        ``spread``. Empty before probing.
     about : dict
         Where it comes from: split dates, versions, fingerprint of the data, configuration.
     """
@@ -86,6 +87,11 @@ class Core:
     def method(self) -> str:
         """What its forecasts are called: ``jepa``, or the name of the twin."""
         return objectives.OBJECTIVES[self.network.objective.settings.kind].method
+
+    @property
+    def kinds(self) -> list[str]:
+        """Names of the readouts that each make a forecast: not ``spread``, nor ``state``."""
+        return [name for name in self.readouts if name not in ("spread", "state")]
 
     @property
     def latent_shape(self) -> tuple[int, int]:

@@ -89,7 +89,8 @@ def save_readouts(world: Core, folder: Path) -> Path:
     notes = {
         "format": str(FORMAT),
         "readouts": json.dumps(common),
-        "kinds": json.dumps({kind: read.reads for kind, read in world.readouts.items()}),
+        # That of states is known by its tensors: it has no lead, and reads latents alone.
+        "kinds": json.dumps({k: read.reads for k, read in world.readouts.items() if k != "state"}),
     }
     path = folder / _PROBES
     _save(tensors, path, notes)
@@ -173,10 +174,14 @@ def _read_readouts(path: Path) -> dict[str, Readouts]:
             " again"
         )
     kinds, common = json.loads(notes["kinds"]), json.loads(notes["readouts"])
-    return {
+    found = {
         kind: Readouts.from_tensors(_part(numbers, f"{kind}."), **common, reads=reads)
         for kind, reads in kinds.items()
     }
+    if state := _part(numbers, "state."):
+        now = common | {"lead_steps": (0,)}
+        found["state"] = Readouts.from_tensors(state, **now, reads="latents")
+    return found
 
 
 def _read_description(path: Path) -> dict[str, Any]:

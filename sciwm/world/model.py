@@ -18,8 +18,12 @@ from sciwm.world.core import Core
 from sciwm.world.files import read_world, save_world
 from sciwm.world.hub import download, is_hub_id, upload
 from sciwm.world.rollout import Initial, back_of, initial_positions, predicted_latents, recent
+from sciwm.world.simulate import Stretch, plan_course, simulated_latents
 
 __all__ = ["WorldModel", "load", "load_world"]
+
+_VALUES = 2**22  # of the fields of a simulation that are in memory at once
+_MOST_LEADS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,9 +273,147 @@ class WorldModel(Core):
                 out["ensemble"] = self._labelled(numbered, *around)
             yield {name: made.assign_attrs(ds.attrs) for name, made in out.items()}
 
+    def simulate(
+        self,
+        ds: xr.Dataset,
+        init_times: Any = None,
+        *,
+        length: int | str,
+        every: int | str | None = None,
+        members: int = 0,
+        stride: int | None = None,
+        batch_size: int = 64,
+    ) -> xr.Dataset:
+        """Roll the model forward for long, and read out what its latents say at each time.
+
+        A forecast has a readout of its own for every lead. A simulation has one for all: that of
+        a state from its own latents. It may go on beyond the end of the data, since all that is
+        known of a time follows from the calendar.
+
+        Parameters
+        ----------
+        ds : Dataset
+            Canonical. It must hold the initial times and the states before them that make up their
+            context.
+        init_times : array of times, optional
+            All that have a context by default.
+        length : int or str
+            Time steps, or a text such as ``"365 days"``.
+        every : int or str, optional
+            Time steps between the states given back, or a text such as ``"1 day"``. One stride by
+            default.
+        members : int
+            Members of an ensemble, of a model trained with ``model.noise_dim``. 0 makes one
+            simulation without noise, which may fade to the mean.
+        stride : int, optional
+            Time steps of one prediction, one of the trained strides. By default the largest that
+            divides ``every``.
+        batch_size : int
+            Simulations in memory at once; members count.
+
+        Returns
+        -------
+        Dataset
+            Fields and series as of `forecast`, with as many leads as fit into ``length``. They are
+            all in memory: `simulate_batches` yields them in parts.
+
+        Raises
+        ------
+        ValueError
+            If an initial time is absent or lacks its context, or ``every`` does not fit the
+            strides. Also if the data are not like those of the training, or the model was not
+            probed.
+        """
+        parts: list[list[xr.Dataset]] = []
+        for batch in self.simulate_batches(
+            ds,
+            self.positions(ds, init_times),
+            length=length,
+            every=every,
+            members=members,
+            stride=stride,
+            batch_size=batch_size,
+        ):
+            again = bool(parts) and batch["init_time"].identical(parts[-1][-1]["init_time"])
+            if not again:
+                parts.append([])
+            parts[-1].append(batch)
+        whole = [xr.concat(part, dim="lead_time", join="exact") for part in parts]
+        return xr.concat(whole, dim="init_time", join="exact") if len(whole) > 1 else whole[0]
+
+    def simulate_batches(
+        self,
+        ds: xr.Dataset,
+        index: np.ndarray,
+        *,
+        length: int | str,
+        every: int | str | None = None,
+        members: int = 0,
+        stride: int | None = None,
+        batch_size: int = 64,
+    ) -> Iterator[xr.Dataset]:
+        """Simulations as `simulate` gives them, in parts that fit into memory.
+
+        Parameters
+        ----------
+        ds, length, every, members, stride, batch_size
+            As `simulate` takes them.
+        index : ndarray of int
+            Positions of the initial times on the time axis, in increasing order.
+
+        Yields
+        ------
+        Dataset
+            Some leads of a batch of initial times. The next leads follow, then the next initial
+            times from the first lead on.
+
+        Raises
+        ------
+        ValueError
+            As of `simulate`.
+        """
+        if "state" not in self.readouts:
+            raise ValueError(
+                f"got readouts {sorted(self.readouts)}, expected also 'state', which simulations"
+                " are read with: take probes.safetensors away and run `sciwm probe` again"
+            )
+        course = plan_course(self, length=length, every=every, stride=stride)
+        each, state = max(1, members), self.states(ds)
+        together = max(1, batch_size // each) * each * int(np.prod(state.shape[1:]))
+        segment = ds.coords.get("segment")
+        several = segment is not None and bool((segment != segment[0]).any())
+        for stretch in simulated_latents(
+            self,
+            state,
+            index,
+            course,
+            batch_size=batch_size,
+            members=members,
+            piece=int(np.clip(_VALUES // together, 1, _MOST_LEADS)),
+        ):
+            frame = self._frame(ds["time"], stretch.index, stretch.steps.tolist(), several=several)
+            if members:
+                frame = frame.assign_coords(number=np.arange(members))
+            values = self._read_states(stretch, single=not members)
+            with np.errstate(over="ignore", invalid="ignore"):  # a simulation may blow up
+                yield self._labelled(frame, *values).assign_attrs(ds.attrs)
+
+    def _read_states(self, stretch: Stretch, *, single: bool) -> list[Tensor | None]:
+        """Fields ``[init, lead, [member], token, cell]`` and series, if any."""
+        readouts, lead = self.readouts["state"], stretch.latents.shape[:3]
+        flat, found = stretch.latents.flatten(0, 2), []
+        fields = readouts.read_fields(0, flat, flat[..., :0]) if readouts.fields else None
+        series = None
+        if readouts.series and self.series_climatology is not None:
+            series = readouts.read_series(0, flat, flat[:, 0, :0])
+        for read in (fields, series):
+            apart = None if read is None else read.view(*lead, *read.shape[1:])
+            found.append(apart[:, :, 0] if apart is not None and single else apart)
+        return found
+
     def _used(self, names: Sequence[str], members: int) -> dict[str, Readouts]:
         """Readouts by name, that of the middle of an ensemble included."""
-        kinds = sorted(set(self.readouts) - {"spread"})
+        kinds = sorted(self.kinds)
         for name in names:
             if name not in kinds:
                 known = kinds or "none: run `sciwm probe` first"

@@ -13,7 +13,41 @@ from sciwm.store.forcing import conditions
 from sciwm.tokens.record import Known
 from sciwm.world.core import Core
 
-__all__ = ["Initial", "back_of", "initial_positions", "lead_paths", "predicted_latents", "recent"]
+__all__ = [
+    "Context",
+    "Initial",
+    "Noise",
+    "back_of",
+    "check_members",
+    "encoded_contexts",
+    "initial_positions",
+    "known_at",
+    "lead_paths",
+    "predicted_latents",
+    "recent",
+]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Some initial times, and the states that forecasts from them see.
+
+    Parameters
+    ----------
+    index : ndarray, int
+        Positions of the initial times on the time axis.
+    time : ndarray
+        The initial times.
+    states : Tensor, ``[init, history, ...state]``
+        Standardized states, newest first; 0 where missing.
+    latents : Tensor, ``[init, history, token, latent]``
+        Of these states, oldest first.
+    """
+
+    index: np.ndarray
+    time: np.ndarray
+    states: Tensor
+    latents: Tensor
 
 
 @dataclass(frozen=True)
@@ -157,8 +191,43 @@ def predicted_latents(
         If no trained stride divides a lead, or a lead is asked for twice. Also if ``members`` are
         asked of a model without noise, or values are missing that the model cannot do without.
     """
-    _check_members(world, members)
+    check_members(world, members)
     paths = lead_paths(lead_steps, world.strides)
+    for context in encoded_contexts(world, state, index, batch_size=batch_size):
+        part, start = context.index, context.latents
+        shape = len(part), 1 + members
+        latents = torch.empty(*shape, len(lead_steps), *world.latent_shape)
+        for stride, wanted in paths.items():
+            known = _known(world, context.time, stride, max(wanted))
+            if members:
+                times = known.lead.shape[1]
+                noise = torch.zeros(*shape, times, world.noise_dim)
+                drawn = Noise(world, part, members, stride).draw(times)
+                noise[:, 1:] = drawn.view(len(part), members, *drawn.shape[1:])
+                known = known.interleave(1 + members).with_noise(noise.flatten(0, 1))
+                start = context.latents.repeat_interleave(1 + members, 0)
+            with torch.no_grad():
+                for count, latent in enumerate(world.network.rollout(start, known), start=1):
+                    if count in wanted:
+                        latents[:, :, wanted[count]] = latent.view(*shape, *latent.shape[1:])
+        yield Initial(part, context.states, latents[:, 0], latents[:, 1:])
+
+
+def encoded_contexts(
+    world: Core, state: xr.DataArray, index: np.ndarray, *, batch_size: int
+) -> Iterator[Context]:
+    """Read and encode the contexts of initial times, a batch at a time.
+
+    Parameters
+    ----------
+    world, state, index, batch_size
+        As `predicted_latents` takes them.
+
+    Raises
+    ------
+    ValueError
+        If values are missing that the model cannot do without.
+    """
     time = state["time"].values
     before = recent(np.zeros(1, np.int64), world)[0]
     world.network.eval()
@@ -171,23 +240,9 @@ def predicted_latents(
         block = torch.from_numpy(np.ascontiguousarray(read.values, dtype=np.float32))
         _check_finite(world, block, time[places])
         block = torch.where(block.isinf(), torch.nan, block)
-        context = block[torch.from_numpy(np.searchsorted(places, part[:, None] + before))]
-        encoded = _encode(world, context.flip(1))
-        shape = len(part), 1 + members
-        latents = torch.empty(*shape, len(lead_steps), *world.latent_shape)
-        for stride, wanted in paths.items():
-            known = _known(world, time[part], stride, max(wanted))
-            start = encoded
-            if members:
-                noise = _draw_noise(world, part, members, stride, known.lead.shape[1])
-                known = known.interleave(1 + members).with_noise(noise.flatten(0, 1))
-                start = encoded.repeat_interleave(1 + members, 0)
-            with torch.no_grad():
-                for count, latent in enumerate(world.network.rollout(start, known), start=1):
-                    if count in wanted:
-                        latents[:, :, wanted[count]] = latent.view(*shape, *latent.shape[1:])
-        states = torch.nan_to_num(context)
-        yield Initial(part, states, latents[:, 0], latents[:, 1:])
+        states = block[torch.from_numpy(np.searchsorted(places, part[:, None] + before))]
+        latents = _encode(world, states.flip(1))
+        yield Context(part, time[part], torch.nan_to_num(states), latents)
 
 
 def back_of(world: Core) -> int:
@@ -203,7 +258,8 @@ def recent(index: np.ndarray, world: Core) -> np.ndarray:
     return np.asarray(index)[:, None] - world.context_step * np.arange(world.network.history)
 
 
-def _check_members(world: Core, members: int) -> None:
+def check_members(world: Core, members: int) -> None:
+    """Refuse members of a model without noise."""
     if members and not world.noise_dim:
         raise ValueError(
             f"got members = {members}, expected 0, because the model predicts a single future: for"
@@ -211,19 +267,36 @@ def _check_members(world: Core, members: int) -> None:
         )
 
 
-def _draw_noise(
-    world: Core, index: np.ndarray, members: int, stride: int, times: int
-) -> Float[Tensor, "init member time noise"]:
+class Noise:
     """Noise of every initial time and member, whatever the others and the leads asked for.
 
-    The first of each initial time is zero: the future without noise.
+    What is drawn in parts is what would have been drawn at once.
+
+    Parameters
+    ----------
+    world : Core
+        Gives the seed and the width.
+    index : ndarray of int
+        Positions of the initial times.
+    members : int
+        Members of each.
+    stride : int
+        Time steps of one prediction.
     """
-    seed, shape = world.seed, (times, world.noise_dim)
-    noise = torch.zeros(len(index), 1 + members, *shape)
-    for row, member in np.ndindex(len(index), members):
-        rng = np.random.default_rng([seed, stride, int(index[row]), member])
-        noise[row, 1 + member] = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-    return noise
+
+    def __init__(self, world: Core, index: np.ndarray, members: int, stride: int) -> None:
+        self.width, self.members = world.noise_dim, members
+        self.rngs = [
+            np.random.default_rng([world.seed, stride, int(at), member])
+            for at in index
+            for member in range(members)
+        ]
+
+    def draw(self, times: int) -> Float[Tensor, "trajectory time noise"]:
+        """The next times; members of an initial time follow one another."""
+        shape = (times, self.width)
+        drawn = [rng.standard_normal(shape, dtype=np.float32) for rng in self.rngs]
+        return torch.from_numpy(np.stack(drawn))
 
 
 def _check_finite(world: Core, block: Tensor, times: np.ndarray) -> None:
@@ -253,6 +326,20 @@ def _known(world: Core, init: np.ndarray, stride: int, leads: int) -> Known:
     """What is known of the times of a context, and of every lead after it."""
     history, apart = world.network.history, world.context_step
     steps = np.concatenate([apart * np.arange(1 - history, 1), stride * np.arange(1, leads + 1)])
+    return known_at(world, init, steps, np.diff(steps, prepend=steps[0]))
+
+
+def known_at(world: Core, init: np.ndarray, steps: np.ndarray, lead: np.ndarray) -> Known:
+    """What is known of some times.
+
+    Parameters
+    ----------
+    world : Core
+        Says what that is.
+    init : ndarray, ``[init]``
+        Initial times.
+    steps, lead : ndarray of int, ``[time]``
+        Time steps since the initial times, and since the state before.
+    """
     condition = torch.from_numpy(conditions(world.step.add(init[:, None], steps), world.step))
-    lead = torch.from_numpy(np.diff(steps, prepend=steps[0])).float()
-    return world.known(condition, lead.expand(len(init), -1))
+    return world.known(condition, torch.from_numpy(lead).float().expand(len(init), -1))

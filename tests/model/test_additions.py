@@ -74,7 +74,7 @@ def patched(name, folder):
     patch = str(PATCHES / f"{name}.patch")
     git = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
     how = {"cwd": folder, "env": git, "capture_output": True, "text": True}
-    done = subprocess.run(["git", "apply", patch], check=False, **how)
+    done = subprocess.run(["git", "apply", "-C1", patch], check=False, **how)
     assert done.returncode == 0, f"{patch} does not fit the tree any more: {done.stderr}"
     after = {p: p.read_bytes() for p in folder.rglob("*.py")}
     changed = {p for p in after if before.get(p) != after[p]}

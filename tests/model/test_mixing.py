@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sciwm.model.mixing import MIXINGS, Attention, Block, DistanceMixing, LatticeMixing, make_mixing
+from sciwm.model.mixing import MIXINGS, Attention, Block, DistanceMixing, LatticeMixing
 from sciwm.model.settings import Sizes
 from sciwm.tokens.place import Distances, Lattice, Place
 
@@ -128,7 +128,7 @@ NEAR = {"lattice": Lattice(5, 6), "distances": Distances(torch.cdist(points(30),
 @pytest.mark.parametrize("name", MIXINGS)
 def test_every_mixing_by_name(name, near):
     place = Place(torch.randn(30, 2), NEAR[near])
-    mix = make_mixing(place, Sizes(mixing=name, reach=1, num_heads=2), WIDTH)
+    mix = MIXINGS[name](place, Sizes(reach=1, num_heads=2), WIDTH)
     x = torch.randn(3, 30, WIDTH, requires_grad=True)
     out = mix(x)
     assert out.shape == x.shape
@@ -144,8 +144,8 @@ def test_tokens_without_neighbours_cannot_be_mixed_locally(name):
     place = Place(torch.randn(4, 2))
     message = r"got model.mixing = .* for tokens without neighbours, expected 'global'"
     with pytest.raises(ValueError, match=message):
-        make_mixing(place, Sizes(mixing=name), WIDTH)
-    assert heard(make_mixing(place, Sizes(mixing="global", num_heads=2), WIDTH), 4).all()
+        MIXINGS[name](place, Sizes(), WIDTH)
+    assert heard(MIXINGS["global"](place, Sizes(num_heads=2), WIDTH), 4).all()
 
 
 @pytest.mark.parametrize("name", MIXINGS)

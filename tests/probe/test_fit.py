@@ -44,7 +44,7 @@ def test_a_masked_autoencoder_has_no_decoder_and_both_states(path, tmp_path):
     settings = config(objective={"kind": "masked_autoencoder", "mask_ratio": 0.5})
     world = build_world(settings, path)
     probed = fit_probes(world, open_training_store(path), probe=settings.probe, lead_steps=LEADS)
-    assert set(probed.readouts) == set(KINDS)
+    assert set(probed.readouts) == {*KINDS, "state"}
     assert (
         probed.readouts["latent"].fields[0].weight.shape[1] == 2 * world.network.encoder.latent_dim
     )

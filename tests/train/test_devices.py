@@ -84,7 +84,7 @@ def test_two_processes_train_one_model(settings, trained):
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
     assert not (run / "checkpoints" / "last.tmp").exists()
     sciwm_run("probe", run)  # later stages are the work of one process
-    assert set(sciwm.load(run).readouts) == set(KINDS)
+    assert set(sciwm.load(run).readouts) == {*KINDS, "state"}
 
 
 def test_a_training_on_two_devices_goes_on_where_it_was(prepared, trained, tmp_path):

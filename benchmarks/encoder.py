@@ -1,0 +1,384 @@
+"""What an encoder is for: gaps, noise and fewer latents than cells, in tables.
+
+    python benchmarks/encoder.py gaps CONFIG --out runs/gaps --data.store=FILE
+    python benchmarks/encoder.py noise CONFIG --out runs/noise --data.store=FILE
+    python benchmarks/encoder.py compression CONFIG --out runs/small --data.store=FILE
+
+*gaps*: networks are trained on whole fields. Then blocks of 4 × 4 cells of the states that
+forecasts start from are missing at random, others at every time. *noise*: white noise is added to
+all states, in training and where forecasts start. *compression*: a token has a half or a quarter as
+many latents as cells.
+
+Readouts are fitted on states with the same gaps or noise, and everything is scored against whole,
+clean states. Rows: the JEPA, the supervised twin as it is and trained with the same masks
+(``supervised_masked``), frozen whitening with trained dynamics, the readout without any network,
+and optimal interpolation into EOFs with a direct linear forecast from two states (``oi_linear``),
+whose number of EOFs is chosen on the validation block. Every training is resumable; a second call
+goes on.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+import zarr
+
+from sciwm.config import Config, load_config
+from sciwm.probe.samples import readout_samples
+from sciwm.readout.readout import Readouts, Sample, fit_readouts
+from sciwm.run import verbs
+from sciwm.run.directory import RunDir, hash_inputs, open_run
+from sciwm.run.inputs import lead_steps
+from sciwm.run.rivals import method_config, share_store
+from sciwm.skill.baselines.eofs import leading_eofs
+from sciwm.skill.significance import paired_difference
+from sciwm.store.prepare import load_statistics, open_training_store
+from sciwm.train.fit import build_world
+from sciwm.world.model import WorldModel, load_world
+
+BLOCK = 4  # cells of a side of what is missing together
+EOFS = (20, 40, 60, 80)
+GAPS, NOISE, SHARES = (0.0, 0.3, 0.5, 0.7, 0.9), (0.0, 0.3, 1.0), (1.0, 0.5, 0.25)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Squared errors of one method under one condition and seed, ``(init, lead, channel)``."""
+
+    method: str
+    condition: float
+    seed: int
+    squared: xr.DataArray
+
+
+def with_gaps(store: xr.Dataset, share: float, *, seed: int) -> xr.Dataset:
+    """A training store whose states lack blocks of cells; ``whole`` has them all."""
+    state = store["state"].values
+    rng = np.random.default_rng([seed, int(100 * share)])
+    rows, columns = (-(-n // BLOCK) for n in state.shape[-2:])
+    gone = np.zeros((len(state), rows * columns), bool)
+    count = round(share * rows * columns)
+    gone[:, :count] = True
+    gone = rng.permuted(gone, axis=1).reshape(len(state), rows, columns)
+    gone = gone.repeat(BLOCK, 1).repeat(BLOCK, 2)[:, : state.shape[-2], : state.shape[-1]]
+    holes = np.where(gone[:, None], np.float32(np.nan), state)
+    whole = store["state"].copy(data=state)
+    return store.assign(state=store["state"].copy(data=holes), whole=whole)
+
+
+def with_noise(clean: RunDir, run: RunDir, amount: float, *, seed: int) -> None:
+    """Make the training store of a run that of another, with white noise on its states."""
+    inputs = hash_inputs(clean.stage_inputs("prepare"), amount, seed)
+    if run.is_fresh("prepare", inputs):
+        return
+    shutil.rmtree(run.train_store, ignore_errors=True)
+    shutil.copytree(clean.train_store.resolve(), run.train_store)
+    state = zarr.open_group(run.train_store, mode="r+")["state"]
+    rng = np.random.default_rng(seed)
+    for start in range(0, len(state), 512):
+        part = state[start : start + 512]
+        state[start : start + 512] = part + amount * rng.standard_normal(part.shape, np.float32)
+    run.record_stage("prepare", inputs, [run.train_store])
+
+
+def trained(store: RunDir, config: Config, path: Path) -> WorldModel:
+    """The world model of a run that is trained, or goes on, on the store of another."""
+    run = open_run(path, replace(config, train=replace(config.train, rivals=[])))
+    share_store(store, run)
+    verbs.train(run, run.read_config())
+    return load_world(run.path)
+
+
+def score(
+    world: WorldModel, store: xr.Dataset, config: Config, statistics_of: Path
+) -> dict[str, xr.DataArray]:
+    """Squared errors on the test block of every readout, fitted on the training block."""
+    world, leads = replace(world, missing="mask"), lead_steps(config, world.step)
+
+    def samples(which: str, fraction: float = 1.0) -> Iterator[Sample]:
+        return readout_samples(
+            world,
+            store,
+            which=which,
+            lead_steps=leads,
+            fraction=fraction,
+            progress=f"{which} block",
+        )
+
+    readouts = fit_readouts(
+        samples("train", config.probe.fraction),
+        samples("validation"),
+        lead_steps=leads,
+        scope=config.probe.scope,
+        strengths=config.probe.strengths,
+        area=world.tokenizer.area,
+    )
+    parts: dict[str, list[np.ndarray]] = {kind: [] for kind in readouts}
+    for sample in samples("test"):
+        for kind, read in readouts.items():
+            parts[kind].append(squared(world, read, sample))
+    scale = load_statistics(statistics_of).scale
+    return {kind: labelled(np.concatenate(found), scale, leads) for kind, found in parts.items()}
+
+
+def squared(world: WorldModel, read: Readouts, sample: Sample) -> np.ndarray:
+    """Area means of squared errors, ``[init, lead, channel]``, standardized."""
+    area, out = world.tokenizer.place.area, []
+    for lead in range(sample.latents.shape[1]):
+        made = read.read_fields(lead, sample.latents[:, lead], sample.initial)
+        error = world.tokenizer.fields(made - sample.later[:, lead]).square()
+        out.append((error * area).mean((-2, -1)))
+    return torch.stack(out, 1).double().numpy()
+
+
+def labelled(values: np.ndarray, scale: xr.DataArray, leads: Sequence[int]) -> xr.DataArray:
+    """Squared errors in physical units, with names."""
+    coords = {"lead_time": list(leads), "channel": scale["channel"].values}
+    made = xr.DataArray(values, dims=("init_time", "lead_time", "channel"), coords=coords)
+    return made * scale.values**2
+
+
+def oi_linear(store: xr.Dataset, leads: Sequence[int], area: np.ndarray) -> dict[int, np.ndarray]:
+    """Optimal interpolation into EOFs, then a regression on those of two states.
+
+    Returns
+    -------
+    dict
+        Squared errors ``[init, lead, channel]``, standardized, for each number of EOFs: of the
+        validation block under negative numbers, of the test block under positive ones.
+    """
+    whole = store.get("whole", store["state"]).values
+    seen = store["state"].values
+    times, channels = whole.shape[:2]
+    weight = np.sqrt(np.broadcast_to(area, whole.shape[1:])).reshape(-1)
+    truth = whole.reshape(times, -1) * weight
+    given = seen.reshape(times, -1) * weight
+    split, segment = store["split"].values, store["segment"].values
+    patterns, share = leading_eofs(truth[split == 0], max(EOFS))
+    total = float((truth[split == 0] ** 2).sum(1).mean())
+    found = {}
+    for count in EOFS:
+        basis, variance = patterns[:count], share[:count] * total
+        rest = total * (1 - share[:count].sum()) / truth.shape[1]
+        state = interpolated(given, basis, variance, rest)
+        pairs = np.concatenate([state[1:], state[:-1]], axis=1)
+        errors: dict[int, list[np.ndarray]] = {1: [], 2: []}
+        for lead in leads:
+            now = np.arange(1, times - lead)
+            inside = (segment[now - 1] == segment[now + lead]) & (
+                split[now - 1] == split[now + lead]
+            )
+            fit = now[inside & (split[now] == 0)]
+            x, y = pairs[fit - 1], truth[fit + lead]
+            gram = x.T @ x
+            ridge = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
+            slope = np.linalg.solve(gram + ridge, x.T @ y)
+            for block, parts in errors.items():
+                start = starts(split, segment, block, max(leads))
+                wrong = pairs[start - 1] @ slope - truth[start + lead]
+                parts.append((wrong**2).reshape(len(start), channels, -1).mean(-1))
+        found[-count], found[count] = (np.stack(errors[b], 1) for b in (1, 2))
+    return found
+
+
+def interpolated(
+    given: np.ndarray, basis: np.ndarray, variance: np.ndarray, rest: float
+) -> np.ndarray:
+    """Most likely coefficients of EOFs, of the cells that were observed at each time."""
+    out = np.empty((len(given), len(basis)), np.float32)
+    for time, values in enumerate(given):
+        there = np.isfinite(values)
+        part = basis[:, there]
+        precision = part @ part.T / rest + np.diag(1 / variance)
+        out[time] = np.linalg.solve(precision, part @ values[there] / rest)
+    return out
+
+
+def starts(split: np.ndarray, segment: np.ndarray, block: int, longest: int) -> np.ndarray:
+    """Initial times of a block whose state before and longest lead lie in it."""
+    now = np.arange(1, len(split) - longest)
+    good = (split[now - 1] == block) & (split[now + longest] == block) & (split[now] == block)
+    return now[good & (segment[now - 1] == segment[now + longest])]
+
+
+def run_oi(store: xr.Dataset, config: Config, path: Path, leads: Sequence[int]) -> xr.DataArray:
+    """The row ``oi_linear``, with the EOFs that were best on the validation block."""
+    statistics = load_statistics(path)
+    world = build_world(config, path)
+    found = oi_linear(store, leads, world.tokenizer.place.area.numpy())
+    best = min(EOFS, key=lambda n: found[-n].mean())
+    return labelled(found[best], statistics.scale, leads)
+
+
+def gaps(clean: RunDir, config: Config, out: Path, seeds: Sequence[int]) -> list[Row]:
+    """Rows of the table of gaps."""
+    rows, store = [], open_training_store(clean.train_store).load()
+    masked = config.objective
+    unmasked = replace(masked, mask_ratio=0.0)
+    for seed in seeds:
+        jepa = method_config(config, "jepa", seed)
+        twin = method_config(config, "supervised", seed)
+        white = method_config(config, "whitened", seed)
+        plans = {
+            "jepa": jepa,
+            "supervised": replace(twin, objective=replace(unmasked, kind="supervised")),
+            "supervised_masked": twin,
+            "whitened": replace(white, objective=replace(unmasked, kind="whitened")),
+        }
+        worlds = {m: trained(clean, c, out / m / f"seed{seed}") for m, c in plans.items()}
+        for share in GAPS:
+            seen = with_gaps(store, share, seed=0)
+            for method, world in worlds.items():
+                path = out / method / f"seed{seed}" / f"gaps{share:g}.nc"
+                rows += kept(
+                    path,
+                    lambda w=world, s=seen: score(w, s, config, clean.train_store),
+                    method,
+                    share,
+                    seed,
+                )
+            if seed == seeds[0]:
+                leads = lead_steps(config, worlds["jepa"].step)
+                squares = run_oi(seen, config, clean.train_store, leads)
+                rows.append(Row("oi_linear", share, seed, squares))
+    return rows
+
+
+def noise(clean: RunDir, config: Config, out: Path, seeds: Sequence[int]) -> list[Row]:
+    """Rows of the table of noise."""
+    rows = []
+    whole = open_training_store(clean.train_store)["state"].load()
+    for amount in NOISE:
+        noisy = open_run(out / f"noise{amount:g}" / "prepared", config)
+        with_noise(clean, noisy, amount, seed=0)
+        store = open_training_store(noisy.train_store).load().assign(whole=whole)
+        for seed in seeds:
+            for method in ("jepa", "supervised", "whitened", "convnet"):
+                path = out / f"noise{amount:g}" / method / f"seed{seed}"
+                world = trained(noisy, method_config(config, method, seed), path)
+                rows += kept(
+                    path / "scores.nc",
+                    lambda w=world, s=store: score(w, s, config, clean.train_store),
+                    method,
+                    amount,
+                    seed,
+                )
+    return rows
+
+
+def compression(clean: RunDir, config: Config, out: Path, seeds: Sequence[int]) -> list[Row]:
+    """Rows of the table of compression."""
+    rows, store = [], open_training_store(clean.train_store).load()
+    cells = build_world(config, clean.train_store).tokenizer.num_cells
+    for share in SHARES:
+        model = replace(config.model, latent_dim=max(1, round(share * cells)))
+        for seed in seeds:
+            for method in ("jepa", "whitened", "supervised"):
+                own = method_config(replace(config, model=model), method, seed)
+                path = out / f"latents{share:g}" / method / f"seed{seed}"
+                world = trained(clean, own, path)
+                rows += kept(
+                    path / "scores.nc",
+                    lambda w=world: score(w, store, config, clean.train_store),
+                    method,
+                    share,
+                    seed,
+                )
+    return rows
+
+
+def kept(path: Path, make, method: str, condition: float, seed: int) -> list[Row]:  # type: ignore[no-untyped-def]
+    """Rows of all readouts, made once and then read from a file."""
+    if not path.exists():
+        xr.Dataset(make()).to_netcdf(path, engine="h5netcdf")
+    names = {"residual": method, "local_linear": "local_linear"}
+    with xr.open_dataset(path) as found:
+        return [
+            Row(names.get(str(k), f"{method}_{k}"), condition, seed, v.load())
+            for k, v in found.data_vars.items()
+        ]
+
+
+def tables(rows: Sequence[Row], rival_of: str) -> tuple[pd.DataFrame, str]:
+    """All numbers, and the same as Markdown: means over seeds, and p-values against the JEPA."""
+    groups: dict[tuple[str, float], list[xr.DataArray]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.condition), []).append(row.squared)
+    means = {key: sum(found) / len(found) for key, found in groups.items()}
+    numbers, lines = [], []
+    for condition in dict.fromkeys(row.condition for row in rows):
+        own = means[rival_of, condition]
+        for channel in own["channel"].values.tolist():
+            head = " | ".join(f"{n:g}" for n in own["lead_time"].values)
+            lines += [f"**{channel}**, {condition:g}", "", f"| RMSE, lead in steps | {head} |"]
+            lines += ["|---" * (1 + own.sizes["lead_time"]) + "|"]
+            for (method, at), squares in means.items():
+                if at != condition:
+                    continue
+                each = [
+                    np.sqrt(s.sel(channel=channel).mean("init_time")) for s in groups[method, at]
+                ]
+                value = np.mean([e.values for e in each], axis=0)
+                spread = (
+                    np.std([e.values for e in each], axis=0, ddof=1) if len(each) > 1 else 0 * value
+                )
+                p = p_values(squares, own).sel(channel=channel).values
+                cells = [f"{v:.4g} ± {s:.2g}" for v, s in zip(value, spread, strict=True)]
+                if method != rival_of:
+                    cells = [
+                        c + (f" ({q:.3f})" if np.isfinite(q) else "")
+                        for c, q in zip(cells, p, strict=True)
+                    ]
+                lines.append(f"| {method} | " + " | ".join(cells) + " |")
+                for lead, v, s, q in zip(own["lead_time"].values, value, spread, p, strict=True):
+                    numbers.append((condition, channel, method, int(lead), v, s, q, len(each)))
+            lines.append("")
+    names = ["condition", "channel", "method", "lead_steps", "rmse", "std", "p_jepa", "num_seeds"]
+    return pd.DataFrame(numbers, columns=names), "\n".join(lines)
+
+
+def p_values(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Of the paired test with AR(2) errors."""
+    first, second = (sums_of(x) for x in (one, other))
+    return paired_difference(first, second).p_value.isel(region=0, drop=True)
+
+
+def sums_of(squares: xr.DataArray) -> xr.DataArray:
+    """Squared errors as sums that tests take."""
+    parts = [xr.ones_like(squares), squares]
+    named = xr.concat(parts, xr.Variable("statistic", ["weight", "squared_error"]))
+    return named.expand_dims(region=["all"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, score and write ``encoder.csv`` and ``encoder.md``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["gaps", "noise", "compression"])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=json.loads, default=[0, 1, 2])
+    asked, flags = parser.parse_known_args(arguments)
+    config = load_config(asked.config, flags)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    clean = open_run(asked.out / "prepared", config)
+    verbs.prepare(clean, config)
+    make = {"gaps": gaps, "noise": noise, "compression": compression}[asked.what]
+    rows = make(clean, config, asked.out, asked.seeds)
+    frame, text = tables(rows, "jepa")
+    frame.to_csv(asked.out / "encoder.csv", index=False)
+    (asked.out / "encoder.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
