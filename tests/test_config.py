@@ -139,14 +139,19 @@ OUT_OF_RANGE = [
     (ModelConfig, {"patch_size": [3, 0]}, r"two positive counts"),
     (
         ModelConfig,
-        {"num_heads": 5},
-        r"model\.num_heads = 5, expected a divisor of model\.token_dim = 96",
+        {"num_heads": 5, "mixing": "both"},
+        r"num_heads = 5, expected a divisor of model\.width = 96 and model\.encoder_width = 32",
     ),
-    (ModelConfig, {"token_dim": 0}, r"model\.token_dim = 0"),
+    (ModelConfig, {"width": 0}, r"model\.width = 0"),
+    (ModelConfig, {"reach": 0}, r"model\.reach = 0, expected a whole number of at least 1"),
+    (ModelConfig, {"latent_dim": -1}, r"model\.latent_dim = -1, expected .* at least 0"),
+    (ModelConfig, {"context_step": 0}, r"model\.context_step = 0"),
+    (ModelConfig, {"whitening_floor": -0.1}, r"model\.whitening_floor = -0\.1"),
     (ModelConfig, {"history": 0}, r"model\.history = 0, expected a whole number of at least 1"),
     (ModelConfig, {"mlp_ratio": 0.0}, r"model\.mlp_ratio"),
     (ModelConfig, {"dropout": 1.0}, r"model\.dropout = 1\.0, expected a fraction in \[0, 1\)"),
     (ObjectiveConfig, {"rollout": 0}, r"objective\.rollout"),
+    (ObjectiveConfig, {"rows": -1}, r"objective\.rows = -1, expected .* at least 0"),
     (ObjectiveConfig, {"input_noise": -0.1}, r"objective\.input_noise"),
     (ObjectiveConfig, {"ema_decay": 1.0}, r"objective\.ema_decay"),
     (ObjectiveConfig, {"mask_ratio": 1.0}, r"objective\.mask_ratio"),
@@ -182,6 +187,12 @@ OUT_OF_RANGE = [
 def test_values_out_of_range_are_refused(section, values, message):
     with pytest.raises(ConfigError, match=message):
         section(**values)
+
+
+def test_heads_matter_to_attention_alone():
+    assert ModelConfig(num_heads=5).mixing == "local"
+    with pytest.raises(ConfigError, match=r"model\.num_heads"):
+        ModelConfig(num_heads=5, mixing="global")
 
 
 def test_every_section_refuses_something():

@@ -76,7 +76,8 @@ def test_twins_are_those_that_compare_pixels():
 
 def trained(made, tokens, hidden, steps=30):
     """Losses over some steps on the same windows."""
-    optimizer = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=5e-3)
+    rate = 1e-3 if made.objective.settings.kind == "convnet" else 5e-3
+    optimizer = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=rate)
     losses = []
     for step in range(steps):
         torch.manual_seed(step)

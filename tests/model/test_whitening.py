@@ -15,8 +15,8 @@ CELLS = 6
 def correlated(count=4000, tokens=3, *, alike=True, seed=0):
     """Features of which the first six are correlated cells, and two more are not cells."""
     rng = torch.Generator().manual_seed(seed)
-    x = torch.randn(count, tokens, CELLS, generator=rng)
     mixes = torch.randn(1 if alike else tokens, CELLS, CELLS, generator=rng)
+    x = torch.randn(count, tokens, CELLS, generator=rng)
     x = torch.einsum("stf,tfg->stg", x, mixes.expand(tokens, -1, -1)) + 5
     return torch.cat([x, torch.rand(count, tokens, 2, generator=rng)], dim=-1)
 
@@ -124,19 +124,18 @@ def test_latents_beyond_the_number_of_cells_begin_as_zero_and_can_be_learnt():
 
 def test_latents_of_untrained_encoders_are_next_to_normal():
     """SIGReg is about 1 for a Gaussian: there is nothing that the penalty has to repair."""
-    x = correlated(3000, tokens=1)
+    x, other = correlated(40_000, tokens=1).split([30_000, 10_000])
     whitening = fit_whitening([x], num_cells=CELLS, floor=0.0)
     inputs = Inputs(globe((2, 4), (2, 4)).place, whitening, CELLS)
     encoder = Whitened(inputs, Sizes(**SIZES))
-    latents = encoder(correlated(2000, tokens=1, seed=0))[:, 0].detach()
-    raw = correlated(2000, tokens=1, seed=0)[:, 0, :CELLS]
+    latents, raw = encoder(other)[:, 0].detach(), other[:, 0, :CELLS]
     values, of_raw = [], []
-    for seed in range(10):
-        rng = torch.Generator().manual_seed(seed)
-        values.append(float(sigreg(latents, generator=rng)))
-        of_raw.append(float(sigreg(raw, generator=rng)))
-    assert sum(values) / 10 == pytest.approx(1.0, abs=0.3)
-    assert min(of_raw) > 100
+    for part, same in zip(latents.split(500), raw.split(500), strict=True):
+        rng = torch.Generator().manual_seed(len(values))
+        values.append(float(sigreg(part, generator=rng)))
+        of_raw.append(float(sigreg(same, generator=rng)))
+    assert sum(values) / 20 == pytest.approx(1.0, abs=0.25)
+    assert min(of_raw) > 50
 
 
 def test_a_frozen_encoder_is_the_whitening_and_has_nothing_to_learn():
