@@ -35,8 +35,8 @@ def diagnose_simulations(
 ) -> xr.Dataset:
     r"""Compute mean, spread and annual cycle of long roll-outs, and those of the truth beside.
 
-    With anomalies :math:`a` about the climatology of the training block, and means over area,
-    initial times, members and leads taken together,
+    With anomalies :math:`a` about the climatology, and means over area, initial times, members and
+    leads taken together,
 
     .. math:: \mathrm{mean} = \overline{a}, \qquad
         \mathrm{spread}^2 = \overline{a^2} - \overline{a}^2, \qquad
@@ -48,8 +48,8 @@ def diagnose_simulations(
     weather.
 
     A simulation blows up where an anomaly passes 20 standard deviations of its channel, or is not
-    finite. Twice the largest one in training counts, too. From there on it is left out. Sums are taken part
-    by part: memory does not grow with the length.
+    finite. Twice the largest one in training counts, too. From there on it is left out. Sums are
+    taken part by part: memory does not grow with the length.
 
     Parameters
     ----------
