@@ -37,7 +37,7 @@ _VERBS = {
         " --lead-times '1 day, 3 days' --out baselines",
     ),
     "simulate": (
-        "roll the model forward for a year, say, and see whether it holds",
+        "roll the model forward for a year, say",
         "sciwm simulate runs/erai --forecast.simulate='365 days'",
     ),
     "report": ("write report.html: skill, maps, curves", "sciwm report runs/erai"),

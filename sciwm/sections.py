@@ -194,8 +194,8 @@ class ModelConfig:
     noise_dim : int
         Random numbers of which the predictor makes one of many futures; 0 predicts a single one.
     whitening_floor : float
-        Spread below which a principal component of a patch is not blown up to one, in units of the
-        standardized states.
+        Spread below which a principal component of a patch is not blown up to one. It is in units
+        of the standardized states.
     """
 
     patch_size: list[int] = field(default_factory=lambda: [2, 2])
@@ -266,8 +266,8 @@ class ObjectiveConfig:
         Fraction of context tokens dropped before the encoder. For the masked autoencoder: fraction
         of the tokens of every state.
     mask : {"blocks", "random"}
-        Whether dropped tokens lie in spatial blocks, or are each drawn on its own, as the masked
-        autoencoder always has it.
+        Whether dropped tokens lie in spatial blocks, or are each drawn on its own. The masked
+        autoencoder always has the latter.
     input_noise, latent_noise : float
         Standard deviation, while training, of the noise added to the standardized states / to the
         latents of the context. Where data are plenty, none is best.

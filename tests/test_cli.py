@@ -22,7 +22,7 @@ from sciwm.run.directory import RunDir, open_run
 from sciwm.verify import Asked
 
 VERBS = ["demo", "check", "prepare", "train", "probe", "forecast", "evaluate", "baselines"]
-VERBS += ["report", "run", "compare", "data"]
+VERBS += ["simulate", "report", "run", "compare", "data"]
 
 
 def called(line):
@@ -112,7 +112,7 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", ["prepare", "train", "probe", "forecast", "evaluate", "report", "run"]
+    "verb", ["prepare", "train", "probe", "forecast", "evaluate", "simulate", "report", "run"]
 )
 def test_a_stage_gets_the_run_and_its_configuration(verb, verbs, catalogue, tmp_path):
     Path("mine.yaml").write_text("train: {clip: 2.0}\n")
@@ -499,7 +499,8 @@ def test_the_verbs_take_what_the_command_line_gives():
 
     for name in ("prepare", "run_all"):
         takes(name, "run", "config", scheduler="tcp://h:1", workers=0)
-    for name in ("prepare", "train", "probe", "forecast", "evaluate", "report", "run_all"):
+    stages = ("prepare", "train", "probe", "forecast", "evaluate", "simulate", "report", "run_all")
+    for name in stages:
         takes(name, "run", "config")
     takes("check", "config")
     takes("demo", "out", quick=True)

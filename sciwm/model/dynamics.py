@@ -76,7 +76,7 @@ class SlidingHistory(nn.Module):
 
     References
     ----------
-    Perez et al. 2018, arXiv:1709.07871, for shifting and scaling; Alet et al. 2025,
+    Perez et al. 2018, arXiv:1709.07871, for shifting and scaling. Alet et al. 2025,
     arXiv:2506.10772, for noise that is one draw for all tokens.
     """
 

@@ -17,7 +17,7 @@ _RINGS = 4  # distances that a token without rows and columns tells apart
 class LatticeMixing(nn.Module):
     """Weighted sum over the tokens around each one, channel by channel.
 
-    A depth-wise convolution that obeys the domain: it goes round where the domain closes on itself,
+    A depth-wise convolution that obeys the domain. It goes round where the domain closes on itself,
     and on across the poles of a globe.
 
     Parameters

@@ -38,7 +38,7 @@ def readout_samples(
         Trained or untrained.
     store : Dataset
         From `sciwm.store.prepare.open_training_store`. Where its states have gaps or noise, a
-        variable ``whole`` of the same shape can hold those to be read out.
+        variable ``whole`` like it can hold those to be read out.
     which : {"train", "validation", "test"}
         Block; context and all leads lie inside it.
     lead_steps : sequence of int

@@ -52,8 +52,9 @@ class Sample(NamedTuple):
 class Readouts:
     """Ridges of one kind, of every lead.
 
-    Kinds are ``residual``, ``latent`` and ``local_linear``, the head of a twin (``decoder``), the
-    ``spread`` of an ensemble, and the ``state`` of simulations. The last has the single lead 0.
+    Kinds are ``residual``, ``latent`` and ``local_linear``, and the head of a twin (``decoder``).
+    Others are the ``spread`` of an ensemble, and the ``state`` of simulations. The last has the
+    single lead 0.
 
     Parameters
     ----------

@@ -227,7 +227,7 @@ def describe_rollout(config: Config) -> str:
     Examples
     --------
     >>> describe_rollout(Config())
-    '2 predictions in a row'
+    '4 predictions in a row'
     """
     o = config.objective
     words = f"{o.rollout} predictions in a row" if o.rollout > 1 else "one prediction"
@@ -295,7 +295,7 @@ def _network(config: Config) -> str:
     m = config.model
     if config.objective.kind == "convnet":
         return "Four residual blocks of width 48 turn the last fields into the next."
-    dim = f"{m.latent_dim} latents" if m.latent_dim else "as many latents as it has cells"
+    dim = f"{m.latent_dim} latents" if m.latent_dim else "as many latents as it has values"
     encoder = f"An encoder turns each token into {dim}: its whitening"
     if m.encoder_blocks and config.objective.kind != "whitened":
         encoder += f", corrected by {m.encoder_blocks} block(s) of width {m.encoder_width}"

@@ -1,7 +1,8 @@
 """Forecasts become scores beside those of baselines. Knows nothing of torch.
 
 In: forecasts and observations, from anybody's store. Out: a table of scores with intervals, and
-maps, spectra and rank histograms. Read `table` first: `evaluate`, and the parts it is made of.
+maps, spectra and rank histograms; of simulations, whether they hold.
+Read `table` first: `evaluate`, and the parts it is made of.
 """
 
 from importlib import import_module
@@ -26,6 +27,7 @@ __all__ = [
     "damped_persistence_forecast",
     "decorrelation_time",
     "diagnose",
+    "diagnose_simulations",
     "diebold_mariano",
     "ensemble_sums",
     "evaluate",
@@ -49,6 +51,7 @@ __all__ = [
     "render",
     "score_lineup",
     "score_sums",
+    "simulation_table",
     "to_frame",
     "write_diagnostics",
     "write_skill",
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
         false_discovery,
         paired_difference,
     )
+    from sciwm.skill.simulation import diagnose_simulations, simulation_table
     from sciwm.skill.spectra import zonal_spectrum
     from sciwm.skill.table import assess, evaluate, score_lineup
 else:
@@ -108,6 +112,7 @@ else:
         "damped_persistence_forecast": "sciwm.skill.baselines.simple",
         "decorrelation_time": "sciwm.skill.significance",
         "diagnose": "sciwm.skill.diagnostics",
+        "diagnose_simulations": "sciwm.skill.simulation",
         "diebold_mariano": "sciwm.skill.significance",
         "ensemble_sums": "sciwm.skill.ensemble",
         "evaluate": "sciwm.skill.table",
@@ -131,6 +136,7 @@ else:
         "render": "sciwm.skill.frame",
         "score_lineup": "sciwm.skill.table",
         "score_sums": "sciwm.skill.scores",
+        "simulation_table": "sciwm.skill.simulation",
         "to_frame": "sciwm.skill.frame",
         "write_diagnostics": "sciwm.skill.diagnostics",
         "write_skill": "sciwm.skill.frame",

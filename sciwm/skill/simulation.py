@@ -35,8 +35,8 @@ def diagnose_simulations(
 ) -> xr.Dataset:
     r"""Compute mean, spread and annual cycle of long roll-outs, and those of the truth beside.
 
-    With the anomalies :math:`a` about the climatology of the training block, and means over area,
-    initial times, members and the leads that are taken together,
+    With anomalies :math:`a` about the climatology, and means over area, initial times, members and
+    leads taken together,
 
     .. math:: \mathrm{mean} = \overline{a}, \qquad
         \mathrm{spread}^2 = \overline{a^2} - \overline{a}^2, \qquad
@@ -47,9 +47,9 @@ def diagnose_simulations(
     Fixed errors of the climate count as spread, but not as change: it tells whether there is
     weather.
 
-    A simulation blows up where an anomaly passes 20 standard deviations of its channel, or twice
-    the largest one in training, or is not finite. From there on it is left out. Sums are taken part
-    by part: memory does not grow with the length.
+    A simulation blows up where an anomaly passes 20 standard deviations of its channel, or is not
+    finite. Twice the largest one in training counts, too. From there on it is left out. Sums are
+    taken part by part: memory does not grow with the length.
 
     Parameters
     ----------

@@ -287,8 +287,8 @@ class WorldModel(Core):
         """Roll the model forward for long, and read out what its latents say at each time.
 
         A forecast has a readout of its own for every lead. A simulation has one for all: that of
-        a state from its own latents. It may go on beyond the end of the data, since all that is
-        known of a time follows from the calendar.
+        a state from its own latents. It may go on beyond the end of the data. All that is known of
+        a time follows from the calendar.
 
         Parameters
         ----------

@@ -15,7 +15,14 @@ CHECKOUT = Path(__file__).parents[2]
 
 def test_every_data_set_tells_its_licence_and_origin():
     rows = {row["name"]: row for row in catalogue.table()}
-    assert set(rows) == {"alanine", "erai_europe", "kaplan_pacific", "qg", "speedy_global"}
+    assert set(rows) == {
+        "alanine",
+        "erai_europe",
+        "kaplan_pacific",
+        "ncep_slp",
+        "qg",
+        "speedy_global",
+    }
     assert set(rows) == set(catalogue.names())
     for row in rows.values():
         said = [row[key] for key in ("what", "size", "licence", "origin", "how_to_get")]

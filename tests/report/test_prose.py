@@ -118,7 +118,7 @@ def test_the_data_are_named_with_grid_and_blocks():
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("sigreg", "256 random directions (SIGReg, weight 40)"),
+        ("sigreg", "64 random directions (SIGReg, weight 40)"),
         ("ema", "decay 0.996"),
         ("vicreg", "VICReg, weight 40"),
         ("supervised", "trained to forecast pixels"),
@@ -167,7 +167,7 @@ def test_a_masked_autoencoder_and_a_molecule_have_sentences_of_their_own():
     assert "Scalar series (phi and psi) are read from all tokens together" in text
     told = describe_data(config, double_well(num_trajectories=1, num_frames=20), SPLIT, atoms=10)
     assert "the distances between all pairs of the 10 atoms" in told
-    for word in ("patch", "anomal", "season", "cells"):
+    for word in ("patch", "anomal", "season", "cells of"):
         assert word not in text + told, word
 
 
