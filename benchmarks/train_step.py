@@ -95,6 +95,7 @@ def network_of(size: Size, mixing: str, settings: ObjectiveSettings = SIGREG) ->
         encoder_blocks=size.encoder,
         predictor_blocks=size.predictor,
         mixing=mixing,
+        encoder_mixing=mixing,
         num_heads=size.heads,
         reach=REACH,
         history=HISTORY,

@@ -15,7 +15,7 @@ from sciwm.tokens.record import Known, Tokens
 from tests.worlds import open_gates
 
 SIZES = {"width": 16, "encoder_width": 12, "encoder_blocks": 1, "predictor_blocks": 1}
-SIZES |= {"reach": 1, "num_heads": 2}
+SIZES |= {"reach": 1, "num_heads": 2, "encoder_mixing": "local"}
 
 
 def globe(shape=(4, 8), patch=(2, 2), *, channels=1, west=0.0) -> GridTokenizer:

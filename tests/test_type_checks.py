@@ -21,7 +21,7 @@ def test_a_token_function_refuses_a_wrong_number_of_dimensions():
 
 def test_a_network_refuses_sizes_that_disagree():
     inputs = Inputs(Place(torch.zeros(6, 2)), Whitening.blank(groups=1, features=3), num_cells=3)
-    encoder = Whitened(inputs, Sizes(encoder_width=8, mixing="global", num_heads=2))
+    encoder = Whitened(inputs, Sizes())
     assert encoder(torch.zeros(4, 6, 3)).shape == (4, 6, 3)
     with pytest.raises(jaxtyping.TypeCheckError, match="'features'"):
         encoder(torch.zeros(6, 3))  # would be taken for states of three tokens

@@ -27,7 +27,7 @@ from sciwm.world.model import WorldModel
 
 def config(*, seed=0, model=None, objective=None, train=None, probe=None):
     """Smallest sizes that still learn; sections are updated from the mappings."""
-    blocks = {"encoder_blocks": 1, "predictor_blocks": 1}
+    blocks = {"encoder_blocks": 1, "encoder_mixing": "local", "predictor_blocks": 1}
     widths = {"width": 16, "encoder_width": 16, "num_heads": 2, "reach": 1}
     sizes = {"patch_size": [4, 4], "dropout": 0.1} | widths | blocks
     steps = {"steps": 12, "batch_size": 16, "validate_every": 6, "checkpoint_every": 4}

@@ -268,7 +268,8 @@ def test_rolling_a_plane_that_closes_on_itself_rolls_latents_and_forecasts(
     periodic, by, kind, mixing
 ):
     tokenizer = plane((6, 8), periodic=periodic)
-    made = network(tokenizer, objective={"kind": kind}, mixing=mixing, times={"calendar": 4})
+    mixings = {"mixing": mixing, "encoder_mixing": mixing}
+    made = network(tokenizer, objective={"kind": kind}, times={"calendar": 4}, **mixings)
     if not all(periodic):  # where it does not close, places differ
         for part in made.modules():
             if hasattr(part, "position"):
@@ -290,8 +291,9 @@ def test_rolling_a_plane_that_closes_on_itself_rolls_latents_and_forecasts(
 def test_where_longitudes_begin_changes_nothing(kind, by):
     """On the globe, the same fields from another meridian on: the same latents, place by place."""
     one, other = globe((4, 12)), globe((4, 12), west=-by * 2 * 30.0)
-    made = network(one, objective={"kind": kind}, mixing="both")
-    again = network(other, objective={"kind": kind}, mixing="both")
+    mixings = {"mixing": "both", "encoder_mixing": "both"}
+    made = network(one, objective={"kind": kind}, **mixings)
+    again = network(other, objective={"kind": kind}, **mixings)
     again.load_state_dict(made.state_dict())
     values, known = states(one, 3, 4), window(one, 3).known
     before = forecasts(made, one, values, known)

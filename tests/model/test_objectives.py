@@ -28,10 +28,10 @@ def choices(section, name):
 
 def test_configurations_know_every_name_and_no_other():
     assert {*choices(ObjectiveConfig, "kind")} == {*OBJECTIVES}
-    for section in (ModelConfig, Sizes):
-        assert {*choices(section, "mixing")} == {*MIXINGS}
-        assert {*choices(section, "dynamics")} == {*DYNAMICS}
-    for name in ("objective.kind", "model.mixing", "model.dynamics"):
+    assert {*choices(ModelConfig, "dynamics")} == {*DYNAMICS}
+    for name in ("mixing", "encoder_mixing"):
+        assert {*choices(ModelConfig, name)} == {*MIXINGS}
+    for name in ("objective.kind", "model.mixing", "model.encoder_mixing", "model.dynamics"):
         with pytest.raises(ConfigError, match=rf"got {name} = 'else', expected"):
             load_config("", [f"--{name}=else"])
 
@@ -119,7 +119,8 @@ def molecule():
 def test_random_weights_are_random_throughout(name, mixing):
     """Whatever they were: nothing of a whitening, of zeros or of a training stays."""
     kind = {"kind": name, "anchor": 0.5}
-    made = network(GRID, objective=kind, opened=False, mixing=mixing, tokens={"sun": 1})
+    mixings = {"mixing": mixing, "encoder_mixing": mixing}
+    made = network(GRID, objective=kind, opened=False, tokens={"sun": 1}, **mixings)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.fill_(7.0)

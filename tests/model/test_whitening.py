@@ -5,6 +5,7 @@ import torch
 
 from sciwm.model.encoder import Whitened
 from sciwm.model.loss import sigreg
+from sciwm.model.mixing import MIXINGS
 from sciwm.model.settings import Inputs, Sizes
 from sciwm.model.whitening import fit_whitening
 from tests.networks import SIZES, globe, network, states, window
@@ -95,10 +96,10 @@ def test_nothing_to_whiten():
 
 
 @pytest.mark.parametrize("latent_dim", [0, 3, 7])
-@pytest.mark.parametrize("mixing", ["local", "global", "both"])
+@pytest.mark.parametrize("mixing", MIXINGS)
 def test_the_untrained_encoder_is_the_whitening(latent_dim, mixing):
     tokenizer = globe(channels=2)
-    untrained = network(tokenizer, opened=False, latent_dim=latent_dim, mixing=mixing)
+    untrained = network(tokenizer, opened=False, latent_dim=latent_dim, encoder_mixing=mixing)
     tokens = window(tokenizer, missing=0.2)
     latents = untrained.encode(tokens.features)
     whitening = fit_whitening(
@@ -109,7 +110,7 @@ def test_the_untrained_encoder_is_the_whitening(latent_dim, mixing):
     expected = white(tokens.features.flatten(0, 1), whitening).unflatten(0, (8, 4))
     count = latent_dim or tokenizer.num_cells
     torch.testing.assert_close(latents, expected[..., :count], rtol=1e-4, atol=1e-5)
-    opened = network(tokenizer, latent_dim=latent_dim, mixing=mixing)
+    opened = network(tokenizer, latent_dim=latent_dim, encoder_mixing=mixing)
     assert (opened.encode(tokens.features) - latents).abs().max() > 0.01
 
 
