@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 from sciwm.times import parse_lead
 
@@ -335,7 +335,7 @@ class TrainConfig:
         Steps between health checks on validation data / between checkpoints.
     rivals : list of str
         Other methods to train beside for the same processor time; each gets its rows in the table
-        of the run. Any ``objective.kind``.
+        of the run. Any ``objective.kind``; a molecule leaves out ``convnet``.
     devices : int
         Processes that share a step, one to each GPU, or to some cores of a CPU; each takes
         ``batch_size`` windows.
@@ -371,6 +371,8 @@ class TrainConfig:
         for name in ("muon_rate", "learning_rate", "clip"):
             need(name, getattr(self, name) > 0, "a positive number")
         need("weight_decay", self.weight_decay >= 0, "a number of at least 0")
+        known = get_args(Kind)
+        need("rivals", not {*self.rivals} - {*known}, f"some of {', '.join(known)}")
         for name in ("warmup", "average_decay"):
             need(name, 0 <= getattr(self, name) < 1, "a fraction in [0, 1)")
 

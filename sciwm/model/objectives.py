@@ -43,6 +43,8 @@ class ObjectiveRecord:
         Whether the loss compares pixels.
     hides_states : bool
         Whether tokens of every state are hidden, not only of the context.
+    needs_grid : bool
+        Whether states must have rows and columns.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ObjectiveRecord:
     build: Callable[[Inputs, Sizes, ObjectiveSettings], JEPA]
     reads_cells: bool = False
     hides_states: bool = False
+    needs_grid: bool = False
 
     def describe(self, settings: ObjectiveSettings, *, predictions: str) -> str:
         """Say what training minimises.
@@ -168,6 +171,7 @@ OBJECTIVES = {
             "the squared error of forecast cells over {predictions}",
             _convnet,
             reads_cells=True,
+            needs_grid=True,
         ),
     )
 }

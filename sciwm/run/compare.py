@@ -106,6 +106,7 @@ def compare(
         _console.print(notice, style="yellow", highlight=False)
     shared = open_run(out / "prepared", config)
     verbs.prepare(shared, config)
+    methods = _able(shared, methods)
     ds = open_data(config)
     members = [(method, seed) for seed in seeds for method in methods]
     scored = []
@@ -148,6 +149,20 @@ def _with_data(config: Config, out: Path) -> Config:
         path.parent.mkdir(parents=True, exist_ok=True)
         catalogue.load("qg").make(path=path, seed=config.seed)
     return replace(config, data=replace(config.data, store=str(path)))
+
+
+def _able(shared: RunDir, methods: Sequence[str]) -> list[str]:
+    """Methods that the states allow: a molecule has no rows and columns."""
+    if open_training_store(shared.train_store).attrs["kind"] == "grid":
+        return list(methods)
+    out = [m for m in methods if m in OBJECTIVES and OBJECTIVES[m].needs_grid]
+    able = [m for m in methods if m not in out]
+    if not able:
+        raise ValueError(f"got methods {out} for a molecule, expected some that need no grid")
+    if out:
+        notice = f"{', '.join(out)} is left out: a molecule has no rows and columns"
+        _console.print(notice, style="yellow", highlight=False)
+    return able
 
 
 def _paced(shared: RunDir, config: Config, asked: Config, method: str) -> Config:

@@ -26,7 +26,7 @@ __all__ = ["RunDir", "hash_inputs", "open_run", "provenance", "resolve_run"]
 # Sections that may change in a run; the hashes of the stages say what has to be made again. Two
 # keys reach back to the training store, hence to the weights, and may not: `probe.targets` are kept
 # in it, `forecast.lead_times` widen its gaps.
-_LATER = ("probe.", "forecast.", "skill.")
+_LATER = ("probe.", "forecast.", "skill.", "train.rivals")
 _EARLY = ("probe.targets", "forecast.lead_times")
 _PACKAGES = (
     "torch",
@@ -246,7 +246,7 @@ def open_run(out: str | Path, config: Config) -> RunDir:
 
         - a new or empty folder;
         - a run of this configuration, or of one that differs only under ``probe``, ``forecast`` or
-          ``skill``;
+          ``skill``, or in ``train.rivals``;
         - a run in which nothing was made yet.
     config : Config
         Written to ``config.yaml`` unless it is there. A stage made from other values is made again

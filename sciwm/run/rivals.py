@@ -12,9 +12,10 @@ from sciwm.config import Config
 from sciwm.model.objectives import OBJECTIVES
 from sciwm.run.directory import RunDir, hash_inputs, open_run
 from sciwm.run.stages import console, stage_inputs
+from sciwm.store.prepare import open_training_store
 from sciwm.train.pace import equal_steps
 
-__all__ = ["method_config", "open_rival", "share_store", "trained_beside"]
+__all__ = ["method_config", "open_rival", "rivals_of", "share_store", "trained_beside"]
 
 # What the masked autoencoder hides where the configuration hides nothing (He et al. 2022,
 # arXiv:2111.06377).
@@ -49,6 +50,23 @@ def method_config(config: Config, method: str, seed: int) -> Config:
     return replace(
         config, seed=seed, model=model, objective=objective, train=train, forecast=forecast
     )
+
+
+def rivals_of(run: RunDir, config: Config) -> list[str]:
+    """Methods that are trained beside a run.
+
+    Left out is what its states do not allow: a molecule has no rows and columns. And so is what it
+    trains itself, since both forecasts would have one name.
+
+    Parameters
+    ----------
+    run, config
+        The run, with its training store.
+    """
+    grid = open_training_store(run.train_store).attrs["kind"] == "grid"
+    own = OBJECTIVES[config.objective.kind].method
+    records = [OBJECTIVES[method] for method in config.train.rivals]
+    return [r.name for r in records if r.method != own and (grid or not r.needs_grid)]
 
 
 def open_rival(run: RunDir, config: Config, method: str) -> tuple[RunDir, Config]:
@@ -99,12 +117,13 @@ def trained_beside(run: RunDir, config: Config) -> Iterator[None]:
     devices. What such a process says goes to ``train.txt`` of the rival. Ctrl-C reaches them, too,
     and they keep a checkpoint.
     """
-    alone = (os.cpu_count() or 1) <= len(config.train.rivals)
+    methods = rivals_of(run, config)
+    alone = (os.cpu_count() or 1) <= len(methods)
     if alone or config.train.threads != 1 or config.train.devices > 1:
         yield
         return
     processes = []
-    for method in config.train.rivals:
+    for method in methods:
         rival, asked = open_rival(run, config, method)
         if rival.is_fresh("train", stage_inputs(rival, asked, "train")):
             continue

@@ -47,7 +47,7 @@ from sciwm.run.inputs import (
     series_climatology,
     with_store,
 )
-from sciwm.run.rivals import open_rival, trained_beside
+from sciwm.run.rivals import open_rival, rivals_of, trained_beside
 from sciwm.run.simulation import simulate
 from sciwm.run.stages import console, is_fresh, need, say, stage_inputs, use_threads
 from sciwm.skill.diagnostics import write_diagnostics
@@ -188,7 +188,7 @@ def probe(run: RunDir, config: Config) -> None:
     fresh = build_world(config, run.train_store, series_climatology=normal, random=True)
     random = _probed(run, config, fresh, "random encoder")
     outputs = [run.probes_file, *random.save(run.path / "random_encoder")]
-    for method in config.train.rivals:
+    for method in rivals_of(run, config):
         rival, asked = open_rival(run, config, method)
         train(rival, asked)
         save_readouts(_probed(rival, asked, load_world(rival.path), method), rival.path)
@@ -227,7 +227,7 @@ def forecast(run: RunDir, config: Config) -> None:
         (world, named, config.forecast.members),
         (load_world(run.path / "random_encoder"), random, 0),
     ]
-    for method in config.train.rivals:
+    for method in rivals_of(run, config):
         rival = load_world(run.path / "rivals" / method)
         names = _forecast_names(rival)
         del names["local_linear"], names["latent"]

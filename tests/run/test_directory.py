@@ -65,6 +65,7 @@ def test_a_configuration_from_which_nothing_was_made_is_replaced(run, made):
 def test_what_comes_after_training_may_change(run):
     run.train_store.mkdir()
     flags = ["--probe.strengths=[0.5]", "--forecast.init_every=3", "--skill.resamples=7"]
+    flags += ["--train.rivals=[]"]
     later = load_config(run.config_file, flags)
     assert open_run(run.path, later).read_config() == later
     assert not list(run.path.glob(".*"))
