@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["method_config", "open_rival", "rivals_of", "share_store", "trained_b
 # What the masked autoencoder hides where the configuration hides nothing (He et al. 2022,
 # arXiv:2111.06377).
 _HIDDEN = 0.75
+_PATIENCE = 120  # seconds for a step and a checkpoint
 
 
 def method_config(config: Config, method: str, seed: int) -> Config:
@@ -137,8 +139,21 @@ def trained_beside(run: RunDir, config: Config) -> Iterator[None]:
             if process.poll() is None:
                 with console.status(f"{method} finishes its training"):
                     process.wait()
-    finally:
+    except KeyboardInterrupt:
+        _finish(processes)  # Ctrl-C has reached them, too: they write a checkpoint
+        raise
+    except BaseException:
         for _, process in processes:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            process.send_signal(signal.SIGINT)
+        _finish(processes)
+        raise
+
+
+def _finish(processes: Sequence[tuple[str, subprocess.Popen[bytes]]]) -> None:
+    """Wait for the step under way and its checkpoint, but not for ever."""
+    for _, process in processes:
+        try:
+            process.wait(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
