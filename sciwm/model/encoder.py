@@ -37,6 +37,9 @@ class Whitened(nn.Module):
     ``latent_dim`` components hold is lost. Latents beyond the number of cells begin as 0. Missing
     tokens begin as 0, too; the blocks can fill them in from what lies around them.
 
+    The blocks see all components, not only the ``latent_dim`` of most variance. Otherwise noise of
+    much variance would take the place of a signal, and training could hardly find the signal again.
+
     Parameters
     ----------
     inputs : Inputs
@@ -48,6 +51,7 @@ class Whitened(nn.Module):
     """
 
     mean: Tensor
+    components: Tensor
 
     def __init__(self, inputs: Inputs, sizes: Sizes, *, frozen: bool = False) -> None:
         super().__init__()
@@ -62,7 +66,8 @@ class Whitened(nn.Module):
             self.blocks = nn.ModuleList()
             return
         extra = whitening.mean.shape[-1] - inputs.num_cells
-        self.embed = nn.Linear(self.latent_dim + extra, width)
+        self.register_buffer("components", whitening.components(inputs.num_cells))
+        self.embed = nn.Linear(inputs.num_cells + extra, width)
         self.place = nn.Linear(place.position.shape[1], width, bias=False)
         self.blocks = nn.ModuleList(
             [Block(place, sizes, width, sizes.encoder_mixing) for _ in range(blocks)]
@@ -79,19 +84,25 @@ class Whitened(nn.Module):
         # In full precision: components of little variance are differences of large numbers.
         with torch.autocast(features.device.type, enabled=False):
             centred = features.float() - self.mean
-            if len(self.matrix) == 1:
-                white = centred @ self.matrix[0]
-            else:
-                white = torch.einsum("stf,tfd->std", centred, self.matrix)
-        if not len(self.blocks):
-            return white
-        cells = features.shape[-1] - (self.embed.in_features - self.latent_dim)
-        tokens = self.embed(torch.cat([white, features[..., cells:]], dim=-1))
+            white = _project(centred, self.matrix)
+            if not len(self.blocks):
+                return white
+            seen = _project(centred, self.components)
+        tokens = self.embed(torch.cat([seen, features[..., seen.shape[-1] :]], dim=-1))
         tokens = tokens + self.place(self.position)
         for block in self.blocks:
             tokens = block(tokens)
         out: Tensor = white + self.out(self.norm(tokens))
         return out
+
+
+def _project(
+    features: Float[Tensor, "state token feature"], matrix: Float[Tensor, "group feature out"]
+) -> Float[Tensor, "state token out"]:
+    """By one matrix for all tokens, or by one for each."""
+    if len(matrix) == 1:
+        return features @ matrix[0]
+    return torch.einsum("stf,tfd->std", features, matrix)
 
 
 class Cells(nn.Module):
