@@ -368,6 +368,7 @@ class TrainConfig:
         need = partial(_need, "train", self)
         _need_counts("train", self, "steps batch_size validate_every checkpoint_every devices", 1)
         _need_counts("train", self, "threads", 0)
+        need("rivals", len(set(self.rivals)) == len(self.rivals), "every method once")
         for name in ("muon_rate", "learning_rate", "clip"):
             need(name, getattr(self, name) > 0, "a positive number")
         need("weight_decay", self.weight_decay >= 0, "a number of at least 0")

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sciwm.model.dynamics import History
+from sciwm.model.dynamics import OCTAVES, History, octaves
 from sciwm.model.settings import Inputs, Sizes
 from sciwm.tokens.patches import cut, join
 from sciwm.tokens.place import Lattice
@@ -19,7 +19,8 @@ class ConvNet(nn.Module):
     """The next field from the last ones: a convolution, four residual blocks of 48, another one.
 
     It is `sciwm.model.dynamics.Dynamics` whose latents are the cells themselves. It sees position,
-    calendar, static fields and the sun as further channels, and gives the change of the last state.
+    lead, calendar, static fields and the sun as further channels. It gives the change of the last
+    state.
     Edges close on themselves where the domain does, and repeat their last cells elsewhere.
 
     Parameters
@@ -56,6 +57,7 @@ class ConvNet(nn.Module):
         self.names = tuple(inputs.times), tuple(inputs.tokens)
         channels = inputs.num_cells // (place.patch[0] * place.patch[1])
         told = sum(inputs.times.values()) + sum(inputs.tokens.values()) + len(place.points)
+        told += 2 * OCTAVES * sizes.history
         self.first = _Conv(place.cells, channels * sizes.history + told, _WIDTH, 5)
         self.blocks = nn.Sequential(
             *[_Residual(place.cells, _WIDTH, sizes.dropout) for _ in range(_BLOCKS)]
@@ -74,9 +76,10 @@ class ConvNet(nn.Module):
         """Cells of the next state, and the history with it."""
         times, tokens = self.names
         fields = join(memory.latents, self.patch, self.shape).flatten(1, 2)
-        size = len(fields)
-        parts = [fields, self.points.expand(size, -1, -1, -1)]
-        parts += [known.times[n][:, :, None, None].expand(-1, -1, *self.shape) for n in times]
+        apart = torch.cat([memory.apart[:, 1:], known.lead[:, None]], dim=1)
+        told = [octaves(apart).flatten(1), *(known.times[name] for name in times)]
+        parts = [fields, self.points.expand(len(fields), -1, -1, -1)]
+        parts += [each[:, :, None, None].expand(-1, -1, *self.shape) for each in told]
         for name in tokens:
             each = known.tokens[name]
             cells = self.patch[0] * self.patch[1]
@@ -89,7 +92,7 @@ class ConvNet(nn.Module):
         now = memory.latents[:, -1]
         later = now + self.change * cut(made, self.patch)
         after = torch.cat([memory.latents[:, 1:], later[:, None]], dim=1)
-        return later, History(after, memory.apart)
+        return later, History(after, apart)
 
 
 class _Conv(nn.Conv2d):

@@ -12,10 +12,19 @@ from sciwm.model.mixing import Block
 from sciwm.model.settings import Inputs, Sizes
 from sciwm.tokens.record import Known
 
-__all__ = ["DYNAMICS", "ContextOnly", "Dynamics", "SlidingHistory", "make_dynamics"]
+__all__ = [
+    "DYNAMICS",
+    "OCTAVES",
+    "ContextOnly",
+    "Dynamics",
+    "History",
+    "SlidingHistory",
+    "make_dynamics",
+    "octaves",
+]
 
 _CONDITION = 64  # width of the embedded condition
-_OCTAVES = 8  # frequencies that a number of time steps is told by
+OCTAVES = 8  # frequencies that a number of time steps is told by
 
 
 @runtime_checkable
@@ -92,7 +101,7 @@ class SlidingHistory(nn.Module):
         self.place = nn.Linear(place.position.shape[1], width, bias=False)
         local = sum(inputs.tokens.values())
         self.local = nn.Linear(local, width, bias=False) if local else None
-        told = sum(inputs.times.values()) + 2 * _OCTAVES * sizes.history
+        told = sum(inputs.times.values()) + 2 * OCTAVES * sizes.history
         self.condition = nn.Linear(told, _CONDITION)
         self.noise = nn.Linear(sizes.noise_dim, _CONDITION, bias=False) if sizes.noise_dim else None
         self.blocks = nn.ModuleList(
@@ -116,7 +125,7 @@ class SlidingHistory(nn.Module):
         """Latents ``known.lead`` time steps after the last ones, and the history with them."""
         times, tokens = self.names
         apart = torch.cat([memory.apart[:, 1:], known.lead[:, None]], dim=1)
-        told = [_octaves(apart).flatten(1), *(known.times[name] for name in times)]
+        told = [octaves(apart).flatten(1), *(known.times[name] for name in times)]
         condition = self.condition(torch.cat(told, dim=-1))
         if self.noise is not None and known.noise is not None:
             condition = condition + self.noise(known.noise)
@@ -166,8 +175,8 @@ def make_dynamics(inputs: Inputs, sizes: Sizes) -> Dynamics:
     return DYNAMICS[sizes.dynamics](inputs, sizes)
 
 
-def _octaves(steps: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time feature"]:
+def octaves(steps: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time feature"]:
     """Sines and cosines of log(1 + steps) at doubling frequencies."""
-    octave = torch.arange(-3, _OCTAVES - 3, device=steps.device)
+    octave = torch.arange(-3, OCTAVES - 3, device=steps.device)
     angle = steps.float().log1p()[..., None] * 2.0**octave
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -99,8 +99,7 @@ class LatentPrediction(nn.Module):
             return network.encode(features)
         with torch.no_grad():
             latents: Tensor = self.teacher(features.flatten(0, 1))
-            normalised = nn.functional.layer_norm(latents, latents.shape[-1:])
-            return normalised.view(*features.shape[:2], *latents.shape[1:])
+            return latents.view(*features.shape[:2], *latents.shape[1:])
 
     def _penalty(
         self,

@@ -5,6 +5,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sciwm.model.dynamics import SlidingHistory
+from sciwm.model.encoder import Whitened
 from sciwm.model.jepa import JEPA
 from sciwm.model.loss import pixel_error
 from sciwm.model.settings import Inputs, ObjectiveSettings
@@ -47,7 +48,7 @@ class PixelForecast(nn.Module):
         """``prediction``, at least 0."""
         context = _context(network, tokens, hidden)
         h = network.history
-        made = self.head(network.predict(context, tokens.known)) * self.weight
+        made = _cells(self.head, network.predict(context, tokens.known)) * self.weight
         error = pixel_error(made, tokens.cells[:, h:] * self.weight, tokens.seen_cells()[:, h:])
         return _losses(error, torch.zeros_like(error))
 
@@ -78,10 +79,10 @@ class Autoencoding(nn.Module):
         """``prediction`` and, for what is reconstructed, ``regularizer``, each at least 0."""
         h, seen = network.history, tokens.seen_cells()
         context = _context(network, tokens, hidden)
-        made = self.head(network.predict(context, tokens.known[: h + 1]))
+        made = _cells(self.head, network.predict(context, tokens.known[: h + 1]))
         error = pixel_error(made, tokens.cells[:, h : h + 1], seen[:, h : h + 1])
         asked = seen[:, :h] if hidden is None else seen[:, :h] & ~hidden[..., None]
-        again = pixel_error(self.head(context), tokens.cells[:, :h], asked)
+        again = pixel_error(_cells(self.head, context), tokens.cells[:, :h], asked)
         return _losses(error, again)
 
     def moved(self, network: JEPA) -> None:
@@ -134,7 +135,7 @@ class MaskedAutoencoding(nn.Module):
         alone = Known(lead=torch.zeros_like(now.lead), times=now.times, tokens=now.tokens)
         filled, _ = self.decoder.step(self.decoder.start(latents, alone.alone()), alone)
         asked = tokens.seen_cells() & hidden[..., None]
-        made = self.fill(filled).view_as(tokens.cells)
+        made = _cells(self.fill, filled).view_as(tokens.cells)
         error = pixel_error(made, tokens.cells, asked)
         return _losses(error, torch.zeros_like(error))
 
@@ -157,7 +158,19 @@ def identity_head(inputs: Inputs) -> nn.Linear:
 
 def _context(network: JEPA, tokens: Tokens, hidden: Tensor | None) -> Tensor:
     shown = tokens if hidden is None else tokens.hide(hidden)
-    return network.encode(shown.features[:, : network.history])
+    context = network.encode(shown.features[:, : network.history])
+    noise = network.objective.settings.latent_noise
+    learnt = isinstance(network.encoder, Whitened)  # cells are no latents
+    if noise and learnt and network.training:
+        context = context + noise * torch.randn_like(context)
+    return context
+
+
+def _cells(head: nn.Linear, latents: Tensor) -> Tensor:
+    """Cells that a head gives, in full precision: they are compared with small differences."""
+    with torch.autocast(latents.device.type, enabled=False):
+        cells: Tensor = head(latents.float())
+        return cells
 
 
 def _losses(prediction: Tensor, again: Tensor) -> dict[str, Tensor]:

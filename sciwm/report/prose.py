@@ -284,10 +284,13 @@ def describe_model(
 
 def _optimizer(config: Config) -> str:
     t = config.train
-    adam = f"AdamW (learning rate {t.learning_rate:g}, weight decay {t.weight_decay:g})"
-    if t.optimizer == "adamw" or config.objective.kind == "convnet":
-        return adam
-    return f"Muon (learning rate {t.muon_rate:g}, hidden matrices) and {adam}"
+    adam, decay = f"AdamW (learning rate {t.learning_rate:g}", f", weight decay {t.weight_decay:g})"
+    if t.optimizer == "adamw":
+        return adam + decay
+    if config.objective.kind == "convnet":
+        return f"{adam})"  # it has no hidden matrices
+    muon = f"Muon (hidden matrices, learning rate {t.muon_rate:g}{decay}"
+    return f"{muon} and {adam})"
 
 
 def _network(config: Config) -> str:

@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sciwm.config import Config
@@ -14,12 +17,21 @@ from sciwm.run.directory import RunDir, hash_inputs, open_run
 from sciwm.run.stages import console, stage_inputs
 from sciwm.store.prepare import open_training_store
 from sciwm.train.pace import equal_steps
+from sciwm.train.precision import device_type
 
-__all__ = ["method_config", "open_rival", "rivals_of", "share_store", "trained_beside"]
+__all__ = [
+    "method_config",
+    "open_rival",
+    "rivals_of",
+    "share_store",
+    "train_apart",
+    "trained_beside",
+]
 
 # What the masked autoencoder hides where the configuration hides nothing (He et al. 2022,
 # arXiv:2111.06377).
 _HIDDEN = 0.75
+_PATIENCE = 120  # seconds for a step and a checkpoint
 
 
 def method_config(config: Config, method: str, seed: int) -> Config:
@@ -90,6 +102,7 @@ def open_rival(run: RunDir, config: Config, method: str) -> tuple[RunDir, Config
         if made.is_fresh("pace", inputs):
             steps = made.read_config().train.steps
     if steps is None:
+        shutil.rmtree(path, ignore_errors=True)  # of other data, or settings
         console.print(f"[dim]{method}: timing a few steps[/dim]", highlight=False)
         steps = equal_steps(config, asked, run.train_store)
     asked = replace(asked, train=replace(asked.train, steps=steps))
@@ -113,32 +126,81 @@ def share_store(run: RunDir, other: RunDir) -> None:
 def trained_beside(run: RunDir, config: Config) -> Iterator[None]:
     """Train the rivals of a run in processes of their own while its own training goes on.
 
-    They are left for later where that would be in the way: on one core, with several threads or
-    devices. What such a process says goes to ``train.txt`` of the rival. Ctrl-C reaches them, too,
-    and they keep a checkpoint.
+    They are left for later where that would be in the way. That is on one core, on a GPU, or with
+    several threads or devices. What such a process says goes to ``train.txt`` of the rival. Ctrl-C reaches
+    them, too, and they keep a checkpoint.
     """
     methods = rivals_of(run, config)
-    alone = (os.cpu_count() or 1) <= len(methods)
+    alone = _cores() <= len(methods) or device_type() != "cpu"
     if alone or config.train.threads != 1 or config.train.devices > 1:
         yield
         return
-    processes = []
-    for method in methods:
-        rival, asked = open_rival(run, config, method)
-        if rival.is_fresh("train", stage_inputs(rival, asked, "train")):
-            continue
-        command = [sys.executable, "-m", "sciwm", "train", str(rival.path)]
-        with open(rival.path / "train.txt", "w", encoding="utf-8") as said:
-            processes.append((method, subprocess.Popen(command, stdout=said, stderr=said)))
-        console.print(f"[dim]{method} is trained beside, in {rival.path}[/dim]", highlight=False)
+    processes: list[tuple[RunDir, subprocess.Popen[bytes]]] = []
     try:
+        for method in methods:
+            rival, asked = open_rival(run, config, method)
+            if not rival.is_fresh("train", stage_inputs(rival, asked, "train")):
+                processes.append((rival, _start(rival)))
+                words = f"[dim]{method} is trained beside, in {rival.path}[/dim]"
+                console.print(words, highlight=False)
         yield
-        for method, process in processes:
-            if process.poll() is None:
-                with console.status(f"{method} finishes its training"):
-                    process.wait()
-    finally:
-        for _, process in processes:
-            if process.poll() is None:
-                process.terminate()
+        for rival, process in processes:
+            with console.status(f"{rival.name} finishes its training"):
                 process.wait()
+            if process.returncode:
+                words = f"{rival.name} failed, see {_said(rival)}; `sciwm probe` tries again"
+                console.print(words, style="yellow", highlight=False)
+    except BaseException as error:
+        # Ctrl-C in a terminal has reached them, too; a second signal would end them at once.
+        terminal = sys.stdin is not None and sys.stdin.isatty()
+        told = terminal and isinstance(error, KeyboardInterrupt)
+        for _, process in processes:
+            if process.poll() is None and not told:
+                process.send_signal(signal.SIGINT)
+        _finish([process for _, process in processes])
+        raise
+
+
+def train_apart(rival: RunDir) -> None:
+    """Train a rival in a process of its own, which may start others for further devices.
+
+    Raises
+    ------
+    RuntimeError
+        If it failed; the message says where its output is.
+    """
+    process = _start(rival)
+    try:
+        process.wait()
+    finally:
+        _finish([process])
+    if process.returncode:
+        raise RuntimeError(f"the training of {rival.path} failed, see {_said(rival)}")
+
+
+def _start(rival: RunDir) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "sciwm", "train", str(rival.path)]
+    gone = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    alone = {name: value for name, value in os.environ.items() if name not in gone}
+    with open(_said(rival), "w", encoding="utf-8") as said:
+        return subprocess.Popen(command, stdout=said, stderr=said, env=alone)
+
+
+def _said(rival: RunDir) -> Path:
+    return rival.path / "train.txt"
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    able = getattr(os, "sched_getaffinity", None)
+    return len(able(0)) if able else os.cpu_count() or 1
+
+
+def _finish(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait for the step under way and its checkpoint, but not for ever."""
+    for process in processes:
+        try:
+            process.wait(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

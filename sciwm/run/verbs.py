@@ -47,7 +47,7 @@ from sciwm.run.inputs import (
     series_climatology,
     with_store,
 )
-from sciwm.run.rivals import open_rival, rivals_of, trained_beside
+from sciwm.run.rivals import open_rival, rivals_of, train_apart, trained_beside
 from sciwm.run.simulation import simulate
 from sciwm.run.stages import console, is_fresh, need, say, stage_inputs, use_threads
 from sciwm.skill.diagnostics import write_diagnostics
@@ -144,9 +144,8 @@ def train(run: RunDir, config: Config) -> None:
         started.write_text(inputs)
     world = build_world(config, run.train_store, series_climatology=series_climatology(run, config))
     with trained_beside(run, config):
-        finished = fit_world(world, run.train_store, config, folder=run.path, record=run.append_log)
-    if not finished:
-        raise KeyboardInterrupt
+        if not fit_world(world, run.train_store, config, folder=run.path, record=run.append_log):
+            raise KeyboardInterrupt
     run.probes_file.unlink(missing_ok=True)  # readouts of other weights
     about = world.about | {"provenance": provenance(), "config": dump_config(config)}
     outputs = replace(world, about=about).save(run.path)
@@ -181,6 +180,12 @@ def probe(run: RunDir, config: Config) -> None:
     inputs = stage_inputs(run, config, "probe")
     if is_fresh(run, "probe", inputs):
         return
+    rivals = [open_rival(run, config, method) for method in rivals_of(run, config)]
+    for rival, asked in rivals:
+        if asked.train.devices > 1:  # the processes of another training of this one are taken
+            train_apart(rival)
+        else:
+            train(rival, asked)
     run.probes_file.unlink(missing_ok=True)
     trained = _probed(run, config, load_world(run.path), "trained encoder")
     save_readouts(trained, run.path)
@@ -188,10 +193,8 @@ def probe(run: RunDir, config: Config) -> None:
     fresh = build_world(config, run.train_store, series_climatology=normal, random=True)
     random = _probed(run, config, fresh, "random encoder")
     outputs = [run.probes_file, *random.save(run.path / "random_encoder")]
-    for method in rivals_of(run, config):
-        rival, asked = open_rival(run, config, method)
-        train(rival, asked)
-        save_readouts(_probed(rival, asked, load_world(rival.path), method), rival.path)
+    for rival, asked in rivals:
+        save_readouts(_probed(rival, asked, load_world(rival.path), rival.name), rival.path)
         outputs += [rival.weights_file, rival.probes_file]
     run.record_stage("probe", inputs, outputs)
     readouts = trained.readouts["residual"]

@@ -1,8 +1,8 @@
 """Forecasts become scores beside those of baselines. Knows nothing of torch.
 
 In: forecasts and observations, from anybody's store. Out: a table of scores with intervals, and
-maps, spectra and rank histograms; of simulations, whether they hold.
-Read `table` first: `evaluate`, and the parts it is made of.
+maps, spectra and rank histograms; of simulations, whether they hold. Read `table` first:
+`evaluate`, and the parts it is made of.
 """
 
 from importlib import import_module

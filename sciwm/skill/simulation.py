@@ -47,9 +47,9 @@ def diagnose_simulations(
     Fixed errors of the climate count as spread, but not as change: it tells whether there is
     weather.
 
-    A simulation blows up where an anomaly passes 20 standard deviations of its channel, or is not
-    finite. Twice the largest one in training counts, too. From there on it is left out. Sums are
-    taken part by part: memory does not grow with the length.
+    A simulation blows up where an anomaly is not finite or passes the limit of its channel. That is
+    20 standard deviations, or twice the largest one in training if that is more. From there on the
+    simulation is left out. Sums are taken part by part: memory does not grow with the length.
 
     Parameters
     ----------

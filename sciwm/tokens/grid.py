@@ -80,7 +80,7 @@ class GridTokenizer(nn.Module):
             raise ValueError(
                 f"got patch_size {patch_size}, expected between (1, 1) and the grid's {self.shape}"
             )
-        self.plane = any(periodic)
+        self.declared, self.plane = periodic, any(periodic)
         self.periodic = (periodic[0], periodic[1] or is_periodic(longitude))
         for axis, name in enumerate(("latitudes", "longitudes")):
             if self.periodic[axis] and self.shape[axis] % patch_size[axis]:
@@ -157,7 +157,7 @@ class GridTokenizer(nn.Module):
         return {
             "num_channels": self.num_channels,
             "patch_size": list(self.patch_size),
-            "periodic": list(self.periodic) if self.plane else [False, False],
+            "periodic": list(self.declared),
         }
 
     def tensors(self) -> dict[str, Tensor]:

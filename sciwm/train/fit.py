@@ -86,7 +86,7 @@ def build_world(
     static = torch.zeros(tokenizer.num_tokens, 0)
     if "static" in ds:
         static = tokenizer.means(torch.from_numpy(ds["static"].values).float())
-    whitening, change = _whitening(ds, tokenizer, config)
+    whitening, change = (None, 1.0) if random else _whitening(ds, tokenizer, config)
     network = build_network(
         tokenizer,
         sizes_of(config),
@@ -304,7 +304,7 @@ def _trainer(
         precision=resolve_precision(config.train.precision, device_type()),  # type: ignore[arg-type]
         accelerator="auto",
         devices=config.train.devices,
-        # Where no tokens are hidden, their stand-in has no gradient.
+        # A masked autoencoder has parts that some steps do not use.
         strategy="ddp_find_unused_parameters_true" if config.train.devices > 1 else "auto",
         logger=loggers,
         callbacks=callbacks,

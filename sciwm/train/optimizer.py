@@ -40,7 +40,7 @@ def make_optimizer(
     decayed : sequence of Parameter
         Other weights, such as those of the first and the last layer, and of convolutions.
     rest : sequence of Parameter
-        Biases, norms, stand-ins for tokens; they never decay.
+        Biases and norms; they never decay.
     settings : TrainConfig
         With ``optimizer``, its rates and ``weight_decay``.
 

@@ -4,8 +4,8 @@ import torch
 
 __all__ = ["device_type", "resolve_precision"]
 
-# Lightning's flags, but for those of float16.
-_FLAGS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "transformer-engine", "32", "64", "bf16")
+# Lightning's flags of weights in float32, but for float16.
+_FLAGS = ("32-true", "bf16-mixed", "32", "bf16")
 
 
 def device_type() -> str:
@@ -34,7 +34,7 @@ def resolve_precision(asked: str, device_type: str) -> str:
     Raises
     ------
     ValueError
-        If Lightning knows no such flag, or if it is one of float16.
+        If the flag is unknown, of float16, or of weights that are not float32.
 
     Examples
     --------
@@ -57,8 +57,8 @@ def resolve_precision(asked: str, device_type: str) -> str:
         )
     if asked not in _FLAGS:
         raise ValueError(
-            f"got train.precision = {asked!r}, expected auto or one of {', '.join(_FLAGS)}, because"
-            " Lightning knows no other"
+            f"got train.precision = {asked!r}, expected auto or one of {', '.join(_FLAGS)}: weights"
+            " are kept in float32"
         )
     return asked
 

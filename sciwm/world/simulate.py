@@ -75,11 +75,6 @@ def plan_course(
     ------
     ValueError
         If the stride was not trained or does not divide ``every``, or ``length`` holds no lead.
-
-    Examples
-    --------
-    >>> plan_course(world, length="10 days", every="2 days")  # doctest: +SKIP
-    Course(count=5, every=8, stride=4)
     """
     steps = _steps(world, length)
     apart = None if every is None else _steps(world, every)

@@ -102,7 +102,7 @@ def test_two_ranks_have_the_loss_curve_of_one(ranks, case):
     (first, mine), (second, other) = (rank[case] for rank in ranks)
     mean = (torch.tensor(first) + torch.tensor(second)) / 2
     torch.testing.assert_close(mean, torch.tensor(whole), rtol=1e-5, atol=1e-5)
-    assert whole[-1] < 0.9 * whole[0]
+    assert whole[-1] < (0.99 if case[0] == "ema" else 0.9) * whole[0]
     for name in mine:
         torch.testing.assert_close(mine[name], other[name], rtol=0, atol=0)
 

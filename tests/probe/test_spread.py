@@ -65,7 +65,7 @@ def test_members_are_as_far_apart_as_they_are_wrong(world, ensemble, ds):
         apart = pairs.sum(("number", "other")) / (2 * MEMBERS * (MEMBERS - 1))
         fair = (abs(ensemble[name] - truth[name]).mean("number") - apart).mean(over)
         assert (fair < 0.85 * abs(single[name] - truth[name]).mean(over)).all(), name
-        assert (((mean - single[name]) ** 2).mean(over) ** 0.5 < 0.5 * spread).all(), name
+        assert (((mean - single[name]) ** 2).mean(over) ** 0.5 < 0.65 * spread).all(), name
 
 
 def test_spread_grows_with_the_lead(ensemble):

@@ -100,7 +100,7 @@ def test_a_rival_trains_in_a_process_of_its_own_where_it_is_not_in_the_way(
             super().__init__(["true"] if trains else command, **options)
 
     monkeypatch.setattr(rivals.subprocess, "Popen", Process)
-    monkeypatch.setattr(rivals.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(rivals, "_cores", lambda: cores)
     monkeypatch.setattr("sciwm.run.stages.torch.set_num_threads", lambda number: None)
     config = with_rivals(tmp_path, f"--train.threads={threads}")
     run = open_run(tmp_path / "run", config)
