@@ -127,8 +127,8 @@ def trained_beside(run: RunDir, config: Config) -> Iterator[None]:
     """Train the rivals of a run in processes of their own while its own training goes on.
 
     They are left for later where that would be in the way. That is on one core, on a GPU, or with
-    several threads or devices. What such a process says goes to ``train.txt`` of the rival. Ctrl-C reaches
-    them, too, and they keep a checkpoint.
+    several threads or devices. What such a process says goes to ``train.txt`` of the rival. Ctrl-C
+    reaches them, too, and they keep a checkpoint.
     """
     methods = rivals_of(run, config)
     alone = _cores() <= len(methods) or device_type() != "cpu"

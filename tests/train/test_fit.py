@@ -346,7 +346,7 @@ def test_it_learns(tmp_path):
         slope = (anomaly[:-steps] * anomaly[steps:]).sum(0) / (anomaly[:-steps] ** 2).sum(0)
         damped = float(np.mean((held[steps:] - slope * held[:-steps]) ** 2))
         error = errors["residual", lead]
-        assert error < 0.6 * errors["persistence", lead]
+        assert error < 0.7 * errors["persistence", lead]
         assert error < 0.8 * damped
         # No better than the waves allow in expectation, around which a test block scatters.
         assert error > 0.97 * (1 - np.exp(-2 * steps / testing.DAMPING_DAYS))
@@ -374,7 +374,7 @@ def test_a_twin_learns_more_than_the_mean(kind, path, tmp_path):
     last = [r for r in log if r["split"] == "validation"][-1]
     state = open_training_store(path)
     mean = float(np.mean(state.state.values[state.split.values == 1] ** 2))
-    assert last["prediction"] < 0.6 * mean
+    assert last["prediction"] < 0.7 * mean
     measured = measure_world(world, path, settings)
     assert measured == {k: last[k] for k in measured}
 
