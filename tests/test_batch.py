@@ -66,6 +66,25 @@ def test_head_has_the_first_states_of_every_window():
     assert made.head(3) is made
 
 
+def test_leads_are_the_steps_since_the_state_before():
+    index = torch.tensor([[4, 8, 10], [20, 21, 22]])
+    made = replace(batch(), **{f.name: getattr(batch(), f.name)[:2] for f in fields(Batch)})
+    lead = replace(made, index=index).lead
+    assert lead.dtype == torch.float32
+    assert lead.tolist() == [[0, 4, 2], [0, 1, 1]]
+
+
+def test_complete_where_every_value_was_observed():
+    made = batch()
+    whole = torch.ones_like(made.valid)
+    assert not made.complete
+    assert replace(made, valid=whole).complete
+    # One byte may stand for all.
+    assert replace(made, valid=torch.ones((), dtype=torch.bool).expand(whole.shape)).complete
+    whole[3, 1, 0, 2, 1] = False
+    assert not replace(made, valid=whole).complete
+
+
 def test_to_another_device():
     moved = batch().to("meta")
     assert all(getattr(moved, f.name).device.type == "meta" for f in fields(moved))

@@ -31,14 +31,14 @@ def settings(folder, *, steps=6):
     """A configuration of a tiny climate, and its file."""
     path = folder / "climate.nc"
     if not path.exists():
-        small_climate(years=4).to_netcdf(path)
+        small_climate(years=3).to_netcdf(path)
     with xr.open_dataset(path) as ds:
         first = int(ds["time"].dt.year[0])
     overrides = [
         f"--data.store={path}",
-        f'--data.split.train=["{first}-01-01", "{first + 1}-12-31"]',
-        f'--data.split.validation=["{first + 2}-01-01", "{first + 2}-12-31"]',
-        f'--data.split.test=["{first + 3}-01-01", "{first + 3}-12-31"]',
+        f'--data.split.train=["{first}-01-01", "{first}-12-31"]',
+        f'--data.split.validation=["{first + 1}-01-01", "{first + 1}-12-31"]',
+        f'--data.split.test=["{first + 2}-01-01", "{first + 2}-12-31"]',
         '--forecast.lead_times=["1 day", "3 days"]',
         "--forecast.init_every=6",
         "--data.harmonics=1",
