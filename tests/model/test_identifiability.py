@@ -24,7 +24,7 @@ from sciwm.train.module import JEPAModule
 
 DECAY = torch.tensor([0.10, 0.13, 0.16])  # per step
 STATES, SEEN, SAMPLES = len(DECAY), 6, 4000
-STEPS, BATCH, NOISE = 800, 256, 2.0
+STEPS, BATCH, NOISE = 600, 256, 2.0
 SIZES = {"width": 32, "encoder_blocks": 2, "encoder_width": 64, "predictor_blocks": 1}
 SIZES |= {"mixing": "none", "latent_dim": STATES}
 OBJECTIVE = {"strength": 8.0, "num_directions": 32}
