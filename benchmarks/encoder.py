@@ -31,7 +31,7 @@ import xarray as xr
 import zarr
 
 from sciwm.config import Config, load_config
-from sciwm.probe.samples import readout_samples
+from sciwm.probe.samples import Part, readout_samples
 from sciwm.readout.readout import Readouts, Sample, fit_readouts
 from sciwm.run import verbs
 from sciwm.run.directory import RunDir, hash_inputs, open_run
@@ -102,18 +102,18 @@ def score(
     """Squared errors on the test block of every readout, fitted on the training block."""
     world, leads = replace(world, missing="mask"), lead_steps(config, world.step)
 
-    def samples(which: str, fraction: float = 1.0) -> Iterator[Sample]:
+    def samples(which: str, part: Part | None = None) -> Iterator[Sample]:
         return readout_samples(
             world,
             store,
             which=which,
             lead_steps=leads,
-            fraction=fraction,
+            part=part,
             progress=f"{which} block",
         )
 
     readouts = fit_readouts(
-        samples("train", config.probe.fraction),
+        samples("train", Part(config.probe.fraction, config.probe.init_every)),
         samples("validation"),
         lead_steps=leads,
         scope=config.probe.scope,

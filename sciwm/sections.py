@@ -396,6 +396,9 @@ class ProbeConfig:
     fraction : float
         Share of the training block that readouts are fitted on: one unbroken stretch, placed by the
         seed.
+    init_every : int
+        Of that share, every how many-th initial time. Those next to one another tell little that is
+        new, and each costs a rollout to the longest lead.
     targets : list of str
         Scalar series read out beside (or instead of) the fields: ``nino34``, ``phi``, ``psi``…
     """
@@ -404,6 +407,7 @@ class ProbeConfig:
     strengths: list[float] = field(default_factory=lambda: [10.0**n for n in range(-3, 4)])
     halo: int = 0
     fraction: float = 1.0
+    init_every: int = field(default=1, metadata=ADDED_LATER)
     targets: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -411,6 +415,7 @@ class ProbeConfig:
         good = self.strengths and all(n > 0 for n in self.strengths)
         need("strengths", good, "a list of positive numbers")
         _need_counts("probe", self, "halo", 0)
+        _need_counts("probe", self, "init_every", 1)
         need("fraction", 0 < self.fraction <= 1, "a fraction in (0, 1]")
 
 

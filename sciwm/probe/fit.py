@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 from torch import nn
 
-from sciwm.probe.samples import readout_samples
+from sciwm.probe.samples import Part, readout_samples
 from sciwm.probe.spread import fit_spread
 from sciwm.probe.state import fit_state
 from sciwm.readout.readout import Readouts, fit_readouts
@@ -51,9 +51,9 @@ def fit_probes(
         If the training or the validation block is too short for the leads.
     """
     asked: dict[str, Any] = {"lead_steps": lead_steps, "halo": probe.halo}
-    part: dict[str, Any] = {"which": "train", "fraction": probe.fraction, "progress": progress}
+    part = Part(probe.fraction, probe.init_every)
     readouts = fit_readouts(
-        readout_samples(world, store, **part, **asked),
+        readout_samples(world, store, which="train", part=part, progress=progress, **asked),
         readout_samples(world, store, which="validation", **asked),
         lead_steps=lead_steps,
         scope=probe.scope,

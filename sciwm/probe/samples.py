@@ -1,6 +1,7 @@
 """Samples to fit readouts on: predicted latents, and what was observed later."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,24 @@ from sciwm.store.split import LABELS
 from sciwm.world.model import WorldModel
 from sciwm.world.rollout import back_of, initial_positions, predicted_latents, recent
 
-__all__ = ["readout_samples", "state_samples", "stretch"]
+__all__ = ["Part", "readout_samples", "state_samples", "stretch"]
 
 _BATCH = 128  # initial times at once; an eighth of it beside members
+
+
+class Part(NamedTuple):
+    """Some of the initial times of a block.
+
+    Parameters
+    ----------
+    fraction : float
+        Share of them: a `stretch`, placed by the seed of the model.
+    every : int
+        Of the stretch, every how many-th; at least two are left.
+    """
+
+    fraction: float = 1.0
+    every: int = 1
 
 
 def readout_samples(
@@ -26,7 +42,7 @@ def readout_samples(
     which: str,
     lead_steps: Sequence[int],
     halo: int = 0,
-    fraction: float = 1.0,
+    part: Part | None = None,
     members: int = 0,
     progress: str = "",
 ) -> Iterator[Sample]:
@@ -45,8 +61,8 @@ def readout_samples(
         Leads in time steps.
     halo : int
         Cells around each patch that a residual readout also sees.
-    fraction : float
-        Share of the block's initial times: a `stretch`, placed by the seed of the model.
+    part : Part, optional
+        Initial times to go through; all, if not given.
     members : int
         Members of an ensemble to predict beside.
     progress : str
@@ -66,7 +82,9 @@ def readout_samples(
         which=LABELS[which],
         longest=longest,
     )
-    index = stretch(index, fraction, seed=world.seed)
+    if part is not None:
+        index = stretch(index, part.fraction, seed=world.seed)
+        index = index[:: min(part.every, max(1, len(index) - 1))]
     state, batch_size = store["state"], _BATCH // 8 if members else _BATCH
     series = _anomalies(world, store)
     condition = torch.from_numpy(store["condition"].values)

@@ -248,7 +248,9 @@ def _score(
     store, leads = open_training_store(run.train_store), lead_steps(config, world.step)
 
     def probed(model: WorldModel, fraction: float, name: str) -> WorldModel:
-        probe = replace(config.probe, fraction=fraction * config.probe.fraction)
+        share = fraction * config.probe.fraction
+        every = config.probe.init_every if fraction == 1 else 1  # few labels are all used
+        probe = replace(config.probe, fraction=share, init_every=every)
         words = f"readouts, {text}, {name}"
         return fit_probes(model, store, probe=probe, lead_steps=leads, progress=words)
 

@@ -10,7 +10,7 @@ import xarray as xr
 import sciwm
 from sciwm import testing
 from sciwm.probe.fit import fit_probes
-from sciwm.probe.samples import readout_samples, stretch
+from sciwm.probe.samples import Part, readout_samples, stretch
 from sciwm.readout.readout import KINDS
 from sciwm.store.prepare import open_training_store
 from sciwm.train.fit import build_world
@@ -80,7 +80,7 @@ def test_readouts_on_part_of_the_block_are_those_of_its_samples(path):
     ds = open_training_store(path)
     asked = {"which": "train", "lead_steps": LEADS}
     whole, part = (
-        torch.cat([s.initial for s in readout_samples(world, ds, fraction=fraction, **asked)])
+        torch.cat([s.initial for s in readout_samples(world, ds, part=Part(fraction), **asked)])
         for fraction in (1.0, 0.1)
     )
     count = round(0.1 * len(whole))
@@ -88,6 +88,24 @@ def test_readouts_on_part_of_the_block_are_those_of_its_samples(path):
     assert len(part) == count
     torch.testing.assert_close(part, whole[places])
     few = dataclasses.replace(config().probe, fraction=0.1)
+    one, other = (
+        fit_probes(world, ds, probe=probe, lead_steps=LEADS).readouts["residual"].fields[0]
+        for probe in (few, config().probe)
+    )
+    assert not torch.equal(one.weight, other.weight)
+
+
+def test_readouts_on_every_third_initial_time_are_those_of_its_samples(path):
+    world = build_world(config(seed=4), path)
+    ds = open_training_store(path)
+    asked = {"which": "train", "lead_steps": LEADS}
+    whole, part, ends = (
+        torch.cat([s.initial for s in readout_samples(world, ds, part=Part(every=every), **asked)])
+        for every in (1, 3, 10**6)
+    )
+    torch.testing.assert_close(part, whole[::3])
+    assert len(ends) == 2  # a fit needs them
+    few = dataclasses.replace(config().probe, init_every=3)
     one, other = (
         fit_probes(world, ds, probe=probe, lead_steps=LEADS).readouts["residual"].fields[0]
         for probe in (few, config().probe)
