@@ -45,7 +45,16 @@ from sciwm.world.model import WorldModel, load_world
 
 BLOCK = 4  # cells of a side of what is missing together
 EOFS = (20, 40, 60, 80)
-GAPS, NOISE, SHARES = (0.0, 0.3, 0.5, 0.7, 0.9), (0.0, 0.3, 1.0), (1.0, 0.5, 0.25)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to make: conditions, methods, seeds, and the block that is scored."""
+
+    conditions: Sequence[float]
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    block: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def with_noise(clean: RunDir, run: RunDir, amount: float, *, seed: int) -> None:
     shutil.copytree(clean.train_store.resolve(), run.train_store)
     state = zarr.open_group(run.train_store, mode="r+")["state"]
     rng = np.random.default_rng(seed)
-    for start in range(0, len(state), 512):
+    for start in range(0, state.shape[0], 512):
         part = state[start : start + 512]
         state[start : start + 512] = part + amount * rng.standard_normal(part.shape, np.float32)
     run.record_stage("prepare", inputs, [run.train_store])
@@ -97,9 +106,9 @@ def trained(store: RunDir, config: Config, path: Path) -> WorldModel:
 
 
 def score(
-    world: WorldModel, store: xr.Dataset, config: Config, statistics_of: Path
+    world: WorldModel, store: xr.Dataset, config: Config, statistics_of: Path, *, block: str
 ) -> dict[str, xr.DataArray]:
-    """Squared errors on the test block of every readout, fitted on the training block."""
+    """Squared errors on a block of every readout, fitted on the training block."""
     world, leads = replace(world, missing="mask"), lead_steps(config, world.step)
 
     def samples(which: str, part: Part | None = None) -> Iterator[Sample]:
@@ -121,7 +130,7 @@ def score(
         area=world.tokenizer.area,
     )
     parts: dict[str, list[np.ndarray]] = {kind: [] for kind in readouts}
-    for sample in samples("test"):
+    for sample in samples(block):
         for kind, read in readouts.items():
             parts[kind].append(squared(world, read, sample))
     scale = load_statistics(statistics_of).scale
@@ -208,64 +217,65 @@ def starts(split: np.ndarray, segment: np.ndarray, block: int, longest: int) -> 
     return now[good & (segment[now - 1] == segment[now + longest])]
 
 
-def run_oi(store: xr.Dataset, config: Config, path: Path, leads: Sequence[int]) -> xr.DataArray:
+def run_oi(
+    store: xr.Dataset, config: Config, path: Path, leads: Sequence[int], *, block: str
+) -> xr.DataArray:
     """The row ``oi_linear``, with the EOFs that were best on the validation block."""
     statistics = load_statistics(path)
     world = build_world(config, path)
     found = oi_linear(store, leads, world.tokenizer.place.area.numpy())
     best = min(EOFS, key=lambda n: found[-n].mean())
-    return labelled(found[best], statistics.scale, leads)
+    return labelled(found[best if block == "test" else -best], statistics.scale, leads)
 
 
-def gaps(clean: RunDir, config: Config, out: Path, seeds: Sequence[int]) -> list[Row]:
+def gaps(clean: RunDir, config: Config, out: Path, asked: Asked) -> list[Row]:
     """Rows of the table of gaps."""
     rows, store = [], open_training_store(clean.train_store).load()
-    masked = config.objective
-    unmasked = replace(masked, mask_ratio=0.0)
-    for seed in seeds:
-        jepa = method_config(config, "jepa", seed)
-        twin = method_config(config, "supervised", seed)
-        white = method_config(config, "whitened", seed)
-        plans = {
-            "jepa": jepa,
-            "supervised": replace(twin, objective=replace(unmasked, kind="supervised")),
-            "supervised_masked": twin,
-            "whitened": replace(white, objective=replace(unmasked, kind="whitened")),
-        }
-        worlds = {m: trained(clean, c, out / m / f"seed{seed}") for m, c in plans.items()}
-        for share in GAPS:
+    unmasked = replace(config.objective, mask_ratio=0.0)
+    for seed in asked.seeds:
+        worlds = {}
+        for method in asked.methods:
+            kind = method.removesuffix("_masked")
+            own = method_config(config, kind, seed)
+            if method in ("supervised", "whitened"):  # as one would train them for whole fields
+                own = replace(own, objective=replace(unmasked, kind=kind))
+            worlds[method] = trained(clean, own, out / method / f"seed{seed}")
+        for share in asked.conditions:
             seen = with_gaps(store, share, seed=0)
             for method, world in worlds.items():
-                path = out / method / f"seed{seed}" / f"gaps{share:g}.nc"
                 rows += kept(
-                    path,
-                    lambda w=world, s=seen: score(w, s, config, clean.train_store),
+                    out / method / f"seed{seed}" / f"{asked.block}_gaps{share:g}.nc",
+                    lambda w=world, s=seen: score(
+                        w, s, config, clean.train_store, block=asked.block
+                    ),
                     method,
                     share,
                     seed,
                 )
-            if seed == seeds[0]:
-                leads = lead_steps(config, worlds["jepa"].step)
-                squares = run_oi(seen, config, clean.train_store, leads)
+            if seed == asked.seeds[0]:
+                leads = lead_steps(config, next(iter(worlds.values())).step)
+                squares = run_oi(seen, config, clean.train_store, leads, block=asked.block)
                 rows.append(Row("oi_linear", share, seed, squares))
     return rows
 
 
-def noise(clean: RunDir, config: Config, out: Path, seeds: Sequence[int]) -> list[Row]:
+def noise(clean: RunDir, config: Config, out: Path, asked: Asked) -> list[Row]:
     """Rows of the table of noise."""
     rows = []
     whole = open_training_store(clean.train_store)["state"].load()
-    for amount in NOISE:
+    for amount in asked.conditions:
         noisy = open_run(out / f"noise{amount:g}" / "prepared", config)
         with_noise(clean, noisy, amount, seed=0)
         store = open_training_store(noisy.train_store).load().assign(whole=whole)
-        for seed in seeds:
-            for method in ("jepa", "supervised", "whitened", "convnet"):
+        for seed in asked.seeds:
+            for method in asked.methods:
                 path = out / f"noise{amount:g}" / method / f"seed{seed}"
                 world = trained(noisy, method_config(config, method, seed), path)
                 rows += kept(
-                    path / "scores.nc",
-                    lambda w=world, s=store: score(w, s, config, clean.train_store),
+                    path / f"{asked.block}.nc",
+                    lambda w=world, s=store: score(
+                        w, s, config, clean.train_store, block=asked.block
+                    ),
                     method,
                     amount,
                     seed,
@@ -273,25 +283,32 @@ def noise(clean: RunDir, config: Config, out: Path, seeds: Sequence[int]) -> lis
     return rows
 
 
-def compression(clean: RunDir, config: Config, out: Path, seeds: Sequence[int]) -> list[Row]:
+def compression(clean: RunDir, config: Config, out: Path, asked: Asked) -> list[Row]:
     """Rows of the table of compression."""
     rows, store = [], open_training_store(clean.train_store).load()
     cells = build_world(config, clean.train_store).tokenizer.num_cells
-    for share in SHARES:
+    for share in asked.conditions:
         model = replace(config.model, latent_dim=max(1, round(share * cells)))
-        for seed in seeds:
-            for method in ("jepa", "whitened", "supervised"):
+        for seed in asked.seeds:
+            for method in asked.methods:
                 own = method_config(replace(config, model=model), method, seed)
                 path = out / f"latents{share:g}" / method / f"seed{seed}"
                 world = trained(clean, own, path)
                 rows += kept(
-                    path / "scores.nc",
-                    lambda w=world: score(w, store, config, clean.train_store),
+                    path / f"{asked.block}.nc",
+                    lambda w=world: score(w, store, config, clean.train_store, block=asked.block),
                     method,
                     share,
                     seed,
                 )
     return rows
+
+
+MAKERS = {
+    "gaps": (gaps, (0.0, 0.3, 0.5, 0.7, 0.9), "jepa,supervised,supervised_masked,whitened"),
+    "noise": (noise, (0.0, 0.3, 1.0), "jepa,supervised,whitened,convnet"),
+    "compression": (compression, (1.0, 0.5, 0.25), "jepa,whitened,supervised"),
+}
 
 
 def kept(path: Path, make, method: str, condition: float, seed: int) -> list[Row]:  # type: ignore[no-untyped-def]
@@ -362,19 +379,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["gaps", "noise", "compression"])
+    parser.add_argument("what", choices=list(MAKERS))
     parser.add_argument("config", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=json.loads, default=[0, 1, 2])
+    parser.add_argument("--conditions", type=json.loads, help="such as [0.5,0.7]")
+    parser.add_argument("--methods", help="such as jepa,whitened; the first is tested against")
+    parser.add_argument("--block", choices=["test", "validation"], default="test")
     asked, flags = parser.parse_known_args(arguments)
     config = load_config(asked.config, flags)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     clean = open_run(asked.out / "prepared", config)
     verbs.prepare(clean, config)
-    make = {"gaps": gaps, "noise": noise, "compression": compression}[asked.what]
-    rows = make(clean, config, asked.out, asked.seeds)
-    frame, text = tables(rows, "jepa")
+    make, conditions, methods = MAKERS[asked.what]
+    wanted = Asked(
+        asked.conditions or conditions,
+        (asked.methods or methods).split(","),
+        asked.seeds,
+        asked.block,
+    )
+    rows = make(clean, config, asked.out, wanted)
+    frame, text = tables(rows, wanted.methods[0])
     frame.to_csv(asked.out / "encoder.csv", index=False)
     (asked.out / "encoder.md").write_text(text, encoding="utf-8")
     print(text)

@@ -191,7 +191,7 @@ def _baselines(parser: argparse.ArgumentParser) -> None:
     add("--init", help="initial times START:END[:STEP], ends included")
     add("--lead-times", metavar="LEADS", help="such as '1 day, 5 days'")
     default = "climatology,persistence,damped_persistence,lim (these by default)"
-    add("--methods", help=f"some of {default},cslim,analogs")
+    add("--methods", help=f"some of {default},two_states,cslim,analogs")
     add("--out", type=Path, metavar="DIR", help="folder for METHOD.zarr")
 
 

@@ -39,6 +39,7 @@ _STYLES: dict[str, tuple[str, str | tuple[float, ...], str, float]] = {
     "damped_persistence": ("#0072B2", (4.0, 2.0), "v", 1.6),
     "lim": ("#009E73", "solid", "P", 1.6),
     "cslim": ("#009E73", (3.0, 1.5), "h", 1.6),
+    "two_states": ("#009E73", (6.0, 2.0), "X", 1.6),
     "analogs": ("#8C510A", (2.0, 1.0), "<", 1.6),
 }
 _LABELS = {name: record.label for name, record in BASELINE_RECORDS.items()} | {

@@ -18,6 +18,7 @@ from sciwm.skill.baselines.simple import (
     fit_slopes,
     persistence_forecast,
 )
+from sciwm.skill.baselines.two_states import TwoStates, fit_two_states, two_states_forecast
 
 __all__ = [
     "ALL_BASELINES",
@@ -41,14 +42,14 @@ class Baseline:
     ----------
     forecast : callable
         From initial times to a lazy Dataset in the forecast layout.
-    lim : Lim, CyclicLim or None
-        The linear inverse model behind it.
+    lim : Lim, CyclicLim, TwoStates or None
+        The linear model behind it.
     notices : tuple of str
         What was warned of while it was fitted.
     """
 
     forecast: Callable[[Any], xr.Dataset]
-    lim: Lim | CyclicLim | None = None
+    lim: Lim | CyclicLim | TwoStates | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -128,6 +129,13 @@ def _cslim(
     return Baseline(partial(cslim_forecast, cyclic, reference, observed), cyclic)
 
 
+def _two_states(
+    reference: Reference, observed: xr.Dataset, lead_times: Any, variables: Any, lim_eofs: Any
+) -> Baseline:
+    fitted = fit_two_states(reference, lead_times, eofs=lim_eofs)
+    return Baseline(partial(two_states_forecast, fitted, reference, observed), fitted)
+
+
 BASELINE_RECORDS = {
     record.name: record
     for record in (
@@ -148,6 +156,14 @@ BASELINE_RECORDS = {
             "a linear inverse model of all variables together in the space of their leading"
             " empirical orthogonal functions",
             _lim,
+        ),
+        BaselineRecord(
+            "two_states",
+            "Linear regression on two states",
+            "a linear regression of every cell on the leading empirical orthogonal functions of"
+            " the last two states",
+            _two_states,
+            usual=False,
         ),
         BaselineRecord(
             "analogs",
@@ -194,9 +210,9 @@ def fit_baseline(
     lead_times : array-like
         As `Step.lead_times` makes them.
     variables : sequence of str
-        What is forecast; only the LIMs and the analogs look at others, too.
+        What is forecast; only linear models and analogs look at others, too.
     lim_eofs : sequence of int
-        Truncations that the LIMs choose from.
+        Truncations that the linear models choose from.
     """
     record = BASELINE_RECORDS[name]
     assert reference is not None or not record.needs_reference
