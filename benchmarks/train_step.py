@@ -1,7 +1,8 @@
 """A training step of the JEPA beside a plain one, a rollout in latent space beside one in pixels.
 
     python benchmarks/train_step.py --out table.md    # about 6 minutes on two cores
-    python benchmarks/train_step.py --device cuda --precision bf16 --sizes large
+    python benchmarks/train_step.py --device cuda --precision bf16 --sizes large card
+    python benchmarks/train_step.py --device cuda --precision bf16 --sizes card --batch 64
 
 The plain step is what one would write first, with the same matrices: a depth-wise `nn.Conv2d` with
 circular padding, or `nn.MultiheadAttention`, in the same blocks; SIGReg as in its formula, of every
@@ -24,7 +25,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ SIZES = {
     "small": Size("small: 1 + 4 blocks, 96 wide, 128 tokens", 96, 32, 1, 4, 4, (8, 16), 8, 32),
     "fine": Size("fine: 1 + 4 blocks, 96 wide, 512 tokens", 96, 32, 1, 4, 4, (16, 32), 8, 16),
     "large": Size("large: 4 + 12 blocks, 512 wide", 512, 512, 4, 12, 8, (32, 64), 32, 16),
+    "card": Size("card: 12 + 12 blocks, 768 wide", 768, 768, 12, 12, 12, (32, 64), 32, 16),
 }
 
 
@@ -337,6 +339,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeat", type=int, default=2, help="steps per round")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="windows of a step, as many as the card holds")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["32", "bf16"], default="32")
     parser.add_argument("--out", type=Path, help="Markdown file for the table")
@@ -348,7 +351,8 @@ def main() -> None:
         "| training step | ms | FLOPs | of matmul | to the plain one |",
         "|---|---|---|---|---|",
     ]
-    for size in (SIZES[s] for s in options.sizes):
+    sizes = [replace(SIZES[s], batch=options.batch or SIZES[s].batch) for s in options.sizes]
+    for size in sizes:
         ways = Ways(size, device, options.precision)
         found = interleaved(list(ways.steps), ways.step, device, options.rounds, options.repeat)
         lines.append(f"| **{size.name}, batch {size.batch}** | | | | |")
@@ -363,7 +367,7 @@ def main() -> None:
         f"| {STEPS} steps from {INITIAL_TIMES} initial times | s | latent space is faster |",
         "|---|---|---|",
     ]
-    for size in (SIZES[s] for s in options.sizes):
+    for size in sizes:
         rolls = Rollouts(size, device, options.precision)
         found = interleaved(list(rolls.ways), rolls.step, device, max(3, options.rounds // 2), 1)
         first = next(iter(found))

@@ -25,7 +25,17 @@ FACTS = {
 }
 _COLUMNS = ["method", "readout", "labels", "channel", "region", "lead", "metric"]
 _COLUMNS += ["value", "std", "lowest", "highest", "num_seeds", "units"]
-_RIVALS = ("lim", "supervised", "convnet", "whitened")
+# Of what is tested against, the method and the readout.
+_RIVALS = {
+    "lim": ("lim", ""),
+    "two_states": ("two_states", ""),
+    "local_linear": ("jepa", "local_linear"),
+    "whitened": ("whitened", "residual"),
+    "supervised": ("supervised", "residual"),
+    "supervised_decoder": ("supervised", "decoder"),
+    "convnet": ("convnet", "residual"),
+    "convnet_decoder": ("convnet", "decoder"),
+}
 _DIMS = ("seed", "fit", "channel", "region", "lead_time")
 
 
@@ -101,10 +111,11 @@ def tally(
         - ``rmse`` is in physical units, [0, ∞), 0 is perfect. ``value`` is the mean over seeds;
           ``std``, ``lowest`` and ``highest`` are over seeds, too. ``std`` is of the sample, NaN for
           one seed.
-        - ``p_lim``, ``p_supervised``, ``p_convnet`` and ``p_whitened``, in [0, 1], come from
-          paired tests with AR(2) errors. What is tested are squared errors of each initial time,
-          means over seeds. The values say how sure a difference is for other initial times, not for
-          other seeds.
+        - ``p_lim``, ``p_two_states``, ``p_local_linear`` and ``p_`` of other methods are of paired
+          tests with AR(2) errors, in [0, 1]. ``p_convnet`` is about its residual readout,
+          ``p_convnet_decoder`` about its own output. What is tested are squared errors of each
+          initial time, means over seeds. The values say how sure a difference is for other initial
+          times, not for other seeds.
         - The facts of `Scored` have no channel.
     """
     methods = list(dict.fromkeys(s.method for s in scored))
@@ -174,12 +185,13 @@ def _test_rows(
     baselines: xr.DataArray,
     leads: Sequence[float],
 ) -> list[dict[str, object]]:
-    fit = fit_name("residual", 1)
+    fit, (source, readout) = fit_name("residual", 1), _RIVALS[rival]
     own = stacks[method].sel(fit=fit, drop=True).mean("seed")
+    theirs = fit_name(readout, 1)
     if rival in baselines["method"].values:
         other = baselines.loc[{"method": rival}].drop_vars("method")
-    elif rival in stacks and rival != method:
-        other = stacks[rival].sel(fit=fit, drop=True).mean("seed")
+    elif source in stacks and rival != method and theirs in stacks[source]["fit"].values:
+        other = stacks[source].sel(fit=theirs, drop=True).mean("seed")
     else:
         return []
     p_value = paired_difference(own, other).p_value.transpose(*_DIMS[2:])

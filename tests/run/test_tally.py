@@ -71,6 +71,31 @@ def test_tests_are_of_the_seed_means(made):
     assert frame[(frame["method"] == "supervised") & (frame["metric"] == "p_supervised")].empty
 
 
+def test_readouts_of_the_same_network_are_tested_against_by_name():
+    random = np.random.default_rng(3)
+    fits = [fit_name(readout, 1) for readout in ("residual", "decoder", "local_linear")]
+    errors = {m: random.gamma(2.0, size=(3, 60, 2)) for m in ("jepa", "convnet")}
+    scored = [
+        Scored("jepa", 0, sums(errors["jepa"], "fit", [fits[0], "latent 1", fits[2]]), {}),
+        Scored("convnet", 0, sums(errors["convnet"], "fit", [fits[0], fits[1], "latent 1"]), {}),
+    ]
+    two = random.gamma(2.5, size=(1, 60, 2))
+    baselines = sums(two, "method", ["two_states"])
+    frame = tally(scored, baselines, **LEADS, units={"t": "K"})
+    own = sums(errors["jepa"][:1], "method", ["x"])
+    rivals = {
+        "two_states": two,
+        "local_linear": errors["jepa"][2:],
+        "convnet": errors["convnet"][:1],
+        "convnet_decoder": errors["convnet"][1:2],
+    }
+    for rival, squared in rivals.items():
+        rows = frame[(frame["method"] == "jepa") & (frame["metric"] == f"p_{rival}")]
+        expected = paired_difference(own, sums(squared, "method", ["x"])).p_value.values.ravel()
+        np.testing.assert_allclose(rows["value"].to_numpy(), expected)
+    assert not frame["metric"].isin(["p_supervised", "p_supervised_decoder", "p_lim"]).any()
+
+
 def test_facts_have_their_mean(made):
     _, _, frame = made
     seconds = frame[(frame["method"] == "jepa") & (frame["metric"] == "train_seconds")].iloc[0]
