@@ -47,6 +47,7 @@ __all__ = [
 _VALIDATION_WINDOWS = 256
 # The whitening is fitted on as many training states as are in both limits.
 _WHITENING_STATES, _WHITENING_BYTES, _WHITENING_PART = 1024, 2**28, 128
+_WHITENING_CHUNKS = 32  # at least, so that all seasons are met
 
 
 def build_world(
@@ -125,7 +126,10 @@ def _whitening(ds: xr.Dataset, tokenizer: Tokenizer, config: Config) -> tuple[Wh
     lead, segment = min(config.objective.lead_steps), ds["segment"].values
     size = 4 * int(np.prod(ds["state"].shape[1:]))
     count = int(np.clip(_WHITENING_BYTES // size, 2, _WHITENING_STATES))
-    chosen = train[np.unique(np.linspace(0, len(train) - 1, min(count, len(train))).astype(int))]
+    # States far apart would each decode a whole chunk: dear where there are many.
+    small = len(train) * size <= _WHITENING_BYTES
+    chunk = 1 if small else ds["state"].encoding.get("chunks", (1,))[0]
+    chosen = _spread_out(train, count, chunk=chunk)
     later = np.clip(chosen + lead, 0, len(segment) - 1)
     paired = (segment[later] == segment[chosen]) & np.isin(later, train) & (later > chosen)
     squares, parts = [], []
@@ -143,6 +147,17 @@ def _whitening(ds: xr.Dataset, tokenizer: Tokenizer, config: Config) -> tuple[Wh
         alike=tokenizer.alike,
     )
     return whitening, float(torch.stack(squares).mean().sqrt()) if squares else 1.0
+
+
+def _spread_out(times: np.ndarray, count: int, *, chunk: int) -> np.ndarray:
+    """At most as many times as asked for, of chunks that are spread over all."""
+    if len(times) <= count:
+        return times
+    chunks = np.unique(times // chunk)
+    kept = max(_WHITENING_CHUNKS, count // chunk)
+    kept = chunks[np.unique(np.linspace(0, len(chunks) - 1, kept).astype(int))]
+    found = times[np.isin(times // chunk, kept)]
+    return found[:: -(-len(found) // count)]
 
 
 def _features(

@@ -425,3 +425,17 @@ def test_learning_rate_warms_up_and_falls(path):
     assert np.all(np.diff(rates[10:]) < 0)
     assert rates[54] == pytest.approx(0.5, abs=0.03)
     assert rates[-1] < 5e-3
+
+
+def test_states_for_the_whitening_are_of_few_chunks_where_there_are_many():
+    train = np.concatenate([np.arange(3, 5000), np.arange(6000, 20000)])
+    for chunk, most in ((1, 1024), (32, 32), (500, 32)):
+        chosen = module._spread_out(train, 1024, chunk=chunk)
+        assert 512 < len(chosen) <= 1024
+        assert np.isin(chosen, train).all()
+        assert len(np.unique(chosen // chunk)) <= most
+        # All of the record is met.
+        assert np.diff(chosen).max() < 1000 + 20000 / 15
+    assert np.array_equal(module._spread_out(train[:50], 1024, chunk=8), train[:50])
+    before = train[np.unique(np.linspace(0, len(train) - 1, 1024).astype(int))]
+    assert np.array_equal(module._spread_out(train, 1024, chunk=1), before)
