@@ -26,7 +26,8 @@ def equal_steps(config: Config, other: Config, store: str | Path) -> int:
     Parameters
     ----------
     config, other : Config
-        Two trainings on the same store, with batches of the same size.
+        Two trainings on the same store, with batches of the same size. The other predicts no more
+        states in a row.
     store : path
         Training store.
 
@@ -49,7 +50,8 @@ class _Steps:
     def __init__(self, config: Config, store: str | Path, batch: Batch) -> None:
         world = build_world(config, store)
         world.network.train()
-        self.module, self.batch = JEPAModule(world, config), batch
+        self.module = JEPAModule(world, config)
+        self.batch = self.module.cut(batch, config.objective.rollout)
         self.optimizer = self.module.configure_optimizers()["optimizer"]
 
     def take(self) -> float:

@@ -256,9 +256,11 @@ def test_methods_differ_in_the_objective_alone():
         made = method_config(config, method, 2)
         kind = method if method not in ("jepa", "random") else "ema"
         train = dataclasses.replace(config.train, rivals=[])
+        objective = dataclasses.replace(config.objective, kind=kind)
         if method == "convnet":
             train = dataclasses.replace(train, optimizer="adamw")
-        objective = dataclasses.replace(config.objective, kind=kind)
+            assert config.objective.rollout == 4
+            objective = dataclasses.replace(objective, rollout=2)
         assert made == dataclasses.replace(config, seed=2, objective=objective, train=train)
     for kind in ("supervised", "whitened"):
         other = load_config(f"objective: {{kind: {kind}}}")

@@ -5,6 +5,7 @@ import torch
 
 from sciwm import testing
 from sciwm.train import pace
+from sciwm.train.windows import epoch_of
 from tests.worlds import config, store
 
 COSTS = {"sigreg": 1.0, "convnet": 0.25, "supervised": 90.0}
@@ -47,3 +48,10 @@ def test_real_steps_are_timed_and_leave_random_numbers_as_they_were(path):
     steps = pace.equal_steps(config(), config(objective={"kind": "convnet"}), path)
     assert torch.equal(torch.get_rng_state(), before)
     assert 1 <= steps < 12  # a step of the convolutional network costs more than one of these
+
+
+def test_a_step_is_timed_with_as_many_predictions_as_it_makes(path):
+    long, short = (config(objective={"rollout": n}) for n in (4, 2))
+    batch = next(iter(epoch_of(path, long, "train")))
+    times = [pace._Steps(each, path, batch).batch.values.shape[1] for each in (long, short)]
+    assert times == [long.model.history + 4, short.model.history + 2]
