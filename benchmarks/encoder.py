@@ -42,6 +42,7 @@ from sciwm.skill.significance import paired_difference
 from sciwm.store.prepare import load_statistics, open_training_store
 from sciwm.train.fit import build_world
 from sciwm.world.model import WorldModel, load_world
+from sciwm.world.rollout import back_of
 
 BLOCK = 4  # cells of a side of what is missing together
 EOFS = (20, 40, 60, 80)
@@ -154,8 +155,12 @@ def labelled(values: np.ndarray, scale: xr.DataArray, leads: Sequence[int]) -> x
     return made * scale.values**2
 
 
-def oi_linear(store: xr.Dataset, leads: Sequence[int], area: np.ndarray) -> dict[int, np.ndarray]:
+def oi_linear(
+    store: xr.Dataset, leads: Sequence[int], area: np.ndarray, back: int
+) -> dict[int, np.ndarray]:
     """Optimal interpolation into EOFs, then a regression on those of two states.
+
+    Initial times are those of networks, which look ``back`` so many states.
 
     Returns
     -------
@@ -190,7 +195,7 @@ def oi_linear(store: xr.Dataset, leads: Sequence[int], area: np.ndarray) -> dict
             ridge = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
             slope = np.linalg.solve(gram + ridge, x.T @ y)
             for block, parts in errors.items():
-                start = starts(split, segment, block, max(leads))
+                start = starts(split, segment, block, max(leads), back)
                 wrong = pairs[start - 1] @ slope - truth[start + lead]
                 parts.append((wrong**2).reshape(len(start), channels, -1).mean(-1))
         found[-count], found[count] = (np.stack(errors[b], 1) for b in (1, 2))
@@ -210,11 +215,14 @@ def interpolated(
     return out
 
 
-def starts(split: np.ndarray, segment: np.ndarray, block: int, longest: int) -> np.ndarray:
-    """Initial times of a block whose state before and longest lead lie in it."""
-    now = np.arange(1, len(split) - longest)
-    good = (split[now - 1] == block) & (split[now + longest] == block) & (split[now] == block)
-    return now[good & (segment[now - 1] == segment[now + longest])]
+def starts(
+    split: np.ndarray, segment: np.ndarray, block: int, longest: int, back: int
+) -> np.ndarray:
+    """Initial times of a block whose context and longest lead lie in it."""
+    back = max(1, back)
+    now = np.arange(back, len(split) - longest)
+    good = (split[now - back] == block) & (split[now + longest] == block) & (split[now] == block)
+    return now[good & (segment[now - back] == segment[now + longest])]
 
 
 def run_oi(
@@ -223,7 +231,7 @@ def run_oi(
     """The row ``oi_linear``, with the EOFs that were best on the validation block."""
     statistics = load_statistics(path)
     world = build_world(config, path)
-    found = oi_linear(store, leads, world.tokenizer.place.area.numpy())
+    found = oi_linear(store, leads, world.tokenizer.place.area.numpy(), back_of(world))
     best = min(EOFS, key=lambda n: found[-n].mean())
     return labelled(found[best if block == "test" else -best], statistics.scale, leads)
 
