@@ -50,12 +50,13 @@ EOFS = (20, 40, 60, 80)
 
 @dataclass(frozen=True)
 class Asked:
-    """What to make: conditions, methods, seeds, and the block that is scored."""
+    """What to make: conditions, methods, seeds, the block that is scored, steps on whole fields."""
 
     conditions: Sequence[float]
     methods: Sequence[str]
     seeds: Sequence[int]
     block: str
+    whole_steps: int
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,8 @@ def gaps(clean: RunDir, config: Config, out: Path, asked: Asked) -> list[Row]:
             kind = method.removesuffix("_masked")
             own = method_config(config, kind, seed)
             if method in ("supervised", "whitened"):  # as one would train them for whole fields
-                own = replace(own, objective=replace(unmasked, kind=kind))
+                fewer = replace(own.train, steps=asked.whole_steps)
+                own = replace(own, objective=replace(unmasked, kind=kind), train=fewer)
             worlds[method] = trained(clean, own, out / method / f"seed{seed}")
         for share in asked.conditions:
             seen = with_gaps(store, share, seed=0)
@@ -393,6 +395,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=json.loads, default=[0, 1, 2])
     parser.add_argument("--conditions", type=json.loads, help="such as [0.5,0.7]")
     parser.add_argument("--methods", help="such as jepa,whitened; the first is tested against")
+    parser.add_argument("--whole-steps", type=int, help="steps of trainings without gaps")
     parser.add_argument("--block", choices=["test", "validation"], default="test")
     asked, flags = parser.parse_known_args(arguments)
     config = load_config(asked.config, flags)
@@ -406,6 +409,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (asked.methods or methods).split(","),
         asked.seeds,
         asked.block,
+        asked.whole_steps or config.train.steps,
     )
     rows = make(clean, config, asked.out, wanted)
     frame, text = tables(rows, wanted.methods[0])
