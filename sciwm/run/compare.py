@@ -208,14 +208,16 @@ def _facts(fresh: WorldModel, run: RunDir, config: Config) -> dict[str, float]:
     log = run.read_log()
     last = [r for r in log if r["split"] == "validation"][-1]
     flops = float(train_flops(fresh, run.train_store, config))
-    cost = {"train_flops": flops, "train_seconds": _seconds(log)}
+    cost = {"train_flops": flops, "train_seconds": _seconds(log, "seconds")}
+    if "processor_seconds" in log[0]:  # not in older logs
+        cost["processor_seconds"] = _seconds(log, "processor_seconds")
     health = {name: last[name] for name in ("probe_r2", "effective_rank")}
     return {**_sizes(fresh.network), **cost, **health}
 
 
 def _untrained_facts(fresh: WorldModel, run: RunDir, config: Config) -> dict[str, float]:
     found = measure_world(fresh, run.train_store, config)
-    idle = {"train_flops": 0.0, "train_seconds": 0.0}
+    idle = {"train_flops": 0.0, "train_seconds": 0.0, "processor_seconds": 0.0}
     health = {name: found[name] for name in ("probe_r2", "effective_rank")}
     return {**_sizes(fresh.network), **idle, **health}
 
@@ -228,9 +230,9 @@ def _sizes(network: JEPA) -> dict[str, float]:
     return {name: float(sum(p.numel() for p in part if p.requires_grad)) for name, part in parts}
 
 
-def _seconds(log: Sequence[dict[str, Any]]) -> float:
+def _seconds(log: Sequence[dict[str, Any]], key: str) -> float:
     """Time of a training that may have been resumed: every start sets the log's clock to 0."""
-    clock = np.array([0.0, *(float(r["seconds"]) for r in log)])
+    clock = np.array([0.0, *(float(r.get(key, 0.0)) for r in log)])
     step = np.diff(clock)
     return float(np.where(step < 0, clock[1:], step).sum())
 

@@ -20,6 +20,7 @@ FACTS = {
     "backbone_parameters": "1",
     "train_flops": "1",
     "train_seconds": "s",
+    "processor_seconds": "s",
     "probe_r2": "1",
     "effective_rank": "1",
 }
@@ -52,7 +53,8 @@ class Scored:
         statistic)``; ``fit`` as `fit_name` has it.
     facts : mapping of str to float
         Some of ``parameters``, ``backbone_parameters``, ``train_flops``, ``train_seconds``,
-        ``probe_r2`` (of the encoded validation states), ``effective_rank`` (centred).
+        ``processor_seconds``, ``probe_r2`` (of the encoded validation states), ``effective_rank``
+        (centred).
     """
 
     method: str
