@@ -39,7 +39,7 @@ def method_config(config: Config, method: str, seed: int) -> Config:
 
     Only the objective and the seed differ. None has noise or makes ensembles. The convolutional
     network has the optimiser that it is commonly trained with. It predicts two states in a row at
-    most: its steps are dear, and in the same time more of them do better than longer ones.
+    most. Its steps are dear: in the same time, more of them do better than longer ones.
 
     Examples
     --------
