@@ -20,8 +20,9 @@ goes on.
 import argparse
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ import xarray as xr
 import zarr
 
 from sciwm.config import Config, load_config
-from sciwm.probe.samples import Part, readout_samples
+from sciwm.probe.samples import WHOLE, Part, readout_samples
 from sciwm.readout.readout import Readouts, Sample, fit_readouts
 from sciwm.run import verbs
 from sciwm.run.directory import RunDir, hash_inputs, open_run
@@ -42,7 +43,7 @@ from sciwm.skill.significance import paired_difference
 from sciwm.store.prepare import load_statistics, open_training_store
 from sciwm.train.fit import build_world
 from sciwm.world.model import WorldModel, load_world
-from sciwm.world.rollout import back_of
+from sciwm.world.rollout import back_of, initial_positions
 
 BLOCK = 4  # cells of a side of what is missing together
 EOFS = (20, 40, 60, 80)
@@ -113,7 +114,7 @@ def score(
     """Squared errors on a block of every readout, fitted on the training block."""
     world, leads = replace(world, missing="mask"), lead_steps(config, world.step)
 
-    def samples(which: str, part: Part | None = None) -> Iterator[Sample]:
+    def samples(which: str, part: Part = WHOLE) -> Iterator[Sample]:
         return readout_samples(
             world,
             store,
@@ -186,17 +187,15 @@ def oi_linear(
         pairs = np.concatenate([state[1:], state[:-1]], axis=1)
         errors: dict[int, list[np.ndarray]] = {1: [], 2: []}
         for lead in leads:
-            now = np.arange(1, times - lead)
-            inside = (segment[now - 1] == segment[now + lead]) & (
-                split[now - 1] == split[now + lead]
-            )
-            fit = now[inside & (split[now] == 0)]
+            fit = initial_positions(segment, back=1, label=split, which=0, longest=lead)
             x, y = pairs[fit - 1], truth[fit + lead]
             gram = x.T @ x
             ridge = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
             slope = np.linalg.solve(gram + ridge, x.T @ y)
             for block, parts in errors.items():
-                start = starts(split, segment, block, max(leads), back)
+                start = initial_positions(
+                    segment, back=max(1, back), label=split, which=block, longest=max(leads)
+                )
                 wrong = pairs[start - 1] @ slope - truth[start + lead]
                 parts.append((wrong**2).reshape(len(start), channels, -1).mean(-1))
         found[-count], found[count] = (np.stack(errors[b], 1) for b in (1, 2))
@@ -216,25 +215,15 @@ def interpolated(
     return out
 
 
-def starts(
-    split: np.ndarray, segment: np.ndarray, block: int, longest: int, back: int
-) -> np.ndarray:
-    """Initial times of a block whose context and longest lead lie in it."""
-    back = max(1, back)
-    now = np.arange(back, len(split) - longest)
-    good = (split[now - back] == block) & (split[now + longest] == block) & (split[now] == block)
-    return now[good & (segment[now - back] == segment[now + longest])]
-
-
 def run_oi(
-    store: xr.Dataset, config: Config, path: Path, leads: Sequence[int], *, block: str
+    world: WorldModel, store: xr.Dataset, config: Config, statistics_of: Path, *, block: str
 ) -> xr.DataArray:
-    """The row ``oi_linear``, with the EOFs that were best on the validation block."""
-    statistics = load_statistics(path)
-    world = build_world(config, path)
+    """The row ``oi_linear`` beside a network, with the EOFs best on the validation block."""
+    leads = lead_steps(config, world.step)
     found = oi_linear(store, leads, world.tokenizer.place.area.numpy(), back_of(world))
     best = min(EOFS, key=lambda n: found[-n].mean())
-    return labelled(found[best if block == "test" else -best], statistics.scale, leads)
+    scale = load_statistics(statistics_of).scale
+    return labelled(found[best if block == "test" else -best], scale, leads)
 
 
 def gaps(clean: RunDir, config: Config, out: Path, asked: Asked) -> list[Row]:
@@ -255,16 +244,14 @@ def gaps(clean: RunDir, config: Config, out: Path, asked: Asked) -> list[Row]:
             for method, world in worlds.items():
                 rows += kept(
                     out / method / f"seed{seed}" / f"{asked.block}_gaps{share:g}.nc",
-                    lambda w=world, s=seen: score(
-                        w, s, config, clean.train_store, block=asked.block
-                    ),
+                    partial(score, world, seen, config, clean.train_store, block=asked.block),
                     method,
                     share,
                     seed,
                 )
             if seed == asked.seeds[0]:
-                leads = lead_steps(config, next(iter(worlds.values())).step)
-                squares = run_oi(seen, config, clean.train_store, leads, block=asked.block)
+                beside = next(iter(worlds.values()))
+                squares = run_oi(beside, seen, config, clean.train_store, block=asked.block)
                 rows.append(Row("oi_linear", share, seed, squares))
     return rows
 
@@ -283,9 +270,7 @@ def noise(clean: RunDir, config: Config, out: Path, asked: Asked) -> list[Row]:
                 world = trained(noisy, method_config(config, method, seed), path)
                 rows += kept(
                     path / f"{asked.block}.nc",
-                    lambda w=world, s=store: score(
-                        w, s, config, clean.train_store, block=asked.block
-                    ),
+                    partial(score, world, store, config, clean.train_store, block=asked.block),
                     method,
                     amount,
                     seed,
@@ -306,7 +291,7 @@ def compression(clean: RunDir, config: Config, out: Path, asked: Asked) -> list[
                 world = trained(clean, own, path)
                 rows += kept(
                     path / f"{asked.block}.nc",
-                    lambda w=world: score(w, store, config, clean.train_store, block=asked.block),
+                    partial(score, world, store, config, clean.train_store, block=asked.block),
                     method,
                     share,
                     seed,
@@ -321,7 +306,13 @@ MAKERS = {
 }
 
 
-def kept(path: Path, make, method: str, condition: float, seed: int) -> list[Row]:  # type: ignore[no-untyped-def]
+def kept(
+    path: Path,
+    make: Callable[[], dict[str, xr.DataArray]],
+    method: str,
+    condition: float,
+    seed: int,
+) -> list[Row]:
     """Rows of all readouts, made once and then read from a file."""
     if not path.exists():
         xr.Dataset(make()).to_netcdf(path, engine="h5netcdf")

@@ -15,7 +15,7 @@ from sciwm.store.split import LABELS
 from sciwm.world.model import WorldModel
 from sciwm.world.rollout import back_of, initial_positions, predicted_latents, recent
 
-__all__ = ["Part", "readout_samples", "state_samples", "stretch"]
+__all__ = ["WHOLE", "Part", "readout_samples", "state_samples", "stretch"]
 
 _BATCH = 128  # initial times at once; an eighth of it beside members
 
@@ -35,6 +35,9 @@ class Part(NamedTuple):
     every: int = 1
 
 
+WHOLE = Part()
+
+
 def readout_samples(
     world: WorldModel,
     store: xr.Dataset,
@@ -42,7 +45,7 @@ def readout_samples(
     which: str,
     lead_steps: Sequence[int],
     halo: int = 0,
-    part: Part | None = None,
+    part: Part = WHOLE,
     members: int = 0,
     progress: str = "",
 ) -> Iterator[Sample]:
@@ -61,8 +64,8 @@ def readout_samples(
         Leads in time steps.
     halo : int
         Cells around each patch that a residual readout also sees.
-    part : Part, optional
-        Initial times to go through; all, if not given.
+    part : Part
+        Initial times to go through; all by default.
     members : int
         Members of an ensemble to predict beside.
     progress : str
@@ -82,9 +85,8 @@ def readout_samples(
         which=LABELS[which],
         longest=longest,
     )
-    if part is not None:
-        index = stretch(index, part.fraction, seed=world.seed)
-        index = index[:: min(part.every, max(1, len(index) - 1))]
+    index = stretch(index, part.fraction, seed=world.seed)
+    index = index[:: min(part.every, max(1, len(index) - 1))]
     state, batch_size = store["state"], _BATCH // 8 if members else _BATCH
     series = _anomalies(world, store)
     condition = torch.from_numpy(store["condition"].values)

@@ -223,9 +223,8 @@ def analog_forecast(
     phase = _phase(init, analogs.step)
     others = [] if phase is None else [phase]
     anomaly = analogs.layout.forecast(
-        partial(_all_leads, analogs=analogs), z, *others, leads=len(analogs.lead_steps)
+        partial(_all_leads, analogs=analogs), z, *others, init=init, lead=lead
     )
-    anomaly = anomaly.assign_coords(init_time=init, lead_time=lead)
     return add_climatology(anomaly, reference, observed)
 
 

@@ -259,10 +259,7 @@ def cslim_forecast(
     init, lead = axes(init_times, lead_times, lim.step)
     z = lim.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
     month = calendar_fields(init.values)[2] - 1
-    anomaly = lim.layout.forecast(
-        partial(_all_leads, lim=lim), z, month, leads=len(lim.propagators)
-    )
-    anomaly = anomaly.assign_coords(init_time=init, lead_time=lead)
+    anomaly = lim.layout.forecast(partial(_all_leads, lim=lim), z, month, init=init, lead=lead)
     return add_climatology(anomaly, reference, observed)
 
 

@@ -329,8 +329,7 @@ def lim_forecast(
     lead_times = lim.step.lead_times([p.lead_steps for p in lim.propagators])
     init, lead = axes(init_times, lead_times, lim.step)
     z = lim.layout.to_matrix(init_anomaly(reference, observed, init), dim="init_time")
-    anomaly = lim.layout.forecast(partial(_all_leads, lim=lim), z, leads=len(lim.propagators))
-    anomaly = anomaly.assign_coords(init_time=init, lead_time=lead)
+    anomaly = lim.layout.forecast(partial(_all_leads, lim=lim), z, init=init, lead=lead)
     return add_climatology(anomaly, reference, observed)
 
 

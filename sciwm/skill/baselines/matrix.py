@@ -56,15 +56,21 @@ class StateLayout:
         return float((error[used] / variance[used]).mean())
 
     def forecast(
-        self, kernel: Callable[..., np.ndarray], z: np.ndarray, *others: np.ndarray, leads: int
+        self,
+        kernel: Callable[..., np.ndarray],
+        z: np.ndarray,
+        *others: np.ndarray,
+        init: xr.DataArray,
+        lead: xr.DataArray,
     ) -> xr.Dataset:
         """Forecast anomalies from rows, lazily and in blocks of initial times.
 
         ``kernel`` gets a block of ``z`` and of the ``others``, which have one value for each row.
         It returns ``(init, lead, kept cells)``. Dims of the forecast are
-        ``(init_time, lead_time, [level], *space)``.
+        ``(init_time, lead_time, [level], *space)``; ``init`` and ``lead`` are its times, as
+        `sciwm.skill.baselines.simple.axes` makes them.
         """
-        size = max(1, _BLOCK // (self.keep.size * leads))
+        size = max(1, _BLOCK // (self.keep.size * lead.size))
         rows = [
             xr.DataArray(a, dims=("init_time", "kept")[: a.ndim]).chunk(init_time=size)
             for a in (z, *others)
@@ -76,9 +82,10 @@ class StateLayout:
             output_core_dims=[["lead_time", "cell"]],
             dask="parallelized",
             output_dtypes=[float],
-            dask_gufunc_kwargs={"output_sizes": {"lead_time": leads, "cell": self.keep.size}},
+            dask_gufunc_kwargs={"output_sizes": {"lead_time": lead.size, "cell": self.keep.size}},
         )
-        return self.to_dataset(full.data, dims=("init_time", "lead_time"))
+        made = self.to_dataset(full.data, dims=("init_time", "lead_time"))
+        return made.assign_coords(init_time=init, lead_time=lead)
 
     def to_dataset(self, full: Any, *, dims: tuple[str, ...]) -> xr.Dataset:
         """Split an array ``(*dims, all cells)`` into variables, lazy if it is."""

@@ -113,10 +113,13 @@ def fit_two_states(
         If more EOFs are asked for than the sample supports.
     """
     steps = lead_steps(lead_times, reference.step)
-    whole = reference.validation is not None
-    folds = [reference] if whole else training_folds(reference, max(steps))
-    choice = least_errors([_errors(fold, steps, eofs) for fold in folds])
-    fit = _Fit(reference, steps, [k for k, _ in choice.values()])
+    if reference.validation is not None:
+        fit = _Fit(reference, steps, eofs)
+        choice = least_errors([_errors(fit, reference)])
+    else:
+        folds = training_folds(reference, max(steps))
+        choice = least_errors([_errors(_Fit(fold, steps, eofs), fold) for fold in folds])
+        fit = _Fit(reference, steps, sorted({k for k, _ in choice.values()}))
     slopes = (Slopes(s, k, fit.slopes(s, k), error) for s, (k, error) in choice.items())
     return TwoStates(fit.layout, fit.patterns, tuple(slopes), reference.step)
 
@@ -137,10 +140,9 @@ class _Fit:
             )
         self.candidates = truncations(eofs, limit, z.shape[1])
         self.patterns, _ = leading_eofs(z, max(self.candidates))
-        p = z @ self.patterns.T
         self.sums = {}
         for s, (before, now, later) in triples.items():
-            pair = np.concatenate([p[now], p[before]], axis=1)
+            pair = _pair(self.patterns, z[now], z[before])
             self.sums[s] = pair.T @ pair, pair.T @ z[later]
 
     def slopes(self, steps: int, k: int) -> np.ndarray:
@@ -148,6 +150,11 @@ class _Fit:
         square, cross = self.sums[steps]
         used = _columns(len(self.patterns), k)
         return np.asarray(scipy.linalg.lstsq(square[np.ix_(used, used)], cross[used])[0])
+
+
+def _pair(patterns: np.ndarray, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Coefficients of two states side by side, the later one first."""
+    return np.concatenate([now @ patterns.T, before @ patterns.T], axis=1)
 
 
 def _columns(total: int, k: int) -> np.ndarray:
@@ -165,23 +172,19 @@ def _triples(time: xr.DataArray, steps: int, step: Step) -> tuple[np.ndarray, ..
     return before[now[whole]], now[whole], later[whole]
 
 
-def _errors(
-    reference: Reference, steps: Sequence[int], eofs: Sequence[int]
-) -> dict[int, dict[int, float]]:
+def _errors(fit: _Fit, reference: Reference) -> dict[int, dict[int, float]]:
     """Errors on the validation block with each number of EOFs, for each lead."""
     assert reference.validation is not None
-    fit = _Fit(reference, steps, eofs)
     z = fit.layout.to_matrix(reference.validation, dim="time")
-    p = z @ fit.patterns.T
     out: dict[int, dict[int, float]] = {}
-    for s in steps:
+    for s in fit.sums:
         before, now, later = _triples(reference.validation["time"], s, reference.step)
         if not len(now):
             raise ValueError(
                 f"got a validation block without times {s} steps apart, expected one longer than"
                 " the longest lead"
             )
-        pair = np.concatenate([p[now], p[before]], axis=1)
+        pair = _pair(fit.patterns, z[now], z[before])
         out[s] = {}
         for k in fit.candidates:
             forecast = pair[:, _columns(len(fit.patterns), k)] @ fit.slopes(s, k)
@@ -216,14 +219,12 @@ def two_states_forecast(
     lead_times = fitted.step.lead_times([p.lead_steps for p in fitted.propagators])
     init, lead = axes(init_times, lead_times, fitted.step)
     earlier = init.copy(data=fitted.step.add(init.values, -1))
-    states = [
+    now, before = (
         fitted.layout.to_matrix(init_anomaly(reference, observed, each), dim="init_time")
         for each in (init, earlier)
-    ]
-    pair = np.concatenate([z @ fitted.patterns.T for z in states], axis=1)
-    kernel = partial(_all_leads, fitted=fitted)
-    anomaly = fitted.layout.forecast(kernel, pair, leads=len(fitted.propagators))
-    anomaly = anomaly.assign_coords(init_time=init, lead_time=lead)
+    )
+    pair = _pair(fitted.patterns, now, before)
+    anomaly = fitted.layout.forecast(partial(_all_leads, fitted=fitted), pair, init=init, lead=lead)
     return add_climatology(anomaly, reference, observed)
 
 
